@@ -1,0 +1,17 @@
+//! The ledger: what must be done and what was done, each type beside its SQL.
+//!
+//! - [`relay`]: what a tenant wants, and its mutations.
+//! - [`activity`]: the append-only record of changes and of the outcomes of syncs.
+//! - [`queue`]: durable jobs; the only room that knows apalis's tables.
+//! - [`backoff`]: attempt → delay, arithmetic only.
+//!
+//! Functions take a connection or a pool and return [`sqlx::Error`]; nothing here speaks to a
+//! network other than PostgreSQL's, and nothing here reads a clock: the database is the clock.
+
+pub mod activity;
+pub mod backoff;
+pub mod database;
+pub mod queue;
+pub mod relay;
+
+pub use sqlx::PgPool;

@@ -1,0 +1,212 @@
+//! The queue: durable jobs in apalis's tables. No other room names them.
+//!
+//! A job of `sync-relay` goes through these states (`docs/ARCHITECTURE.md` draws them):
+//! `Pending` (waiting) → `Queued` (fetched) → `Running` (claimed) → `Done`, `Killed`, or `Failed`
+//! (waiting for its retry) → `Queued` …
+//!
+//! Whoever gives or takes the key `relay:<id>` holds that relay's row lock, always taken before the
+//! job's: so there is at most one waiting job per relay, and nobody deadlocks.
+
+mod claim;
+mod inspect;
+mod prune;
+mod reconcile;
+mod rescue;
+mod settle;
+mod steer;
+mod worker;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgExecutor, PgPool};
+use ulid::Ulid;
+
+use crate::relay::RelayId;
+
+pub use claim::{Claim, Lease, claim, lease_of, start};
+pub use inspect::{
+    JobDetail, JobFilter, JobState, JobSummary, QueueStatus, Worker, job, jobs, status, workers,
+};
+pub use prune::{Pruned, Retention, prune};
+pub use reconcile::{PAGE as RECONCILE_PAGE, Page, enqueue_pending};
+pub use rescue::{Rescued, rescue};
+pub use settle::fail;
+pub use settle::{
+    Attempt, Failure, MAX_ERROR_CHARS, Settled, Verdict, complete, finish, kill, one_line, snooze,
+};
+pub use steer::{SteerError, Steered, cancel, retry};
+pub use worker::{fetch, heartbeat, register, release};
+
+/// The queue whose jobs carry a relay to zooid.
+pub const SYNC_RELAY: &str = "sync-relay";
+/// The queue of the recurring reconcile job.
+pub const RECONCILE: &str = "reconcile";
+/// The queue of the recurring pruning of finished rows.
+pub const PRUNE: &str = "prune";
+/// Every queue.
+pub const QUEUES: [&str; 3] = [SYNC_RELAY, RECONCILE, PRUNE];
+
+/// The channel on which apalis's trigger announces an inserted job that is due.
+pub const CHANNEL: &str = "apalis::job::insert";
+
+/// Attempts of a new row; a worker writes its own schedule's number when it settles.
+pub(crate) const DEFAULT_MAX_ATTEMPTS: i32 = 7;
+
+/// Why a relay is to be synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// It was created.
+    Create,
+    /// What it wants changed.
+    Update,
+    /// It was activated.
+    Activate,
+    /// It was deactivated.
+    Deactivate,
+    /// Reconcile found it pending without a job.
+    Reconcile,
+    /// An operator, or its tenant, asked.
+    Operator,
+}
+
+impl Cause {
+    /// A tenant's change never waits behind a bulk resync.
+    fn priority(self) -> i32 {
+        match self {
+            Self::Create | Self::Update | Self::Activate | Self::Deactivate => 10,
+            Self::Operator => 5,
+            Self::Reconcile => 0,
+        }
+    }
+}
+
+/// What a job of `sync-relay` carries: ids only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SyncPayload {
+    /// Version of this shape; 1.
+    pub v: u32,
+    /// The relay to carry to zooid, as it is when the attempt starts.
+    pub relay_id: RelayId,
+    /// Why.
+    pub cause: Cause,
+    /// The id of the request that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// Why a payload cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadablePayload {
+    /// It is no JSON of the expected shape.
+    #[error("the payload is unreadable: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// A later release wrote it.
+    #[error("the payload has version {0}; this worker reads version 1")]
+    Version(u32),
+}
+
+impl SyncPayload {
+    /// Reads a job's payload.
+    ///
+    /// # Errors
+    /// [`UnreadablePayload`]: the job can never be done.
+    pub fn parse(bytes: &[u8]) -> Result<Self, UnreadablePayload> {
+        let payload: Self = serde_json::from_slice(bytes)?;
+        if payload.v == 1 { Ok(payload) } else { Err(UnreadablePayload::Version(payload.v)) }
+    }
+}
+
+/// A job that a worker fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its row's id.
+    pub id: String,
+    /// Its queue.
+    pub queue: String,
+    /// What it carries; parsed by the handler, since a row may hold anything.
+    pub payload: Vec<u8>,
+    /// This attempt's number, from 1: the row's persisted count plus one.
+    pub attempt: i32,
+    /// The worker that fetched it, unique per start.
+    pub worker: String,
+}
+
+/// The key that a relay's waiting job holds.
+pub(crate) fn relay_key(id: &RelayId) -> String {
+    format!("relay:{id}")
+}
+
+/// Makes sure that a due job for the relay is waiting. The caller's transaction must hold the
+/// relay's row lock.
+///
+/// A job that waits already, for its turn or for a retry, is made due now with attempts 0; a job
+/// already fetched is left alone, since its handler reads the relay when it starts.
+pub(crate) async fn enqueue_sync(
+    db: impl PgExecutor<'_>,
+    relay_id: &RelayId,
+    cause: Cause,
+    trace: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    let payload =
+        SyncPayload { v: 1, relay_id: relay_id.clone(), cause, trace: trace.map(str::to_owned) };
+    let payload =
+        serde_json::to_vec(&payload).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    // The insert's trigger notifies; an update has to say so itself.
+    sqlx::query!(
+        r#"with waiting as (
+               insert into apalis.jobs as job
+                   (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
+               values ($1, $2, $3, 'Pending', 0, $4, now(), $5, $6)
+               on conflict (job_type, idempotency_key) do update set
+                   job = excluded.job, status = 'Pending', attempts = 0, run_at = now(),
+                   priority = greatest(job.priority, excluded.priority), done_at = null
+               where job.status in ('Pending', 'Failed')
+               returning job.id, job.job_type, job.run_at, job.id <> $1 as was_waiting)
+           select pg_notify($7, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
+           from waiting where was_waiting"#,
+        Ulid::generate().to_string(),
+        SYNC_RELAY,
+        payload,
+        DEFAULT_MAX_ATTEMPTS,
+        cause.priority(),
+        relay_key(relay_id),
+        CHANNEL,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(())
+}
+
+/// Inserts one run of a recurring job, unless some process did so already: `name` identifies the
+/// run, such as `reconcile@1700000000`.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn enqueue_once(
+    db: impl PgExecutor<'_>,
+    queue: &str,
+    name: &str,
+) -> Result<bool, sqlx::Error> {
+    let inserted = sqlx::query!(
+        r#"insert into apalis.jobs
+               (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
+           values ($1, $2, $3, 'Pending', 0, 3, now(), 0, $4)
+           on conflict (job_type, idempotency_key) do nothing"#,
+        Ulid::generate().to_string(),
+        queue,
+        br#"{"v":1}"#.as_slice(),
+        name,
+    )
+    .execute(db)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// The database's clock.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn now(db: &PgPool) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(db).await
+}

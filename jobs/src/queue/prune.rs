@@ -1,0 +1,74 @@
+//! Pruning: finished jobs and long-dead workers leave the tables.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::PgPool;
+
+/// Rows deleted in one transaction.
+const BATCH: i64 = 5000;
+
+/// How long finished jobs stay.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Jobs that were done.
+    pub done: Duration,
+    /// Jobs that were given up.
+    pub killed: Duration,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Finished jobs.
+    pub jobs: u64,
+    /// Workers not seen for a day, that hold nothing.
+    pub workers: u64,
+}
+
+/// Deletes at most `batches` × 5,000 finished jobs past their time, and dead workers.
+///
+/// # Errors
+/// The database did not answer; what was deleted before stays so.
+pub async fn prune(db: &PgPool, keep: Retention, batches: u32) -> Result<Pruned, sqlx::Error> {
+    let mut pruned = Pruned::default();
+    for _ in 0..batches {
+        let deleted = prune_batch(db, keep).await?;
+        pruned.jobs += deleted;
+        if deleted < BATCH.unsigned_abs() {
+            break;
+        }
+    }
+    pruned.workers = prune_workers(db).await?;
+    Ok(pruned)
+}
+
+async fn prune_batch(db: &PgPool, keep: Retention) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "delete from apalis.jobs where id in (
+             select id from apalis.jobs
+             where status in ('Done', 'Killed')
+               and done_at < now() - make_interval(secs => least($1::float8, $2::float8))
+               and done_at < now() - make_interval(secs => case status when 'Done' then $1 else $2 end)
+             order by done_at
+             limit $3
+             for update skip locked)",
+        keep.done.as_secs_f64(),
+        keep.killed.as_secs_f64(),
+        BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+async fn prune_workers(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "delete from apalis.workers worker
+         where worker.last_seen < now() - interval '1 day'
+           and not exists (select from apalis.jobs job where job.lock_by = worker.id)"
+    )
+    .execute(db)
+    .await?;
+    Ok(deleted.rows_affected())
+}

@@ -1,0 +1,83 @@
+//! What a worker does with the queue: appear, stay alive, fetch, give back.
+
+use sqlx::PgExecutor;
+
+use super::Job;
+
+/// Makes a worker known; its name is new at every start, so that nobody takes its jobs for those
+/// of its predecessor.
+///
+/// # Errors
+/// The database did not answer, or the name is taken.
+pub async fn register(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    queue: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
+         values ($1, $2, 'PostgresStorage', 'tender', now(), now())",
+        worker,
+        queue,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Says that a worker lives. False when it is not registered any more, so that it must start anew.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sqlx::Error> {
+    let beat = sqlx::query!("update apalis.workers set last_seen = now() where id = $1", worker)
+        .execute(db)
+        .await?;
+    Ok(beat.rows_affected() == 1)
+}
+
+/// Takes up to `limit` due jobs of a queue for a worker, by priority and then by age.
+///
+/// # Errors
+/// The database did not answer; then nothing was taken, or what was taken is rescued.
+pub async fn fetch(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    queue: &str,
+    limit: i32,
+) -> Result<Vec<Job>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select id as "id!", job as "payload!", attempts as "attempts!"
+           from apalis.get_jobs($1, $2, $3)
+           order by priority desc, run_at"#,
+        worker,
+        queue,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    let job = |id, payload, attempts: i32| Job {
+        id,
+        payload,
+        attempt: attempts.saturating_add(1),
+        queue: queue.to_owned(),
+        worker: worker.to_owned(),
+    };
+    Ok(rows.into_iter().map(|row| job(row.id, row.payload, row.attempts)).collect())
+}
+
+/// Gives back the jobs that a worker fetched and did not start, attempts unchanged: they hold
+/// their keys still.
+///
+/// # Errors
+/// The database did not answer; then they are rescued later.
+pub async fn release(db: impl PgExecutor<'_>, worker: &str) -> Result<u64, sqlx::Error> {
+    let released = sqlx::query!(
+        "update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null
+         where lock_by = $1 and status = 'Queued'",
+        worker,
+    )
+    .execute(db)
+    .await?;
+    Ok(released.rows_affected())
+}

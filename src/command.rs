@@ -1,0 +1,157 @@
+//! What can be typed: one file per group of commands. Each parses, calls down once, prints.
+
+mod doctor;
+mod print;
+mod queue;
+mod relay;
+mod serve;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+pub(crate) use serve::on_signal;
+use tender_jobs::{database, relay::By};
+
+use crate::{
+    config::{Config, Needs},
+    demo,
+    postgres::Database,
+    telemetry,
+};
+
+/// Tender keeps Nostr relays in step: what tenants want reaches zooid through durable jobs in
+/// PostgreSQL, whatever dies in between.
+#[derive(Debug, Parser)]
+#[command(name = "tender", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Configuration is read from the environment and from a file .env; .env.example lists every variable.
+Without DATABASE_URL a private PostgreSQL is made and started under TENDER_DATA_DIR (.tender).
+Exit code: 0 done, 1 failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value per process")]
+enum Command {
+    /// Run everything in one process: API, workers, schedule.
+    Serve,
+    /// Run the HTTP API.
+    Api,
+    /// Run workers; as many processes as you like on one database.
+    Work {
+        /// Serve only this queue (sync-relay, reconcile, prune); may be repeated.
+        #[arg(long = "queue", value_name = "NAME")]
+        queues: Vec<String>,
+        /// Syncs at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        concurrency: Option<u16>,
+    },
+    /// Bring the database up to date.
+    Migrate,
+    /// Watch a dozen relays reach a stand-in for zooid, some of them over failures. Needs nothing
+    /// set up.
+    Demo {
+        /// End as soon as all are synced, with exit code 0.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Check configuration, database, zooid and workers; say what to do.
+    Doctor,
+    /// Look at relays and change them.
+    #[command(subcommand)]
+    Relay(relay::RelayCommand),
+    /// Look at the queue and steer it.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Enqueue every pending relay that has no job, now.
+    Reconcile,
+    /// Print the API's OpenAPI document.
+    Openapi,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed, for people.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        // TLS for the database and for zooid; refused only when it is set already.
+        let _set_already = rustls::crypto::ring::default_provider().install_default();
+        let json = self.json;
+        match self.command {
+            Command::Serve => serve::serve(load(Needs::Zooid, "info")?).await?,
+            Command::Api => serve::api(load(Needs::Api, "info")?).await?,
+            Command::Work { queues, concurrency } => {
+                let queues = serve::known_queues(queues)?;
+                serve::work(load(Needs::Zooid, "info")?, queues, concurrency).await?;
+            }
+            Command::Migrate => migrate(&load(Needs::Database, "info")?, json).await?,
+            Command::Demo { once } => demo::run(&load(Needs::Database, "error")?, once).await?,
+            Command::Doctor => return doctor::run(json).await,
+            Command::Relay(command) => command.run(json).await?,
+            Command::Queue(command) => command.run(json).await?,
+            Command::Reconcile => reconcile(json).await?,
+            Command::Openapi => print::json(&crate::http::openapi_document())?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn load(needs: Needs, default_level: &str) -> anyhow::Result<Config> {
+    let config = Config::load(needs)?;
+    telemetry::init(&config.log, default_level);
+    Ok(config)
+}
+
+/// Who an operator on the command line is, in activity.
+fn operator() -> By {
+    By { who: "operator".to_owned(), trace: None }
+}
+
+/// Opens the database and brings it up to date if it is not. A role without the right to change the
+/// schema is enough once it is.
+async fn open(config: &Config) -> anyhow::Result<Database> {
+    let database = Database::open(&config.database).await?;
+    if !database::is_migrated(&database.pool)
+        .await
+        .context("failed to read the schema's version")?
+    {
+        database::migrate(&database.pool).await?;
+    }
+    Ok(database)
+}
+
+/// Opens the database for one command, and closes it whatever the command came to.
+async fn with_database<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let database = open(config).await?;
+    let result = work(&database).await;
+    database.close().await;
+    result
+}
+
+async fn migrate(config: &Config, json: bool) -> anyhow::Result<()> {
+    with_database(config, async |_database| print::done(json, "the database is up to date")).await
+}
+
+async fn reconcile(json: bool) -> anyhow::Result<()> {
+    let config = load(Needs::Database, "warn")?;
+    with_database(&config, async |database| {
+        let rest = config.work.exhausted_after;
+        let enqueued = tender_workers::reconcile::reconcile(&database.pool, rest).await?;
+        if json {
+            return print::json(&serde_json::json!({ "enqueued": enqueued }));
+        }
+        print::line(&format!("enqueued {enqueued} pending relays that had no job"))
+    })
+    .await
+}

@@ -1,0 +1,138 @@
+//! `doctor`: is everything there that Tender needs, and what to do about what is not.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::json;
+use tender_jobs::{database, queue, relay};
+use tender_workers::zooid::Zooid;
+
+use super::print;
+use crate::{
+    config::{Config, Needs},
+    postgres::Database,
+    telemetry,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    grade: Grade,
+    what: &'static str,
+    words: String,
+}
+
+fn finding(grade: Grade, what: &'static str, words: impl Into<String>) -> Finding {
+    Finding { grade, what, words: words.into() }
+}
+
+pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
+    let findings = examine().await;
+    let failed = findings.iter().any(|finding| finding.grade == Grade::Fail);
+    if as_json {
+        print::json(&json!({ "ok": !failed, "findings": findings }))?;
+    } else {
+        for finding in &findings {
+            let mark = match finding.grade {
+                Grade::Ok => "ok  ",
+                Grade::Warn => "warn",
+                Grade::Fail => "FAIL",
+            };
+            print::line(&format!("{mark}  {:<14} {}", finding.what, finding.words))?;
+        }
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn examine() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let config = match Config::load(Needs::Zooid) {
+        Ok(config) => {
+            findings.push(finding(Grade::Ok, "configuration", "complete"));
+            config
+        }
+        Err(error) => {
+            let each = error.0.iter().map(|p| {
+                finding(Grade::Fail, "configuration", format!("{}: {}", p.name, p.problem))
+            });
+            findings.extend(each);
+            match Config::load(Needs::Database) {
+                Ok(config) => config,
+                Err(_) => return findings, // what is wrong was said
+            }
+        }
+    };
+    telemetry::init(&config.log, "error");
+    match Database::open(&config.database).await {
+        Ok(database) => {
+            let private = database.socket_dir().is_some();
+            let whose = if private { "private cluster" } else { "DATABASE_URL" };
+            findings.push(finding(Grade::Ok, "database", format!("{whose}: connected")));
+            if let Err(error) = examine_ledger(&database, &mut findings).await {
+                findings.push(finding(Grade::Fail, "database", error.to_string()));
+            }
+            database.close().await;
+        }
+        Err(error) => {
+            findings.push(finding(
+                Grade::Fail,
+                "database",
+                format!("{:#}", anyhow::Error::new(error)),
+            ));
+        }
+    }
+    examine_zooid(&config, &mut findings).await;
+    findings
+}
+
+async fn examine_ledger(
+    database: &Database,
+    findings: &mut Vec<Finding>,
+) -> Result<(), sqlx::Error> {
+    let db = &database.pool;
+    if !database::is_migrated(db).await? {
+        findings.push(finding(Grade::Fail, "schema", "not up to date: run `tender migrate`"));
+        return Ok(());
+    }
+    findings.push(finding(Grade::Ok, "schema", "up to date"));
+    let alive = queue::workers(db).await?.into_iter().filter(|worker| worker.is_alive).count();
+    findings.push(match alive {
+        0 => finding(Grade::Warn, "workers", "none alive: start `tender work` or `tender serve`"),
+        alive => finding(Grade::Ok, "workers", format!("{alive} alive")),
+    });
+    let relays = relay::summary(db).await?;
+    let waiting = relays.pending + relays.retrying;
+    findings.push(match (relays.gave_up, waiting) {
+        (0, 0) => finding(Grade::Ok, "relays", format!("all {} in step", relays.synced)),
+        (0, waiting) => {
+            finding(Grade::Ok, "relays", format!("{} in step, {waiting} on the way", relays.synced))
+        }
+        (gave_up, _) => finding(
+            Grade::Warn,
+            "relays",
+            format!("{gave_up} gave up: see `tender relay list --sync gave-up`"),
+        ),
+    });
+    Ok(())
+}
+
+async fn examine_zooid(config: &Config, findings: &mut Vec<Finding>) {
+    let Some(settings) = config.zooid.clone() else { return }; // said with the configuration
+    let zooid = match Zooid::new(settings) {
+        Ok(zooid) => zooid,
+        Err(error) => return findings.push(finding(Grade::Fail, "zooid", error.to_string())),
+    };
+    for (url, result) in zooid.check().await {
+        findings.push(match result {
+            Ok(()) => finding(Grade::Ok, "zooid", format!("{url} answers and knows our key")),
+            Err(error) => finding(Grade::Fail, "zooid", format!("{url}: {error}")),
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! Printing: JSON, aligned columns, times as people read them.
+
+use std::io::Write;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
+use serde::Serialize;
+use tender_jobs::relay::{Relay, SyncState};
+
+/// Writes a line; a closed pipe (`| head`) ends the command quietly.
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// What a command did, when there is nothing else to show.
+pub(super) fn done(as_json: bool, what: &str) -> anyhow::Result<()> {
+    if as_json { json(&serde_json::json!({ "done": what })) } else { line(what) }
+}
+
+/// A table of aligned columns without borders; in colour, and as wide as the terminal, only on one.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic);
+    let bold = |title: &&str| Cell::new(title).add_attribute(Attribute::Bold);
+    table.set_header(header.iter().map(bold));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// A relay's state of sync in its colour.
+pub(super) fn sync_cell(relay: &Relay) -> Cell {
+    let state = relay.sync_state();
+    let color = match state {
+        SyncState::Synced => Color::Green,
+        SyncState::Pending => Color::Cyan,
+        SyncState::Retrying => Color::Yellow,
+        SyncState::GaveUp => Color::Red,
+    };
+    Cell::new(state.as_str().replace('_', " ")).fg(color)
+}
+
+/// `2 of 7`, or nothing when no attempt failed.
+pub(super) fn attempts(relay: &Relay, max_attempts: u32) -> String {
+    match relay.attempts {
+        0 => "-".to_owned(),
+        spent => format!("{spent} of {max_attempts}"),
+    }
+}
+
+/// `in 4 min 12 s`, `3 h 5 min ago`.
+pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let seconds = (at.round_subsecs(0) - now.round_subsecs(0)).num_seconds();
+    match seconds {
+        0 => "now".to_owned(),
+        1.. => format!("in {}", span(seconds)),
+        _ => format!("{} ago", span(-seconds)),
+    }
+}
+
+/// A span of seconds in its two largest units.
+pub(super) fn span(seconds: i64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// At most `limit` characters.
+pub(super) fn short(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_show_their_two_largest_units() {
+        let spans = [5, 65, 3605, 90_000].map(span);
+        assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 0 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
+        let now = at("2026-01-01T00:00:00Z");
+        assert_eq!(relative(at("2026-01-01T00:00:30Z"), now), "in 30 s");
+        assert_eq!(relative(at("2025-12-31T23:58:00Z"), now), "2 min 0 s ago");
+        assert_eq!(relative(now, now), "now");
+    }
+}

@@ -1,0 +1,403 @@
+//! `relay …`: look at relays and change them.
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand, ValueEnum};
+use nostr::key::PublicKey;
+use serde_json::{Value, json};
+use tender_jobs::{
+    activity::{self, Activity},
+    queue,
+    relay::{self, Change, FieldError, Filter, Flags, NewRelay, Relay, RelayId, Status, SyncState},
+};
+use tender_workers::zooid::Zooid;
+
+use super::{load, operator, print, with_database};
+use crate::{
+    config::{Config, Needs},
+    postgres::Database,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// List relays, newest first: state, attempts, next try, last error.
+    List(ListArgs),
+    /// Show one relay with its latest activity.
+    Show {
+        /// Id or host.
+        relay: String,
+    },
+    /// Create a relay.
+    Create {
+        /// First label of its host.
+        subdomain: String,
+        /// The owner's public key (hex or npub).
+        #[arg(long)]
+        tenant: String,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Change what a relay wants.
+    Update {
+        /// Id or host.
+        relay: String,
+        /// New first label of its host.
+        #[arg(long)]
+        subdomain: Option<String>,
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Switch a relay on.
+    Activate {
+        /// Id or host.
+        relay: String,
+    },
+    /// Switch a relay off.
+    Deactivate {
+        /// Id or host.
+        relay: String,
+        /// Mark it as delinquent: its tenant cannot switch it on.
+        #[arg(long)]
+        delinquent: bool,
+    },
+    /// Send a relay to zooid again, now, also when it was given up.
+    Sync {
+        /// Id or host.
+        relay: String,
+    },
+    /// Show a relay's members, from zooid.
+    Members {
+        /// Id or host.
+        relay: String,
+    },
+    /// Show what was asked of a relay and what came of it.
+    Activity {
+        /// Id or host.
+        relay: String,
+        /// Records to show.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only relays with this status.
+    #[arg(long, value_enum)]
+    status: Option<StatusArg>,
+    /// Only relays in this state of sync.
+    #[arg(long, value_enum)]
+    sync: Option<SyncArg>,
+    /// Only relays whose host or name contains this, or whose id or tenant starts with it.
+    #[arg(long, short)]
+    query: Option<String>,
+    /// Relays to show.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StatusArg {
+    Active,
+    Inactive,
+    Delinquent,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SyncArg {
+    Synced,
+    Pending,
+    Retrying,
+    GaveUp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// The rest of its host (default for a new relay: `RELAY_DOMAIN`).
+    #[arg(long)]
+    domain: Option<String>,
+    /// The plan it is billed by.
+    #[arg(long)]
+    plan: Option<String>,
+    /// Shown name.
+    #[arg(long)]
+    name: Option<String>,
+    /// URL of its picture.
+    #[arg(long)]
+    icon: Option<String>,
+    /// Shown description.
+    #[arg(long)]
+    description: Option<String>,
+    /// The tenant's own domain.
+    #[arg(long)]
+    custom_domain: Option<String>,
+    /// Switch something on, such as `blossom_enabled`; may be repeated.
+    #[arg(long, value_name = "FLAG", value_parser = Flags::NAMES)]
+    on: Vec<String>,
+    /// Switch something off; may be repeated.
+    #[arg(long, value_name = "FLAG", value_parser = Flags::NAMES)]
+    off: Vec<String>,
+}
+
+impl ChangeArgs {
+    fn into_change(self, subdomain: Option<String>) -> Change {
+        let named = |names: Vec<String>, on: bool| {
+            Flags::NAMES
+                .into_iter()
+                .filter(move |name| names.iter().any(|n| n == name))
+                .map(move |name| (name, on))
+        };
+        Change {
+            subdomain,
+            zooid_domain: self.domain,
+            plan_id: self.plan,
+            info_name: self.name,
+            info_icon: self.icon,
+            info_description: self.description,
+            custom_domain: self.custom_domain,
+            flags: named(self.on, true).chain(named(self.off, false)).collect(),
+        }
+    }
+}
+
+impl RelayCommand {
+    pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
+        let needs = match self {
+            Self::Create { .. } => Needs::Api,
+            Self::Members { .. } => Needs::Zooid,
+            _ => Needs::Database,
+        };
+        let config = load(needs, "warn")?;
+        with_database(&config, async |database| self.run_on(&config, database, json).await).await
+    }
+
+    async fn run_on(self, config: &Config, database: &Database, json: bool) -> anyhow::Result<()> {
+        let db = &database.pool;
+        let by = operator();
+        let relay = match self {
+            Self::List(args) => return list(config, database, args, json).await,
+            Self::Show { relay } => return show(config, database, &relay, json).await,
+            Self::Members { relay } => return members(config, database, &relay, json).await,
+            Self::Activity { relay, limit } => {
+                return show_activity(database, &relay, limit.into(), json).await;
+            }
+            Self::Create { subdomain, tenant, change } => {
+                let tenant = PublicKey::parse(&tenant).context("--tenant is no public key")?;
+                let change = change.into_change(Some(subdomain));
+                let (domain, domains) = (&config.api.relay_domain, &config.api.domains);
+                let new = NewRelay::parse(tenant.to_hex(), &change, domain, domains);
+                relay::create(db, &new.map_err(|problems| invalid(&problems))?, &by).await?
+            }
+            Self::Update { relay, subdomain, change } => {
+                let found = find(database, &relay).await?;
+                let change = change.into_change(subdomain);
+                let mut domains = config.api.domains.clone();
+                domains.push(found.zooid_domain);
+                let problems = change.problems(&domains);
+                if !problems.is_empty() {
+                    return Err(invalid(&problems));
+                }
+                relay::update(db, &found.id, &change, &by).await?.relay
+            }
+            Self::Activate { relay } => {
+                let id = find(database, &relay).await?.id;
+                relay::set_status(db, &id, Status::Active, &by).await?.relay
+            }
+            Self::Deactivate { relay, delinquent } => {
+                let id = find(database, &relay).await?.id;
+                let status = if delinquent { Status::Delinquent } else { Status::Inactive };
+                relay::set_status(db, &id, status, &by).await?.relay
+            }
+            Self::Sync { relay } => {
+                let id = find(database, &relay).await?.id;
+                relay::request_sync(db, &id, &by).await?
+            }
+        };
+        print_relay(database, config, &relay, json).await
+    }
+}
+
+/// By id or by host.
+async fn find(database: &Database, text: &str) -> anyhow::Result<Relay> {
+    let db = &database.pool;
+    let found = if let Ok(id) = text.parse::<RelayId>() {
+        relay::find(db, &id).await?
+    } else {
+        let filter = Filter { query: Some(text.to_owned()), ..Filter::default() };
+        let likely = relay::list(db, &filter, 1000).await?;
+        likely.into_iter().find(|relay| relay.host() == text)
+    };
+    found.with_context(|| format!("there is no relay {text}: give its id or its whole host; `tender relay list` shows both"))
+}
+
+async fn list(
+    config: &Config,
+    database: &Database,
+    args: ListArgs,
+    json: bool,
+) -> anyhow::Result<()> {
+    let filter = Filter {
+        status: args.status.map(|status| match status {
+            StatusArg::Active => Status::Active,
+            StatusArg::Inactive => Status::Inactive,
+            StatusArg::Delinquent => Status::Delinquent,
+        }),
+        sync: args.sync.map(|sync| match sync {
+            SyncArg::Synced => SyncState::Synced,
+            SyncArg::Pending => SyncState::Pending,
+            SyncArg::Retrying => SyncState::Retrying,
+            SyncArg::GaveUp => SyncState::GaveUp,
+        }),
+        query: args.query,
+        after: None,
+    };
+    let relays = relay::list(&database.pool, &filter, args.limit.into()).await?;
+    let max = config.work.backoff.max_attempts();
+    if json {
+        return print::json(&relays.iter().map(|relay| view(relay, max)).collect::<Vec<_>>());
+    }
+    if relays.is_empty() {
+        return print::line("no relays");
+    }
+    let now = queue::now(&database.pool).await?;
+    let mut table =
+        print::table(&["HOST", "STATUS", "SYNC", "ATTEMPT", "NEXT TRY", "LAST ERROR", "ID"]);
+    for relay in &relays {
+        table.add_row(vec![
+            relay.host().into(),
+            relay.status.as_str().into(),
+            print::sync_cell(relay),
+            print::attempts(relay, max).into(),
+            next_try(relay, now).into(),
+            print::short(&relay.sync_error, 60).into(),
+            relay.id.as_str().into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+fn next_try(relay: &Relay, now: DateTime<Utc>) -> String {
+    match (relay.sync_state(), relay.retry_at) {
+        (SyncState::Synced, _) => "-".to_owned(),
+        (SyncState::GaveUp, _) => "none: `relay sync` tries again".to_owned(),
+        (_, Some(at)) => print::relative(at.max(now), now),
+        (_, None) => "now".to_owned(),
+    }
+}
+
+/// A relay with what can be derived from it.
+fn view(relay: &Relay, max_attempts: u32) -> Value {
+    let mut view = json!(relay);
+    view["host"] = json!(relay.host());
+    view["sync_state"] = json!(relay.sync_state());
+    view["max_attempts"] = json!(max_attempts);
+    view
+}
+
+async fn print_relay(
+    database: &Database,
+    config: &Config,
+    relay: &Relay,
+    json: bool,
+) -> anyhow::Result<()> {
+    let max = config.work.backoff.max_attempts();
+    if json {
+        return print::json(&view(relay, max));
+    }
+    let now = queue::now(&database.pool).await?;
+    let ago =
+        |at: DateTime<Utc>| format!("{} ({})", print::relative(at, now), at.format("%F %T UTC"));
+    let on: Vec<_> = relay.flags.named().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    let mut table = print::table(&[]);
+    let mut row = |name: &str, value: comfy_table::Cell| {
+        table.add_row(vec![name.into(), value]);
+    };
+    row("host", relay.host().into());
+    row("id", relay.id.as_str().into());
+    row("tenant", relay.tenant_pubkey.as_str().into());
+    row("status", relay.status.as_str().into());
+    row("sync", print::sync_cell(relay));
+    row("attempt", print::attempts(relay, max).into());
+    row("next try", next_try(relay, now).into());
+    row("last error", relay.sync_error.as_str().into());
+    row(
+        "generation",
+        format!("{} wanted, {} on zooid", relay.generation, relay.synced_generation).into(),
+    );
+    row("first synced", relay.provisioned_at.map_or_else(|| "never".into(), ago).into());
+    row("schema", relay.schema.as_str().into());
+    row("plan", relay.plan_id.as_str().into());
+    row("name", relay.info_name.as_str().into());
+    row("icon", relay.info_icon.as_str().into());
+    row("description", print::short(&relay.info_description, 200).into());
+    row("custom domain", relay.custom_domain.as_str().into());
+    row("switched on", on.join(", ").into());
+    row("created", ago(relay.created_at).into());
+    row("changed", ago(relay.updated_at).into());
+    print::line(&table.trim_fmt())
+}
+
+async fn show(config: &Config, database: &Database, text: &str, json: bool) -> anyhow::Result<()> {
+    let relay = find(database, text).await?;
+    let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
+    if json {
+        let mut view = view(&relay, config.work.backoff.max_attempts());
+        view["activity"] = json!(records);
+        return print::json(&view);
+    }
+    print_relay(database, config, &relay, false).await?;
+    print::line("")?;
+    print::line(&activity_table(&records))
+}
+
+async fn show_activity(
+    database: &Database,
+    text: &str,
+    limit: i64,
+    json: bool,
+) -> anyhow::Result<()> {
+    let relay = find(database, text).await?;
+    let records = activity::of_relay(&database.pool, &relay.id, None, limit).await?;
+    if json { print::json(&records) } else { print::line(&activity_table(&records)) }
+}
+
+fn activity_table(records: &[Activity]) -> String {
+    let mut table = print::table(&["WHEN", "WHAT", "ATTEMPT", "MS", "DETAIL"]);
+    for record in records {
+        let text = |name: &str| match &record.detail[name] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        };
+        let detail =
+            ["error", "note", "changed", "by"].map(text).into_iter().find(|text| !text.is_empty());
+        table.add_row(vec![
+            record.created_at.format("%F %T").to_string(),
+            record.activity_type.as_str().replace('_', " "),
+            text("attempt"),
+            text("duration_ms"),
+            print::short(&detail.unwrap_or_default(), 100),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+async fn members(
+    config: &Config,
+    database: &Database,
+    text: &str,
+    json: bool,
+) -> anyhow::Result<()> {
+    let relay = find(database, text).await?;
+    let Some(settings) = config.zooid.clone() else { bail!("zooid is not configured") };
+    let members = Zooid::new(settings)?.members(&relay).await?;
+    if json {
+        return print::json(&json!({ "members": members }));
+    }
+    members.iter().try_for_each(|member| print::line(member))
+}
+
+fn invalid(problems: &[FieldError]) -> anyhow::Error {
+    let each = problems.iter().map(|problem| format!("{} {}", problem.field, problem.problem));
+    anyhow::anyhow!("{}", each.collect::<Vec<_>>().join("; "))
+}

@@ -1,0 +1,141 @@
+//! `serve`, `api`, `work`: the processes that stay.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tender_jobs::queue;
+use tender_workers::{Context, zooid::Zooid};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::open;
+use crate::{
+    config::{Config, WorkConfig},
+    http::{self, Api},
+    postgres::Database,
+    telemetry,
+};
+
+/// API and workers in one process.
+pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
+    let (database, zooid) = (open(&config).await?, zooid(&config)?);
+    let shutdown = on_signal()?;
+    let api = start_api(&config, &database, zooid.clone(), &shutdown).await;
+    let ended = match api {
+        Ok(api) => {
+            let queues = WorkConfig::all_queues();
+            run_workers(&config, &database, zooid, queues, &shutdown).await;
+            api.await.context("the API panicked")?
+        }
+        Err(error) => Err(error),
+    };
+    database.close().await;
+    ended
+}
+
+/// Only the API.
+pub(super) async fn api(config: Config) -> anyhow::Result<()> {
+    let (database, zooid) = (open(&config).await?, zooid(&config)?);
+    let shutdown = on_signal()?;
+    let ended = match start_api(&config, &database, zooid, &shutdown).await {
+        Ok(api) => api.await.context("the API panicked")?,
+        Err(error) => Err(error),
+    };
+    database.close().await;
+    ended
+}
+
+/// Only workers.
+pub(super) async fn work(
+    mut config: Config,
+    queues: Vec<String>,
+    concurrency: Option<u16>,
+) -> anyhow::Result<()> {
+    if let Some(concurrency) = concurrency {
+        config.work.sync_concurrency = concurrency.into();
+    }
+    let (database, zooid) = (open(&config).await?, zooid(&config)?);
+    let shutdown = on_signal()?;
+    telemetry::metrics();
+    tracing::info!(?queues, concurrency = config.work.sync_concurrency, "working");
+    run_workers(&config, &database, zooid, queues, &shutdown).await;
+    database.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The queues named, or all.
+pub(super) fn known_queues(named: Vec<String>) -> anyhow::Result<Vec<String>> {
+    if let Some(unknown) = named.iter().find(|name| !queue::QUEUES.contains(&name.as_str())) {
+        anyhow::bail!("there is no queue {unknown}; there are {}", queue::QUEUES.join(", "));
+    }
+    Ok(if named.is_empty() { WorkConfig::all_queues() } else { named })
+}
+
+fn zooid(config: &Config) -> anyhow::Result<Option<Arc<Zooid>>> {
+    let client = config.zooid.clone().map(Zooid::new).transpose();
+    Ok(client.context("failed to set up TLS")?.map(Arc::new))
+}
+
+async fn start_api(
+    config: &Config,
+    database: &Database,
+    zooid: Option<Arc<Zooid>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    telemetry::metrics();
+    let bind = config.api.bind;
+    let listener = TcpListener::bind(bind).await;
+    let listener = listener.with_context(|| {
+        format!("failed to listen on {bind}: set API_BIND to a free address of this machine")
+    })?;
+    tracing::info!(address = %listener.local_addr()?, base_url = config.api.base_url, "listening");
+    let api = Api::new(database.pool.clone(), zooid, config.api.clone());
+    let shutdown = shutdown.clone();
+    Ok(tokio::spawn(async move {
+        // Should the listener break, the workers stop too: half a service hides a failure.
+        let stopping = shutdown.clone().drop_guard();
+        let served = http::serve(listener, api, shutdown).await;
+        drop(stopping);
+        served.context("the API's listener broke")
+    }))
+}
+
+async fn run_workers(
+    config: &Config,
+    database: &Database,
+    zooid: Option<Arc<Zooid>>,
+    queues: Vec<String>,
+    shutdown: &CancellationToken,
+) {
+    let Some(zooid) = zooid else { return }; // `Needs::Zooid` was checked
+    let settings = Arc::new(config.work.settings(queues));
+    let context = Context { db: database.pool.clone(), zooid, settings };
+    tender_workers::run(context, shutdown.clone()).await;
+}
+
+/// Cancelled by SIGTERM or SIGINT; a second signal ends the process at once.
+pub(crate) fn on_signal() -> anyhow::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_second {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping; what runs may finish, a second signal ends it at once");
+            token.cancel();
+        }
+    });
+    Ok(shutdown)
+}

@@ -1,0 +1,141 @@
+//! The environment as a map that notes what was wrong with it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Display,
+    ops::RangeInclusive,
+    str::FromStr,
+};
+
+use super::Problem;
+
+/// Every variable that is read, in the order of `.env.example`.
+pub const NAMES: [&str; 32] = [
+    "DATABASE_URL",
+    "DATABASE_MAX_CONNECTIONS",
+    "TENDER_DATA_DIR",
+    "TENDER_PG_BIN",
+    "API_BIND",
+    "API_BASE_URL",
+    "API_RATE_LIMIT",
+    "ADMIN_PUBKEYS",
+    "ZOOID_API_URL",
+    "ZOOID_INSTANCES",
+    "RELAY_DOMAIN",
+    "ROBOT_SECRET",
+    "BLOSSOM_S3_ENDPOINT",
+    "BLOSSOM_S3_REGION",
+    "BLOSSOM_S3_BUCKET",
+    "BLOSSOM_S3_ACCESS_KEY",
+    "BLOSSOM_S3_SECRET_KEY",
+    "LIVEKIT_URL",
+    "LIVEKIT_API_KEY",
+    "LIVEKIT_API_SECRET",
+    "RELAY_SYNC_CONCURRENCY",
+    "RELAY_SYNC_RETRY_BASE_SECS",
+    "RELAY_SYNC_RETRY_CAP_SECS",
+    "RELAY_SYNC_RETRY_MAX_ATTEMPTS",
+    "RELAY_SYNC_RETRY_JITTER",
+    "RELAY_RECREATE_MISSING",
+    "RECONCILE_SCHEDULE",
+    "RECONCILE_EXHAUSTED_AFTER_SECS",
+    "JOB_RETENTION_HOURS",
+    "FAILED_JOB_RETENTION_HOURS",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+];
+
+/// Variables by name, what was read of them, and what was wrong.
+#[derive(Debug, Default)]
+pub struct Env {
+    values: HashMap<String, String>,
+    read: BTreeSet<&'static str>,
+    problems: Vec<Problem>,
+}
+
+impl Env {
+    /// The process's environment over the file `.env`.
+    pub fn of_process() -> Self {
+        let file = dotenvy::dotenv_iter().into_iter().flatten().flatten();
+        let process = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::of(file.chain(process))
+    }
+
+    /// These variables; later ones win.
+    pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { values: values.into_iter().collect(), ..Self::default() }
+    }
+
+    /// A variable's text without surrounding blanks; `None` when there is none left.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        self.read.insert(name);
+        let text = self.values.get(name)?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// A variable as `parse` reads it; the value itself is not repeated, since it may be secret.
+    pub(super) fn parse<T>(
+        &mut self,
+        name: &'static str,
+        example: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        let parsed = parse(&text);
+        if parsed.is_none() {
+            self.problem(name, format!("cannot be read; e.g. {example}"));
+        }
+        parsed
+    }
+
+    /// A number within `range`, or the default.
+    pub(super) fn number<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> T
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.text(name) else { return default };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let (low, high) = range.into_inner();
+                self.problem(name, format!("must be {low} to {high}; e.g. {default}"));
+                default
+            }
+        }
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        let flag = self.parse(name, "true or false", |text| match text {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        });
+        flag.unwrap_or(default)
+    }
+
+    pub(super) fn missing(&mut self, name: &'static str, example: &str) {
+        if !self.problems.iter().any(|problem| problem.name == name) {
+            self.problem(name, format!("is required for this command; e.g. {example}"));
+        }
+    }
+
+    pub(super) fn problem(&mut self, name: &'static str, problem: String) {
+        self.problems.push(Problem { name, problem });
+    }
+
+    pub(super) fn problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// What was asked for so far, sorted.
+    pub fn names_read(&self) -> Vec<&'static str> {
+        self.read.iter().copied().collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! The HTTP API: request → one call into the ledger → status and body. No SQL here, no zooid URL.
+//!
+//! Answers are `{"data": …}` or `{"error": "…"}`. The routes are in [`router`]; the contract is
+//! described by `/openapi.json`.
+
+mod auth;
+mod body;
+mod error;
+mod limit;
+mod openapi;
+mod probes;
+mod relays;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    http::{HeaderName, HeaderValue, Method, Request, StatusCode, header},
+    middleware,
+    routing::{get, post},
+};
+use serde_json::json;
+use sqlx::PgPool;
+use tender_workers::zooid::Zooid;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{Any, CorsLayer},
+    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    timeout::TimeoutLayer,
+    trace::TraceLayer,
+};
+use uuid::Uuid;
+
+use crate::config::ApiConfig;
+pub use error::ApiError;
+pub use openapi::document as openapi_document;
+
+/// The longest body that is read.
+pub const MAX_BODY: usize = 64 * 1024;
+/// The longest that a request may take, zooid's members included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub struct Api {
+    db: PgPool,
+    zooid: Option<Arc<Zooid>>,
+    config: Arc<ApiConfig>,
+    limiter: Arc<limit::Limiter>,
+    probes: Arc<probes::Probes>,
+}
+
+impl Api {
+    /// An API over this ledger; without zooid, members cannot be shown.
+    pub fn new(db: PgPool, zooid: Option<Arc<Zooid>>, config: ApiConfig) -> Self {
+        Self {
+            db,
+            zooid,
+            limiter: Arc::new(limit::Limiter::new(config.rate_limit)),
+            config: Arc::new(config),
+            probes: Arc::default(),
+        }
+    }
+}
+
+/// Every route.
+pub fn router(api: Api) -> Router {
+    let authenticated = Router::new()
+        .route("/tenants/{pubkey}/relays", get(relays::of_tenant))
+        .route("/relays", get(relays::list).post(relays::create))
+        .route("/relays/{id}", get(relays::show).put(relays::update))
+        .route("/relays/{id}/deactivate", post(relays::deactivate))
+        .route("/relays/{id}/reactivate", post(relays::reactivate))
+        .route("/relays/{id}/sync", post(relays::sync))
+        .route("/relays/{id}/members", get(relays::members))
+        .route("/relays/{id}/activity", get(relays::activity))
+        .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
+    Router::new()
+        .merge(authenticated)
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
+        .route("/openapi.json", get(openapi::show))
+        .fallback(|| async { ApiError::NotFound })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(probes::observe))
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, FreshId))
+        .layer(middleware::from_fn(drop_strange_id))
+        .layer(cors())
+        .with_state(api)
+}
+
+/// Serves until `shutdown`, then lets the requests that run end.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve(
+    listener: TcpListener,
+    api: Api,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let service = router(api).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::POST, Method::PUT])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .max_age(Duration::from_hours(1))
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FreshId;
+
+impl MakeRequestId for FreshId {
+    fn make_request_id<B>(&mut self, _request: &Request<B>) -> Option<RequestId> {
+        HeaderValue::from_str(&Uuid::new_v4().to_string()).ok().map(RequestId::new)
+    }
+}
+
+/// A client's own request id goes into logs and payloads: only a short plain one is taken over.
+async fn drop_strange_id(
+    mut request: axum::extract::Request,
+    next: middleware::Next,
+) -> axum::response::Response {
+    let is_plain = |id: &HeaderValue| {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        !id.is_empty() && id.len() <= 64 && id.as_bytes().iter().all(plain)
+    };
+    if !request.headers().get(&REQUEST_ID).is_some_and(is_plain) {
+        request.headers_mut().remove(&REQUEST_ID);
+    }
+    next.run(request).await
+}
+
+/// The path, not the query: a search text is the caller's own business.
+fn span<B>(request: &Request<B>) -> tracing::Span {
+    let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the layer asks for")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+    let words = panic.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = words, "a request panicked");
+    axum::response::IntoResponse::into_response(ApiError::Internal)
+}
+
+/// `{"data": …}`.
+fn data<T: serde::Serialize>(data: T) -> Json<serde_json::Value> {
+    Json(json!({ "data": data }))
+}

@@ -1,0 +1,152 @@
+//! Who calls: NIP-98, strict for one request, or a session event that a client signs once and
+//! reuses for a quarter of an hour.
+
+use std::net::SocketAddr;
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use nostr::{
+    event::{Event, Kind},
+    key::PublicKey,
+    types::Timestamp,
+};
+use sha2::{Digest, Sha256};
+use tender_jobs::relay::By;
+
+use super::{Api, ApiError, MAX_BODY, REQUEST_ID};
+
+/// A strict event is good for this many seconds, either way.
+const STRICT_AGE: u64 = 60;
+/// A session event is good for this many seconds after it was made …
+const SESSION_AGE: u64 = 15 * 60;
+/// … and for this many before, for clients whose clock is ahead.
+const SESSION_AHEAD: u64 = 60;
+/// A NIP-98 event is a few hundred bytes.
+const MAX_HEADER: usize = 16 * 1024;
+
+/// The authenticated caller of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) pubkey: String,
+    pub(super) is_admin: bool,
+    pub(super) request_id: Option<String>,
+}
+
+impl Caller {
+    pub(super) fn may_see(&self, tenant_pubkey: &str) -> bool {
+        self.is_admin || self.pubkey == tenant_pubkey
+    }
+
+    pub(super) fn by(&self) -> By {
+        By { who: self.pubkey.clone(), trace: self.request_id.clone() }
+    }
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _api: &Api) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated("no caller"))
+    }
+}
+
+/// What an event has to be for.
+struct Asked<'a> {
+    base_url: &'a str,
+    method: &'a str,
+    path_and_query: &'a str,
+    body: &'a Bytes,
+    now: u64,
+}
+
+/// Reads the body (within its limit), finds the caller, counts the request against its rate.
+pub(super) async fn authenticate(
+    State(api): State<Api>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let body = to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::TooLarge)?;
+    let asked = Asked {
+        base_url: &api.config.base_url,
+        method: parts.method.as_str(),
+        path_and_query: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
+        body: &body,
+        now: Timestamp::now().as_secs(),
+    };
+    let found = event_of(&parts.headers).and_then(|event| caller_of(&event, &asked));
+    let peer =
+        parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+    let key = found.as_ref().map_or_else(|_| peer.unwrap_or_default(), PublicKey::to_hex);
+    api.limiter.check(&key).map_err(ApiError::TooManyRequests)?;
+    let pubkey = found.map_err(ApiError::Unauthenticated)?;
+    let request_id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let caller = Caller {
+        pubkey: pubkey.to_hex(),
+        is_admin: api.config.admins.contains(&pubkey),
+        request_id: request_id.map(str::to_owned),
+    };
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
+}
+
+fn event_of(headers: &HeaderMap) -> Result<Event, &'static str> {
+    let header = headers.get(AUTHORIZATION).ok_or("send `Authorization: Nostr <base64 event>`")?;
+    let text = header.to_str().map_err(|_| "the Authorization header is not text")?;
+    if text.len() > MAX_HEADER {
+        return Err("the Authorization header is too long");
+    }
+    let (scheme, token) = text.split_once(' ').ok_or("the Authorization header has no token")?;
+    if !scheme.eq_ignore_ascii_case("nostr") {
+        return Err("the Authorization scheme must be Nostr");
+    }
+    let json = STANDARD.decode(token.trim()).map_err(|_| "the token is not base64")?;
+    serde_json::from_slice(&json).map_err(|_| "the token is not a Nostr event")
+}
+
+fn caller_of(event: &Event, asked: &Asked<'_>) -> Result<PublicKey, &'static str> {
+    if event.kind != Kind::HttpAuth {
+        return Err("the event's kind must be 27235");
+    }
+    let url = tag(event, "u").ok_or("the event has no u tag")?;
+    let method = tag(event, "method").ok_or("the event has no method tag")?;
+    let is_strict = url == format!("{}{}", asked.base_url, asked.path_and_query)
+        && method.eq_ignore_ascii_case(asked.method);
+    let is_session =
+        url.trim_end_matches('/') == asked.base_url && method.eq_ignore_ascii_case("GET");
+    let created_at = event.created_at.as_secs();
+    let (age, ahead) = (asked.now.saturating_sub(created_at), created_at.saturating_sub(asked.now));
+    if is_strict && age <= STRICT_AGE && ahead <= STRICT_AGE {
+        check_payload(event, asked.body)?;
+    } else if !(is_session && age <= SESSION_AGE && ahead <= SESSION_AHEAD) {
+        return Err(if is_strict || is_session {
+            "the event is too old, or its clock is wrong"
+        } else {
+            "the event's u and method tags must be this request's, or the API's base URL and GET"
+        });
+    }
+    event.verify().map_err(|_| "the event's id or signature is wrong")?;
+    Ok(event.pubkey)
+}
+
+/// A payload tag is not required; one that is there must be the body's hash.
+fn check_payload(event: &Event, body: &Bytes) -> Result<(), &'static str> {
+    let Some(payload) = tag(event, "payload") else { return Ok(()) };
+    let hash =
+        Sha256::digest(body).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    if payload.eq_ignore_ascii_case(&hash) {
+        Ok(())
+    } else {
+        Err("the payload tag is not the body's hash")
+    }
+}
+
+fn tag<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+    event.tags.iter().find(|tag| tag.kind() == name)?.content()
+}

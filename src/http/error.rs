@@ -1,0 +1,119 @@
+//! What a client is told when something is not done.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tender_jobs::relay::{FieldError, MutationError};
+use tender_workers::zooid::ZooidError;
+
+/// An answer without success.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// 400
+    #[error("the body is not JSON: {0}")]
+    BadJson(String),
+    /// 401: what is wrong with the authentication.
+    #[error("not authenticated: {0}")]
+    Unauthenticated(&'static str),
+    /// 404: also what belongs to somebody else.
+    #[error("not found")]
+    NotFound,
+    /// 405
+    #[error("this method is not allowed here; see /openapi.json")]
+    MethodNotAllowed,
+    /// 409
+    #[error("{0}")]
+    Conflict(String),
+    /// 413
+    #[error("the body is longer than 64 KiB")]
+    TooLarge,
+    /// 422: each field with its problem.
+    #[error("{}", join(.0))]
+    Invalid(Vec<FieldError>),
+    /// 429, with the seconds to wait.
+    #[error("too many requests: try again in {0} s")]
+    TooManyRequests(u64),
+    /// 500; what happened is in the log.
+    #[error("something went wrong on our side; it was logged")]
+    Internal,
+    /// 502: zooid did not do its part.
+    #[error("{0}")]
+    Zooid(String),
+    /// 503
+    #[error("{0}")]
+    Unavailable(&'static str),
+}
+
+fn join(problems: &[FieldError]) -> String {
+    let each = problems.iter().map(|problem| format!("{} {}", problem.field, problem.problem));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadJson(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Zooid(_) => StatusCode::BAD_GATEWAY,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response =
+            (self.status(), Json(json!({ "error": self.to_string() }))).into_response();
+        let headers = response.headers_mut();
+        match self {
+            Self::TooManyRequests(seconds) => {
+                headers.insert(header::RETRY_AFTER, seconds.into());
+            }
+            Self::Unauthenticated(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Nostr"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The database's words stay in the log.
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        tracing::error!(%error, "a request failed in the database");
+        match error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed => {
+                Self::Unavailable("the database does not answer; try again")
+            }
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl From<MutationError> for ApiError {
+    fn from(error: MutationError) -> Self {
+        match error {
+            MutationError::NotFound(_) => Self::NotFound,
+            MutationError::HostTaken(_) => Self::Conflict(error.to_string()),
+            MutationError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<ZooidError> for ApiError {
+    fn from(error: ZooidError) -> Self {
+        tracing::warn!(%error, "zooid did not answer a request");
+        Self::Zooid(error.to_string())
+    }
+}

@@ -1,0 +1,103 @@
+//! Routes without authentication: is it alive, is it ready, what does it measure.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    Json,
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use metrics::{counter, gauge, histogram};
+use serde_json::Value;
+use tender_jobs::{database, queue, relay};
+use tokio::sync::Mutex;
+
+use super::{Api, ApiError, data};
+use crate::telemetry;
+
+/// Gauges that cost a query are renewed at most this often, whoever asks.
+const FRESH: Duration = Duration::from_secs(10);
+/// A database that does not answer within this time is not ready.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+pub(super) struct Probes {
+    measured_at: Mutex<Option<Instant>>,
+}
+
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses((status = 200)))]
+pub(super) async fn healthz() -> Json<Value> {
+    data("alive")
+}
+
+/// The database is reachable and migrated.
+#[utoipa::path(get, path = "/readyz", tag = "probes", security(()), responses((status = 200), (status = 503)))]
+pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    match tokio::time::timeout(PATIENCE, database::is_migrated(&api.db)).await {
+        Ok(Ok(true)) => Ok(data("ready")),
+        Ok(Ok(false)) => {
+            Err(ApiError::Unavailable("the database is not migrated: `tender migrate`"))
+        }
+        _ => Err(ApiError::Unavailable("the database does not answer")),
+    }
+}
+
+/// Metrics for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "probes", security(()), responses((status = 200)))]
+pub(super) async fn metrics(State(api): State<Api>) -> String {
+    let mut measured_at = api.probes.measured_at.lock().await;
+    if measured_at.is_none_or(|at| at.elapsed() > FRESH) {
+        let measured = tokio::time::timeout(PATIENCE, measure(&api)).await;
+        gauge!("tender_database_up").set(f64::from(u8::from(matches!(measured, Ok(Ok(()))))));
+        *measured_at = Some(Instant::now());
+    }
+    telemetry::metrics().render()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+async fn measure(api: &Api) -> Result<(), sqlx::Error> {
+    let now = queue::now(&api.db).await?;
+    let summary = relay::summary(&api.db).await?;
+    for (state, count) in [
+        ("synced", summary.synced),
+        ("pending", summary.pending),
+        ("retrying", summary.retrying),
+        ("gave_up", summary.gave_up),
+    ] {
+        gauge!("tender_relays", "state" => state).set(count as f64);
+    }
+    let oldest = summary.oldest_pending_at.map_or(0, |at| (now - at).num_milliseconds().max(0));
+    gauge!("tender_oldest_pending_seconds").set(oldest as f64 / 1000.0);
+    for status in queue::status(&api.db).await? {
+        for (state, count) in [
+            ("waiting", status.waiting),
+            ("retrying", status.retrying),
+            ("running", status.running),
+            ("killed", status.killed),
+        ] {
+            gauge!("tender_jobs", "queue" => status.queue.clone(), "state" => state)
+                .set(count as f64);
+        }
+    }
+    Ok(())
+}
+
+/// Counts and times each request by its route, never by its path.
+pub(super) async fn observe(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    let method = match request.method().as_str() {
+        known @ ("GET" | "POST" | "PUT" | "OPTIONS" | "HEAD") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status().as_str().to_owned();
+    histogram!("tender_http_request_duration_seconds", "route" => route.clone())
+        .record(started.elapsed().as_secs_f64());
+    counter!("tender_http_requests_total", "route" => route, "method" => method, "status" => status)
+        .increment(1);
+    response
+}

@@ -1,0 +1,242 @@
+//! The relays' routes. A tenant sees and changes its own; an admin all. Someone else's is 404.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use nostr::key::PublicKey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tender_jobs::{
+    activity,
+    relay::{self, FieldError, Filter, NewRelay, Relay, RelayId, Status, SyncState},
+};
+
+use super::{
+    Api, ApiError,
+    auth::Caller,
+    body::{ActivityBody, RelayBody, parse},
+    data,
+};
+
+type Answer = Result<Json<Value>, ApiError>;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    status: Option<String>,
+    sync: Option<String>,
+    q: Option<String>,
+    limit: Option<i64>,
+    after: Option<String>,
+    before: Option<i64>,
+}
+
+/// A tenant's relays, newest first.
+#[utoipa::path(get, path = "/tenants/{pubkey}/relays", tag = "relays",
+    responses((status = 200, body = Vec<RelayBody>), (status = 404)))]
+pub(super) async fn of_tenant(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(pubkey): Path<String>,
+) -> Answer {
+    if !caller.may_see(&pubkey) {
+        return Err(ApiError::NotFound);
+    }
+    Ok(data(bodies(relay::of_tenant(&api.db, &pubkey).await?)))
+}
+
+/// All relays, for admins.
+#[utoipa::path(get, path = "/relays", tag = "relays",
+    params(("status" = Option<String>, Query, description = "active, inactive or delinquent"),
+           ("sync" = Option<String>, Query, description = "synced, pending, retrying or gave_up"),
+           ("q" = Option<String>, Query, description = "part of host or name, start of id or tenant"),
+           ("limit" = Option<i64>, Query, description = "1 to 1,000; 100 if absent"),
+           ("after" = Option<String>, Query, description = "id of the last relay of the page before")),
+    responses((status = 200, body = Vec<RelayBody>), (status = 404), (status = 422)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Answer {
+    if !caller.is_admin {
+        return Err(ApiError::NotFound);
+    }
+    let filter = Filter {
+        status: known("status", page.status, status_of)?,
+        sync: known("sync", page.sync, sync_of)?,
+        query: page.q.filter(|text| !text.is_empty() && !text.contains('\0')),
+        after: known("after", page.after, |text| text.parse().ok())?,
+    };
+    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
+    Ok(data(bodies(relay::list(&api.db, &filter, limit).await?)))
+}
+
+/// Creates a relay; it reaches zooid within moments.
+#[utoipa::path(post, path = "/relays", tag = "relays", request_body = super::body::RelayChange,
+    responses((status = 201, body = RelayBody), (status = 400), (status = 409), (status = 413), (status = 422)))]
+pub(super) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let sent = parse(&bytes)?;
+    let tenant = tenant_of(&caller, sent.tenant_pubkey)?;
+    let (domain, domains) = (&api.config.relay_domain, &api.config.domains);
+    let new = NewRelay::parse(tenant, &sent.change, domain, domains).map_err(ApiError::Invalid)?;
+    let relay = relay::create(&api.db, &new, &caller.by()).await?;
+    Ok((StatusCode::CREATED, data(RelayBody::from(relay))))
+}
+
+/// One relay.
+#[utoipa::path(get, path = "/relays/{id}", tag = "relays",
+    responses((status = 200, body = RelayBody), (status = 404)))]
+pub(super) async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
+    Ok(data(RelayBody::from(visible(&api, &caller, &id).await?)))
+}
+
+/// Changes any of the settable fields.
+#[utoipa::path(put, path = "/relays/{id}", tag = "relays", request_body = super::body::RelayChange,
+    responses((status = 200, body = RelayBody), (status = 400), (status = 404), (status = 409), (status = 413), (status = 422)))]
+pub(super) async fn update(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Answer {
+    let relay = visible(&api, &caller, &id).await?;
+    let change = parse(&bytes)?.change;
+    // What the relay has already is no news, even if that domain is not served any more.
+    let mut domains = api.config.domains.clone();
+    domains.push(relay.zooid_domain);
+    let problems = change.problems(&domains);
+    if !problems.is_empty() {
+        return Err(ApiError::Invalid(problems));
+    }
+    let requested = relay::update(&api.db, &relay.id, &change, &caller.by()).await?;
+    Ok(data(RelayBody::from(requested.relay)))
+}
+
+/// Switches a relay off.
+#[utoipa::path(post, path = "/relays/{id}/deactivate", tag = "relays",
+    responses((status = 200, body = RelayBody), (status = 404), (status = 409)))]
+pub(super) async fn deactivate(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    set_status(&api, &caller, &id, Status::Inactive).await
+}
+
+/// Switches a relay on.
+#[utoipa::path(post, path = "/relays/{id}/reactivate", tag = "relays",
+    responses((status = 200, body = RelayBody), (status = 404), (status = 409)))]
+pub(super) async fn reactivate(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    set_status(&api, &caller, &id, Status::Active).await
+}
+
+/// Sends a relay to zooid again, now, also when it was given up.
+#[utoipa::path(post, path = "/relays/{id}/sync", tag = "relays",
+    responses((status = 202, body = RelayBody), (status = 404)))]
+pub(super) async fn sync(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let relay = visible(&api, &caller, &id).await?;
+    let relay = relay::request_sync(&api.db, &relay.id, &caller.by()).await?;
+    Ok((StatusCode::ACCEPTED, data(RelayBody::from(relay))))
+}
+
+/// A relay's members, from zooid.
+#[utoipa::path(get, path = "/relays/{id}/members", tag = "relays",
+    responses((status = 200, description = "{\"members\": [hex keys]}"), (status = 404), (status = 502)))]
+pub(super) async fn members(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    let relay = visible(&api, &caller, &id).await?;
+    let zooid = api.zooid.as_ref();
+    let zooid = zooid.ok_or(ApiError::Unavailable("zooid is not configured on this server"))?;
+    Ok(data(json!({ "members": zooid.members(&relay).await? })))
+}
+
+/// What was asked of a relay and what came of it, newest first.
+#[utoipa::path(get, path = "/relays/{id}/activity", tag = "relays",
+    params(("limit" = Option<i64>, Query, description = "1 to 500; 50 if absent"),
+           ("before" = Option<i64>, Query, description = "id of the last record of the page before")),
+    responses((status = 200, description = "{\"activity\": […]}", body = Vec<ActivityBody>), (status = 404)))]
+pub(super) async fn activity(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(page): Query<Page>,
+) -> Answer {
+    let relay = visible(&api, &caller, &id).await?;
+    let limit = page.limit.unwrap_or(50).clamp(1, 500);
+    let records = activity::of_relay(&api.db, &relay.id, page.before, limit).await?;
+    let records: Vec<_> = records.into_iter().map(ActivityBody::from).collect();
+    Ok(data(json!({ "activity": records })))
+}
+
+/// What an operator switched off as delinquent, only an operator switches.
+async fn set_status(api: &Api, caller: &Caller, id: &str, status: Status) -> Answer {
+    let relay = visible(api, caller, id).await?;
+    if relay.status == Status::Delinquent && !caller.is_admin {
+        let words = "this relay is delinquent; ask the operator".to_owned();
+        return Err(ApiError::Conflict(words));
+    }
+    let requested = relay::set_status(&api.db, &relay.id, status, &caller.by()).await?;
+    Ok(data(RelayBody::from(requested.relay)))
+}
+
+/// The relay, if the caller may see it.
+async fn visible(api: &Api, caller: &Caller, id: &str) -> Result<Relay, ApiError> {
+    let id: RelayId = id.parse().map_err(|_| ApiError::NotFound)?;
+    let relay = relay::find(&api.db, &id).await?;
+    relay.filter(|relay| caller.may_see(&relay.tenant_pubkey)).ok_or(ApiError::NotFound)
+}
+
+fn tenant_of(caller: &Caller, sent: Option<String>) -> Result<String, ApiError> {
+    let Some(tenant) = sent else { return Ok(caller.pubkey.clone()) };
+    let invalid =
+        |problem: &str| ApiError::Invalid(vec![FieldError::new("tenant_pubkey", problem)]);
+    let key =
+        PublicKey::from_hex(&tenant).map_err(|_| invalid("must be a key of 64 hex digits"))?;
+    if caller.may_see(&key.to_hex()) {
+        Ok(key.to_hex())
+    } else {
+        Err(invalid("must be the caller's own key; only an admin creates for others"))
+    }
+}
+
+fn bodies(relays: Vec<Relay>) -> Vec<RelayBody> {
+    relays.into_iter().map(RelayBody::from).collect()
+}
+
+fn known<T>(
+    field: &'static str,
+    text: Option<String>,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let problem =
+        || ApiError::Invalid(vec![FieldError::new(field, "is not known; see /openapi.json")]);
+    parse(&text).map(Some).ok_or_else(problem)
+}
+
+fn status_of(text: &str) -> Option<Status> {
+    let all = [Status::Active, Status::Inactive, Status::Delinquent];
+    all.into_iter().find(|status| status.as_str() == text)
+}
+
+fn sync_of(text: &str) -> Option<SyncState> {
+    let all = [SyncState::Synced, SyncState::Pending, SyncState::Retrying, SyncState::GaveUp];
+    all.into_iter().find(|state| state.as_str() == text)
+}

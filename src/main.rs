@@ -1,0 +1,27 @@
+//! The executable: parse what was typed, run it, say what failed.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tender::command::Cli;
+
+fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+/// One sentence with its causes.
+#[expect(clippy::print_stderr, reason = "the answer of a failed command")]
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("tender: {error:#}");
+    ExitCode::FAILURE
+}

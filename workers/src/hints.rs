@@ -1,0 +1,73 @@
+//! Hints: one `LISTEN` connection per process tells the workers that something is due. A hint only
+//! makes a fetch sooner; polling is what a job relies on.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use sqlx::{PgPool, postgres::PgListener};
+use tender_jobs::queue;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Wait before listening again after the connection was lost.
+const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+
+/// A counter per queue that grows with every notification.
+#[derive(Debug, Clone)]
+pub(crate) struct Hints {
+    counters: Arc<HashMap<String, watch::Sender<u64>>>,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    job_type: String,
+}
+
+impl Hints {
+    pub(crate) fn new(queues: &[String]) -> Self {
+        let counter = |queue: &String| (queue.clone(), watch::Sender::new(0));
+        Self { counters: Arc::new(queues.iter().map(counter).collect()) }
+    }
+
+    /// Changes whenever the queue may have something due.
+    pub(crate) fn of(&self, queue: &str) -> watch::Receiver<u64> {
+        self.counters.get(queue).map_or_else(|| watch::channel(0).1, watch::Sender::subscribe)
+    }
+
+    /// Listens until `shutdown`, over and over when the connection goes away.
+    pub(crate) async fn listen(self, db: PgPool, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let listened = shutdown.run_until_cancelled(self.listen_once(&db)).await;
+            if let Some(Err(error)) = listened {
+                tracing::warn!(%error, "not listening for new jobs; polling goes on");
+                let pause = tokio::time::timeout(RECONNECT_AFTER, shutdown.cancelled());
+                let _stop_or_time = pause.await;
+            }
+        }
+    }
+
+    async fn listen_once(&self, db: &PgPool) -> Result<(), sqlx::Error> {
+        let mut listener = PgListener::connect_with(db).await?;
+        listener.listen(queue::CHANNEL).await?;
+        self.wake_all(); // what was inserted while nobody listened
+        loop {
+            match listener.try_recv().await? {
+                Some(notification) => self.wake(notification.payload()),
+                None => self.wake_all(), // reconnected: something may have been missed
+            }
+        }
+    }
+
+    fn wake(&self, payload: &str) {
+        let Ok(notification) = serde_json::from_str::<Notification>(payload) else { return };
+        if let Some(counter) = self.counters.get(&notification.job_type) {
+            counter.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn wake_all(&self) {
+        for counter in self.counters.values() {
+            counter.send_modify(|count| *count += 1);
+        }
+    }
+}

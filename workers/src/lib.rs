@@ -1,0 +1,121 @@
+//! How each kind of job is done: one file per kind, and what they share.
+//!
+//! - [`sync_relay`], [`reconcile`], [`prune`]: the jobs.
+//! - [`zooid`]: the only room that speaks to zooid.
+//! - `settle`: an attempt's outcome, or its panic, to the ledger.
+//! - `source`, `supervise`: apalis's worker over our queue, restarted when its database goes away.
+//! - `hints`, `schedule`, `rescue`: wake-ups, ticks, and the jobs of the dead.
+//!
+//! [`run`] starts them all.
+
+mod failpoint;
+mod hints;
+pub mod prune;
+pub mod reconcile;
+mod rescue;
+mod schedule;
+mod settle;
+mod source;
+mod supervise;
+pub mod sync_relay;
+pub mod zooid;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use sqlx::PgPool;
+use tender_jobs::{
+    backoff::Backoff,
+    queue::{self, Job, Retention},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use rescue::{DEAD_AFTER, HEARTBEAT, STUCK_AFTER};
+pub use schedule::{InvalidCron, Schedule};
+use supervise::Station;
+use zooid::Zooid;
+
+/// How long a stopping process waits for its running attempts.
+pub const STOP_WITHIN: Duration = Duration::from_secs(25);
+
+/// What the workers of a process need to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The queues to serve; see [`queue::QUEUES`].
+    pub queues: Vec<String>,
+    /// Attempts of `sync-relay` at the same time in this process.
+    pub sync_concurrency: usize,
+    /// When a failed sync is tried again.
+    pub backoff: Backoff,
+    /// Create a relay anew when zooid has lost it.
+    pub recreate_missing: bool,
+    /// When reconcile runs.
+    pub reconcile_schedule: Schedule,
+    /// How long a relay that gave up for a transient reason rests before one more round; zero: for
+    /// ever.
+    pub exhausted_after: Duration,
+    /// How long finished jobs stay.
+    pub retention: Retention,
+}
+
+/// What every job's handler can reach.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The ledger.
+    pub db: PgPool,
+    /// zooid's API.
+    pub zooid: Arc<Zooid>,
+    /// What the operator set.
+    pub settings: Arc<Settings>,
+}
+
+/// Runs workers, schedule and rescue until `shutdown`; then lets the running attempts finish within
+/// [`STOP_WITHIN`] and gives back what was only fetched.
+pub async fn run(context: Context, shutdown: CancellationToken) {
+    let settings = context.settings.clone();
+    // Before any worker registers: what the last process left waits no longer than this one's start.
+    rescue::once(&context.db).await;
+    let hints = hints::Hints::new(&settings.queues);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(hints.clone().listen(context.db.clone(), shutdown.clone()));
+    tasks.spawn(rescue::run(context.db.clone(), shutdown.clone()));
+    tasks.spawn(schedule::run(context.clone(), shutdown.clone()));
+    for queue in &settings.queues {
+        if let Some(station) = station(queue, &context) {
+            let hint = hints.of(queue);
+            tasks.spawn(supervise::run(station, context.db.clone(), hint, shutdown.clone()));
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a part of the workers panicked");
+        }
+    }
+}
+
+/// The one list of what serves which queue.
+fn station(queue: &str, context: &Context) -> Option<Station> {
+    let context = context.clone();
+    Some(match queue {
+        queue::SYNC_RELAY => Station {
+            queue: queue::SYNC_RELAY,
+            concurrency: context.settings.sync_concurrency,
+            poll: Duration::from_secs(1),
+            handler: Arc::new(move |job: Job| sync_relay::run(context.clone(), job).boxed()),
+        },
+        queue::RECONCILE => Station {
+            queue: queue::RECONCILE,
+            concurrency: 1,
+            poll: Duration::from_secs(5),
+            handler: Arc::new(move |job: Job| reconcile::run(context.clone(), job).boxed()),
+        },
+        queue::PRUNE => Station {
+            queue: queue::PRUNE,
+            concurrency: 1,
+            poll: Duration::from_secs(5),
+            handler: Arc::new(move |job: Job| prune::run(context.clone(), job).boxed()),
+        },
+        _ => return None,
+    })
+}

@@ -1,0 +1,91 @@
+//! Settling: an attempt's outcome, or its panic, to the ledger. What apalis would make of a result
+//! is not used: handlers return nothing, and rows are ours to write.
+
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use serde_json::Value;
+use sqlx::PgPool;
+use tender_jobs::queue::{self, Job, Settled};
+
+/// Times that a settle is tried; with the pauses between them about 6 s.
+const TRIES: u32 = 5;
+
+/// Runs `work`; a panic becomes its message.
+pub(crate) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .map_err(|panic| format!("panic: {}", words(&*panic)))
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}
+
+/// Writes an outcome, again when the database does not answer; the guards make a repeat harmless.
+/// `None` when it could not be written: the lease runs out and the job is rescued.
+pub(crate) async fn persist<T, F>(job: &Job, write: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    let mut pause = Duration::from_millis(200);
+    for _ in 1..TRIES {
+        match write().await {
+            Ok(written) => return Some(written),
+            Err(error) => tracing::warn!(job.id, %error, "could not settle a job; trying again"),
+        }
+        let _time = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+        pause *= 2;
+    }
+    match write().await {
+        Ok(written) => Some(written),
+        Err(error) => {
+            tracing::error!(job.id, %error, "could not settle a job; it is rescued and runs again");
+            None
+        }
+    }
+}
+
+/// Runs a recurring job and ends its row. A failed run is not retried: the next tick does it all.
+pub(crate) async fn recurring(
+    db: &PgPool,
+    job: &Job,
+    work: impl Future<Output = Result<Value, sqlx::Error>>,
+) {
+    match queue::start(db, job).await {
+        Ok(true) => {}
+        Ok(false) => return lease_lost(job),
+        Err(error) => {
+            return tracing::warn!(job.id, %error, "could not start a job; it is rescued");
+        }
+    }
+    let outcome = match catch_panic(work).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(panic),
+    };
+    if let Err(error) = &outcome {
+        tracing::error!(job.id, job.queue, %error, "a recurring job failed; its next run is on schedule");
+    }
+    let settled = persist(job, || async {
+        match &outcome {
+            Ok(result) => queue::finish(db, job, result).await,
+            Err(error) => queue::kill(db, job, error).await,
+        }
+    });
+    if let Some(Settled::LeaseLost) = settled.await {
+        lease_lost(job);
+    }
+}
+
+/// The job was taken over; nothing was written.
+pub(crate) fn lease_lost(job: &Job) {
+    metrics::counter!("tender_leases_lost_total").increment(1);
+    tracing::warn!(
+        job.id,
+        job.attempt,
+        "lease lost: another worker has this job; nothing was written"
+    );
+}

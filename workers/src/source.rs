@@ -1,0 +1,172 @@
+//! apalis's worker over our queue: a [`Backend`] that fetches, waits for hints and beats.
+//!
+//! apalis brings the worker's loop, its concurrency limit and its orderly stop. It never writes a
+//! job's outcome: our handlers settle their own rows (`docs/adr/0001-settle-our-own-rows.md`).
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use apalis_core::{
+    backend::{
+        Backend, BackendConfig,
+        finalize::Ephemeral,
+        persistence::{Persisted, Persistence, State, TaskEvent},
+    },
+    task::{Task, builder::TaskBuilder, task_id::TaskId},
+    worker::context::WorkerContext,
+};
+use sqlx::PgPool;
+use tender_jobs::queue::{self, Job};
+use tokio::sync::watch;
+use tower::layer::util::Identity;
+
+use crate::rescue::HEARTBEAT;
+
+/// Why a worker ends and is started anew.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error("the database went away")]
+    Database(#[from] sqlx::Error),
+    #[error("the worker's row is gone")]
+    Unregistered,
+}
+
+/// One queue, read by one worker.
+#[derive(Debug)]
+pub(crate) struct Source {
+    persisted: Persisted<Fetcher>,
+    config: (),
+}
+
+impl Source {
+    pub(crate) fn new(
+        db: PgPool,
+        queue: &'static str,
+        batch: usize,
+        poll: Duration,
+        hint: watch::Receiver<u64>,
+    ) -> Self {
+        let batch = i32::try_from(batch).unwrap_or(i32::MAX);
+        Self { persisted: Persisted::new(Fetcher { db, queue, batch, poll, hint }), config: () }
+    }
+}
+
+impl Backend for Source {
+    type Task = Task<Job>;
+    type Error = SourceError;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext,
+    ) -> Poll<Result<(), SourceError>> {
+        self.persisted.poll_ready(cx, worker, HEARTBEAT)
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext,
+    ) -> Poll<Option<Result<Task<Job>, SourceError>>> {
+        let polled = self.persisted.poll_next(cx, worker);
+        // An empty fetch has waited already (see `fetch_next`): look for the heartbeat, fetch again.
+        // Without this only the heartbeat's timer would wake the worker.
+        if polled.is_pending() && matches!(self.persisted.state(), State::Ready) {
+            cx.waker().wake_by_ref();
+        }
+        polled
+    }
+
+    fn poll_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext,
+    ) -> Poll<Result<(), SourceError>> {
+        self.persisted.poll_close(cx, worker)
+    }
+}
+
+impl BackendConfig for Source {
+    type Args = Job;
+    type Id = String;
+    type Kind = Ephemeral;
+    type Config = ();
+    type Layer = Identity;
+
+    fn config(&self) -> &() {
+        &self.config
+    }
+
+    fn middleware(&mut self, _worker: &mut WorkerContext) -> Identity {
+        Identity::new()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Fetcher {
+    db: PgPool,
+    queue: &'static str,
+    batch: i32,
+    poll: Duration,
+    hint: watch::Receiver<u64>,
+}
+
+impl Persistence for Fetcher {
+    type Compact = Job;
+    type Response = ();
+    type Error = SourceError;
+
+    async fn register(&mut self, worker: &WorkerContext) -> Result<(), SourceError> {
+        Ok(queue::register(&self.db, worker.name(), self.queue).await?)
+    }
+
+    async fn heartbeat(&mut self, worker: &WorkerContext) -> Result<(), SourceError> {
+        if queue::heartbeat(&self.db, worker.name()).await? {
+            Ok(())
+        } else {
+            Err(SourceError::Unregistered)
+        }
+    }
+
+    /// Fetches; when nothing is due, waits for a hint or the poll's time and returns nothing. The
+    /// counter is read before the fetch, so that a notification during the fetch is not lost.
+    async fn fetch_next(&mut self, worker: &WorkerContext) -> Result<Vec<Task<Job>>, SourceError> {
+        self.hint.mark_unchanged();
+        let jobs = queue::fetch(&self.db, worker.name(), self.queue, self.batch).await?;
+        if jobs.is_empty() {
+            let hinted = tokio::time::timeout(self.poll, self.hint.changed()).await;
+            if let Ok(Err(_)) = hinted {
+                // The sender lives as long as the process; should it go, poll at the poll's pace.
+                let _time = tokio::time::timeout(self.poll, std::future::pending::<()>()).await;
+            }
+        }
+        Ok(jobs.into_iter().map(task).collect())
+    }
+
+    async fn reenqueue_abandoned(
+        &mut self,
+        _tasks: Vec<Task<Job>>,
+        worker: &WorkerContext,
+    ) -> Result<u64, SourceError> {
+        Ok(queue::release(&self.db, worker.name()).await?)
+    }
+
+    async fn handle_events(
+        &mut self,
+        _events: Vec<TaskEvent<()>>,
+        _worker: &WorkerContext,
+    ) -> Result<(), SourceError> {
+        Ok(()) // no layer of ours sends any
+    }
+
+    async fn push_tasks(&mut self, _tasks: Vec<Task<Job>>) -> Result<(), SourceError> {
+        Ok(()) // jobs are enqueued in the transaction that causes them, never through a worker
+    }
+}
+
+fn task(job: Job) -> Task<Job> {
+    let id = TaskId::from_string(job.id.clone());
+    TaskBuilder::new(job).task_id(id).build()
+}

@@ -1,0 +1,331 @@
+//! `sync-relay`: one attempt is claim → call → settle. No transaction is open during the call.
+
+use std::time::{Duration, Instant};
+
+use metrics::{counter, histogram};
+use reqwest::StatusCode;
+use tender_jobs::{
+    queue::{self, Attempt, Claim, Failure, Job, Lease, Settled, SyncPayload, Verdict},
+    relay::{FailureKind, Relay, RelayId},
+};
+
+use crate::{
+    Context,
+    failpoint::failpoint,
+    settle,
+    zooid::{REQUEST_TIMEOUT, Zooid, ZooidError},
+};
+
+/// How long a claim holds its relay. An attempt makes at most three requests of 5 s.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// No request starts so late that it could end after the lease.
+const LATEST_REQUEST: Duration =
+    LEASE.saturating_sub(REQUEST_TIMEOUT).saturating_sub(Duration::from_secs(5));
+/// When a relay is busy, its other job's attempt is over soon.
+const BUSY_SNOOZE: Duration = Duration::from_secs(2);
+
+/// What an attempt came to; for tests and metrics, the ledger has the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// zooid has what this attempt carried.
+    Synced,
+    /// It failed; the ledger says what comes next.
+    Failed(Verdict),
+    /// There was nothing to do: in step, or no such relay.
+    Nothing,
+    /// Put back without spending an attempt.
+    Snoozed,
+    /// The payload cannot be read; killed.
+    Unreadable,
+    /// Somebody else took over, or the database did not take our word; nothing was written.
+    Unsettled,
+}
+
+impl Outcome {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Failed(Verdict::RetryAt(_)) => "retry",
+            Self::Failed(Verdict::GaveUp) => "gave_up",
+            Self::Failed(Verdict::Superseded) => "superseded",
+            Self::Nothing => "nothing",
+            Self::Snoozed => "snoozed",
+            Self::Unreadable => "unreadable",
+            Self::Unsettled => "unsettled",
+        }
+    }
+}
+
+/// Runs a fetched job; never fails and never panics, whatever happens inside.
+pub(crate) async fn run(context: Context, job: Job) {
+    let outcome = attempt(&context, &job).await;
+    counter!("tender_sync_attempts_total", "outcome" => outcome.label()).increment(1);
+}
+
+/// One attempt, whole. A panic anywhere is settled as a failed attempt.
+pub async fn attempt(context: &Context, job: &Job) -> Outcome {
+    let payload = match SyncPayload::parse(&job.payload) {
+        Ok(payload) => payload,
+        Err(error) => return unreadable(context, job, &error.to_string()).await,
+    };
+    match settle::catch_panic(steps(context, job, &payload.relay_id)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => {
+            tracing::warn!(job.id, %error, "could not claim a job; it is rescued");
+            Outcome::Unsettled
+        }
+        Err(panic) => {
+            tracing::error!(job.id, job.attempt, %panic, "an attempt panicked");
+            after_panic(context, job, &payload.relay_id, &panic).await
+        }
+    }
+}
+
+/// The three steps. An error is the database's, before anything was called.
+async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Result<Outcome, sqlx::Error> {
+    failpoint!("sync-before-claim");
+    let claimed_at = Instant::now(); // before the claim, so that the lease ends no sooner than this says
+    let claim = queue::claim(&context.db, job, relay_id, LEASE).await?;
+    failpoint!("sync-after-claim");
+    let lease = match claim {
+        Claim::Ready(lease) => lease,
+        Claim::Lost => {
+            settle::lease_lost(job);
+            return Ok(Outcome::Unsettled);
+        }
+        Claim::Gone => return Ok(end(context, job, "there is no such relay").await),
+        Claim::InStep => return Ok(end(context, job, "already in step").await),
+        Claim::Busy => return Ok(snooze(context, job, relay_id).await),
+    };
+    let mut call = Call { claimed_at, attempt: Attempt::default() };
+    let result = if is_past_cap(context, job) {
+        Err(Failure::new(FailureKind::Transient, &format!("crashed {} times", job.attempt - 1)))
+    } else {
+        call.carry(context, &lease.relay).await
+    };
+    call.attempt.duration = claimed_at.elapsed();
+    histogram!("tender_sync_duration_seconds").record(call.attempt.duration.as_secs_f64());
+    failpoint!("sync-before-settle");
+    let outcome = match result {
+        Ok(()) => complete(context, job, &lease, &call.attempt).await,
+        Err(failure) => fail(context, job, relay_id, Some(&lease), &call.attempt, &failure).await,
+    };
+    failpoint!("sync-after-settle");
+    Ok(outcome)
+}
+
+/// A rescue does not look at the cap: a job that kills its process would come back for ever.
+fn is_past_cap(context: &Context, job: &Job) -> bool {
+    u32::try_from(job.attempt)
+        .is_ok_and(|attempt| attempt > context.settings.backoff.max_attempts())
+}
+
+/// The call: which requests an attempt makes, and what it may still make before its lease ends.
+struct Call {
+    claimed_at: Instant,
+    attempt: Attempt,
+}
+
+impl Call {
+    /// Makes zooid's relay what is wanted.
+    async fn carry(&mut self, context: &Context, relay: &Relay) -> Result<(), Failure> {
+        let zooid = &context.zooid;
+        if relay.provisioned_at.is_none() {
+            return self.create_or_adopt(zooid, relay).await;
+        }
+        match self.patch(zooid, relay).await? {
+            Err(error) if is(&error, StatusCode::NOT_FOUND) => {
+                self.recreate(context, relay, &error).await
+            }
+            result => result.map_err(|error| classify(&error)),
+        }
+    }
+
+    /// The id may exist already, from an attempt whose answer was lost: then it is ours to patch.
+    async fn create_or_adopt(&mut self, zooid: &Zooid, relay: &Relay) -> Result<(), Failure> {
+        let refused = match self.create(zooid, relay).await? {
+            Err(error) if is(&error, StatusCode::CONFLICT) => error,
+            result => return result.map_err(|error| classify(&error)),
+        };
+        match self.patch(zooid, relay).await? {
+            // No such relay: the conflict was about the schema or the host of another.
+            Err(error) if is(&error, StatusCode::NOT_FOUND) => Err(classify(&refused)),
+            Err(error) => Err(classify(&error)),
+            Ok(()) => {
+                self.attempt.note = Some("existed already: an earlier answer was lost".to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// zooid lost a relay that it had: it is made anew, under a new identity.
+    async fn recreate(
+        &mut self,
+        context: &Context,
+        relay: &Relay,
+        lost: &ZooidError,
+    ) -> Result<(), Failure> {
+        if !context.settings.recreate_missing {
+            return Err(classify(lost));
+        }
+        tracing::warn!(relay.id = %relay.id, "zooid has lost a relay; creating it anew");
+        self.attempt.note = Some("zooid had lost the relay; created anew".to_owned());
+        self.create(&context.zooid, relay).await?.map_err(|error| classify(&error))
+    }
+
+    async fn create(
+        &mut self,
+        zooid: &Zooid,
+        relay: &Relay,
+    ) -> Result<Result<(), ZooidError>, Failure> {
+        self.about_to("POST")?;
+        failpoint!("sync-before-post");
+        let result = zooid.create(relay).await;
+        failpoint!("sync-after-post");
+        Ok(result)
+    }
+
+    async fn patch(
+        &mut self,
+        zooid: &Zooid,
+        relay: &Relay,
+    ) -> Result<Result<(), ZooidError>, Failure> {
+        self.about_to("PATCH")?;
+        failpoint!("sync-before-patch");
+        let result = zooid.patch(relay).await;
+        failpoint!("sync-after-patch");
+        Ok(result)
+    }
+
+    /// A process that was stopped and goes on must not call beside its successor.
+    fn about_to(&mut self, method: &'static str) -> Result<(), Failure> {
+        self.attempt.method = Some(method);
+        if self.claimed_at.elapsed() > LATEST_REQUEST {
+            let words = "the attempt took longer than its lease allows";
+            return Err(Failure::new(FailureKind::Transient, words));
+        }
+        Ok(())
+    }
+}
+
+fn is(error: &ZooidError, expected: StatusCode) -> bool {
+    matches!(error, ZooidError::Refused { status, .. } if *status == expected)
+}
+
+/// The one place that decides what may pass by itself. Source: `docs/adr/0004-permanent-failures.md`.
+fn classify(error: &ZooidError) -> Failure {
+    let (kind, status, retry_after) = match error {
+        ZooidError::Refused { status, retry_after, .. } => {
+            let kind = match status.as_u16() {
+                400 | 405 | 409 | 413 | 422 => FailureKind::Permanent,
+                _ => FailureKind::Transient,
+            };
+            let asks_to_wait = matches!(status.as_u16(), 429 | 503);
+            (kind, Some(status.as_u16()), retry_after.filter(|_| asks_to_wait))
+        }
+        ZooidError::Unreachable(_) => (FailureKind::Transient, None, None),
+    };
+    Failure { status, retry_after, ..Failure::new(kind, &error.to_string()) }
+}
+
+async fn complete(context: &Context, job: &Job, lease: &Lease, attempt: &Attempt) -> Outcome {
+    let relay = &lease.relay;
+    let write = || queue::complete(&context.db, job, lease, attempt);
+    match settle::persist(job, write).await {
+        Some(Settled::Written(in_step)) => {
+            tracing::info!(
+                relay.id = %relay.id, job.id, job.attempt, generation = relay.generation, in_step,
+                method = attempt.method, duration_ms = attempt.duration.as_millis(), "relay synced"
+            );
+            Outcome::Synced
+        }
+        Some(Settled::LeaseLost) => lost(job),
+        None => Outcome::Unsettled,
+    }
+}
+
+async fn fail(
+    context: &Context,
+    job: &Job,
+    relay_id: &RelayId,
+    lease: Option<&Lease>,
+    attempt: &Attempt,
+    failure: &Failure,
+) -> Outcome {
+    let backoff = &context.settings.backoff;
+    let write = || queue::fail(&context.db, job, relay_id, lease, attempt, failure, backoff);
+    match settle::persist(job, write).await {
+        Some(Settled::Written(verdict)) => {
+            log_failure(job, relay_id, failure, verdict);
+            Outcome::Failed(verdict)
+        }
+        Some(Settled::LeaseLost) => lost(job),
+        None => Outcome::Unsettled,
+    }
+}
+
+fn log_failure(job: &Job, relay_id: &RelayId, failure: &Failure, verdict: Verdict) {
+    let (id, error) = (relay_id.as_str(), failure.message.as_str());
+    match verdict {
+        Verdict::RetryAt(at) => {
+            tracing::warn!(relay.id = id, job.id, job.attempt, error, retry_at = %at, "relay not synced; it is tried again");
+        }
+        Verdict::Superseded => {
+            tracing::info!(
+                relay.id = id,
+                job.id,
+                job.attempt,
+                error,
+                "relay not synced; a newer change goes on"
+            );
+        }
+        Verdict::GaveUp => {
+            tracing::error!(
+                relay.id = id,
+                job.id,
+                job.attempt,
+                error,
+                "relay not synced; gave up: see `tender relay show`"
+            );
+        }
+    }
+}
+
+fn lost(job: &Job) -> Outcome {
+    settle::lease_lost(job);
+    Outcome::Unsettled
+}
+
+async fn end(context: &Context, job: &Job, why: &str) -> Outcome {
+    let why = serde_json::Value::from(why);
+    match settle::persist(job, || queue::finish(&context.db, job, &why)).await {
+        Some(Settled::Written(())) => Outcome::Nothing,
+        Some(Settled::LeaseLost) => lost(job),
+        None => Outcome::Unsettled,
+    }
+}
+
+async fn snooze(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
+    match settle::persist(job, || queue::snooze(&context.db, job, relay_id, BUSY_SNOOZE)).await {
+        Some(Settled::Written(())) => Outcome::Snoozed,
+        Some(Settled::LeaseLost) => lost(job),
+        None => Outcome::Unsettled,
+    }
+}
+
+async fn unreadable(context: &Context, job: &Job, reason: &str) -> Outcome {
+    tracing::error!(job.id, reason, "killed a job that nobody can do");
+    match settle::persist(job, || queue::kill(&context.db, job, reason)).await {
+        Some(Settled::Written(())) => Outcome::Unreadable,
+        Some(Settled::LeaseLost) => lost(job),
+        None => Outcome::Unsettled,
+    }
+}
+
+/// The lease is read back: the panic may have struck on either side of the claim.
+async fn after_panic(context: &Context, job: &Job, relay_id: &RelayId, panic: &str) -> Outcome {
+    let lease = settle::persist(job, || queue::lease_of(&context.db, job, relay_id)).await;
+    let Some(lease) = lease else { return Outcome::Unsettled };
+    let failure = Failure::new(FailureKind::Transient, panic);
+    fail(context, job, relay_id, lease.as_ref(), &Attempt::default(), &failure).await
+}
