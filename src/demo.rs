@@ -29,7 +29,6 @@ use crate::{
     config::{ApiConfig, Config, DatabaseConfig, WorkConfig},
     http::{self, Api},
     postgres::Database,
-    telemetry,
 };
 use view::View;
 use zooid::{Fault, ZooidStandIn};
@@ -108,7 +107,6 @@ async fn start_api(
     zooid: Arc<Zooid>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<String> {
-    telemetry::metrics();
     let listener = match TcpListener::bind(config.api.bind).await {
         Ok(listener) => listener,
         Err(_) => TcpListener::bind(("127.0.0.1", 0)).await?, // another Tender has the usual port

@@ -33,7 +33,7 @@ use tower_http::{
 };
 use uuid::Uuid;
 
-use crate::config::ApiConfig;
+use crate::{config::ApiConfig, telemetry};
 pub use error::ApiError;
 pub use openapi::document as openapi_document;
 
@@ -56,6 +56,7 @@ pub struct Api {
 impl Api {
     /// An API over this ledger; without zooid, members cannot be shown.
     pub fn new(db: PgPool, zooid: Option<Arc<Zooid>>, config: ApiConfig) -> Self {
+        telemetry::metrics(); // installed before the first request is counted
         Self {
             db,
             zooid,

@@ -17,7 +17,6 @@ use crate::{
     config::{Config, WorkConfig},
     http::{self, Api},
     postgres::Database,
-    telemetry,
 };
 
 /// API and workers in one process.
@@ -60,7 +59,6 @@ pub(super) async fn work(
     }
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
     let shutdown = on_signal()?;
-    telemetry::metrics();
     tracing::info!(?queues, concurrency = config.work.sync_concurrency, "working");
     run_workers(&config, &database, zooid, queues, &shutdown).await;
     database.close().await;
@@ -87,7 +85,6 @@ async fn start_api(
     zooid: Option<Arc<Zooid>>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
-    telemetry::metrics();
     let bind = config.api.bind;
     let listener = TcpListener::bind(bind).await;
     let listener = listener.with_context(|| {

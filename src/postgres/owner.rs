@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn root_does_not_use_a_directory_that_the_owner_cannot_enter() {
         let owner = Owner { drop_to: Some((4_000_000, 4_000_000)) };
-        let closed = tempfile::tempdir().expect("a directory"); // mode 0700
+        let closed = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("ours");
         let used = owner.reachable(&closed.path().join("data")).expect("a place");
         assert!(used.starts_with(ROOTS_PLACE), "{}", used.display());
     }

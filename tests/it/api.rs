@@ -1,0 +1,394 @@
+//! The API's routes and its answers to bad input.
+
+use nostr::key::Keys;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tender_jobs::relay::{self, Status};
+use tender_workers::sync_relay::Outcome;
+
+use crate::support::{
+    api::{TestApi, answer, header, strict},
+    by,
+};
+
+fn error(answer: &(StatusCode, Value)) -> &str {
+    answer.1["error"].as_str().unwrap_or_default()
+}
+
+async fn create(api: &TestApi, subdomain: &str) -> Value {
+    let (status, body) =
+        api.call(Method::POST, "/relays", Some(json!({ "subdomain": subdomain }))).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    body["data"].clone()
+}
+
+#[tokio::test]
+async fn a_relay_is_created_changed_switched_and_shown() {
+    let api = TestApi::new().await;
+    let sent = json!({ "subdomain": "alpha", "info_name": "Alpha", "policy_public_join": 1,
+                       "push_enabled": false, "unknown": {} });
+    let (status, body) = api.call(Method::POST, "/relays", Some(sent)).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let relay = &body["data"];
+    let id = relay["id"].as_str().unwrap().to_owned();
+    let mut shown = relay.clone();
+    for (field, kind) in [("created_at", "number"), ("updated_at", "number")] {
+        assert!(shown[field].is_u64(), "{field} is a {kind}");
+    }
+    for field in ["id", "tenant_pubkey", "schema", "created_at", "updated_at"] {
+        shown.as_object_mut().unwrap().remove(field);
+    }
+    let expected = json!({
+        "subdomain": "alpha", "zooid_domain": "zooid.test", "plan_id": "", "status": "active",
+        "sync_error": "", "synced": 0, "custom_domain": "", "custom_domain_verified": 0,
+        "info_name": "Alpha", "info_icon": "", "info_description": "", "policy_public_read": 1,
+        "policy_public_write": 0, "policy_public_join": 1, "policy_strip_signatures": 0,
+        "groups_enabled": 1, "management_enabled": 1, "members_can_invite": 1,
+        "blossom_enabled": 0, "livekit_enabled": 0, "push_enabled": 0,
+    });
+    assert_eq!(shown, expected);
+    assert_eq!(relay["tenant_pubkey"], api.tenant.public_key().to_hex());
+
+    assert_eq!(api.world.attempt().await, Outcome::Synced);
+    let path = format!("/relays/{id}");
+    let (status, body) = api.call(Method::GET, &path, None).await;
+    assert_eq!((status, &body["data"]["synced"]), (StatusCode::OK, &json!(1)));
+
+    let change = Some(json!({ "info_name": "Beta", "zooid_domain": "other.test" }));
+    let (status, body) = api.call(Method::PUT, &path, change).await;
+    assert_eq!((status, &body["data"]["info_name"]), (StatusCode::OK, &json!("Beta")));
+    assert_eq!(
+        (&body["data"]["zooid_domain"], &body["data"]["synced"]),
+        (&json!("other.test"), &json!(0))
+    );
+
+    let (status, body) = api.call(Method::POST, &format!("{path}/deactivate"), None).await;
+    assert_eq!((status, &body["data"]["status"]), (StatusCode::OK, &json!("inactive")));
+    let (status, body) = api.call(Method::POST, &format!("{path}/reactivate"), None).await;
+    assert_eq!((status, &body["data"]["status"]), (StatusCode::OK, &json!("active")));
+
+    let tenant = api.tenant.public_key().to_hex();
+    let (status, body) = api.call(Method::GET, &format!("/tenants/{tenant}/relays"), None).await;
+    assert_eq!((status, body["data"].as_array().unwrap().len()), (StatusCode::OK, 1));
+}
+
+#[tokio::test]
+async fn a_sync_is_accepted_also_for_what_was_given_up() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let path = format!("/relays/{}/sync", relay["id"].as_str().unwrap());
+    api.world.zooid.plan(None, tender::demo::zooid::Fault::Status(422, None), Some(1));
+    api.world.attempt().await;
+    assert_eq!(api.call(Method::POST, &path, None).await.0, StatusCode::ACCEPTED);
+    assert_eq!(api.world.attempt().await, Outcome::Synced);
+}
+
+#[tokio::test]
+async fn activity_is_paged_newest_first() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let path = format!("/relays/{}", relay["id"].as_str().unwrap());
+    api.world.attempt().await;
+    api.call(Method::PUT, &path, Some(json!({ "info_name": "x" }))).await;
+    let types = |body: &Value| -> Vec<String> {
+        let records = body["data"]["activity"].as_array().unwrap();
+        records.iter().map(|r| r["activity_type"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, first) = api.call(Method::GET, &format!("{path}/activity?limit=2"), None).await;
+    assert_eq!(types(&first), ["update_relay", "complete_relay_sync"]);
+    let record = &first["data"]["activity"][1];
+    assert_eq!((&record["resource_type"], &record["resource_id"]), (&json!("relay"), &relay["id"]));
+    assert!(record["created_at"].is_i64());
+    let before = record["id"].as_str().unwrap();
+    let (_, second) =
+        api.call(Method::GET, &format!("{path}/activity?limit=2&before={before}"), None).await;
+    assert_eq!(types(&second), ["create_relay"]);
+}
+
+#[tokio::test]
+async fn members_come_from_zooid_and_its_refusal_is_told() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let id = relay["id"].as_str().unwrap();
+    let path = format!("/relays/{id}/members");
+    let refused = api.call(Method::GET, &path, None).await;
+    assert_eq!(
+        (refused.0, error(&refused)),
+        (StatusCode::BAD_GATEWAY, "zooid answered 404 Not Found: relay not found")
+    );
+    api.world.attempt().await;
+    api.world.zooid.set_members(id, vec!["bb".repeat(32), "aa".repeat(32)]);
+    let (status, body) = api.call(Method::GET, &path, None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body["data"]["members"], json!(["aa".repeat(32), "bb".repeat(32)]));
+}
+
+#[tokio::test]
+async fn admins_see_and_filter_all_relays() {
+    let api = TestApi::new().await;
+    create(&api, "alpha").await;
+    create(&api, "beta").await;
+    api.world.attempt().await;
+    let list = async |query: &str| {
+        let (status, body) =
+            api.call_as(&api.admin, Method::GET, &format!("/relays{query}"), None).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let relays = body["data"].as_array().unwrap().clone();
+        relays.iter().map(|r| r["subdomain"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(list("").await, ["beta", "alpha"]);
+    assert_eq!(list("?limit=1").await, ["beta"]);
+    assert_eq!(list("?sync=synced").await, ["alpha"]);
+    assert_eq!(list("?sync=pending&status=active").await, ["beta"]);
+    assert_eq!(list("?q=alph").await, ["alpha"]);
+    let (_, all) = api.call_as(&api.admin, Method::GET, "/relays", None).await;
+    let after = all["data"][0]["id"].as_str().unwrap();
+    assert_eq!(list(&format!("?after={after}")).await, ["alpha"]);
+    let refused = api.call_as(&api.admin, Method::GET, "/relays?sync=perhaps", None).await;
+    assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(api.call(Method::GET, "/relays", None).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_tenant_reaches_nothing_of_another() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let id = relay["id"].as_str().unwrap();
+    let stranger = Keys::generate();
+    let tenant = api.tenant.public_key().to_hex();
+    for (method, path) in [
+        (Method::GET, format!("/relays/{id}")),
+        (Method::PUT, format!("/relays/{id}")),
+        (Method::POST, format!("/relays/{id}/deactivate")),
+        (Method::POST, format!("/relays/{id}/reactivate")),
+        (Method::POST, format!("/relays/{id}/sync")),
+        (Method::GET, format!("/relays/{id}/members")),
+        (Method::GET, format!("/relays/{id}/activity")),
+        (Method::GET, format!("/tenants/{tenant}/relays")),
+    ] {
+        let body = (method == Method::PUT).then(|| json!({ "info_name": "mine" }));
+        let (status, answer) = api.call_as(&stranger, method.clone(), &path, body).await;
+        assert_eq!(
+            (status, &answer["error"]),
+            (StatusCode::NOT_FOUND, &json!("not found")),
+            "{method} {path}"
+        );
+    }
+    let created = json!({ "subdomain": "beta", "tenant_pubkey": tenant });
+    let (status, _) = api.call_as(&stranger, Method::POST, "/relays", Some(created.clone())).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, body) = api.call_as(&api.admin, Method::POST, "/relays", Some(created)).await;
+    assert_eq!((status, &body["data"]["tenant_pubkey"]), (StatusCode::CREATED, &json!(tenant)));
+}
+
+#[tokio::test]
+async fn what_an_operator_switched_off_its_tenant_cannot_switch_on() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let id: relay::RelayId = relay["id"].as_str().unwrap().parse().unwrap();
+    relay::set_status(&api.world.db, &id, Status::Delinquent, &by()).await.unwrap();
+    for verb in ["reactivate", "deactivate"] {
+        let refused = api.call(Method::POST, &format!("/relays/{id}/{verb}"), None).await;
+        assert_eq!(refused.0, StatusCode::CONFLICT);
+    }
+    let (status, _) =
+        api.call_as(&api.admin, Method::POST, &format!("/relays/{id}/reactivate"), None).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn bad_input_gets_its_own_status_and_loses_nothing() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let path = format!("/relays/{}", relay["id"].as_str().unwrap());
+    let authorization = |method: &str, path: &str| {
+        header(&strict(&api.tenant, &format!("{}{path}", api.base_url), method, 0))
+    };
+    let send = async |method: Method, path: &str, body: &[u8]| {
+        let authorization = authorization(method.as_str(), path);
+        answer(api.send(method, path, Some(&authorization), Some(body.to_vec())).await).await
+    };
+    let bad = send(Method::POST, "/relays", b"{nonsense").await;
+    assert_eq!(bad.0, StatusCode::BAD_REQUEST);
+    assert_eq!(send(Method::PUT, &path, b"[1, 2]").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(send(Method::POST, "/relays", b"\xff").await.0, StatusCode::BAD_REQUEST);
+    let long = json!({ "subdomain": "b", "info_description": "x".repeat(70_000) }).to_string();
+    assert_eq!(
+        send(Method::POST, "/relays", long.as_bytes()).await.0,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    let taken = send(Method::POST, "/relays", br#"{"subdomain": "alpha"}"#).await;
+    assert_eq!(
+        (taken.0, error(&taken)),
+        (StatusCode::CONFLICT, "alpha.zooid.test is taken by another relay")
+    );
+
+    let wrong = json!({ "subdomain": "No", "zooid_domain": "elsewhere.test", "plan_id": "p".repeat(65),
+        "info_name": "n".repeat(201), "info_icon": "ftp://x", "info_description": "d".repeat(10_001),
+        "custom_domain": "x" });
+    let refused = send(Method::POST, "/relays", wrong.to_string().as_bytes()).await;
+    assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY);
+    for field in [
+        "subdomain",
+        "zooid_domain",
+        "plan_id",
+        "info_name",
+        "info_icon",
+        "info_description",
+        "custom_domain",
+    ] {
+        assert!(error(&refused).contains(field), "{field} is named: {}", error(&refused));
+    }
+    let refused = send(Method::PUT, &path, br#"{"subdomain": 7, "push_enabled": "on"}"#).await;
+    assert_eq!(
+        (refused.0, error(&refused)),
+        (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "subdomain must be a string; push_enabled must be 0, 1, false or true"
+        )
+    );
+    let missing = send(Method::POST, "/relays", b"{}").await;
+    assert_eq!(
+        (missing.0, error(&missing)),
+        (StatusCode::UNPROCESSABLE_ENTITY, "subdomain is required")
+    );
+    let nul = send(Method::PUT, &path, br#"{"info_name": "a\u0000b"}"#).await;
+    assert_eq!(nul.0, StatusCode::UNPROCESSABLE_ENTITY);
+
+    assert_eq!(api.call(Method::GET, "/relays/nonsense", None).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(api.call(Method::GET, "/nowhere", None).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(api.call(Method::DELETE, &path, None).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let (_, after) = api.call(Method::GET, &path, None).await;
+    assert_eq!(after["data"], relay);
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_when_to_come_back() {
+    let api = TestApi::with_rate(1).await;
+    let tenant = api.tenant.public_key().to_hex();
+    let path = format!("/tenants/{tenant}/relays");
+    let event = strict(&api.tenant, &format!("{}{path}", api.base_url), "GET", 0);
+    let mut refused = None;
+    for _ in 0..5 {
+        let response = api.send(Method::GET, &path, Some(&header(&event)), None).await;
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(response);
+        }
+    }
+    let refused = refused.expect("the burst is two");
+    assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    // Another caller, and a caller without a key, have their own.
+    let (status, _) = api.call_as(&api.admin, Method::GET, "/relays", None).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn probes_need_no_key_and_tell_the_truth() {
+    let api = TestApi::new().await;
+    let get = async |path: &str| answer(api.send(Method::GET, path, None, None).await).await;
+    assert_eq!(get("/healthz").await, (StatusCode::OK, json!({ "data": "alive" })));
+    assert_eq!(get("/readyz").await, (StatusCode::OK, json!({ "data": "ready" })));
+    api.world.relay("alpha").await;
+    let (status, metrics) = get("/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    let metrics = metrics.as_str().unwrap();
+    assert!(metrics.contains("tender_http_requests_total"), "{metrics}");
+    assert!(metrics.contains(r#"tender_relays{state="pending"} 1"#), "{metrics}");
+    sqlx::query("delete from _sqlx_migrations").execute(&api.world.db).await.unwrap();
+    assert_eq!(get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    api.world.db.close().await;
+    assert_eq!(get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get("/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_a_503_without_detail() {
+    let api = TestApi::new().await;
+    api.world.db.close().await;
+    let (status, body) = api.call(Method::POST, "/relays", Some(json!({ "subdomain": "a" }))).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(body["error"], "the database does not answer; try again");
+}
+
+#[tokio::test]
+async fn answers_carry_a_request_id_and_allow_any_origin() {
+    let api = TestApi::new().await;
+    let url = format!("{}/healthz", api.base_url);
+    let sent = async |id: &str| {
+        let response = api
+            .http
+            .get(&url)
+            .header("x-request-id", id)
+            .header("origin", "https://flotilla.test")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        response.headers()["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(sent("my-id-1").await, "my-id-1");
+    assert_ne!(sent(&"x".repeat(65)).await, "x".repeat(65));
+    assert_ne!(sent("a b;c").await, "a b;c");
+    let preflight = api
+        .http
+        .request(Method::OPTIONS, format!("{}/relays", api.base_url))
+        .header("origin", "https://flotilla.test")
+        .header("access-control-request-method", "PUT")
+        .header("access-control-request-headers", "authorization,content-type")
+        .send()
+        .await
+        .unwrap();
+    assert!(preflight.status().is_success());
+    let allowed = preflight.headers()["access-control-allow-headers"].to_str().unwrap().to_owned();
+    assert!(allowed.contains("authorization") && allowed.contains("content-type"));
+}
+
+#[tokio::test]
+async fn the_openapi_document_names_every_route() {
+    let api = TestApi::new().await;
+    let (status, document) = answer(api.send(Method::GET, "/openapi.json", None, None).await).await;
+    assert_eq!(status, StatusCode::OK);
+    let mut routes: Vec<String> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(move |m| format!("{m} {path}"))
+        })
+        .collect();
+    routes.sort();
+    let expected = [
+        "get /healthz",
+        "get /metrics",
+        "get /openapi.json",
+        "get /readyz",
+        "get /relays",
+        "get /relays/{id}",
+        "get /relays/{id}/activity",
+        "get /relays/{id}/members",
+        "get /tenants/{pubkey}/relays",
+        "post /relays",
+        "post /relays/{id}/deactivate",
+        "post /relays/{id}/reactivate",
+        "post /relays/{id}/sync",
+        "put /relays/{id}",
+    ];
+    assert_eq!(routes, expected);
+}
+
+#[tokio::test]
+async fn the_request_id_reaches_the_job() {
+    let api = TestApi::new().await;
+    let event = strict(&api.tenant, &format!("{}/relays", api.base_url), "POST", 0);
+    let response = api
+        .http
+        .post(format!("{}/relays", api.base_url))
+        .header("authorization", header(&event))
+        .header("x-request-id", "from-flotilla")
+        .body(r#"{"subdomain": "alpha"}"#)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert!(api.world.job().await.payload.contains("from-flotilla"));
+}

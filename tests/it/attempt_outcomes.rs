@@ -1,0 +1,263 @@
+//! The outcome table: what each failure leaves on the relay, in activity and on the job's row.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use tender::demo::zooid::Fault;
+use tender_jobs::{
+    queue::{self, JobState, Verdict},
+    relay::{FailureKind, SyncState},
+};
+use tender_workers::sync_relay::Outcome;
+
+use crate::support::{World, settings};
+
+/// Seconds from now to `at`.
+async fn seconds_until(world: &World, at: DateTime<Utc>) -> i64 {
+    (at - queue::now(&world.db).await.unwrap()).num_seconds()
+}
+
+/// One attempt at a new relay, whose first call fails.
+async fn first_attempt(fault: Fault) -> (World, Outcome) {
+    let world = World::new().await;
+    world.relay("alpha").await;
+    world.zooid.plan(None, fault, Some(1));
+    let outcome = world.attempt().await;
+    (world, outcome)
+}
+
+async fn check_transient(fault: Fault, words: &str) {
+    let text = format!("{fault:?}");
+    let (world, outcome) = first_attempt(fault).await;
+    assert!(matches!(outcome, Outcome::Failed(Verdict::RetryAt(_))), "{text}: {outcome:?}");
+    let relay = relay_of(&world).await;
+    assert_eq!(relay.sync_state(), SyncState::Retrying, "{text}");
+    assert_eq!(relay.failure_kind, Some(FailureKind::Transient), "{text}");
+    assert!(relay.sync_error.contains(words), "{text}: {}", relay.sync_error);
+    let wait = seconds_until(&world, relay.retry_at.unwrap()).await;
+    assert!((28..=30).contains(&wait), "{text}: {wait}");
+    let job = world.job().await;
+    assert_eq!((job.summary.state, job.summary.attempts), (JobState::Retrying, 1), "{text}");
+    assert_eq!(job.key, Some(format!("relay:{}", relay.id)), "{text}");
+    assert_eq!(job.lock_by, None, "{text}");
+}
+
+async fn check_permanent(fault: Fault, words: &str) {
+    let text = format!("{fault:?}");
+    let (world, outcome) = first_attempt(fault).await;
+    assert_eq!(outcome, Outcome::Failed(Verdict::GaveUp), "{text}");
+    let relay = relay_of(&world).await;
+    assert_eq!(relay.sync_state(), SyncState::GaveUp, "{text}");
+    assert_eq!(relay.failure_kind, Some(FailureKind::Permanent), "{text}");
+    assert!(relay.sync_error.contains(words) && relay.retry_at.is_none(), "{text}: {relay:?}");
+    let job = world.job().await;
+    assert_eq!((job.summary.state, job.key), (JobState::Killed, None), "{text}");
+    let detail = world.records(&relay).await.pop().unwrap().detail;
+    assert_eq!(
+        (&detail["kind"], &detail["retry_at"]),
+        (&json!("permanent"), &Value::Null),
+        "{text}"
+    );
+    assert_eq!(world.reconcile().await, 0, "{text}: reconcile leaves it alone");
+}
+
+async fn relay_of(world: &World) -> tender_jobs::relay::Relay {
+    let filter = tender_jobs::relay::Filter::default();
+    tender_jobs::relay::list(&world.db, &filter, 1).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn statuses_that_may_pass_are_retried() {
+    for status in [401, 402, 403, 404, 406, 408, 410, 418, 425, 429, 500, 501, 502, 503, 504, 302] {
+        check_transient(Fault::Status(status, None), &format!("zooid answered {status}")).await;
+    }
+}
+
+#[tokio::test]
+async fn statuses_that_will_not_pass_end_it() {
+    for status in [400, 405, 413, 422] {
+        check_permanent(Fault::Status(status, None), &format!("zooid answered {status}")).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_retried() {
+    check_transient(Fault::Garbage, "no JSON object").await;
+    check_transient(Fault::HalfAnswer, "broke off").await;
+    check_transient(Fault::DropBefore, "broke off").await;
+    check_transient(Fault::DropAfter, "broke off").await;
+}
+
+#[tokio::test]
+async fn an_answer_after_more_than_five_seconds_is_none() {
+    check_transient(Fault::Delay(std::time::Duration::from_secs(6)), "did not answer within 5 s")
+        .await;
+}
+
+#[tokio::test]
+async fn a_closed_port_is_retried() {
+    let world = World::new().await;
+    world.relay("alpha").await;
+    world.zooid.refuse(true);
+    let outcome = world.attempt().await;
+    assert!(matches!(outcome, Outcome::Failed(Verdict::RetryAt(_))));
+    assert!(relay_of(&world).await.sync_error.contains("could not connect to zooid"));
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_named_as_the_operators_mistake() {
+    let world = World::with(settings(), |zooid| zooid.robot = nostr::key::Keys::generate()).await;
+    world.relay("alpha").await;
+    world.attempt().await;
+    let error = relay_of(&world).await.sync_error;
+    let npub = world.context.zooid.robot_npub();
+    let expected = format!(
+        "zooid answered 403 Forbidden: pubkey not in whitelist; zooid refused our key: add {npub} to API_WHITELIST"
+    );
+    assert_eq!(error, expected);
+}
+
+#[tokio::test]
+async fn a_conflict_about_the_host_of_another_relay_is_permanent() {
+    let world = World::new().await;
+    let other = json!({ "host": "alpha.zooid.test", "schema": "someone_else" });
+    world.zooid.put("another-id", other);
+    let relay = world.relay("alpha").await;
+    assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
+    let error = world.reload(&relay).await.sync_error;
+    assert_eq!(error, "zooid answered 409 Conflict: host \"alpha.zooid.test\" is already in use");
+    let methods: Vec<_> = world.zooid.calls().into_iter().map(|call| call.method).collect();
+    assert_eq!(methods, ["POST", "PATCH"]);
+}
+
+#[tokio::test]
+async fn a_conflict_on_a_change_is_permanent() {
+    let world = World::new().await;
+    let relay = world.synced_relay("alpha").await;
+    world.zooid.put("another-id", json!({ "host": "beta.zooid.test", "schema": "someone_else" }));
+    let change =
+        tender_jobs::relay::Change { subdomain: Some("beta".into()), ..Default::default() };
+    tender_jobs::relay::update(&world.db, &relay.id, &change, &crate::support::by()).await.unwrap();
+    assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
+}
+
+#[tokio::test]
+async fn retries_follow_the_schedule_and_the_seventh_attempt_is_the_last() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    world.zooid.plan(None, Fault::Status(500, None), None);
+    for (attempt, delay) in [(1, 30), (2, 60), (3, 120), (4, 240), (5, 480), (6, 900)] {
+        world.make_due().await;
+        let job = world.fetch().await;
+        assert_eq!(job.attempt, attempt);
+        tender_workers::sync_relay::attempt(&world.context, &job).await;
+        let relay = world.reload(&relay).await;
+        let wait = seconds_until(&world, relay.retry_at.unwrap()).await;
+        assert!((delay - 2..=delay).contains(&wait), "attempt {attempt}: {wait}");
+        assert_eq!((relay.attempts, relay.exhausted_at), (attempt, None));
+        assert_eq!(world.job().await.summary.run_at, relay.retry_at.unwrap());
+    }
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
+    let relay = world.reload(&relay).await;
+    assert_eq!((relay.attempts, relay.retry_at), (7, None));
+    assert!(relay.exhausted_at.is_some());
+    assert_eq!(relay.failure_kind, Some(FailureKind::Transient));
+    let job = world.job().await;
+    assert_eq!((job.summary.state, job.summary.attempts), (JobState::Killed, 7));
+    assert!(world.try_fetch().await.is_none());
+    let failures = world.history(&relay).await.iter().filter(|t| **t == "fail_relay_sync").count();
+    assert_eq!(failures, 7);
+    let last = world.records(&relay).await.pop().unwrap().detail;
+    assert_eq!(
+        (&last["attempt"], &last["retry_at"], &last["status"]),
+        (&json!(7), &Value::Null, &json!(500))
+    );
+}
+
+#[tokio::test]
+async fn jitter_spreads_the_delay_by_a_tenth() {
+    let mut settings = settings();
+    settings.backoff = tender_jobs::backoff::Backoff::default();
+    let world = World::with(settings, |_| {}).await;
+    world.zooid.plan(None, Fault::Status(500, None), None);
+    let mut waits = Vec::new();
+    for number in 0..12 {
+        let relay = world.relay(&format!("relay-{number}")).await;
+        let before = queue::now(&world.db).await.unwrap();
+        world.attempt().await;
+        let retry_at = world.reload(&relay).await.retry_at.unwrap();
+        waits.push((retry_at - before).num_milliseconds());
+    }
+    assert!(waits.iter().all(|wait| (27_000..33_500).contains(wait)), "{waits:?}");
+    assert!(waits.iter().any(|wait| wait.abs_diff(30_000) > 200), "{waits:?}");
+}
+
+#[tokio::test]
+async fn retry_after_raises_the_delay_up_to_the_cap_for_429_and_503_only() {
+    for (status, retry_after, expected) in
+        [(429, 100, 100), (503, 5, 30), (503, 100_000, 900), (500, 100, 30)]
+    {
+        let (world, _) = first_attempt(Fault::Status(status, Some(retry_after))).await;
+        let relay = relay_of(&world).await;
+        let wait = seconds_until(&world, relay.retry_at.unwrap()).await;
+        assert!((expected - 2..=expected).contains(&wait), "{status} {retry_after}: {wait}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_after_failures_leaves_no_trace_of_them_on_the_relay() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    world.zooid.plan(None, Fault::Status(500, None), Some(1));
+    world.attempt().await;
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    let relay = world.reload(&relay).await;
+    assert_eq!((relay.sync_error.as_str(), relay.attempts), ("", 0));
+    assert_eq!((relay.failure_kind, relay.retry_at), (None, None));
+    assert_eq!(world.records(&relay).await.pop().unwrap().detail["attempt"], 2);
+}
+
+#[tokio::test]
+async fn unreadable_payloads_are_killed_with_the_reason_and_the_worker_goes_on() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    let payloads: [(&[u8], &str); 5] = [
+        (b"\xff\xfe", "unreadable"),
+        (b"", "unreadable"),
+        (b"[1]", "unreadable"),
+        (br#"{"v":1,"relay_id":"nonsense","cause":"create"}"#, "unreadable"),
+        (
+            br#"{"v":2,"relay_id":"0b6d9f0e-5b1c-4c7e-9b43-1c1f6b8f2a10","cause":"create"}"#,
+            "version 2",
+        ),
+    ];
+    for (payload, words) in payloads {
+        sqlx::query("update apalis.jobs set job = $1 where status = 'Pending'")
+            .bind(payload)
+            .execute(&world.db)
+            .await
+            .unwrap();
+        let job = world.fetch().await;
+        assert_eq!(
+            tender_workers::sync_relay::attempt(&world.context, &job).await,
+            Outcome::Unreadable
+        );
+        let row = world.job_by_id(&job.id).await;
+        assert_eq!((row.summary.state, row.key), (JobState::Killed, None));
+        assert!(row.summary.error.unwrap().contains(words));
+        // The relay lost its job; reconcile gives it another.
+        assert_eq!(world.reconcile().await, 1);
+        world.make_due().await;
+    }
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    assert!(world.reload(&relay).await.synced);
+}
+
+#[tokio::test]
+async fn what_zooid_says_is_bounded_and_on_one_line() {
+    let text = "line one\nline two\u{7}\t".repeat(500);
+    let line = queue::one_line(&text);
+    assert_eq!(line.chars().count(), queue::MAX_ERROR_CHARS);
+    assert!(!line.contains(char::is_control));
+}

@@ -1,0 +1,206 @@
+//! Real workers: apalis's loop over our queue.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tender::demo::zooid::Fault;
+use tender_jobs::queue;
+use tender_workers::{Context, Settings};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{World, by, eventually, settings, within};
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn start(world: &World, settings: Settings) -> Running {
+    let context = Context { settings: Arc::new(settings), ..world.context.clone() };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(tender_workers::run(context, stop.clone()));
+    Running { stop, task }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("it stops").unwrap();
+    }
+}
+
+async fn all_synced(world: &World) -> bool {
+    tender_jobs::relay::summary(&world.db).await.unwrap().synced
+        == sqlx::query_scalar::<_, i64>("select count(*) from relay")
+            .fetch_one(&world.db)
+            .await
+            .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_are_synced_soon_and_each_is_created_once() {
+    let world = World::new().await;
+    let running = start(&world, settings());
+    for number in 0..100 {
+        world.relay(&format!("relay-{number}")).await;
+    }
+    eventually("all are synced", async || all_synced(&world).await).await;
+    assert_eq!(world.zooid.calls().iter().filter(|call| call.created).count(), 100);
+    assert!(world.zooid.overlaps().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_running_attempts_end_and_gives_the_rest_back() {
+    let world = World::new().await;
+    for number in 0..6 {
+        world.relay(&format!("relay-{number}")).await;
+    }
+    world.zooid.plan(None, Fault::Delay(Duration::from_secs(1)), None);
+    let running = start(&world, Settings { sync_concurrency: 2, ..settings() });
+    eventually("two run", async || {
+        world.jobs().await.iter().filter(|job| job.key.is_none()).count() >= 2
+    })
+    .await;
+    running.stop().await;
+    let held: i64 = sqlx::query_scalar(
+        "select count(*) from apalis.jobs where status in ('Queued', 'Running')",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(held, 0, "nothing is held by nobody");
+    let synced = tender_jobs::relay::summary(&world.db).await.unwrap().synced;
+    assert!(
+        (2..6).contains(&synced),
+        "what ran was finished, what waited was given back: {synced}"
+    );
+    let spent: i64 = sqlx::query_scalar(
+        "select count(*) from apalis.jobs where status = 'Pending' and attempts > 0",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(spent, 0, "a stop costs no attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_come_back_when_their_connections_are_cut_again_and_again() {
+    let world = World::new().await;
+    let running = start(&world, settings());
+    for round in 0..5 {
+        world.relay(&format!("relay-{round}")).await;
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+            .execute(&world.db).await.unwrap();
+    }
+    within(Duration::from_mins(1), "all are synced", async || {
+        let synced: Result<i64, _> = sqlx::query_scalar("select count(*) from relay where synced")
+            .fetch_one(&world.db)
+            .await;
+        synced.is_ok_and(|synced| synced == 5)
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn back_to_back_changes_each_start_at_once() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    let running = start(&world, settings());
+    eventually("it is synced", async || world.reload(&relay).await.synced).await;
+    let mut waits = Vec::new();
+    for change in 0..100 {
+        // The next change comes as soon as the last one is through: that is when a wake-up that
+        // falls between fetch and wait would be lost, and polling would take a second.
+        let started = Instant::now();
+        world.rename(&relay, &format!("change {change}")).await;
+        while !world.reload(&relay).await.synced {
+            tokio::task::yield_now().await;
+            assert!(started.elapsed() < Duration::from_secs(20));
+        }
+        waits.push(started.elapsed());
+    }
+    waits.sort();
+    let p95 = waits[94];
+    assert!(p95 < Duration::from_millis(500), "a wake-up was lost: {waits:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedule_runs_each_tick_once_in_several_processes() {
+    let world = World::new().await;
+    let every_second =
+        Settings { reconcile_schedule: "* * * * * *".parse().unwrap(), ..settings() };
+    let running: Vec<_> = (0..3).map(|_| start(&world, every_second.clone())).collect();
+    let done = "select count(*) from apalis.jobs where job_type = 'reconcile' and status = 'Done' and idempotency_key not like '%start%'";
+    eventually("three ticks ran", async || {
+        sqlx::query_scalar::<_, i64>(done).fetch_one(&world.db).await.unwrap() >= 3
+    })
+    .await;
+    let doubled: i64 = sqlx::query_scalar("select count(*) - count(distinct idempotency_key) from apalis.jobs where job_type = 'reconcile'")
+        .fetch_one(&world.db).await.unwrap();
+    assert_eq!(doubled, 0);
+    for one in running {
+        one.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_relay_without_a_job_is_found_at_the_start_of_a_worker() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
+    let running = start(&world, settings());
+    eventually("it is synced", async || world.reload(&relay).await.synced).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_in_the_queue_stops_nobody() {
+    let world = World::new().await;
+    // Rows as a hand may make them: an id that is no ULID, bytes that are no JSON, odd metadata.
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, priority, metadata, run_at) values
+         ('no-ulid', 'sync-relay', '\\xff00', null, hstore('a', null), now() - interval '1 s'),
+         ('', 'sync-relay', '{}', 99, null, now() - interval '1 s')",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let running = start(&world, settings());
+    let relay = world.relay("alpha").await;
+    eventually("the relay is synced", async || world.reload(&relay).await.synced).await;
+    for id in ["no-ulid", ""] {
+        eventually("nonsense is killed", async || {
+            world.job_by_id(id).await.summary.state == queue::JobState::Killed
+        })
+        .await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_does_not_wait_behind_a_bulk_resync() {
+    let world = World::new().await;
+    let waiting = world.relay("urgent").await;
+    eventually("made", async || world.try_fetch().await.is_some()).await;
+    queue::release(&world.db, &world.worker).await.unwrap();
+    for number in 0..40 {
+        let relay = world.relay(&format!("bulk-{number}")).await;
+        tender_jobs::relay::request_sync(&world.db, &relay.id, &by()).await.unwrap();
+    }
+    sqlx::query("update apalis.jobs set priority = 0 where idempotency_key <> $1")
+        .bind(format!("relay:{}", waiting.id))
+        .execute(&world.db)
+        .await
+        .unwrap();
+    world.zooid.plan(None, Fault::Delay(Duration::from_millis(50)), None);
+    let running = start(&world, Settings { sync_concurrency: 1, ..settings() });
+    eventually("the urgent one is synced", async || world.reload(&waiting).await.synced).await;
+    assert!(world.zooid.calls().len() <= 3, "it went first");
+    running.stop().await;
+}

@@ -1,0 +1,215 @@
+//! The commands as an operator types them.
+
+use serde_json::Value;
+use tender::demo::zooid::Fault;
+
+use crate::support::{
+    DOMAIN, World,
+    process::{ROBOT_SECRET, run},
+};
+
+struct Typed {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+async fn tender(world: &World, arguments: &[&str]) -> Typed {
+    let (url, zooid) = (world.database.url(), world.zooid.url());
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("RELAY_DOMAIN", DOMAIN),
+        ("ZOOID_API_URL", zooid.as_str()),
+        ("ROBOT_SECRET", ROBOT_SECRET),
+    ];
+    typed(arguments, &environment).await
+}
+
+async fn typed(arguments: &[&str], environment: &[(&str, &str)]) -> Typed {
+    let output = run(arguments, environment).await;
+    Typed {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+async fn json(world: &World, arguments: &[&str]) -> Value {
+    let typed = tender(world, &[arguments, &["--json"]].concat()).await;
+    assert_eq!(typed.code, 0, "{}", typed.err);
+    serde_json::from_str(&typed.out).unwrap()
+}
+
+const TENANT: &str = "npub1xtscya34g58tk0z605fvr788k263gsu6cy9x0mhnm87echrgufzsevkk5s";
+
+#[tokio::test]
+async fn a_relay_is_managed_from_the_command_line() {
+    let world = World::new().await;
+    let created =
+        json(&world, &["relay", "create", "alpha", "--tenant", TENANT, "--on", "blossom_enabled"])
+            .await;
+    assert_eq!(created["host"], "alpha.zooid.test");
+    assert_eq!(
+        (&created["sync_state"], &created["blossom_enabled"]),
+        (&"pending".into(), &true.into())
+    );
+    let id = created["id"].as_str().unwrap();
+
+    world.zooid.plan(None, Fault::Status(503, None), Some(1));
+    world.attempt().await;
+    let list = tender(&world, &["relay", "list"]).await;
+    let line = list.out.lines().nth(1).unwrap();
+    for part in ["alpha.zooid.test", "active", "retrying", "1 of 7", "in ", "503"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!list.out.contains('\u{1b}'), "no colour where there is no terminal");
+
+    let updated =
+        json(&world, &["relay", "update", id, "--name", "Alpha", "--off", "push_enabled"]).await;
+    assert_eq!((&updated["info_name"], &updated["generation"]), (&"Alpha".into(), &2.into()));
+    let switched = json(&world, &["relay", "deactivate", "alpha.zooid.test", "--delinquent"]).await;
+    assert_eq!(switched["status"], "delinquent");
+    json(&world, &["relay", "activate", id]).await;
+    world.attempt().await;
+    json(&world, &["relay", "sync", id]).await;
+    let shown = json(&world, &["relay", "show", id]).await;
+    assert_eq!((&shown["sync_state"], &shown["status"]), (&"pending".into(), &"active".into()));
+    assert_eq!(shown["activity"][0]["detail"]["cause"], "operator");
+    let activity = tender(&world, &["relay", "activity", id]).await;
+    for part in ["create relay", "fail relay sync", "deactivate relay", "complete relay sync"] {
+        assert!(activity.out.contains(part), "{part}: {}", activity.out);
+    }
+}
+
+#[tokio::test]
+async fn the_queue_is_looked_at_and_steered() {
+    let world = World::new().await;
+    world.relay("alpha").await;
+    world.zooid.plan(None, Fault::Status(422, None), Some(1));
+    world.attempt().await;
+    let status = tender(&world, &["queue", "status"]).await;
+    assert!(
+        status.out.contains("sync-relay") && status.out.contains("1 gave up"),
+        "{}",
+        status.out
+    );
+    let status = json(&world, &["queue", "status"]).await;
+    assert_eq!(status["queues"][0]["killed"], 1);
+    let jobs = json(&world, &["queue", "list", "--state", "killed"]).await;
+    let id = jobs[0]["id"].as_str().unwrap().to_owned();
+    let shown = tender(&world, &["queue", "show", &id]).await;
+    assert!(
+        shown.out.contains("zooid answered 422") && shown.out.contains("relay_id"),
+        "{}",
+        shown.out
+    );
+    assert_eq!(tender(&world, &["queue", "retry", &id]).await.code, 0);
+    let waiting = json(&world, &["queue", "list", "--state", "waiting"]).await;
+    let id = waiting[0]["id"].as_str().unwrap();
+    assert_eq!(tender(&world, &["queue", "cancel", id]).await.code, 0);
+    let refused = tender(&world, &["queue", "cancel", id]).await;
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("is killed; only a waiting or retrying job"), "{}", refused.err);
+}
+
+#[tokio::test]
+async fn reconcile_says_what_it_did() {
+    let world = World::new().await;
+    world.relay("alpha").await;
+    sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
+    assert_eq!(json(&world, &["reconcile"]).await["enqueued"], 1);
+    assert!(tender(&world, &["reconcile"]).await.out.contains("enqueued 0"));
+}
+
+#[tokio::test]
+async fn exit_codes_tell_wrong_usage_from_failure() {
+    let world = World::new().await;
+    for usage in
+        [&["relay", "list", "--sync", "perhaps"][..], &["nonsense"], &[], &["relay", "create"]]
+    {
+        assert_eq!(tender(&world, usage).await.code, 2, "{usage:?}");
+    }
+    for (arguments, words) in [
+        (&["relay", "show", "nowhere.zooid.test"][..], "there is no relay nowhere.zooid.test"),
+        (&["relay", "create", "UPPER", "--tenant", TENANT], "subdomain must be 1 to 63"),
+        (&["relay", "create", "a", "--tenant", "nobody"], "--tenant is no public key"),
+        (&["queue", "show", "nothing"], "there is no job nothing"),
+        (&["work", "--queue", "nothing"], "there is no queue nothing; there are sync-relay"),
+    ] {
+        let failed = tender(&world, arguments).await;
+        assert_eq!(failed.code, 1, "{arguments:?}");
+        assert!(failed.err.starts_with("tender: ") && failed.err.contains(words), "{}", failed.err);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_with_every_mistake() {
+    let environment =
+        [("DATABASE_URL", "nonsense"), ("API_BIND", "nowhere"), ("RELAY_SYNC_RETRY_JITTER", "9")];
+    let refused = typed(&["serve"], &environment).await;
+    assert_eq!(refused.code, 1);
+    for name in [
+        "DATABASE_URL",
+        "API_BIND",
+        "RELAY_SYNC_RETRY_JITTER",
+        "RELAY_DOMAIN",
+        "ZOOID_API_URL",
+        "ROBOT_SECRET",
+    ] {
+        assert!(refused.err.contains(name), "{name}: {}", refused.err);
+    }
+}
+
+#[tokio::test]
+async fn doctor_says_what_is_wrong_and_what_to_do() {
+    let world = World::new().await;
+    world.expire_leases().await; // nobody works
+    let sick = tender(&world, &["doctor"]).await;
+    assert_eq!(sick.code, 1, "{}", sick.out);
+    assert!(sick.out.contains("none alive: start `tender work`"), "{}", sick.out);
+    assert!(sick.out.contains("to API_WHITELIST"), "{}", sick.out);
+    let findings = run(&["doctor", "--json"], &[("DATABASE_URL", &world.database.url())]).await;
+    let findings: Value = serde_json::from_slice(&findings.stdout).unwrap();
+    assert_eq!(findings["ok"], false);
+    assert!(
+        findings["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|f| f["what"] == "configuration" && f["grade"] == "fail")
+    );
+}
+
+#[tokio::test]
+async fn members_are_listed() {
+    let robot = nostr::key::Keys::parse(ROBOT_SECRET).unwrap();
+    let zooid = tender::demo::zooid::ZooidStandIn::start(vec![robot.public_key()]).await.unwrap();
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    zooid.put(relay.id.as_str(), serde_json::json!({ "host": "alpha.zooid.test", "schema": "a" }));
+    zooid.set_members(relay.id.as_str(), vec!["cd".repeat(32)]);
+    let environment = [
+        ("DATABASE_URL", world.database.url()),
+        ("RELAY_DOMAIN", DOMAIN.to_owned()),
+        ("ZOOID_API_URL", zooid.url()),
+        ("ROBOT_SECRET", ROBOT_SECRET.to_owned()),
+    ];
+    let environment: Vec<_> =
+        environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let members = typed(&["relay", "members", "alpha.zooid.test"], &environment).await;
+    assert_eq!(
+        (members.code, members.out.trim()),
+        (0, "cd".repeat(32).as_str()),
+        "{}",
+        members.err
+    );
+    let healthy = typed(&["doctor"], &environment).await;
+    assert_eq!(healthy.code, 0, "{}", healthy.out);
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_printed() {
+    let printed = typed(&["openapi"], &[]).await;
+    let document: Value = serde_json::from_str(&printed.out).unwrap();
+    assert!(document["paths"]["/relays"]["post"].is_object());
+}

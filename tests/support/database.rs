@@ -1,0 +1,83 @@
+//! A database per test, copied from a template that the first test makes.
+
+use sqlx::{
+    AssertSqlSafe, Connection, Executor, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// Bumped by nobody: the cluster of a test run is thrown away with its template.
+const TEMPLATE: &str = "tender_template";
+/// Any number; serialises the making of the template.
+const LOCK: i64 = 4848;
+
+pub struct TestDatabase {
+    pub pool: PgPool,
+    pub name: String,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' own variable")]
+pub fn server() -> PgConnectOptions {
+    let url = std::env::var("TENDER_TEST_DATABASE_URL");
+    let url = url
+        .expect("run the tests by bin/test, or set TENDER_TEST_DATABASE_URL to a server for tests");
+    url.parse().unwrap()
+}
+
+impl TestDatabase {
+    pub async fn new() -> Self {
+        let mut server = PgConnection::connect_with(&self::server()).await.unwrap();
+        make_template(&mut server).await;
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let create = format!("create database {name} template {TEMPLATE}");
+        server.execute(AssertSqlSafe(create)).await.unwrap();
+        let options = self::server().database(&name);
+        let pool = PgPoolOptions::new().max_connections(24).connect_with(options).await.unwrap();
+        Self { pool, name }
+    }
+
+    /// A URL for another process.
+    pub fn url(&self) -> String {
+        let server = server();
+        let (user, host, port) = (server.get_username(), server.get_host(), server.get_port());
+        format!("postgres://{user}@{host}:{port}/{}", self.name)
+    }
+}
+
+async fn make_template(server: &mut PgConnection) {
+    sqlx::query("select pg_advisory_lock($1)").bind(LOCK).execute(&mut *server).await.unwrap();
+    let exists: Option<i32> = sqlx::query_scalar("select 1 from pg_database where datname = $1")
+        .bind(TEMPLATE)
+        .fetch_optional(&mut *server)
+        .await
+        .unwrap();
+    if exists.is_none() {
+        let making = "tender_template_new";
+        let drop = format!("drop database if exists {making}");
+        server.execute(AssertSqlSafe(drop)).await.unwrap();
+        server.execute(AssertSqlSafe(format!("create database {making}"))).await.unwrap();
+        let options = self::server().database(making);
+        let pool = PgPoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
+        tender_jobs::database::migrate(&pool).await.unwrap();
+        pool.close().await;
+        let rename = format!("alter database {making} rename to {TEMPLATE}");
+        server.execute(AssertSqlSafe(rename)).await.unwrap();
+    }
+    sqlx::query("select pg_advisory_unlock($1)").bind(LOCK).execute(server).await.unwrap();
+}
+
+impl Drop for TestDatabase {
+    /// A test's database goes with it, so that a run does not fill the disk.
+    fn drop(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        let dropping = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut server = PgConnection::connect_with(&server()).await.unwrap();
+                let drop = format!("drop database if exists {name} with (force)");
+                let _whatever_came_of_it = server.execute(AssertSqlSafe(drop)).await;
+            });
+        });
+        let _a_panic_there_is_no_failure_of_the_test = dropping.join();
+    }
+}

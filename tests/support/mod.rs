@@ -1,0 +1,242 @@
+//! What the tests share: a database per test, the stand-in for zooid, builders that default
+//! everything but what a test is about.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    dead_code,
+    unreachable_pub,
+    reason = "test support, used in parts by each binary"
+)]
+
+pub mod api;
+pub mod database;
+pub mod process;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use nostr::key::Keys;
+use sqlx::PgPool;
+use tender::{config::WorkConfig, demo::zooid::ZooidStandIn};
+use tender_jobs::{
+    backoff::Backoff,
+    queue::{self, Job, JobDetail, JobFilter, Retention},
+    relay::{self, By, Change, NewRelay, Relay, RelayId},
+};
+use tender_workers::{
+    Context, Settings,
+    sync_relay::{self, Outcome},
+    zooid::{Zooid, ZooidSettings},
+};
+
+pub use database::TestDatabase;
+
+/// The zooid domain of every relay in a test.
+pub const DOMAIN: &str = "zooid.test";
+/// Longest wait for something that another task does.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A ledger, a stand-in for zooid, and what a worker would have.
+pub struct World {
+    pub db: PgPool,
+    pub zooid: ZooidStandIn,
+    pub context: Context,
+    /// A worker's name, registered for `sync-relay`.
+    pub worker: String,
+    pub database: TestDatabase,
+}
+
+pub fn settings() -> Settings {
+    let seconds = Duration::from_secs;
+    Settings {
+        queues: WorkConfig::all_queues(),
+        sync_concurrency: 16,
+        backoff: Backoff::new(seconds(30), seconds(900), 6, 0.0).unwrap(),
+        recreate_missing: true,
+        // Never by itself within a test: the first of January.
+        reconcile_schedule: "0 0 0 1 1 *".parse().unwrap(),
+        exhausted_after: seconds(21_600),
+        retention: Retention { done: seconds(86_400), killed: seconds(604_800) },
+    }
+}
+
+pub fn zooid_settings(url: &str, robot: Keys) -> ZooidSettings {
+    ZooidSettings {
+        default_url: url.parse().unwrap(),
+        instances: HashMap::new(),
+        robot,
+        blossom: None,
+        livekit: None,
+    }
+}
+
+pub fn by() -> By {
+    By { who: "test".to_owned(), trace: Some("trace-1".to_owned()) }
+}
+
+pub fn change() -> Change {
+    Change::default()
+}
+
+pub fn install_tls() {
+    let _already = rustls::crypto::ring::default_provider().install_default();
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(settings(), |_| {}).await
+    }
+
+    pub async fn with(settings: Settings, tune: impl FnOnce(&mut ZooidSettings)) -> Self {
+        install_tls();
+        let database = TestDatabase::new().await;
+        let robot = Keys::generate();
+        let zooid = ZooidStandIn::start(vec![robot.public_key()]).await.unwrap();
+        let mut zooid_settings = zooid_settings(&zooid.url(), robot);
+        tune(&mut zooid_settings);
+        let context = Context {
+            db: database.pool.clone(),
+            zooid: Arc::new(Zooid::new(zooid_settings).unwrap()),
+            settings: Arc::new(settings),
+        };
+        let world =
+            Self { db: database.pool.clone(), zooid, context, worker: String::new(), database };
+        let worker = world.another_worker().await;
+        Self { worker, ..world }
+    }
+
+    /// Registers one more worker of `sync-relay`; its name.
+    pub async fn another_worker(&self) -> String {
+        let name = format!("sync-relay-{}", RelayId::random());
+        queue::register(&self.db, &name, queue::SYNC_RELAY).await.unwrap();
+        name
+    }
+
+    pub async fn relay(&self, subdomain: &str) -> Relay {
+        self.relay_with(subdomain, change()).await
+    }
+
+    pub async fn relay_with(&self, subdomain: &str, change: Change) -> Relay {
+        let change = Change { subdomain: Some(subdomain.to_owned()), ..change };
+        let tenant = Keys::generate().public_key().to_hex();
+        let new = NewRelay::parse(tenant, &change, DOMAIN, &[DOMAIN.to_owned()]).unwrap();
+        relay::create(&self.db, &new, &by()).await.unwrap()
+    }
+
+    /// A relay that zooid has.
+    pub async fn synced_relay(&self, subdomain: &str) -> Relay {
+        let relay = self.relay(subdomain).await;
+        assert_eq!(self.attempt().await, Outcome::Synced);
+        self.reload(&relay).await
+    }
+
+    pub async fn rename(&self, relay: &Relay, name: &str) -> Relay {
+        let change = Change { info_name: Some(name.to_owned()), ..change() };
+        relay::update(&self.db, &relay.id, &change, &by()).await.unwrap().relay
+    }
+
+    pub async fn reload(&self, relay: &Relay) -> Relay {
+        relay::find(&self.db, &relay.id).await.unwrap().expect("the relay is there")
+    }
+
+    /// Fetches the one job that is due.
+    pub async fn fetch(&self) -> Job {
+        self.try_fetch().await.expect("a job is due")
+    }
+
+    pub async fn try_fetch(&self) -> Option<Job> {
+        self.fetch_as(&self.worker).await
+    }
+
+    pub async fn fetch_as(&self, worker: &str) -> Option<Job> {
+        queue::fetch(&self.db, worker, queue::SYNC_RELAY, 1).await.unwrap().pop()
+    }
+
+    /// Fetches the one due job and runs an attempt of it.
+    pub async fn attempt(&self) -> Outcome {
+        let job = self.fetch().await;
+        sync_relay::attempt(&self.context, &job).await
+    }
+
+    /// Moves every waiting job to where it is due.
+    pub async fn make_due(&self) {
+        sqlx::query("update apalis.jobs set run_at = now() - interval '1 s' where status in ('Pending', 'Failed')")
+            .execute(&self.db)
+            .await
+            .unwrap();
+    }
+
+    /// Lets time pass for leases and heartbeats of everybody.
+    pub async fn expire_leases(&self) {
+        for statement in [
+            "update relay set lease_until = now() - interval '1 s' where lease_until is not null",
+            "update apalis.workers set last_seen = now() - interval '1 hour'",
+        ] {
+            sqlx::query(statement).execute(&self.db).await.unwrap();
+        }
+    }
+
+    pub async fn rescue(&self) -> queue::Rescued {
+        let (dead, stuck) = (tender_workers::DEAD_AFTER, tender_workers::STUCK_AFTER);
+        queue::rescue(&self.db, dead, stuck).await.unwrap()
+    }
+
+    pub async fn reconcile(&self) -> i64 {
+        let rest = self.context.settings.exhausted_after;
+        tender_workers::reconcile::reconcile(&self.db, rest).await.unwrap()
+    }
+
+    /// Every job of `sync-relay`, waiting ones first.
+    pub async fn jobs(&self) -> Vec<JobDetail> {
+        let filter = JobFilter { queue: Some(queue::SYNC_RELAY.to_owned()), state: None };
+        let mut jobs = Vec::new();
+        for summary in queue::jobs(&self.db, &filter, 10_000).await.unwrap() {
+            jobs.push(queue::job(&self.db, &summary.id).await.unwrap().unwrap());
+        }
+        jobs
+    }
+
+    /// The only job of `sync-relay`.
+    pub async fn job(&self) -> JobDetail {
+        let mut jobs = self.jobs().await;
+        assert_eq!(jobs.len(), 1, "{jobs:#?}");
+        jobs.remove(0)
+    }
+
+    pub async fn job_by_id(&self, id: &str) -> JobDetail {
+        queue::job(&self.db, id).await.unwrap().expect("the job is there")
+    }
+
+    /// Types of a relay's activity, oldest first.
+    pub async fn history(&self, relay: &Relay) -> Vec<&'static str> {
+        let records = self.records(relay).await;
+        records.iter().map(|record| record.activity_type.as_str()).collect()
+    }
+
+    /// A relay's activity, oldest first.
+    pub async fn records(&self, relay: &Relay) -> Vec<tender_jobs::activity::Activity> {
+        let records = tender_jobs::activity::of_relay(&self.db, &relay.id, None, 500).await;
+        let mut records = records.unwrap();
+        records.reverse();
+        records
+    }
+}
+
+/// Waits until `reached` says so, looking every few milliseconds, within [`PATIENCE`].
+pub async fn eventually(what: &str, reached: impl AsyncFnMut() -> bool) {
+    within(PATIENCE, what, reached).await;
+}
+
+/// As [`eventually`], with another bound.
+pub async fn within(bound: Duration, what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(bound, async {
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            look.tick().await;
+            if reached().await {
+                break;
+            }
+        }
+    });
+    assert!(waited.await.is_ok(), "not within {bound:?}: {what}");
+}
