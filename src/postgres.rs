@@ -22,7 +22,7 @@ use std::{
 
 use nostr::key::SecretKey;
 use sqlx::{
-    PgPool,
+    Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -34,6 +34,8 @@ use owner::Owner;
 const NAME: &str = "tender";
 /// A Unix socket's path holds 107 bytes, its file's name included.
 const LONGEST_SOCKET_DIR: usize = 80;
+/// A connection idle for longer is tried before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 /// What differs from PostgreSQL's defaults.
 const SETTINGS: &str = "\n# Tender\nlisten_addresses = ''\nunix_socket_permissions = 0700\n\
     max_connections = 200\nshared_buffers = 128MB\nmax_wal_size = 2GB\n\
@@ -109,6 +111,14 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(Duration::from_secs(5))
+            // A ping before every statement would double the round trips; one after a pause is
+            // enough to notice that the server was restarted.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    Ok(meta.idle_for < TRUSTED_IDLE || connection.ping().await.is_ok())
+                })
+            })
             .connect_with(options.application_name(NAME))
             .await?;
         Ok(Self { pool, cluster })

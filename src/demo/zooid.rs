@@ -166,9 +166,7 @@ impl ZooidStandIn {
 
     /// Removes a relay behind the API's back.
     pub fn lose(&self, relay_id: &str) {
-        let mut state = self.state();
-        state.documents.remove(relay_id);
-        state.owners.retain(|_, owner| owner != relay_id);
+        self.state().remove(relay_id);
     }
 
     /// Puts a document behind the API's back.
@@ -244,6 +242,12 @@ async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Res
     answer::answer(&shared, request).await.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
+/// What no two relays may share.
+fn names(document: &Value) -> [String; 2] {
+    ["host", "schema"]
+        .map(|field| format!("{field}:{}", document[field].as_str().unwrap_or_default()))
+}
+
 impl State {
     /// The next fault of a call, if one is planned.
     fn next_fault(&mut self, relay_id: &str) -> Option<Fault> {
@@ -255,11 +259,18 @@ impl State {
     }
 
     fn save(&mut self, relay_id: &str, document: Value) {
-        self.owners.retain(|_, owner| owner != relay_id);
-        for field in ["host", "schema"] {
-            let key = format!("{field}:{}", document[field].as_str().unwrap_or_default());
+        self.remove(relay_id);
+        for key in names(&document) {
             self.owners.insert(key, relay_id.to_owned());
         }
         self.documents.insert(relay_id.to_owned(), document);
+    }
+
+    fn remove(&mut self, relay_id: &str) {
+        if let Some(document) = self.documents.remove(relay_id) {
+            for key in names(&document) {
+                self.owners.remove(&key);
+            }
+        }
     }
 }

@@ -146,8 +146,7 @@ impl Apply<'_> {
             Method::PUT => self.write(body, false, 200, "relay updated successfully"),
             Method::PATCH => self.write(body, true, 200, "relay patched successfully"),
             Method::DELETE => {
-                self.state.documents.remove(self.relay_id);
-                self.state.owners.retain(|_, owner| owner != self.relay_id);
+                self.state.remove(self.relay_id);
                 (200, json!({ "message": "relay deleted successfully" }))
             }
             _ => error(405, "method not allowed"),
