@@ -147,11 +147,9 @@ impl Bench {
             blossom: None,
             livekit: None,
         });
-        let context = tender_workers::Context {
-            db: self.db().clone(),
-            zooid: Arc::new(zooid.unwrap()),
-            settings: Arc::new(config.work.settings(tender::config::WorkConfig::all_queues())),
-        };
+        let settings = config.work.settings(tender::config::WorkConfig::all_queues());
+        let zooid = Arc::new(zooid.unwrap());
+        let context = tender_workers::Context::new(self.db().clone(), zooid, settings);
         let stop = CancellationToken::new();
         let workers = tokio::spawn(tender_workers::run(context, stop.clone()));
         self.until_workers(1).await;

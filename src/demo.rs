@@ -131,8 +131,8 @@ fn start_workers(
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let (base, cap) = SHORT_SCHEDULE;
     let work = WorkConfig { backoff: Backoff::new(base, cap, 6, 0.1)?, ..config.work.clone() };
-    let settings = Arc::new(work.settings(WorkConfig::all_queues()));
-    let context = Context { db: database.pool.clone(), zooid, settings };
+    let settings = work.settings(WorkConfig::all_queues());
+    let context = Context::new(database.pool.clone(), zooid, settings);
     Ok(tokio::spawn(tender_workers::run(context, shutdown.clone())))
 }
 

@@ -23,7 +23,7 @@ use ulid::Ulid;
 
 use crate::relay::RelayId;
 
-pub use claim::{Claim, Lease, claim, lease_of, start};
+pub use claim::{Claim, ClaimRequest, Lease, claim, lease_of, start};
 pub use inspect::{
     JobDetail, JobFilter, JobState, JobSummary, QueueStatus, Worker, job, jobs, status, workers,
 };
@@ -32,7 +32,8 @@ pub use reconcile::{PAGE as RECONCILE_PAGE, Page, enqueue_pending};
 pub use rescue::{Rescued, rescue};
 pub use settle::fail;
 pub use settle::{
-    Attempt, Failure, MAX_ERROR_CHARS, Settled, Verdict, complete, finish, kill, one_line, snooze,
+    Attempt, Completion, Failure, MAX_ERROR_CHARS, Settled, Verdict, complete, finish, kill,
+    one_line, snooze,
 };
 pub use steer::{SteerError, Steered, cancel, retry};
 pub use worker::{fetch, heartbeat, register, release};

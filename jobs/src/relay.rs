@@ -246,6 +246,7 @@ pub(crate) struct RelayRow {
     pub(crate) retry_at: Option<DateTime<Utc>>,
     pub(crate) exhausted_at: Option<DateTime<Utc>>,
     pub(crate) provisioned_at: Option<DateTime<Utc>>,
+    pub(crate) lease_job: Option<String>,
     pub(crate) lease_epoch: i64,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) updated_at: DateTime<Utc>,
@@ -280,7 +281,7 @@ macro_rules! relay_query {
                     relay.synced as "synced!", relay.sync_error as "sync_error!",
                     relay.failure_kind as "failure_kind: crate::relay::FailureKind",
                     relay.attempts as "attempts!", relay.retry_at, relay.exhausted_at,
-                    relay.provisioned_at, relay.lease_epoch as "lease_epoch!",
+                    relay.provisioned_at, relay.lease_job, relay.lease_epoch as "lease_epoch!",
                     relay.created_at as "created_at!", relay.updated_at as "updated_at!" "#
                 + $tail
             $(, $argument)*

@@ -110,8 +110,7 @@ async fn run_workers(
     shutdown: &CancellationToken,
 ) {
     let Some(zooid) = zooid else { return }; // `Needs::Zooid` was checked
-    let settings = Arc::new(config.work.settings(queues));
-    let context = Context { db: database.pool.clone(), zooid, settings };
+    let context = Context::new(database.pool.clone(), zooid, config.work.settings(queues));
     tender_workers::run(context, shutdown.clone()).await;
 }
 

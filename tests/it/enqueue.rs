@@ -52,11 +52,7 @@ async fn a_change_after_the_claim_gets_a_job_of_its_own() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
     let job = world.fetch().await;
-    let lease = std::time::Duration::from_secs(30);
-    assert!(matches!(
-        queue::claim(&world.db, &job, &relay.id, lease).await.unwrap(),
-        Claim::Ready(_)
-    ));
+    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
     world.rename(&relay, "one").await;
     world.rename(&relay, "two").await;
     assert_eq!(world.jobs().await.len(), 2);

@@ -11,14 +11,10 @@ use tender_workers::sync_relay::{self, Outcome};
 
 use crate::support::World;
 
-const LEASE: Duration = Duration::from_secs(30);
-
 async fn claimed(world: &World) -> (Relay, Job, Lease) {
     let relay = world.relay("alpha").await;
     let job = world.fetch().await;
-    let Claim::Ready(lease) = queue::claim(&world.db, &job, &relay.id, LEASE).await.unwrap() else {
-        panic!("not claimed")
-    };
+    let Claim::Ready(lease) = world.claim(&job, &relay.id).await else { panic!("not claimed") };
     (relay, job, *lease)
 }
 
@@ -50,7 +46,7 @@ async fn a_late_success_changes_nothing() {
     assert_eq!(sync_relay::attempt(&world.context, &again).await, Outcome::Synced);
     let settled = world.reload(&relay).await;
 
-    let late = queue::complete(&world.db, &job, &lease, &Attempt::default()).await.unwrap();
+    let late = world.complete(&job, &lease).await;
     assert_eq!(late, Settled::LeaseLost);
     assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
     let after = world.reload(&relay).await;
@@ -71,11 +67,8 @@ async fn an_older_attempt_of_the_same_worker_cannot_settle_a_newer_one() {
     // The same worker, alive after all, gets the job again.
     let again = world.fetch().await;
     assert_eq!((again.worker == job.worker, again.attempt), (true, 2));
-    assert!(matches!(
-        queue::claim(&world.db, &again, &relay.id, LEASE).await.unwrap(),
-        Claim::Ready(_)
-    ));
-    let late = queue::complete(&world.db, &job, &lease, &Attempt::default()).await.unwrap();
+    assert!(matches!(world.claim(&again, &relay.id).await, Claim::Ready(_)));
+    let late = world.complete(&job, &lease).await;
     assert_eq!(late, Settled::LeaseLost);
     assert_eq!(queue::kill(&world.db, &job, "late").await.unwrap(), Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced);
@@ -87,7 +80,7 @@ async fn a_job_that_was_given_back_cannot_be_claimed() {
     let relay = world.relay("alpha").await;
     let job = world.fetch().await;
     assert_eq!(queue::release(&world.db, &world.worker).await.unwrap(), 1);
-    assert!(matches!(queue::claim(&world.db, &job, &relay.id, LEASE).await.unwrap(), Claim::Lost));
+    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Lost));
     let waiting = world.job().await;
     assert_eq!((waiting.summary.state, waiting.summary.attempts), (JobState::Waiting, 0));
     assert!(waiting.key.is_some());
@@ -158,7 +151,7 @@ async fn a_job_deleted_while_it_runs_is_not_settled_and_reconcile_brings_the_rel
     let world = World::new().await;
     let (relay, job, lease) = claimed(&world).await;
     sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
-    let lost = queue::complete(&world.db, &job, &lease, &Attempt::default()).await.unwrap();
+    let lost = world.complete(&job, &lease).await;
     assert_eq!(lost, Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced, "the relay's half is rolled back too");
     world.expire_leases().await;
@@ -174,10 +167,7 @@ async fn a_job_that_kills_its_process_ends_after_the_last_attempt() {
     for crash in 1..=7 {
         let job = world.fetch().await;
         assert_eq!(job.attempt, crash);
-        assert!(matches!(
-            queue::claim(&world.db, &job, &relay.id, LEASE).await.unwrap(),
-            Claim::Ready(_)
-        ));
+        assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
         world.expire_leases().await;
         assert_eq!(world.rescue().await.requeued, 1);
     }

@@ -19,7 +19,6 @@ use tender_jobs::{
 
 use crate::support::{World, by};
 
-const LEASE: Duration = Duration::from_secs(30);
 const ACTORS: usize = 3;
 
 #[derive(Debug, Clone)]
@@ -139,7 +138,7 @@ impl Play {
         }
         let Some(job) = &actor.job else { return };
         let relay_id = queue::SyncPayload::parse(&job.payload).unwrap().relay_id;
-        match queue::claim(&self.world.db, job, &relay_id, LEASE).await.unwrap() {
+        match self.world.claim(job, &relay_id).await {
             Claim::Ready(lease) => actor.lease = Some(*lease),
             Claim::Lost => actor.job = None,
             Claim::InStep | Claim::Gone => {
@@ -158,8 +157,7 @@ impl Play {
         let Some(lease) = self.actors[actor].lease.take() else { return };
         let job = self.actors[actor].job.take().unwrap();
         let index = self.relays.iter().position(|relay| relay.id == lease.relay.id).unwrap();
-        let settled =
-            queue::complete(&self.world.db, &job, &lease, &Attempt::default()).await.unwrap();
+        let settled = self.world.complete(&job, &lease).await;
         if let queue::Settled::Written(_) = settled {
             assert!(
                 lease.relay.generation >= self.carried[index],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tender::demo::zooid::Fault;
 use tender_jobs::{
-    queue::{self, Claim, JobState},
+    queue::{Claim, JobState},
     relay::SyncState,
 };
 use tender_workers::sync_relay::Outcome;
@@ -38,11 +38,7 @@ async fn waiting_fetched_and_running_jobs_are_left_alone() {
     assert_eq!(world.reconcile().await, 0, "waiting");
     let job = world.fetch().await;
     assert_eq!(world.reconcile().await, 0, "fetched");
-    let lease = Duration::from_secs(30);
-    assert!(matches!(
-        queue::claim(&world.db, &job, &relay.id, lease).await.unwrap(),
-        Claim::Ready(_)
-    ));
+    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
     assert_eq!(world.reconcile().await, 0, "running");
     world.expire_leases().await;
     assert_eq!(

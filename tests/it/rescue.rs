@@ -7,8 +7,6 @@ use tender_workers::sync_relay::Outcome;
 
 use crate::support::World;
 
-const LEASE: Duration = Duration::from_secs(30);
-
 async fn let_die(world: &World) {
     world.expire_leases().await;
 }
@@ -38,10 +36,7 @@ async fn a_job_that_was_started_has_spent_an_attempt_and_gets_its_key_back() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
     let job = world.fetch().await;
-    assert!(matches!(
-        queue::claim(&world.db, &job, &relay.id, LEASE).await.unwrap(),
-        Claim::Ready(_)
-    ));
+    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
     let_die(&world).await;
     assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
     let job = world.job().await;
@@ -55,10 +50,7 @@ async fn a_started_job_gives_way_to_a_newer_one() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
     let job = world.fetch().await;
-    assert!(matches!(
-        queue::claim(&world.db, &job, &relay.id, LEASE).await.unwrap(),
-        Claim::Ready(_)
-    ));
+    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
     world.rename(&relay, "newer").await;
     let_die(&world).await;
     assert_eq!(world.rescue().await, Rescued { requeued: 0, superseded: 1 });
@@ -91,10 +83,7 @@ async fn many_rescuers_bring_each_job_back_once() {
         world.relay(&format!("relay-{number}")).await;
         let job = world.fetch().await;
         let id = queue::SyncPayload::parse(&job.payload).unwrap().relay_id;
-        assert!(matches!(
-            queue::claim(&world.db, &job, &id, LEASE).await.unwrap(),
-            Claim::Ready(_)
-        ));
+        assert!(matches!(world.claim(&job, &id).await, Claim::Ready(_)));
     }
     let_die(&world).await;
     let rescuers: Vec<_> = (0..4)

@@ -19,7 +19,8 @@ struct Running {
 }
 
 fn start(world: &World, settings: Settings) -> Running {
-    let context = Context { settings: Arc::new(settings), ..world.context.clone() };
+    let zooid = Arc::clone(&world.context.zooid);
+    let context = Context::new(world.db.clone(), zooid, settings);
     let stop = CancellationToken::new();
     let task = tokio::spawn(tender_workers::run(context, stop.clone()));
     Running { stop, task }

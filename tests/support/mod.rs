@@ -20,7 +20,10 @@ use sqlx::PgPool;
 use tender::{config::WorkConfig, demo::zooid::ZooidStandIn};
 use tender_jobs::{
     backoff::Backoff,
-    queue::{self, Job, JobDetail, JobFilter, Retention},
+    queue::{
+        self, Attempt, Claim, ClaimRequest, Completion, Job, JobDetail, JobFilter, Lease,
+        Retention, Settled,
+    },
     relay::{self, By, Change, NewRelay, Relay, RelayId},
 };
 use tender_workers::{
@@ -94,11 +97,8 @@ impl World {
         let zooid = ZooidStandIn::start(vec![robot.public_key()]).await.unwrap();
         let mut zooid_settings = zooid_settings(&zooid.url(), robot);
         tune(&mut zooid_settings);
-        let context = Context {
-            db: database.pool.clone(),
-            zooid: Arc::new(Zooid::new(zooid_settings).unwrap()),
-            settings: Arc::new(settings),
-        };
+        let client = Arc::new(Zooid::new(zooid_settings).unwrap());
+        let context = Context::new(database.pool.clone(), client, settings);
         let world =
             Self { db: database.pool.clone(), zooid, context, worker: String::new(), database };
         let worker = world.another_worker().await;
@@ -156,6 +156,20 @@ impl World {
     pub async fn attempt(&self) -> Outcome {
         let job = self.fetch().await;
         sync_relay::attempt(&self.context, &job).await
+    }
+
+    /// Claims a fetched job for 30 s.
+    pub async fn claim(&self, job: &Job, relay_id: &RelayId) -> Claim {
+        let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
+        let lease = Duration::from_secs(30);
+        queue::claim(&self.db, &[request], lease).await.unwrap().remove(0)
+    }
+
+    /// Settles an attempt as one that reached zooid.
+    pub async fn complete(&self, job: &Job, lease: &Lease) -> Settled<bool> {
+        let attempt = Attempt::default();
+        let completion = Completion { job: job.clone(), lease: lease.clone(), attempt };
+        queue::complete(&self.db, &[completion]).await.unwrap().remove(0)
     }
 
     /// Moves every waiting job to where it is due.

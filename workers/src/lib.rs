@@ -4,10 +4,12 @@
 //! - [`zooid`]: the only room that speaks to zooid.
 //! - `settle`: an attempt's outcome, or its panic, to the ledger.
 //! - `source`, `supervise`: apalis's worker over our queue, restarted when its database goes away.
+//! - `batch`: attempts that claim or settle at once share a statement.
 //! - `hints`, `schedule`, `rescue`: wake-ups, ticks, and the jobs of the dead.
 //!
 //! [`run`] starts them all.
 
+mod batch;
 mod failpoint;
 mod hints;
 pub mod prune;
@@ -31,6 +33,7 @@ use tender_jobs::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use batch::Batches;
 pub use rescue::{DEAD_AFTER, HEARTBEAT, STUCK_AFTER};
 pub use schedule::{InvalidCron, Schedule};
 use supervise::Station;
@@ -68,6 +71,15 @@ pub struct Context {
     pub zooid: Arc<Zooid>,
     /// What the operator set.
     pub settings: Arc<Settings>,
+    batches: Arc<Batches>,
+}
+
+impl Context {
+    /// Must be called within a runtime: what attempts share runs as tasks of their own.
+    pub fn new(db: PgPool, zooid: Arc<Zooid>, settings: Settings) -> Self {
+        let batches = Arc::new(Batches::start(&db));
+        Self { db, zooid, settings: Arc::new(settings), batches }
+    }
 }
 
 /// Runs workers, schedule and rescue until `shutdown`; then lets the running attempts finish within

@@ -26,9 +26,10 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 
 /// Writes an outcome, again when the database does not answer; the guards make a repeat harmless.
 /// `None` when it could not be written: the lease runs out and the job is rescued.
-pub(crate) async fn persist<T, F>(job: &Job, write: impl Fn() -> F) -> Option<T>
+pub(crate) async fn persist<T, E, F>(job: &Job, write: impl Fn() -> F) -> Option<T>
 where
-    F: Future<Output = Result<T, sqlx::Error>>,
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
 {
     let mut pause = Duration::from_millis(200);
     for _ in 1..TRIES {

@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 use metrics::{counter, histogram};
 use reqwest::StatusCode;
 use tender_jobs::{
-    queue::{self, Attempt, Claim, Failure, Job, Lease, Settled, SyncPayload, Verdict},
+    queue::{
+        self, Attempt, Claim, ClaimRequest, Completion, Failure, Job, Lease, Settled, SyncPayload,
+        Verdict,
+    },
     relay::{FailureKind, Relay, RelayId},
 };
 
 use crate::{
     Context,
+    batch::BatchError,
     failpoint::failpoint,
     settle,
     zooid::{REQUEST_TIMEOUT, Zooid, ZooidError},
@@ -82,10 +86,11 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
 }
 
 /// The three steps. An error is the database's, before anything was called.
-async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Result<Outcome, sqlx::Error> {
+async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Result<Outcome, BatchError> {
     failpoint!("sync-before-claim");
     let claimed_at = Instant::now(); // before the claim, so that the lease ends no sooner than this says
-    let claim = queue::claim(&context.db, job, relay_id, LEASE).await?;
+    let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
+    let claim = context.batches.claims.ask(request).await?;
     failpoint!("sync-after-claim");
     let lease = match claim {
         Claim::Ready(lease) => lease,
@@ -107,7 +112,7 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Result<Outco
     histogram!("tender_sync_duration_seconds").record(call.attempt.duration.as_secs_f64());
     failpoint!("sync-before-settle");
     let outcome = match result {
-        Ok(()) => complete(context, job, &lease, &call.attempt).await,
+        Ok(()) => complete(context, job, *lease, call.attempt).await,
         Err(failure) => fail(context, job, relay_id, Some(&lease), &call.attempt, &failure).await,
     };
     failpoint!("sync-after-settle");
@@ -228,9 +233,10 @@ fn classify(error: &ZooidError) -> Failure {
     Failure { status, retry_after, ..Failure::new(kind, &error.to_string()) }
 }
 
-async fn complete(context: &Context, job: &Job, lease: &Lease, attempt: &Attempt) -> Outcome {
-    let relay = &lease.relay;
-    let write = || queue::complete(&context.db, job, lease, attempt);
+async fn complete(context: &Context, job: &Job, lease: Lease, attempt: Attempt) -> Outcome {
+    let completion = Completion { job: job.clone(), lease, attempt };
+    let (relay, attempt) = (&completion.lease.relay, &completion.attempt);
+    let write = || context.batches.completions.ask(completion.clone());
     match settle::persist(job, write).await {
         Some(Settled::Written(in_step)) => {
             tracing::info!(

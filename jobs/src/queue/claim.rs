@@ -1,11 +1,11 @@
 //! Claim: the start of an attempt. Takes the relay's lease and frees the key of its waiting job.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{PgExecutor, PgPool};
 
 use super::Job;
-use crate::relay::{Relay, RelayId, relay_query};
+use crate::relay::{Relay, RelayId, RelayRow, relay_query};
 
 /// The right to call zooid for a relay, and the relay as it was when the right was taken.
 #[derive(Debug, Clone)]
@@ -31,52 +31,87 @@ pub enum Claim {
     Busy,
 }
 
-/// Claims a fetched job of `sync-relay`: in one statement the job becomes `Running` and its key is
-/// free for the next mutation, and the relay's lease is this job's for `lease_for`.
+/// A claim that is asked for.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    /// The fetched job.
+    pub job: Job,
+    /// The relay that it names.
+    pub relay_id: RelayId,
+}
+
+/// Claims fetched jobs of `sync-relay`: in one statement each becomes `Running`, its key is free for
+/// the next mutation, and its relay's lease is its own for `lease_for`. Answers in the order asked.
+///
+/// Many in one statement share its cost and its commit; each is still claimed or not by itself.
 ///
 /// # Errors
-/// The database did not answer; then the job is still `Queued`, or is rescued.
+/// The database did not answer; then the jobs are still `Queued`, or are rescued.
 pub async fn claim(
     db: &PgPool,
-    job: &Job,
-    relay_id: &RelayId,
+    requests: &[ClaimRequest],
     lease_for: Duration,
-) -> Result<Claim, sqlx::Error> {
-    // `held` locks the relay before the job: everyone does, so nobody deadlocks.
-    let leased = relay_query!(
-        "with held as (
-            select id, synced, lease_until from relay where id = $4 for update
+) -> Result<Vec<Claim>, sqlx::Error> {
+    let mut leases = lease(db, requests, lease_for).await?;
+    let mut claims = Vec::with_capacity(requests.len());
+    for request in requests {
+        claims.push(match leases.remove(&request.job.id) {
+            Some(lease) => Claim::Ready(Box::new(lease)),
+            None => why_not(db, &request.job, &request.relay_id).await?,
+        });
+    }
+    Ok(claims)
+}
+
+/// The leases taken, by job.
+async fn lease(
+    db: &PgPool,
+    requests: &[ClaimRequest],
+    lease_for: Duration,
+) -> Result<HashMap<String, Lease>, sqlx::Error> {
+    let column = |text: fn(&ClaimRequest) -> &str| -> Vec<String> {
+        requests.iter().map(|request| text(request).to_owned()).collect()
+    };
+    let attempts: Vec<i32> = requests.iter().map(|request| request.job.attempt - 1).collect();
+    // `held` locks the relays before the jobs, in the order of their ids: everyone does, so nobody
+    // deadlocks.
+    let rows = relay_query!(
+        "with asked as (
+            select * from unnest($1::text[], $2::text[], $3::int[], $4::text[])
+                as asked (job_id, worker, attempts, relay_id)
+        ), held as materialized (
+            select id, synced, lease_until from relay where id = any($4) order by id for update
         ), job as (
             update apalis.jobs job
             set status = 'Running', idempotency_key = null, lock_at = now()
-            where job.id = $1 and job.lock_by = $2 and job.attempts = $3 and job.status = 'Queued'
+            from asked
+            where job.id = asked.job_id and job.lock_by = asked.worker
+              and job.attempts = asked.attempts and job.status = 'Queued'
               and (select count(*) from held) >= 0
-            returning job.id
+            returning job.id, asked.worker, asked.relay_id
         ), relay as (
             update relay
-            set lease_owner = $2, lease_job = $1, lease_epoch = lease_epoch + 1,
+            set lease_owner = job.worker, lease_job = job.id, lease_epoch = lease_epoch + 1,
                 lease_until = now() + make_interval(secs => $5)
-            from held, job
+            from held join job on job.relay_id = held.id
             where relay.id = held.id and not held.synced
               and (held.lease_until is null or held.lease_until <= now())
             returning relay.*
         )",
         "from relay",
-        job.id,
-        job.worker,
-        job.attempt - 1,
-        relay_id.as_str(),
+        &column(|request| &request.job.id),
+        &column(|request| &request.job.worker),
+        &attempts,
+        &column(|request| request.relay_id.as_str()),
         lease_for.as_secs_f64(),
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    match leased {
-        Some(row) => {
-            let epoch = row.lease_epoch;
-            Ok(Claim::Ready(Box::new(Lease { relay: row.into(), epoch })))
-        }
-        None => why_not(db, job, relay_id).await,
-    }
+    let lease = |row: RelayRow| {
+        let (job_id, epoch) = (row.lease_job.clone()?, row.lease_epoch);
+        Some((job_id, Lease { relay: row.into(), epoch }))
+    };
+    Ok(rows.into_iter().filter_map(lease).collect())
 }
 
 /// The reason why a claim took no lease; read after the fact, and all of them are safe to act on.

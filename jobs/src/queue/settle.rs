@@ -2,7 +2,7 @@
 //! relay by its lease's epoch, the job by id, worker and attempt. A guard that finds nothing means
 //! that somebody else took over; then nothing is written.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -78,57 +78,91 @@ pub fn one_line(text: &str) -> String {
     line.chars().take(MAX_ERROR_CHARS).collect()
 }
 
-/// Settles an attempt that reached zooid. True inside when the relay is in step now; false when a
-/// mutation came in between, whose own job does the rest.
+/// An attempt that reached zooid.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// Its job.
+    pub job: Job,
+    /// Its lease.
+    pub lease: Lease,
+    /// What it did.
+    pub attempt: Attempt,
+}
+
+/// Settles attempts that reached zooid, all in one statement, each under its own guards. Answers in
+/// the order asked: true inside when the relay is in step now; false when a mutation came in
+/// between, whose own job does the rest.
 ///
 /// # Errors
 /// The database did not answer; the caller tries again, and the guards make that harmless.
 pub async fn complete(
     db: &PgPool,
-    job: &Job,
-    lease: &Lease,
-    attempt: &Attempt,
-) -> Result<Settled<bool>, sqlx::Error> {
-    let detail = detail_of(job, lease.relay.generation, attempt);
-    let synced = sqlx::query_scalar!(
-        r#"with held as (
-               select id from relay
-               where id = $1 and lease_job = $2 and lease_epoch = $3 for update
+    completions: &[Completion],
+) -> Result<Vec<Settled<bool>>, sqlx::Error> {
+    let text = |text: fn(&Completion) -> &str| -> Vec<String> {
+        completions.iter().map(|completion| text(completion).to_owned()).collect()
+    };
+    let number =
+        |number: fn(&Completion) -> i64| -> Vec<i64> { completions.iter().map(number).collect() };
+    let attempts: Vec<i32> = completions.iter().map(|completion| completion.job.attempt).collect();
+    let details: Vec<Value> = completions
+        .iter()
+        .map(|c| detail_of(&c.job, c.lease.relay.generation, &c.attempt))
+        .collect();
+    let rows = sqlx::query!(
+        r#"with asked as (
+               select * from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[],
+                                    $6::bigint[], $7::jsonb[])
+                   as asked (job_id, worker, attempt, relay_id, epoch, carried, detail)
+           ), held as materialized (
+               select asked.* from relay
+               join asked on relay.id = asked.relay_id and relay.lease_job = asked.job_id
+                         and relay.lease_epoch = asked.epoch
+               order by relay.id
+               for update of relay
            ), job as (
                update apalis.jobs job
-               set status = 'Done', attempts = $5, done_at = now(), lock_by = null,
+               set status = 'Done', attempts = held.attempt, done_at = now(), lock_by = null,
                    last_result = '{"Ok": "synced"}'
                from held
-               where job.id = $2 and job.lock_by = $4 and job.attempts = $5 - 1
-                 and job.status = 'Running'
+               where job.id = held.job_id and job.lock_by = held.worker
+                 and job.attempts = held.attempt - 1 and job.status = 'Running'
                returning job.id
            ), settled as (
                update relay
-               set synced_generation = $6, provisioned_at = coalesce(provisioned_at, now()),
-                   sync_error = case when generation = $6 then '' else sync_error end,
-                   failure_kind = case when generation = $6 then null else failure_kind end,
-                   attempts = case when generation = $6 then 0 else relay.attempts end,
+               set synced_generation = held.carried,
+                   provisioned_at = coalesce(provisioned_at, now()),
+                   sync_error = case when generation = held.carried then '' else sync_error end,
+                   failure_kind = case when generation = held.carried then null else failure_kind end,
+                   attempts = case when generation = held.carried then 0 else relay.attempts end,
                    retry_at = null, exhausted_at = null,
                    lease_owner = null, lease_job = null, lease_until = null
-               from held, job
-               where relay.id = held.id
-               returning relay.id, relay.tenant_pubkey, relay.generation = $6 as synced
+               from held join job on job.id = held.job_id
+               where relay.id = held.relay_id
+               returning relay.id, relay.tenant_pubkey, held.job_id, held.detail,
+                         relay.generation = held.carried as in_step
            ), recorded as (
                insert into activity (tenant_pubkey, activity_type, resource_id, detail)
-               select tenant_pubkey, 'complete_relay_sync', id, $7 from settled
+               select tenant_pubkey, 'complete_relay_sync', id, detail from settled
            )
-           select synced as "synced!" from settled"#,
-        lease.relay.id.as_str(),
-        job.id,
-        lease.epoch,
-        job.worker,
-        job.attempt,
-        lease.relay.generation,
-        detail,
+           select job_id as "job_id!", in_step as "in_step!" from settled"#,
+        &text(|c| &c.job.id),
+        &text(|c| &c.job.worker),
+        &attempts,
+        &text(|c| c.lease.relay.id.as_str()),
+        &number(|c| c.lease.epoch),
+        &number(|c| c.lease.relay.generation),
+        &details,
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    Ok(synced.map_or(Settled::LeaseLost, Settled::Written))
+    let written: HashMap<_, _> = rows.into_iter().map(|row| (row.job_id, row.in_step)).collect();
+    let settled = completions.iter().map(|completion| {
+        written
+            .get(&completion.job.id)
+            .map_or(Settled::LeaseLost, |in_step| Settled::Written(*in_step))
+    });
+    Ok(settled.collect())
 }
 
 /// Settles a failed attempt: on the schedule, or for good. Without a lease (the attempt died
