@@ -23,7 +23,7 @@ use ulid::Ulid;
 
 use crate::relay::RelayId;
 
-pub use claim::{Claim, ClaimRequest, Lease, claim, lease_of, start};
+pub use claim::{Claim, ClaimRequest, Lease, claim, is_leased, lease_of, start};
 pub use inspect::{
     JobDetail, JobFilter, JobState, JobSummary, QueueStatus, Worker, job, jobs, status, workers,
 };

@@ -141,6 +141,11 @@ impl ZooidStandIn {
         self.state().overlaps.clone()
     }
 
+    /// Calls that wait for their answer.
+    pub fn in_flight(&self) -> u32 {
+        self.state().in_flight.values().sum()
+    }
+
     /// Plans a fault for the next `times` calls (`None`: for all) of one relay, or of any. Faults
     /// planned first go first.
     pub fn plan(&self, relay_id: Option<&str>, fault: Fault, times: Option<u32>) {

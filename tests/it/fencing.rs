@@ -177,3 +177,25 @@ async fn a_job_that_kills_its_process_ends_after_the_last_attempt() {
     assert_eq!(world.job().await.summary.state, JobState::Killed);
     assert!(world.zooid.calls().is_empty());
 }
+
+#[tokio::test]
+async fn a_second_request_is_not_made_without_the_lease() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    // The id exists, so that the attempt would patch after its post.
+    world.zooid.plan(None, tender::demo::zooid::Fault::DropAfter, Some(1));
+    world.attempt().await;
+    world.make_due().await;
+    world.zooid.plan(None, tender::demo::zooid::Fault::Delay(Duration::from_millis(200)), Some(1));
+    let job = world.fetch().await;
+    let context = world.context.clone();
+    let attempt = tokio::spawn(async move { sync_relay::attempt(&context, &job).await });
+    crate::support::eventually("the post is on its way", async || world.zooid.in_flight() == 1)
+        .await;
+    // Somebody else takes the relay over.
+    sqlx::query("update relay set lease_epoch = lease_epoch + 1").execute(&world.db).await.unwrap();
+    assert_eq!(attempt.await.unwrap(), Outcome::Unsettled);
+    let methods: Vec<_> = world.zooid.calls().into_iter().map(|call| call.method).collect();
+    assert_eq!(methods, ["POST", "POST"], "no patch");
+    assert!(!world.reload(&relay).await.synced);
+}

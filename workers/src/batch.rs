@@ -23,6 +23,12 @@ pub(crate) enum BatchError {
     Stopping,
 }
 
+impl From<sqlx::Error> for BatchError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
 type Asked<Item, Answer> = (Item, oneshot::Sender<Result<Answer, BatchError>>);
 
 /// Hands single items to a function of many.
@@ -93,8 +99,9 @@ where
 {
     for (item, answer) in asked {
         let result = run(vec![item]).await;
-        let result = result.map_err(|error| BatchError::Database(Arc::new(error)));
-        let value = result.and_then(|mut answers| answers.pop().ok_or(BatchError::Stopping));
+        let value = result
+            .map_err(BatchError::from)
+            .and_then(|mut answers| answers.pop().ok_or(BatchError::Stopping));
         let _gone_already = answer.send(value);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tender_jobs::queue::{self, Job, Settled};
 
-/// Times that a settle is tried; with the pauses between them about 6 s.
+/// Times that a write is tried; with the pauses between them 3 s and more.
 const TRIES: u32 = 5;
 
 /// Runs `work`; a panic becomes its message.
@@ -24,7 +24,7 @@ fn words(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
 }
 
-/// Writes an outcome, again when the database does not answer; the guards make a repeat harmless.
+/// Writes about a job, again when the database does not answer; the guards make a repeat harmless.
 /// `None` when it could not be written: the lease runs out and the job is rescued.
 pub(crate) async fn persist<T, E, F>(job: &Job, write: impl Fn() -> F) -> Option<T>
 where
@@ -35,7 +35,9 @@ where
     for _ in 1..TRIES {
         match write().await {
             Ok(written) => return Some(written),
-            Err(error) => tracing::warn!(job.id, %error, "could not settle a job; trying again"),
+            Err(error) => {
+                tracing::warn!(job.id, %error, "could not write about a job; trying again");
+            }
         }
         let _time = tokio::time::timeout(pause, std::future::pending::<()>()).await;
         pause *= 2;
@@ -43,7 +45,7 @@ where
     match write().await {
         Ok(written) => Some(written),
         Err(error) => {
-            tracing::error!(job.id, %error, "could not settle a job; it is rescued and runs again");
+            tracing::error!(job.id, %error, "could not write about a job; it is rescued and runs again");
             None
         }
     }
@@ -55,12 +57,10 @@ pub(crate) async fn recurring(
     job: &Job,
     work: impl Future<Output = Result<Value, sqlx::Error>>,
 ) {
-    match queue::start(db, job).await {
-        Ok(true) => {}
-        Ok(false) => return lease_lost(job),
-        Err(error) => {
-            return tracing::warn!(job.id, %error, "could not start a job; it is rescued");
-        }
+    match persist(job, || queue::start(db, job)).await {
+        Some(true) => {}
+        Some(false) => return lease_lost(job),
+        None => return,
     }
     let outcome = match catch_panic(work).await {
         Ok(Ok(result)) => Ok(result),

@@ -1,6 +1,9 @@
 //! `sync-relay`: one attempt is claim → call → settle. No transaction is open during the call.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use metrics::{counter, histogram};
 use reqwest::StatusCode;
@@ -9,7 +12,7 @@ use tender_jobs::{
         self, Attempt, Claim, ClaimRequest, Completion, Failure, Job, Lease, Settled, SyncPayload,
         Verdict,
     },
-    relay::{FailureKind, Relay, RelayId},
+    relay::{FailureKind, RelayId},
 };
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     batch::BatchError,
     failpoint::failpoint,
     settle,
-    zooid::{REQUEST_TIMEOUT, Zooid, ZooidError},
+    zooid::{REQUEST_TIMEOUT, ZooidError},
 };
 
 /// How long a claim holds its relay. An attempt makes at most three requests of 5 s.
@@ -73,11 +76,7 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
         Err(error) => return unreadable(context, job, &error.to_string()).await,
     };
     match settle::catch_panic(steps(context, job, &payload.relay_id)).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => {
-            tracing::warn!(job.id, %error, "could not claim a job; it is rescued");
-            Outcome::Unsettled
-        }
+        Ok(outcome) => outcome,
         Err(panic) => {
             tracing::error!(job.id, job.attempt, %panic, "an attempt panicked");
             after_panic(context, job, &payload.relay_id, &panic).await
@@ -85,38 +84,52 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
     }
 }
 
-/// The three steps. An error is the database's, before anything was called.
-async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Result<Outcome, BatchError> {
+/// The three steps.
+async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     failpoint!("sync-before-claim");
     let claimed_at = Instant::now(); // before the claim, so that the lease ends no sooner than this says
-    let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
-    let claim = context.batches.claims.ask(request).await?;
+    let claim = claim(context, job, relay_id).await;
     failpoint!("sync-after-claim");
     let lease = match claim {
-        Claim::Ready(lease) => lease,
-        Claim::Lost => {
-            settle::lease_lost(job);
-            return Ok(Outcome::Unsettled);
-        }
-        Claim::Gone => return Ok(end(context, job, "there is no such relay").await),
-        Claim::InStep => return Ok(end(context, job, "already in step").await),
-        Claim::Busy => return Ok(snooze(context, job, relay_id).await),
+        Some(Claim::Ready(lease)) => lease,
+        Some(Claim::Gone) => return end(context, job, "there is no such relay").await,
+        Some(Claim::InStep) => return end(context, job, "already in step").await,
+        Some(Claim::Busy) => return snooze(context, job, relay_id).await,
+        Some(Claim::Lost) => return lost(job),
+        None => return Outcome::Unsettled,
     };
-    let mut call = Call { claimed_at, attempt: Attempt::default() };
+    let attempt = Attempt::default();
+    let mut call = Call { context, job, lease: &lease, claimed_at, attempt };
     let result = if is_past_cap(context, job) {
         Err(Failure::new(FailureKind::Transient, &format!("crashed {} times", job.attempt - 1)))
     } else {
-        call.carry(context, &lease.relay).await
+        call.carry().await
     };
-    call.attempt.duration = claimed_at.elapsed();
-    histogram!("tender_sync_duration_seconds").record(call.attempt.duration.as_secs_f64());
+    let attempt = Attempt { duration: claimed_at.elapsed(), ..call.attempt };
+    histogram!("tender_sync_duration_seconds").record(attempt.duration.as_secs_f64());
     failpoint!("sync-before-settle");
     let outcome = match result {
-        Ok(()) => complete(context, job, *lease, call.attempt).await,
-        Err(failure) => fail(context, job, relay_id, Some(&lease), &call.attempt, &failure).await,
+        Ok(()) => complete(context, job, *lease, attempt).await,
+        Err(failure) => fail(context, job, relay_id, Some(&lease), &attempt, &failure).await,
     };
     failpoint!("sync-after-settle");
-    Ok(outcome)
+    outcome
+}
+
+/// Claims, again when the database does not answer. A claim whose answer was lost may have been
+/// made: then the lease is ours already.
+async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<Claim> {
+    let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
+    let is_again = AtomicBool::new(false);
+    let claim = || async {
+        if is_again.swap(true, Ordering::Relaxed)
+            && let Some(lease) = queue::lease_of(&context.db, job, relay_id).await?
+        {
+            return Ok(Claim::Ready(Box::new(lease)));
+        }
+        context.batches.claims.ask(request.clone()).await
+    };
+    settle::persist::<_, BatchError, _>(job, claim).await
 }
 
 /// A rescue does not look at the cap: a job that kills its process would come back for ever.
@@ -126,33 +139,34 @@ fn is_past_cap(context: &Context, job: &Job) -> bool {
 }
 
 /// The call: which requests an attempt makes, and what it may still make before its lease ends.
-struct Call {
+struct Call<'a> {
+    context: &'a Context,
+    job: &'a Job,
+    lease: &'a Lease,
     claimed_at: Instant,
     attempt: Attempt,
 }
 
-impl Call {
+impl Call<'_> {
     /// Makes zooid's relay what is wanted.
-    async fn carry(&mut self, context: &Context, relay: &Relay) -> Result<(), Failure> {
-        let zooid = &context.zooid;
-        if relay.provisioned_at.is_none() {
-            return self.create_or_adopt(zooid, relay).await;
+    async fn carry(&mut self) -> Result<(), Failure> {
+        if self.lease.relay.provisioned_at.is_none() {
+            return self.create_or_adopt().await;
         }
-        match self.patch(zooid, relay).await? {
-            Err(error) if is(&error, StatusCode::NOT_FOUND) => {
-                self.recreate(context, relay, &error).await
-            }
+        match self.patch().await? {
+            Err(error) if is(&error, StatusCode::NOT_FOUND) => self.recreate(&error).await,
             result => result.map_err(|error| classify(&error)),
         }
     }
 
     /// The id may exist already, from an attempt whose answer was lost: then it is ours to patch.
-    async fn create_or_adopt(&mut self, zooid: &Zooid, relay: &Relay) -> Result<(), Failure> {
-        let refused = match self.create(zooid, relay).await? {
+    async fn create_or_adopt(&mut self) -> Result<(), Failure> {
+        let refused = match self.create().await? {
             Err(error) if is(&error, StatusCode::CONFLICT) => error,
             result => return result.map_err(|error| classify(&error)),
         };
-        match self.patch(zooid, relay).await? {
+        self.check_lease().await?;
+        match self.patch().await? {
             // No such relay: the conflict was about the schema or the host of another.
             Err(error) if is(&error, StatusCode::NOT_FOUND) => Err(classify(&refused)),
             Err(error) => Err(classify(&error)),
@@ -164,40 +178,28 @@ impl Call {
     }
 
     /// zooid lost a relay that it had: it is made anew, under a new identity.
-    async fn recreate(
-        &mut self,
-        context: &Context,
-        relay: &Relay,
-        lost: &ZooidError,
-    ) -> Result<(), Failure> {
-        if !context.settings.recreate_missing {
+    async fn recreate(&mut self, lost: &ZooidError) -> Result<(), Failure> {
+        if !self.context.settings.recreate_missing {
             return Err(classify(lost));
         }
-        tracing::warn!(relay.id = %relay.id, "zooid has lost a relay; creating it anew");
+        self.check_lease().await?;
+        tracing::warn!(relay.id = %self.lease.relay.id, "zooid has lost a relay; creating it anew");
         self.attempt.note = Some("zooid had lost the relay; created anew".to_owned());
-        self.create(&context.zooid, relay).await?.map_err(|error| classify(&error))
+        self.create().await?.map_err(|error| classify(&error))
     }
 
-    async fn create(
-        &mut self,
-        zooid: &Zooid,
-        relay: &Relay,
-    ) -> Result<Result<(), ZooidError>, Failure> {
+    async fn create(&mut self) -> Result<Result<(), ZooidError>, Failure> {
         self.about_to("POST")?;
         failpoint!("sync-before-post");
-        let result = zooid.create(relay).await;
+        let result = self.context.zooid.create(&self.lease.relay).await;
         failpoint!("sync-after-post");
         Ok(result)
     }
 
-    async fn patch(
-        &mut self,
-        zooid: &Zooid,
-        relay: &Relay,
-    ) -> Result<Result<(), ZooidError>, Failure> {
+    async fn patch(&mut self) -> Result<Result<(), ZooidError>, Failure> {
         self.about_to("PATCH")?;
         failpoint!("sync-before-patch");
-        let result = zooid.patch(relay).await;
+        let result = self.context.zooid.patch(&self.lease.relay).await;
         failpoint!("sync-after-patch");
         Ok(result)
     }
@@ -210,6 +212,17 @@ impl Call {
             return Err(Failure::new(FailureKind::Transient, words));
         }
         Ok(())
+    }
+
+    /// A second request comes after an answer that took its time: the relay may be another's now,
+    /// with a newer state that must stay.
+    async fn check_lease(&self) -> Result<(), Failure> {
+        let words = match queue::is_leased(&self.context.db, self.job, self.lease).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => "the lease was lost during the attempt".to_owned(),
+            Err(error) => format!("could not make sure of the lease: {error}"),
+        };
+        Err(Failure::new(FailureKind::Transient, &words))
     }
 }
 

@@ -158,6 +158,27 @@ pub async fn lease_of(
     }))
 }
 
+/// Whether a lease is still its job's: asked before a second request, which must not follow the
+/// successor's.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn is_leased(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    lease: &Lease,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from relay where id = $1 and lease_job = $2 and lease_epoch = $3
+                          and lease_until > now()) as "is_leased!""#,
+        lease.relay.id.as_str(),
+        job.id,
+        lease.epoch,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Starts a job of a queue without leases. False when it is not this worker's any more.
 ///
 /// # Errors
