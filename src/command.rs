@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use nostr::key::Keys;
 pub(crate) use serve::on_signal;
 use tender_jobs::{database, relay::By};
 
@@ -74,6 +75,8 @@ enum Command {
     Reconcile,
     /// Print the API's OpenAPI document.
     Openapi,
+    /// Make a new robot key: prints `ROBOT_SECRET`, and the public key for zooid's `API_WHITELIST`.
+    Keygen,
 }
 
 impl Cli {
@@ -99,6 +102,7 @@ impl Cli {
             Command::Queue(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
             Command::Openapi => print::json(&crate::http::openapi_document())?,
+            Command::Keygen => keygen(json)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -141,6 +145,17 @@ async fn with_database<T>(
 
 async fn migrate(config: &Config, json: bool) -> anyhow::Result<()> {
     with_database(config, async |_database| print::done(json, "the database is up to date")).await
+}
+
+/// In the form of a `.env` file.
+fn keygen(json: bool) -> anyhow::Result<()> {
+    let keys = Keys::generate();
+    let (secret, public) = (keys.secret_key().to_secret_hex(), keys.public_key().to_hex());
+    if json {
+        let keys = serde_json::json!({ "robot_secret": secret, "robot_pubkey": public });
+        return print::json(&keys);
+    }
+    print::line(&format!("ROBOT_SECRET={secret}\nROBOT_PUBKEY={public}"))
 }
 
 async fn reconcile(json: bool) -> anyhow::Result<()> {

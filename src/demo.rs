@@ -218,12 +218,12 @@ fn suggest(database: &Database, view: &View, api: &str) {
     view.say(&format!(
         "\nThe demo stays up. In another terminal, from here:\n\
          \x20 export TENDER_DATA_DIR={dir} RELAY_DOMAIN={DOMAIN}\n\
-         \x20 tender relay list                                what an operator looks at first\n\
-         \x20 tender relay show anchors.{DOMAIN}         one relay with its activity\n\
+         \x20 tender relay list                          what an operator looks at first\n\
+         \x20 tender relay show anchors.{DOMAIN}   one relay with its activity\n\
          \x20 tender relay update anchors.{DOMAIN} --name Anchors\n\
-         \x20 tender queue status                              the queue behind it\n\
-         \x20 curl {api}/metrics                  what Prometheus reads\n\
-         \x20 curl {api}/openapi.json             the API's contract\n\
+         \x20 tender queue status                        the queue behind it\n\
+         \x20 curl {api}/metrics         what Prometheus reads\n\
+         \x20 curl {api}/openapi.json    the API's contract\n\
          (`tender` is target/debug/tender.) Ctrl-C ends the demo and removes its database."
     ));
 }

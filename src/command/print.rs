@@ -36,6 +36,12 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
+/// One thing per line, names aligned.
+pub(super) fn pairs(pairs: &[(&str, String)]) -> anyhow::Result<()> {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    pairs.iter().try_for_each(|(name, value)| line(format!("{name:<width$}  {value}").trim_end()))
+}
+
 /// A relay's state of sync in its colour.
 pub(super) fn sync_cell(relay: &Relay) -> Cell {
     let state = relay.sync_state();

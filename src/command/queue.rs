@@ -203,8 +203,7 @@ async fn show(database: &Database, id: &str, json: bool) -> anyhow::Result<()> {
         at.map_or_else(|| "-".to_owned(), |at| at.format("%F %T UTC").to_string())
     };
     let summary = &job.summary;
-    let mut table = print::table(&[]);
-    for (name, value) in [
+    print::pairs(&[
         ("id", summary.id.clone()),
         ("queue", summary.queue.clone()),
         ("state", summary.state.as_str().to_owned()),
@@ -217,8 +216,5 @@ async fn show(database: &Database, id: &str, json: bool) -> anyhow::Result<()> {
         ("held since", time(job.lock_at)),
         ("last error", summary.error.clone().unwrap_or_else(|| "-".to_owned())),
         ("payload", print::short(&job.payload, 2000)),
-    ] {
-        table.add_row(vec![name.to_owned(), value]);
-    }
-    print::line(&table.trim_fmt())
+    ])
 }

@@ -308,33 +308,30 @@ async fn print_relay(
     let ago =
         |at: DateTime<Utc>| format!("{} ({})", print::relative(at, now), at.format("%F %T UTC"));
     let on: Vec<_> = relay.flags.named().filter(|(_, on)| *on).map(|(name, _)| name).collect();
-    let mut table = print::table(&[]);
-    let mut row = |name: &str, value: comfy_table::Cell| {
-        table.add_row(vec![name.into(), value]);
-    };
-    row("host", relay.host().into());
-    row("id", relay.id.as_str().into());
-    row("tenant", relay.tenant_pubkey.as_str().into());
-    row("status", relay.status.as_str().into());
-    row("sync", print::sync_cell(relay));
-    row("attempt", print::attempts(relay, max).into());
-    row("next try", next_try(relay, now).into());
-    row("last error", relay.sync_error.as_str().into());
-    row(
-        "generation",
-        format!("{} wanted, {} on zooid", relay.generation, relay.synced_generation).into(),
-    );
-    row("first synced", relay.provisioned_at.map_or_else(|| "never".into(), ago).into());
-    row("schema", relay.schema.as_str().into());
-    row("plan", relay.plan_id.as_str().into());
-    row("name", relay.info_name.as_str().into());
-    row("icon", relay.info_icon.as_str().into());
-    row("description", print::short(&relay.info_description, 200).into());
-    row("custom domain", relay.custom_domain.as_str().into());
-    row("switched on", on.join(", ").into());
-    row("created", ago(relay.created_at).into());
-    row("changed", ago(relay.updated_at).into());
-    print::line(&table.trim_fmt())
+    print::pairs(&[
+        ("host", relay.host()),
+        ("id", relay.id.to_string()),
+        ("tenant", relay.tenant_pubkey.clone()),
+        ("status", relay.status.as_str().to_owned()),
+        ("sync", relay.sync_state().as_str().replace('_', " ")),
+        ("attempt", print::attempts(relay, max)),
+        ("next try", next_try(relay, now)),
+        ("last error", relay.sync_error.clone()),
+        (
+            "generation",
+            format!("{} wanted, {} on zooid", relay.generation, relay.synced_generation),
+        ),
+        ("first synced", relay.provisioned_at.map_or_else(|| "never".to_owned(), ago)),
+        ("schema", relay.schema.clone()),
+        ("plan", relay.plan_id.clone()),
+        ("name", relay.info_name.clone()),
+        ("icon", relay.info_icon.clone()),
+        ("description", print::short(&relay.info_description, 200)),
+        ("custom domain", relay.custom_domain.clone()),
+        ("switched on", on.join(", ")),
+        ("created", ago(relay.created_at)),
+        ("changed", ago(relay.updated_at)),
+    ])
 }
 
 async fn show(config: &Config, database: &Database, text: &str, json: bool) -> anyhow::Result<()> {

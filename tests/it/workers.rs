@@ -126,8 +126,10 @@ async fn back_to_back_changes_each_start_at_once() {
         waits.push(started.elapsed());
     }
     waits.sort();
-    let p95 = waits[94];
-    assert!(p95 < Duration::from_millis(500), "a wake-up was lost: {waits:?}");
+    // A lost wake-up costs the poll's second; the machine's own hiccups cost far less. What the
+    // latency is on a quiet machine, the benchmark measures.
+    let p99 = waits[98];
+    assert!(p99 < Duration::from_millis(800), "a wake-up was lost: {waits:?}");
     running.stop().await;
 }
 

@@ -213,3 +213,11 @@ async fn the_openapi_document_is_printed() {
     let document: Value = serde_json::from_str(&printed.out).unwrap();
     assert!(document["paths"]["/relays"]["post"].is_object());
 }
+
+#[tokio::test]
+async fn a_robot_key_is_made_with_its_public_half() {
+    let printed = typed(&["keygen"], &[]).await;
+    let value = |name: &str| printed.out.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let keys = nostr::key::Keys::parse(value("ROBOT_SECRET=")).unwrap();
+    assert_eq!(keys.public_key().to_hex(), value("ROBOT_PUBKEY="));
+}
