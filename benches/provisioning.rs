@@ -147,7 +147,7 @@ impl Bench {
             blossom: None,
             livekit: None,
         });
-        let settings = config.work.settings(tender::config::WorkConfig::all_queues());
+        let settings = config.work.clone();
         let zooid = Arc::new(zooid.unwrap());
         let context = tender_workers::Context::new(self.db().clone(), zooid, settings);
         let stop = CancellationToken::new();

@@ -92,7 +92,7 @@ impl Cli {
             Command::Serve => serve::serve(load(Needs::Zooid, "info")?).await?,
             Command::Api => serve::api(load(Needs::Api, "info")?).await?,
             Command::Work { queues, concurrency } => {
-                let queues = serve::known_queues(queues)?;
+                serve::known_queues(&queues)?;
                 serve::work(load(Needs::Zooid, "info")?, queues, concurrency).await?;
             }
             Command::Migrate => migrate(&load(Needs::Database, "info")?, json).await?,

@@ -13,7 +13,7 @@ use tender_jobs::{
     queue::{self, Retention},
 };
 use tender_workers::{
-    Schedule,
+    Schedule, Settings,
     zooid::{Blossom, Livekit, ZooidSettings},
 };
 
@@ -39,8 +39,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// zooid, when it is configured.
     pub zooid: Option<ZooidSettings>,
-    /// The workers.
-    pub work: WorkConfig,
+    /// The workers, of every queue.
+    pub work: Settings,
     /// The log.
     pub log: LogConfig,
 }
@@ -73,43 +73,6 @@ pub struct ApiConfig {
     pub domains: Vec<String>,
     /// Requests per second of one caller; bursts of twice as many.
     pub rate_limit: u32,
-}
-
-/// The workers.
-#[derive(Debug, Clone)]
-pub struct WorkConfig {
-    /// Attempts at the same time in one process.
-    pub sync_concurrency: usize,
-    /// When a failed attempt is tried again.
-    pub backoff: Backoff,
-    /// Create a relay anew when zooid has lost it.
-    pub recreate_missing: bool,
-    /// When reconcile runs.
-    pub reconcile_schedule: Schedule,
-    /// Rest of a relay that gave up for a transient reason; zero: for ever.
-    pub exhausted_after: Duration,
-    /// How long finished jobs stay.
-    pub retention: Retention,
-}
-
-impl WorkConfig {
-    /// What the workers of these queues are told.
-    pub fn settings(&self, queues: Vec<String>) -> tender_workers::Settings {
-        tender_workers::Settings {
-            queues,
-            sync_concurrency: self.sync_concurrency,
-            backoff: self.backoff,
-            recreate_missing: self.recreate_missing,
-            reconcile_schedule: self.reconcile_schedule.clone(),
-            exhausted_after: self.exhausted_after,
-            retention: self.retention,
-        }
-    }
-
-    /// Every queue.
-    pub fn all_queues() -> Vec<String> {
-        queue::QUEUES.iter().map(|name| (*name).to_owned()).collect()
-    }
 }
 
 /// The log.
@@ -283,12 +246,13 @@ fn livekit(env: &mut Env) -> Option<Livekit> {
     Some(Livekit { server_url: server_url?, api_key: api_key?, api_secret: api_secret? })
 }
 
-fn work(env: &mut Env) -> WorkConfig {
+fn work(env: &mut Env) -> Settings {
     let seconds = Duration::from_secs;
     let schedule = "0 * * * * *";
     let reconcile = env.parse("RECONCILE_SCHEDULE", schedule, |text| text.parse().ok());
     let default_schedule = || -> Schedule { every_minute(schedule) };
-    WorkConfig {
+    Settings {
+        queues: queue::QUEUES.map(str::to_owned).to_vec(),
         sync_concurrency: env.number("RELAY_SYNC_CONCURRENCY", 16, 1..=1000),
         backoff: backoff(env),
         recreate_missing: env.flag("RELAY_RECREATE_MISSING", true),

@@ -18,7 +18,7 @@ use tender_jobs::{
     relay::{self, By, Change, Filter, NewRelay, Relay, RelayId},
 };
 use tender_workers::{
-    Context,
+    Context, Settings,
     zooid::{Zooid, ZooidSettings},
 };
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     command,
-    config::{ApiConfig, Config, DatabaseConfig, WorkConfig},
+    config::{ApiConfig, Config, DatabaseConfig},
     http::{self, Api},
     postgres::Database,
 };
@@ -130,8 +130,7 @@ fn start_workers(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let (base, cap) = SHORT_SCHEDULE;
-    let work = WorkConfig { backoff: Backoff::new(base, cap, 6, 0.1)?, ..config.work.clone() };
-    let settings = work.settings(WorkConfig::all_queues());
+    let settings = Settings { backoff: Backoff::new(base, cap, 6, 0.1)?, ..config.work.clone() };
     let context = Context::new(database.pool.clone(), zooid, settings);
     Ok(tokio::spawn(tender_workers::run(context, shutdown.clone())))
 }

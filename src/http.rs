@@ -6,6 +6,7 @@
 mod auth;
 mod body;
 mod error;
+mod extract;
 mod limit;
 mod openapi;
 mod probes;

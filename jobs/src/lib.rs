@@ -13,5 +13,3 @@ pub mod backoff;
 pub mod database;
 pub mod queue;
 pub mod relay;
-
-pub use sqlx::PgPool;

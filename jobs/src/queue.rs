@@ -8,6 +8,7 @@
 //! job's: so there is at most one waiting job per relay, and nobody deadlocks.
 
 mod claim;
+mod fail;
 mod inspect;
 mod prune;
 mod reconcile;
@@ -24,19 +25,18 @@ use ulid::Ulid;
 use crate::relay::RelayId;
 
 pub use claim::{Claim, ClaimRequest, Lease, claim, is_leased, lease_of, start};
+pub use fail::{Failure, Verdict, fail};
 pub use inspect::{
     JobDetail, JobFilter, JobState, JobSummary, QueueStatus, Worker, job, jobs, status, workers,
 };
 pub use prune::{Pruned, Retention, prune};
 pub use reconcile::{PAGE as RECONCILE_PAGE, Page, enqueue_pending};
 pub use rescue::{Rescued, rescue};
-pub use settle::fail;
 pub use settle::{
-    Attempt, Completion, Failure, MAX_ERROR_CHARS, Settled, Verdict, complete, finish, kill,
-    one_line, snooze,
+    Attempt, Completion, MAX_ERROR_CHARS, Settled, complete, finish, kill, one_line, snooze,
 };
 pub use steer::{SteerError, Steered, cancel, retry};
-pub use worker::{fetch, heartbeat, register, release};
+pub use worker::{fetch, heartbeat, register, release, unregister};
 
 /// The queue whose jobs carry a relay to zooid.
 pub const SYNC_RELAY: &str = "sync-relay";

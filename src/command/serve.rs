@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::open;
 use crate::{
-    config::{Config, WorkConfig},
+    config::Config,
     http::{self, Api},
     postgres::Database,
 };
@@ -26,8 +26,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     let api = start_api(&config, &database, zooid.clone(), &shutdown).await;
     let ended = match api {
         Ok(api) => {
-            let queues = WorkConfig::all_queues();
-            run_workers(&config, &database, zooid, queues, &shutdown).await;
+            run_workers(&config, &database, zooid, &shutdown).await;
             api.await.context("the API panicked")?
         }
         Err(error) => Err(error),
@@ -48,30 +47,35 @@ pub(super) async fn api(config: Config) -> anyhow::Result<()> {
     ended
 }
 
-/// Only workers.
+/// Only workers, of the queues named or of all.
 pub(super) async fn work(
     mut config: Config,
     queues: Vec<String>,
     concurrency: Option<u16>,
 ) -> anyhow::Result<()> {
+    if !queues.is_empty() {
+        config.work.queues = queues;
+    }
     if let Some(concurrency) = concurrency {
         config.work.sync_concurrency = concurrency.into();
     }
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
     let shutdown = on_signal()?;
-    tracing::info!(?queues, concurrency = config.work.sync_concurrency, "working");
-    run_workers(&config, &database, zooid, queues, &shutdown).await;
+    tracing::info!(queues = ?config.work.queues, concurrency = config.work.sync_concurrency, "working");
+    run_workers(&config, &database, zooid, &shutdown).await;
     database.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// The queues named, or all.
-pub(super) fn known_queues(named: Vec<String>) -> anyhow::Result<Vec<String>> {
-    if let Some(unknown) = named.iter().find(|name| !queue::QUEUES.contains(&name.as_str())) {
-        anyhow::bail!("there is no queue {unknown}; there are {}", queue::QUEUES.join(", "));
+/// Refuses names that no queue has.
+pub(super) fn known_queues(named: &[String]) -> anyhow::Result<()> {
+    match named.iter().find(|name| !queue::QUEUES.contains(&name.as_str())) {
+        Some(unknown) => {
+            anyhow::bail!("there is no queue {unknown}; there are {}", queue::QUEUES.join(", "))
+        }
+        None => Ok(()),
     }
-    Ok(if named.is_empty() { WorkConfig::all_queues() } else { named })
 }
 
 fn zooid(config: &Config) -> anyhow::Result<Option<Arc<Zooid>>> {
@@ -106,11 +110,10 @@ async fn run_workers(
     config: &Config,
     database: &Database,
     zooid: Option<Arc<Zooid>>,
-    queues: Vec<String>,
     shutdown: &CancellationToken,
 ) {
     let Some(zooid) = zooid else { return }; // `Needs::Zooid` was checked
-    let context = Context::new(database.pool.clone(), zooid, config.work.settings(queues));
+    let context = Context::new(database.pool.clone(), zooid, config.work.clone());
     tender_workers::run(context, shutdown.clone()).await;
 }
 

@@ -1,11 +1,6 @@
 //! The relays' routes. A tenant sees and changes its own; an admin all. Someone else's is 404.
 
-use axum::{
-    Json,
-    body::Bytes,
-    extract::{Path, Query, State},
-    http::StatusCode,
-};
+use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use nostr::key::PublicKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,6 +14,7 @@ use super::{
     auth::Caller,
     body::{ActivityBody, RelayBody, parse},
     data,
+    extract::{Params, Segment},
 };
 
 type Answer = Result<Json<Value>, ApiError>;
@@ -39,7 +35,7 @@ pub(super) struct Page {
 pub(super) async fn of_tenant(
     State(api): State<Api>,
     caller: Caller,
-    Path(pubkey): Path<String>,
+    Segment(pubkey): Segment,
 ) -> Answer {
     if !caller.may_see(&pubkey) {
         return Err(ApiError::NotFound);
@@ -58,7 +54,7 @@ pub(super) async fn of_tenant(
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Query(page): Query<Page>,
+    Params(page): Params<Page>,
 ) -> Answer {
     if !caller.is_admin {
         return Err(ApiError::NotFound);
@@ -92,7 +88,7 @@ pub(super) async fn create(
 /// One relay.
 #[utoipa::path(get, path = "/relays/{id}", tag = "relays",
     responses((status = 200, body = RelayBody), (status = 404)))]
-pub(super) async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Answer {
+pub(super) async fn show(State(api): State<Api>, caller: Caller, Segment(id): Segment) -> Answer {
     Ok(data(RelayBody::from(visible(&api, &caller, &id).await?)))
 }
 
@@ -102,7 +98,7 @@ pub(super) async fn show(State(api): State<Api>, caller: Caller, Path(id): Path<
 pub(super) async fn update(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     bytes: Bytes,
 ) -> Answer {
     let relay = visible(&api, &caller, &id).await?;
@@ -124,7 +120,7 @@ pub(super) async fn update(
 pub(super) async fn deactivate(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Answer {
     set_status(&api, &caller, &id, Status::Inactive).await
 }
@@ -135,7 +131,7 @@ pub(super) async fn deactivate(
 pub(super) async fn reactivate(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Answer {
     set_status(&api, &caller, &id, Status::Active).await
 }
@@ -146,7 +142,7 @@ pub(super) async fn reactivate(
 pub(super) async fn sync(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let relay = visible(&api, &caller, &id).await?;
     let relay = relay::request_sync(&api.db, &relay.id, &caller.by()).await?;
@@ -159,7 +155,7 @@ pub(super) async fn sync(
 pub(super) async fn members(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Answer {
     let relay = visible(&api, &caller, &id).await?;
     let zooid = api.zooid.as_ref();
@@ -175,8 +171,8 @@ pub(super) async fn members(
 pub(super) async fn activity(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
-    Query(page): Query<Page>,
+    Segment(id): Segment,
+    Params(page): Params<Page>,
 ) -> Answer {
     let relay = visible(&api, &caller, &id).await?;
     let limit = page.limit.unwrap_or(50).clamp(1, 500);

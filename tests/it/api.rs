@@ -255,7 +255,13 @@ async fn bad_input_gets_its_own_status_and_loses_nothing() {
     let nul = send(Method::PUT, &path, br#"{"info_name": "a\u0000b"}"#).await;
     assert_eq!(nul.0, StatusCode::UNPROCESSABLE_ENTITY);
 
-    assert_eq!(api.call(Method::GET, "/relays/nonsense", None).await.0, StatusCode::NOT_FOUND);
+    let strange = api.call_as(&api.admin, Method::GET, "/relays?limit=many", None).await;
+    assert_eq!(strange.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error(&strange).starts_with("query cannot be read"), "{}", error(&strange));
+    for nowhere in ["/relays/nonsense", "/relays/%ff", "/tenants/%ff/relays"] {
+        let missing = api.call(Method::GET, nowhere, None).await;
+        assert_eq!((missing.0, error(&missing)), (StatusCode::NOT_FOUND, "not found"), "{nowhere}");
+    }
     assert_eq!(api.call(Method::GET, "/nowhere", None).await.0, StatusCode::NOT_FOUND);
     assert_eq!(api.call(Method::DELETE, &path, None).await.0, StatusCode::METHOD_NOT_ALLOWED);
     let (_, after) = api.call(Method::GET, &path, None).await;

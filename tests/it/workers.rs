@@ -86,6 +86,8 @@ async fn a_stop_lets_running_attempts_end_and_gives_the_rest_back() {
     .await
     .unwrap();
     assert_eq!(spent, 0, "a stop costs no attempt");
+    let listed = queue::workers(&world.db).await.unwrap();
+    assert_eq!(listed.len(), 1, "only the test's own worker is listed: {listed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nostr::key::Keys;
 use sqlx::PgPool;
-use tender::{config::WorkConfig, demo::zooid::ZooidStandIn};
+use tender::demo::zooid::ZooidStandIn;
 use tender_jobs::{
     backoff::Backoff,
     queue::{
@@ -52,7 +52,7 @@ pub struct World {
 pub fn settings() -> Settings {
     let seconds = Duration::from_secs;
     Settings {
-        queues: WorkConfig::all_queues(),
+        queues: queue::QUEUES.map(str::to_owned).to_vec(),
         sync_concurrency: 16,
         backoff: Backoff::new(seconds(30), seconds(900), 6, 0.0).unwrap(),
         recreate_missing: true,

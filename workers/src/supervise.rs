@@ -41,7 +41,7 @@ pub(crate) async fn run(
         // Unique per start: jobs under a name that is alive are never rescued.
         let name = format!("{}-{}", station.queue, Uuid::new_v4());
         let ended = run_once(&station, &name, &db, hint.clone(), &shutdown).await;
-        if let Err(error) = queue::release(&db, &name).await {
+        if let Err(error) = leave(&db, &name).await {
             tracing::warn!(worker = name, %error, "could not give back fetched jobs; they are rescued");
         }
         if let Err(error) = ended {
@@ -49,6 +49,12 @@ pub(crate) async fn run(
             let _stop_or_time = tokio::time::timeout(RESTART_AFTER, shutdown.cancelled()).await;
         }
     }
+}
+
+/// Gives back what was only fetched, and goes off the list of workers.
+async fn leave(db: &PgPool, worker: &str) -> Result<(), sqlx::Error> {
+    queue::release(db, worker).await?;
+    queue::unregister(db, worker).await
 }
 
 /// One life of the worker: until its database goes away, or until `shutdown` and its running jobs

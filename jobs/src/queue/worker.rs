@@ -81,3 +81,18 @@ pub async fn release(db: impl PgExecutor<'_>, worker: &str) -> Result<u64, sqlx:
     .await?;
     Ok(released.rows_affected())
 }
+
+/// Takes an ended worker off the list, unless a job of its still runs.
+///
+/// # Errors
+/// The database did not answer; then pruning does it.
+pub async fn unregister(db: impl PgExecutor<'_>, worker: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from apalis.workers worker
+         where id = $1 and not exists (select from apalis.jobs where lock_by = worker.id)",
+        worker,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

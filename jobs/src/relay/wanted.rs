@@ -281,7 +281,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(field: &str, change: Change, is_valid: bool) {
+    fn check(field: &str, change: &Change, is_valid: bool) {
         let problems = change.problems(&["zooid.test".to_owned()]);
         assert_eq!(problems.is_empty(), is_valid, "{field}: {change:?}: {problems:?}");
         assert!(problems.iter().all(|problem| problem.field == field), "{problems:?}");
@@ -291,50 +291,50 @@ mod tests {
     fn subdomains_keep_to_their_rule() {
         let subdomain = |text: &str| Change { subdomain: Some(text.into()), ..Change::default() };
         for valid in ["a", "a1", "0", "my-relay", &"a".repeat(63)] {
-            check("subdomain", subdomain(valid), true);
+            check("subdomain", &subdomain(valid), true);
         }
         for invalid in ["", "-a", "a-", "A", "a.b", "ä", "a_b", " a", &"a".repeat(64), "a\0"] {
-            check("subdomain", subdomain(invalid), false);
+            check("subdomain", &subdomain(invalid), false);
         }
     }
 
     #[test]
     fn texts_are_bounded_in_characters() {
         let name = |text: String| Change { info_name: Some(text), ..Change::default() };
-        check("info_name", name("ä".repeat(200)), true);
-        check("info_name", name("ä".repeat(201)), false);
-        check("info_name", name("a\0b".into()), false);
+        check("info_name", &name("ä".repeat(200)), true);
+        check("info_name", &name("ä".repeat(201)), false);
+        check("info_name", &name("a\0b".into()), false);
     }
 
     #[test]
     fn icons_are_urls_or_empty() {
         let icon = |text: &str| Change { info_icon: Some(text.into()), ..Change::default() };
         for valid in ["", "https://example.com/a.png", "http://h/x?y=z#1"] {
-            check("info_icon", icon(valid), true);
+            check("info_icon", &icon(valid), true);
         }
         let long = format!("https://e.com/{}", "a".repeat(2048));
         for invalid in
             ["javascript:alert(1)", "https://", "https:///a", "ftp://a", "https://a b", &long]
         {
-            check("info_icon", icon(invalid), false);
+            check("info_icon", &icon(invalid), false);
         }
     }
 
     #[test]
     fn domains_are_ones_we_serve() {
         let domain = |text: &str| Change { zooid_domain: Some(text.into()), ..Change::default() };
-        check("zooid_domain", domain("zooid.test"), true);
-        check("zooid_domain", domain("elsewhere.test"), false);
+        check("zooid_domain", &domain("zooid.test"), true);
+        check("zooid_domain", &domain("elsewhere.test"), false);
     }
 
     #[test]
     fn custom_domains_are_names_or_empty() {
         let custom = |text: &str| Change { custom_domain: Some(text.into()), ..Change::default() };
         for valid in ["", "chat.example.com", "a.b"] {
-            check("custom_domain", custom(valid), true);
+            check("custom_domain", &custom(valid), true);
         }
         for invalid in ["nodots", "a..b", "https://a.b", "A.b", &"a.".repeat(127)] {
-            check("custom_domain", custom(invalid), false);
+            check("custom_domain", &custom(invalid), false);
         }
     }
 

@@ -1,0 +1,37 @@
+//! Parts of a request whose refusals speak the API's language.
+
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+use tender_jobs::relay::FieldError;
+
+use super::{Api, ApiError};
+
+/// The one variable segment of a path. What is no text names nothing: 404.
+pub(super) struct Segment(pub(super) String);
+
+impl FromRequestParts<Api> for Segment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, api).await;
+        path.map(|Path(text)| Self(text)).map_err(|_| ApiError::NotFound)
+    }
+}
+
+/// The query; what cannot be read of it is 422.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let query = Query::<T>::from_request_parts(parts, api).await;
+        query.map(|Query(value)| Self(value)).map_err(|rejection| {
+            let problem = format!("cannot be read: {}", rejection.body_text());
+            ApiError::Invalid(vec![FieldError::new("query", problem)])
+        })
+    }
+}
