@@ -199,3 +199,27 @@ async fn a_second_request_is_not_made_without_the_lease() {
     assert_eq!(methods, ["POST", "POST"], "no patch");
     assert!(!world.reload(&relay).await.synced);
 }
+
+#[tokio::test]
+async fn a_settle_needs_its_own_epoch() {
+    let world = World::new().await;
+    let (relay, job, lease) = claimed(&world).await;
+    // The job's guard alone would let it through.
+    sqlx::query("update relay set lease_epoch = lease_epoch + 1").execute(&world.db).await.unwrap();
+    assert_eq!(world.complete(&job, &lease).await, Settled::LeaseLost);
+    assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
+    assert!(!world.reload(&relay).await.synced);
+    assert_eq!(world.job().await.summary.state, JobState::Running);
+}
+
+#[tokio::test]
+async fn a_settle_needs_its_own_attempt() {
+    let world = World::new().await;
+    let (relay, job, lease) = claimed(&world).await;
+    // The relay's guard alone would let it through.
+    sqlx::query("update apalis.jobs set attempts = attempts + 1").execute(&world.db).await.unwrap();
+    assert_eq!(world.complete(&job, &lease).await, Settled::LeaseLost);
+    assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
+    assert!(!world.reload(&relay).await.synced);
+    assert_eq!(world.history(&relay).await, ["create_relay"]);
+}
