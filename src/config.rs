@@ -212,7 +212,7 @@ fn zooid(env: &mut Env, needs: Needs, instances: HashMap<String, Url>) -> Option
     if needs == Needs::Zooid {
         for (name, is_missing, example) in [
             ("ZOOID_API_URL", url.is_none(), "http://localhost:3334"),
-            ("ROBOT_SECRET", robot.is_none(), "the output of `openssl rand -hex 32`"),
+            ("ROBOT_SECRET", robot.is_none(), "what `tender keygen` prints"),
         ] {
             if is_missing {
                 env.missing(name, example);

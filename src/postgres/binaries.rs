@@ -48,7 +48,13 @@ impl Binaries {
             return Ok(binaries);
         }
         Err(match (newest, cluster) {
-            (None, _) => PostgresError::NoBinaries(advice()),
+            (None, _) => PostgresError::NoBinaries(match configured {
+                None => advice(),
+                Some(dir) => {
+                    let dir = dir.display();
+                    format!("TENDER_PG_BIN ({dir}) has none of it, correct that or {}", advice())
+                }
+            }),
             (Some(newest), Some(cluster)) => {
                 PostgresError::OtherVersion { cluster, found: newest.to_string() }
             }
