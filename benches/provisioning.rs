@@ -103,7 +103,7 @@ impl Bench {
             ("ZOOID_API_URL", self.zooid.url()),
             ("RELAY_DOMAIN", DOMAIN.to_owned()),
             ("ROBOT_SECRET", self.robot.secret_key().to_secret_hex()),
-            ("LOG_LEVEL", std::env::var("BENCH_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned())),
+            ("LOG_LEVEL", "warn".to_owned()),
             ("API_RATE_LIMIT", "100000".to_owned()),
             ("API_BIND", "127.0.0.1:4919".to_owned()),
             (

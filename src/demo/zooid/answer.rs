@@ -57,7 +57,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
     let created = parts.method == Method::POST && status == 201;
     match fault {
         Some(Fault::DropAfter) => {
-            call.created = created;
+            call.call.created = created;
             None
         }
         Some(Fault::Garbage) => {
@@ -93,7 +93,6 @@ fn route(path: &str) -> Option<(&str, Route)> {
 struct InFlight {
     shared: Arc<Shared>,
     call: Call,
-    created: bool,
 }
 
 impl InFlight {
@@ -108,12 +107,12 @@ impl InFlight {
         }
         drop(state);
         let call = Call { method, relay_id, status: None, at, created: false };
-        Self { shared: shared.clone(), call, created: false }
+        Self { shared: shared.clone(), call }
     }
 
     fn end(&mut self, status: u16, created: bool) {
         self.call.status = Some(status);
-        self.created = created;
+        self.call.created = created;
     }
 }
 
@@ -123,8 +122,7 @@ impl Drop for InFlight {
         if let Some(running) = state.in_flight.get_mut(&self.call.relay_id) {
             *running -= 1;
         }
-        let call = Call { created: self.created, ..self.call.clone() };
-        state.calls.push(call);
+        state.calls.push(self.call.clone());
     }
 }
 
