@@ -10,10 +10,10 @@ use reqwest::Url;
 use secrecy::SecretString;
 use tender_jobs::{
     backoff::{Backoff, InvalidBackoff},
-    queue::{self, Retention},
+    queue::{self, Retention, instance::BreakerPolicy},
 };
 use tender_workers::{
-    Schedule, Settings,
+    Listen, Schedule, Settings,
     zooid::{Blossom, Livekit, ZooidSettings},
 };
 
@@ -73,6 +73,12 @@ pub struct ApiConfig {
     pub domains: Vec<String>,
     /// Requests per second of one caller; bursts of twice as many.
     pub rate_limit: u32,
+    /// Attempts of a sync, the first included: what people are told.
+    pub max_attempts: u32,
+    /// Keys that may look at the dashboard and not act.
+    pub viewers: Vec<PublicKey>,
+    /// Lets in to the dashboard without a key: itself, or its argon2 hash.
+    pub dashboard_password: Option<SecretString>,
 }
 
 /// The log.
@@ -82,6 +88,8 @@ pub struct LogConfig {
     pub level: Option<String>,
     /// JSON lines instead of text.
     pub json: bool,
+    /// Where traces go, in a build that can send them.
+    pub traces: Option<Url>,
 }
 
 /// One variable that is wrong or missing.
@@ -120,11 +128,15 @@ impl Config {
     pub fn read(env: &mut Env, needs: Needs) -> Result<Self, ConfigError> {
         let relay_domain = relay_domain(env, needs);
         let instances = instances(env);
+        let work = work(env);
         let config = Self {
             database: database(env),
-            api: api(env, relay_domain, &instances),
+            api: ApiConfig {
+                max_attempts: work.backoff.max_attempts(),
+                ..api(env, relay_domain, &instances)
+            },
             zooid: zooid(env, needs, instances),
-            work: work(env),
+            work,
             log: log(env),
         };
         let problems = env.problems();
@@ -133,9 +145,9 @@ impl Config {
 }
 
 fn database(env: &mut Env) -> DatabaseConfig {
-    let url = env.parse("DATABASE_URL", "postgres://user:password@localhost/tender", |text| {
-        let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
-        (is_postgres && Url::parse(text).is_ok()).then(|| SecretString::from(text))
+    let example = "postgres://user:password@localhost/tender";
+    let url = env.parse("DATABASE_URL", example, |text| {
+        is_postgres_url(text).then(|| SecretString::from(text))
     });
     DatabaseConfig {
         url,
@@ -143,6 +155,23 @@ fn database(env: &mut Env) -> DatabaseConfig {
         pg_bin: env.text("TENDER_PG_BIN").map(PathBuf::from),
         max_connections: env.number("DATABASE_MAX_CONNECTIONS", 24, 4..=1000),
     }
+}
+
+fn is_postgres_url(text: &str) -> bool {
+    let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    is_postgres && Url::parse(text).is_ok()
+}
+
+fn listen(env: &mut Env) -> Listen {
+    let example = "postgres://user:password@localhost/tender, or off";
+    let listen = env.parse("DATABASE_LISTEN_URL", example, |text| match text {
+        "off" => Some(Listen::Off),
+        url if is_postgres_url(url) => {
+            url.parse().ok().map(|options| Listen::At(Box::new(options)))
+        }
+        _ => None,
+    });
+    listen.unwrap_or_default()
 }
 
 fn relay_domain(env: &mut Env, needs: Needs) -> String {
@@ -169,9 +198,7 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
     let base_url = env.parse("API_BASE_URL", "https://api.example.com", |text| {
         http_url(text).map(|url| url.as_str().trim_end_matches('/').to_owned())
     });
-    let admins = env.parse("ADMIN_PUBKEYS", "npub1…,<64 hex digits>", |text| {
-        text.split(',').map(|key| PublicKey::parse(key.trim()).ok()).collect()
-    });
+    let (admins, viewers) = (keys(env, "ADMIN_PUBKEYS"), keys(env, "VIEWER_PUBKEYS"));
     let mut domains: Vec<String> = instances.keys().cloned().collect();
     domains.sort();
     if !relay_domain.is_empty() && !domains.contains(&relay_domain) {
@@ -180,11 +207,21 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
     ApiConfig {
         bind,
         base_url: base_url.unwrap_or_else(|| format!("http://{bind}")),
-        admins: admins.unwrap_or_default(),
+        admins,
+        max_attempts: 0, // known with the schedule
+        viewers,
+        dashboard_password: env.text("DASHBOARD_PASSWORD").map(SecretString::from),
         relay_domain,
         domains,
         rate_limit: env.number("API_RATE_LIMIT", 50, 1..=1_000_000),
     }
+}
+
+fn keys(env: &mut Env, name: &'static str) -> Vec<PublicKey> {
+    let keys = env.parse(name, "npub1…,<64 hex digits>", |text| {
+        text.split(',').map(|key| PublicKey::parse(key.trim()).ok()).collect()
+    });
+    keys.unwrap_or_default()
 }
 
 fn http_url(text: &str) -> Option<Url> {
@@ -254,6 +291,11 @@ fn work(env: &mut Env) -> Settings {
     Settings {
         queues: queue::QUEUES.map(str::to_owned).to_vec(),
         sync_concurrency: env.number("RELAY_SYNC_CONCURRENCY", 16, 1..=1000),
+        concurrency: HashMap::new(),
+        breaker: breaker(env),
+        max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
+        listen: listen(env),
+        process: process(),
         backoff: backoff(env),
         recreate_missing: env.flag("RELAY_RECREATE_MISSING", true),
         reconcile_schedule: reconcile.unwrap_or_else(default_schedule),
@@ -274,6 +316,23 @@ fn work(env: &mut Env) -> Settings {
 #[expect(clippy::expect_used, reason = "a literal, parsed by a test too")]
 fn every_minute(schedule: &str) -> Schedule {
     schedule.parse().expect("the default schedule is a cron expression")
+}
+
+/// Where a process runs, for people: `0.1.0 host:4711`.
+fn process() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let host = host.unwrap_or_else(|| "unknown".to_owned());
+    format!("{} {host}:{}", env!("CARGO_PKG_VERSION"), std::process::id())
+}
+
+fn breaker(env: &mut Env) -> BreakerPolicy {
+    let seconds = Duration::from_secs_f64;
+    let wait = seconds(env.number("BREAKER_WAIT_SECS", 30.0, 0.1..=86_400.0));
+    let wait_cap = seconds(env.number("BREAKER_WAIT_CAP_SECS", 300.0, 0.1..=86_400.0));
+    if wait_cap < wait {
+        env.problem("BREAKER_WAIT_CAP_SECS", "is below BREAKER_WAIT_SECS; e.g. 300".to_owned());
+    }
+    BreakerPolicy { wait, wait_cap, ..BreakerPolicy::default() }
 }
 
 fn backoff(env: &mut Env) -> Backoff {
@@ -298,7 +357,8 @@ fn log(env: &mut Env) -> LogConfig {
     let level = env.parse("LOG_LEVEL", "info or tender=debug,warn", |text| {
         tracing_subscriber::EnvFilter::try_new(text).ok().map(|_| text.to_owned())
     });
-    LogConfig { level, json: format.unwrap_or(false) }
+    let traces = env.parse("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318", http_url);
+    LogConfig { level, json: format.unwrap_or(false), traces }
 }
 
 #[cfg(test)]

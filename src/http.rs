@@ -8,6 +8,7 @@ mod body;
 mod error;
 mod extract;
 mod limit;
+pub(crate) mod nip98;
 mod openapi;
 mod probes;
 mod relays;
@@ -16,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, Request, StatusCode, header},
     middleware,
     routing::{get, post},
@@ -34,7 +36,11 @@ use tower_http::{
 };
 use uuid::Uuid;
 
-use crate::{config::ApiConfig, telemetry};
+use crate::{
+    config::ApiConfig,
+    dashboard::{self, Dashboard},
+    telemetry,
+};
 pub use error::ApiError;
 pub use openapi::document as openapi_document;
 
@@ -99,6 +105,18 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
+/// The API and the dashboard.
+fn site(api: Api, shutdown: CancellationToken) -> Router {
+    let (db, zooid, config) = (api.db.clone(), api.zooid.clone(), api.config.clone());
+    let dashboard = Dashboard::new(db, zooid, config, shutdown);
+    let dashboard = dashboard::router(dashboard)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(probes::observe));
+    router(api).merge(dashboard)
+}
+
 /// Serves until `shutdown`, then lets the requests that run end.
 ///
 /// # Errors
@@ -108,7 +126,8 @@ pub async fn serve(
     api: Api,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let service = router(api).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let service =
+        site(api, shutdown.clone()).into_make_service_with_connect_info::<std::net::SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`command`]: what can be typed.
 //! - [`config`]: the environment, read once.
-
+//! - [`dashboard`]: pages for operators.
 //! - [`http`]: the API.
 //! - [`postgres`]: the private PostgreSQL.
 //! - [`demo`]: the demo and the zooid stand-in.
@@ -13,6 +13,7 @@
 
 pub mod command;
 pub mod config;
+pub mod dashboard;
 pub mod demo;
 pub mod http;
 pub mod postgres;

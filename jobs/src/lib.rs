@@ -3,6 +3,8 @@
 //! - [`relay`]: what a tenant wants, and its mutations.
 //! - [`activity`]: the append-only record of changes and of the outcomes of syncs.
 //! - [`queue`]: durable jobs; the only room that knows apalis's tables.
+//! - [`recurring`], [`stats`]: the schedule's rows, and what syncs came to.
+//! - [`operator`], [`session`]: what operators did, and who may.
 //! - [`backoff`]: attempt → delay, arithmetic only.
 //!
 //! Functions take a connection or a pool and return [`sqlx::Error`]; nothing here speaks to a
@@ -11,5 +13,9 @@
 pub mod activity;
 pub mod backoff;
 pub mod database;
+pub mod operator;
 pub mod queue;
+pub mod recurring;
 pub mod relay;
+pub mod session;
+pub mod stats;

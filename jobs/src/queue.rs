@@ -7,35 +7,48 @@
 //! Whoever gives or takes the key `relay:<id>` holds that relay's row lock, always taken before the
 //! job's: so there is at most one waiting job per relay, and nobody deadlocks.
 
+mod board;
 mod claim;
 mod fail;
+mod hold;
 mod inspect;
+pub mod instance;
+mod pause;
 mod prune;
 mod reconcile;
 mod rescue;
+mod resync;
 mod settle;
 mod steer;
 mod worker;
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use ulid::Ulid;
 
 use crate::relay::RelayId;
 
+pub use board::board;
 pub use claim::{Claim, ClaimRequest, Lease, claim, is_leased, lease_of, start};
-pub use fail::{Failure, Verdict, fail};
+pub use fail::{Failure, Reached, Rules, Verdict, fail};
+pub use hold::{put_back, release_held};
 pub use inspect::{
-    JobDetail, JobFilter, JobState, JobSummary, QueueStatus, Worker, job, jobs, status, workers,
+    COUNT_CAP, JobDetail, JobFilter, JobState, JobSummary, QueueStatus, Worker, job, jobs, status,
+    workers,
 };
+pub use pause::{Paused, pause, paused, resume};
 pub use prune::{Pruned, Retention, prune};
 pub use reconcile::{PAGE as RECONCILE_PAGE, Page, enqueue_pending};
 pub use rescue::{Rescued, rescue};
+pub use resync::{MAX_RATE, ResyncPayload, Resynced, advance_resync, start_resync};
 pub use settle::{
-    Attempt, Completion, MAX_ERROR_CHARS, Settled, complete, finish, kill, one_line, snooze,
+    Attempt, Completed, Completion, MAX_ERROR_CHARS, Settled, complete, finish, kill, one_line,
+    snooze,
 };
-pub use steer::{SteerError, Steered, cancel, retry};
+pub use steer::{Matching, SteerError, Steered, cancel, retry, retry_all};
 pub use worker::{fetch, heartbeat, register, release, unregister};
 
 /// The queue whose jobs carry a relay to zooid.
@@ -44,11 +57,19 @@ pub const SYNC_RELAY: &str = "sync-relay";
 pub const RECONCILE: &str = "reconcile";
 /// The queue of the recurring pruning of finished rows.
 pub const PRUNE: &str = "prune";
+/// The queue of a resync of all relays: one job, that walks them page by page.
+pub const RESYNC: &str = "resync";
 /// Every queue.
-pub const QUEUES: [&str; 3] = [SYNC_RELAY, RECONCILE, PRUNE];
+pub const QUEUES: [&str; 4] = [SYNC_RELAY, RECONCILE, PRUNE, RESYNC];
+
+/// Queues whose jobs hold a key only while they wait or, for a resync, go on.
+pub(crate) const KEYED: [&str; 2] = [SYNC_RELAY, RESYNC];
 
 /// The channel on which apalis's trigger announces an inserted job that is due.
 pub const CHANNEL: &str = "apalis::job::insert";
+
+/// Every priority that a job may have; higher goes first.
+pub(crate) const PRIORITIES: [i32; 3] = [10, 5, 0];
 
 /// Attempts of a new row; a worker writes its own schedule's number when it settles.
 pub(crate) const DEFAULT_MAX_ATTEMPTS: i32 = 7;
@@ -131,6 +152,8 @@ pub struct Job {
     pub attempt: i32,
     /// The worker that fetched it, unique per start.
     pub worker: String,
+    /// How long it was due before it was fetched.
+    pub waited: Duration,
 }
 
 /// The key that a relay's waiting job holds.
@@ -175,6 +198,37 @@ pub(crate) async fn enqueue_sync(
         CHANNEL,
     )
     .fetch_optional(db)
+    .await?;
+    Ok(())
+}
+
+/// As [`enqueue_sync`], for many relays whose rows the caller's transaction holds. Due a second ahead,
+/// so that the insert's trigger stays silent: a thousand notifications in one commit would hold its
+/// database-wide lock. Polling finds them.
+pub(crate) async fn enqueue_many(
+    tx: &mut PgConnection,
+    relay_ids: &[String],
+    cause: Cause,
+) -> Result<(), sqlx::Error> {
+    let cause_name = serde_json::to_value(cause).map_err(|e| sqlx::Error::Encode(e.into()))?;
+    sqlx::query!(
+        "insert into apalis.jobs as job
+             (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
+         select apalis.generate_ulid(), $2,
+                convert_to(json_build_object('v', 1, 'relay_id', id, 'cause', $3::jsonb)::text, 'UTF8'),
+                'Pending', 0, $4, now() + interval '1 second', $5, 'relay:' || id
+         from unnest($1::text[]) id
+         on conflict (job_type, idempotency_key) do update set
+             job = excluded.job, status = 'Pending', attempts = 0, run_at = excluded.run_at,
+             priority = greatest(job.priority, excluded.priority), done_at = null
+         where job.status in ('Pending', 'Failed')",
+        relay_ids,
+        SYNC_RELAY,
+        cause_name,
+        DEFAULT_MAX_ATTEMPTS,
+        cause.priority(),
+    )
+    .execute(tx)
     .await?;
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! A relay: what its tenant wants, and how far zooid has followed.
 
+mod fleet;
 mod list;
 mod mutation;
+pub(crate) mod resync;
 mod wanted;
 
 use std::{fmt, str::FromStr};
@@ -10,8 +12,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use list::{Filter, Summary, find, list, of_tenant, summary};
+pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, gave_up, search, summary};
+pub use list::{Filter, find, last_sent, list, of_tenant};
 pub use mutation::{By, MutationError, Requested, create, request_sync, set_status, update};
+pub use resync::request_all;
 pub use wanted::{Change, FieldError, Flags, NewRelay, Wanted};
 
 /// A relay's id: a UUID in its usual lower-case form.
@@ -127,6 +131,15 @@ pub enum SyncState {
 }
 
 impl SyncState {
+    pub(crate) fn of(synced: bool, has_given_up: bool, attempts: i32) -> Self {
+        match (synced, has_given_up, attempts) {
+            (true, ..) => Self::Synced,
+            (false, true, _) => Self::GaveUp,
+            (false, false, 0) => Self::Pending,
+            (false, false, _) => Self::Retrying,
+        }
+    }
+
     /// The name shown and accepted as a filter.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -200,14 +213,7 @@ impl Relay {
 
     /// How far zooid has followed.
     pub fn sync_state(&self) -> SyncState {
-        if self.synced {
-            return SyncState::Synced;
-        }
-        match (self.exhausted_at, self.attempts) {
-            (Some(_), _) => SyncState::GaveUp,
-            (None, 0) => SyncState::Pending,
-            (None, _) => SyncState::Retrying,
-        }
+        SyncState::of(self.synced, self.exhausted_at.is_some(), self.attempts)
     }
 }
 

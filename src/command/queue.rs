@@ -72,7 +72,7 @@ impl QueueCommand {
         with_database(&config, async |database| match self {
             Self::Status => status(database, json).await,
             Self::List { queue, state, limit } => {
-                let filter = JobFilter { queue, state: state.map(JobState::from) };
+                let filter = JobFilter { queue, state: state.map(JobState::from), error: None };
                 list(database, &filter, limit.into(), json).await
             }
             Self::Show { job } => show(database, &job, json).await,

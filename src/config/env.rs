@@ -10,17 +10,23 @@ use std::{
 use super::Problem;
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 32] = [
+pub const NAMES: [&str; 39] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
+    "DATABASE_LISTEN_URL",
     "TENDER_DATA_DIR",
     "TENDER_PG_BIN",
     "API_BIND",
     "API_BASE_URL",
     "API_RATE_LIMIT",
     "ADMIN_PUBKEYS",
+    "VIEWER_PUBKEYS",
+    "DASHBOARD_PASSWORD",
     "ZOOID_API_URL",
     "ZOOID_INSTANCES",
+    "ZOOID_MAX_IN_FLIGHT",
+    "BREAKER_WAIT_SECS",
+    "BREAKER_WAIT_CAP_SECS",
     "RELAY_DOMAIN",
     "ROBOT_SECRET",
     "BLOSSOM_S3_ENDPOINT",
@@ -43,6 +49,7 @@ pub const NAMES: [&str; 32] = [
     "FAILED_JOB_RETENTION_HOURS",
     "LOG_LEVEL",
     "LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
 /// Variables by name, what was read of them, and what was wrong.

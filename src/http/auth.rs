@@ -6,29 +6,26 @@ use std::net::SocketAddr;
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{ConnectInfo, FromRequestParts, Request, State},
-    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    http::request::Parts,
     middleware::Next,
     response::Response,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use nostr::{
     event::{Event, Kind},
     key::PublicKey,
     types::Timestamp,
 };
-use sha2::{Digest, Sha256};
 use tender_jobs::relay::By;
 
-use super::{Api, ApiError, MAX_BODY, REQUEST_ID};
+use super::{
+    Api, ApiError, MAX_BODY, REQUEST_ID,
+    nip98::{STRICT_AGE, check_payload, event_of, tag},
+};
 
-/// A strict event is good for this many seconds, either way.
-const STRICT_AGE: u64 = 60;
 /// A session event is good for this many seconds after it was made …
 const SESSION_AGE: u64 = 15 * 60;
 /// … and for this many before, for clients whose clock is ahead.
 const SESSION_AHEAD: u64 = 60;
-/// A NIP-98 event is a few hundred bytes.
-const MAX_HEADER: usize = 16 * 1024;
 
 /// The authenticated caller of a request.
 #[derive(Debug, Clone)]
@@ -96,20 +93,6 @@ pub(super) async fn authenticate(
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }
 
-fn event_of(headers: &HeaderMap) -> Result<Event, &'static str> {
-    let header = headers.get(AUTHORIZATION).ok_or("send `Authorization: Nostr <base64 event>`")?;
-    let text = header.to_str().map_err(|_| "the Authorization header is not text")?;
-    if text.len() > MAX_HEADER {
-        return Err("the Authorization header is too long");
-    }
-    let (scheme, token) = text.split_once(' ').ok_or("the Authorization header has no token")?;
-    if !scheme.eq_ignore_ascii_case("nostr") {
-        return Err("the Authorization scheme must be Nostr");
-    }
-    let json = STANDARD.decode(token.trim()).map_err(|_| "the token is not base64")?;
-    serde_json::from_slice(&json).map_err(|_| "the token is not a Nostr event")
-}
-
 fn caller_of(event: &Event, asked: &Asked<'_>) -> Result<PublicKey, &'static str> {
     if event.kind != Kind::HttpAuth {
         return Err("the event's kind must be 27235");
@@ -133,20 +116,4 @@ fn caller_of(event: &Event, asked: &Asked<'_>) -> Result<PublicKey, &'static str
     }
     event.verify().map_err(|_| "the event's id or signature is wrong")?;
     Ok(event.pubkey)
-}
-
-/// A payload tag is not required; one that is there must be the body's hash.
-fn check_payload(event: &Event, body: &Bytes) -> Result<(), &'static str> {
-    let Some(payload) = tag(event, "payload") else { return Ok(()) };
-    let hash =
-        Sha256::digest(body).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    if payload.eq_ignore_ascii_case(&hash) {
-        Ok(())
-    } else {
-        Err("the payload tag is not the body's hash")
-    }
-}
-
-fn tag<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
-    event.tags.iter().find(|tag| tag.kind() == name)?.content()
 }

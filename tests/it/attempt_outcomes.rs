@@ -179,7 +179,7 @@ async fn jitter_spreads_the_delay_by_a_tenth() {
     let mut settings = settings();
     settings.backoff = tender_jobs::backoff::Backoff::default();
     let world = World::with(settings, |_| {}).await;
-    world.zooid.plan(None, Fault::Status(500, None), None);
+    world.zooid.plan(None, Fault::Status(408, None), None);
     let mut waits = Vec::new();
     for number in 0..12 {
         let relay = world.relay(&format!("relay-{number}")).await;

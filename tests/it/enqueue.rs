@@ -110,7 +110,7 @@ async fn a_tick_is_inserted_once_however_many_ask() {
     }
     assert_eq!(inserted, 1);
     // Still so when it has run: a finished tick keeps its key.
-    queue::register(&world.db, "reconcile-1", queue::RECONCILE).await.unwrap();
+    queue::register(&world.db, "reconcile-1", queue::RECONCILE, "test").await.unwrap();
     let job = queue::fetch(&world.db, "reconcile-1", queue::RECONCILE, 1).await.unwrap().remove(0);
     assert!(queue::start(&world.db, &job).await.unwrap());
     queue::finish(&world.db, &job, &serde_json::json!({})).await.unwrap();

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use tender_jobs::{
-    backoff::Backoff,
-    queue::{self, Attempt, Claim, Failure, Job, JobState, Lease, Settled},
+    queue::{self, Claim, Completed, Failure, Job, JobState, Lease, Settled},
     relay::{FailureKind, Relay},
 };
 use tender_workers::sync_relay::{self, Outcome};
@@ -24,9 +23,7 @@ async fn fail(
     lease: &Lease,
     failure: &Failure,
 ) -> Settled<queue::Verdict> {
-    let (attempt, backoff) = (Attempt::default(), Backoff::default());
-    let id = &lease.relay.id;
-    queue::fail(&world.db, job, id, Some(lease), &attempt, failure, &backoff).await.unwrap()
+    world.fail(job, lease, failure).await
 }
 
 fn failure() -> Failure {
@@ -47,7 +44,7 @@ async fn a_late_success_changes_nothing() {
     let settled = world.reload(&relay).await;
 
     let late = world.complete(&job, &lease).await;
-    assert_eq!(late, Settled::LeaseLost);
+    assert_eq!(late, Completed::LeaseLost);
     assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
     let after = world.reload(&relay).await;
     assert_eq!(
@@ -69,7 +66,7 @@ async fn an_older_attempt_of_the_same_worker_cannot_settle_a_newer_one() {
     assert_eq!((again.worker == job.worker, again.attempt), (true, 2));
     assert!(matches!(world.claim(&again, &relay.id).await, Claim::Ready(_)));
     let late = world.complete(&job, &lease).await;
-    assert_eq!(late, Settled::LeaseLost);
+    assert_eq!(late, Completed::LeaseLost);
     assert_eq!(queue::kill(&world.db, &job, "late").await.unwrap(), Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced);
 }
@@ -152,7 +149,7 @@ async fn a_job_deleted_while_it_runs_is_not_settled_and_reconcile_brings_the_rel
     let (relay, job, lease) = claimed(&world).await;
     sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
     let lost = world.complete(&job, &lease).await;
-    assert_eq!(lost, Settled::LeaseLost);
+    assert_eq!(lost, Completed::LeaseLost);
     assert!(!world.reload(&relay).await.synced, "the relay's half is rolled back too");
     world.expire_leases().await;
     assert_eq!(world.reconcile().await, 1);
@@ -206,7 +203,7 @@ async fn a_settle_needs_its_own_epoch() {
     let (relay, job, lease) = claimed(&world).await;
     // The job's guard alone would let it through.
     sqlx::query("update relay set lease_epoch = lease_epoch + 1").execute(&world.db).await.unwrap();
-    assert_eq!(world.complete(&job, &lease).await, Settled::LeaseLost);
+    assert_eq!(world.complete(&job, &lease).await, Completed::LeaseLost);
     assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced);
     assert_eq!(world.job().await.summary.state, JobState::Running);
@@ -218,7 +215,7 @@ async fn a_settle_needs_its_own_attempt() {
     let (relay, job, lease) = claimed(&world).await;
     // The relay's guard alone would let it through.
     sqlx::query("update apalis.jobs set attempts = attempts + 1").execute(&world.db).await.unwrap();
-    assert_eq!(world.complete(&job, &lease).await, Settled::LeaseLost);
+    assert_eq!(world.complete(&job, &lease).await, Completed::LeaseLost);
     assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced);
     assert_eq!(world.history(&relay).await, ["create_relay"]);

@@ -12,8 +12,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use tender_jobs::{
-    backoff::Backoff,
-    queue::{self, Attempt, Claim, Failure, Job, Lease},
+    queue::{self, Claim, Failure, Job, Lease},
     relay::{FailureKind, Relay},
 };
 
@@ -145,6 +144,8 @@ impl Play {
                 queue::finish(&self.world.db, job, &"in step".into()).await.unwrap();
                 actor.job = None;
             }
+            Claim::Held => actor.job = None,
+            Claim::Later => {}
             Claim::Busy => {
                 let second = Duration::from_secs(1);
                 queue::snooze(&self.world.db, job, &relay_id, second).await.unwrap();
@@ -158,7 +159,7 @@ impl Play {
         let job = self.actors[actor].job.take().unwrap();
         let index = self.relays.iter().position(|relay| relay.id == lease.relay.id).unwrap();
         let settled = self.world.complete(&job, &lease).await;
-        if let queue::Settled::Written(_) = settled {
+        if let queue::Completed::Written { .. } = settled {
             assert!(
                 lease.relay.generation >= self.carried[index],
                 "an older state was written over a newer"
@@ -170,12 +171,7 @@ impl Play {
     async fn fail(&mut self, actor: usize, kind: FailureKind) {
         let Some(lease) = self.actors[actor].lease.take() else { return };
         let job = self.actors[actor].job.take().unwrap();
-        let (failure, attempt) = (Failure::new(kind, "made up"), Attempt::default());
-        let id = lease.relay.id.clone();
-        let backoff = Backoff::default();
-        queue::fail(&self.world.db, &job, &id, Some(&lease), &attempt, &failure, &backoff)
-            .await
-            .unwrap();
+        self.world.fail(&job, &lease, &Failure::new(kind, "made up")).await;
     }
 
     /// The invariants, after every step.

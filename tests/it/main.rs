@@ -11,6 +11,7 @@ mod api_auth;
 mod attempt;
 mod attempt_outcomes;
 mod body;
+mod breaker;
 mod enqueue;
 mod fencing;
 mod interleaving;

@@ -78,7 +78,8 @@ async fn a_job_that_a_living_worker_lost_is_brought_back_after_two_minutes() {
 
 #[tokio::test]
 async fn many_rescuers_bring_each_job_back_once() {
-    let world = World::new().await;
+    let settings = tender_workers::Settings { max_in_flight: 100, ..crate::support::settings() };
+    let world = World::with(settings, |_| {}).await;
     for number in 0..50 {
         world.relay(&format!("relay-{number}")).await;
         let job = world.fetch().await;

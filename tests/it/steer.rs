@@ -37,7 +37,7 @@ async fn a_waiting_retry_is_retried_now() {
 async fn a_recurring_job_that_failed_is_retried_as_it_is() {
     let world = World::new().await;
     queue::enqueue_once(&world.db, queue::PRUNE, "prune@1").await.unwrap();
-    queue::register(&world.db, "prune-1", queue::PRUNE).await.unwrap();
+    queue::register(&world.db, "prune-1", queue::PRUNE, "test").await.unwrap();
     let job = queue::fetch(&world.db, "prune-1", queue::PRUNE, 1).await.unwrap().remove(0);
     queue::kill(&world.db, &job, "no disk").await.unwrap();
     assert_eq!(queue::retry(&world.db, &job.id, &by()).await.unwrap(), Steered::Requeued);

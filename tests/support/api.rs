@@ -45,6 +45,9 @@ impl TestApi {
             relay_domain: DOMAIN.to_owned(),
             domains: vec![DOMAIN.to_owned(), "other.test".to_owned()],
             rate_limit,
+            max_attempts: 7,
+            viewers: vec![],
+            dashboard_password: None,
         };
         let stop = CancellationToken::new();
         let api = Api::new(world.db.clone(), Some(Arc::clone(&world.context.zooid)), config);

@@ -21,13 +21,13 @@ use tender::demo::zooid::ZooidStandIn;
 use tender_jobs::{
     backoff::Backoff,
     queue::{
-        self, Attempt, Claim, ClaimRequest, Completion, Job, JobDetail, JobFilter, Lease,
-        Retention, Settled,
+        self, Attempt, Claim, ClaimRequest, Completed, Completion, Failure, Job, JobDetail,
+        JobFilter, Lease, Retention, Rules, Settled, Verdict, instance::BreakerPolicy,
     },
     relay::{self, By, Change, NewRelay, Relay, RelayId},
 };
 use tender_workers::{
-    Context, Settings,
+    Context, Listen, Settings,
     sync_relay::{self, Outcome},
     zooid::{Zooid, ZooidSettings},
 };
@@ -60,6 +60,11 @@ pub fn settings() -> Settings {
         reconcile_schedule: "0 0 0 1 1 *".parse().unwrap(),
         exhausted_after: seconds(21_600),
         retention: Retention { done: seconds(86_400), killed: seconds(604_800) },
+        breaker: BreakerPolicy::default(),
+        max_in_flight: 32,
+        concurrency: HashMap::new(),
+        listen: Listen::Pool,
+        process: "test".to_owned(),
     }
 }
 
@@ -108,7 +113,7 @@ impl World {
     /// Registers one more worker of `sync-relay`; its name.
     pub async fn another_worker(&self) -> String {
         let name = format!("sync-relay-{}", RelayId::random());
-        queue::register(&self.db, &name, queue::SYNC_RELAY).await.unwrap();
+        queue::register(&self.db, &name, queue::SYNC_RELAY, "test").await.unwrap();
         name
     }
 
@@ -162,14 +167,26 @@ impl World {
     pub async fn claim(&self, job: &Job, relay_id: &RelayId) -> Claim {
         let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
         let lease = Duration::from_secs(30);
-        queue::claim(&self.db, &[request], lease).await.unwrap().remove(0)
+        queue::claim(&self.db, &[request], lease, &self.context.instances).await.unwrap().remove(0)
     }
 
     /// Settles an attempt as one that reached zooid.
-    pub async fn complete(&self, job: &Job, lease: &Lease) -> Settled<bool> {
+    pub async fn complete(&self, job: &Job, lease: &Lease) -> Completed {
         let attempt = Attempt::default();
-        let completion = Completion { job: job.clone(), lease: lease.clone(), attempt };
+        let instance = self.context.instances.default.clone();
+        let sent = serde_json::json!({});
+        let completion =
+            Completion { job: job.clone(), lease: lease.clone(), attempt, instance, sent };
         queue::complete(&self.db, &[completion]).await.unwrap().remove(0)
+    }
+
+    /// Settles an attempt as failed, on the usual schedule.
+    pub async fn fail(&self, job: &Job, lease: &Lease, failure: &Failure) -> Settled<Verdict> {
+        let backoff = Backoff::default();
+        let (breaker, instances) = (&self.context.settings.breaker, &self.context.instances);
+        let rules = Rules { backoff: &backoff, breaker, instances };
+        let (id, attempt) = (&lease.relay.id, Attempt::default());
+        queue::fail(&self.db, job, id, Some(lease), &attempt, failure, rules).await.unwrap()
     }
 
     /// Moves every waiting job to where it is due.
@@ -202,7 +219,8 @@ impl World {
 
     /// Every job of `sync-relay`, waiting ones first.
     pub async fn jobs(&self) -> Vec<JobDetail> {
-        let filter = JobFilter { queue: Some(queue::SYNC_RELAY.to_owned()), state: None };
+        let filter =
+            JobFilter { queue: Some(queue::SYNC_RELAY.to_owned()), ..JobFilter::default() };
         let mut jobs = Vec::new();
         for summary in queue::jobs(&self.db, &filter, 10_000).await.unwrap() {
             jobs.push(queue::job(&self.db, &summary.id).await.unwrap().unwrap());

@@ -4,10 +4,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
-use tender_jobs::queue::{self, Claim, ClaimRequest, Completion, Settled};
+use tender_jobs::queue::{self, Claim, ClaimRequest, Completed, Completion, instance::Instances};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::sync_relay::LEASE;
+use crate::{Listen, sync_relay::LEASE};
 
 /// Statements at the same time; the second keeps PostgreSQL busy while the first commits.
 const RUNNERS: usize = 2;
@@ -110,18 +110,18 @@ where
 #[derive(Debug)]
 pub(crate) struct Batches {
     pub(crate) claims: Batcher<ClaimRequest, Claim>,
-    pub(crate) completions: Batcher<Completion, Settled<bool>>,
+    pub(crate) completions: Batcher<Completion, Completed>,
 }
 
 impl Batches {
     /// Must be called within a runtime.
-    pub(crate) fn start(db: &PgPool) -> Self {
-        let db = connections(db);
+    pub(crate) fn start(db: &PgPool, instances: Arc<Instances>, listen: &Listen) -> Self {
+        let db = connections(db, listen);
         let (claims, completions) = (db.clone(), db);
         Self {
             claims: Batcher::start(move |requests: Vec<ClaimRequest>| {
-                let db = claims.clone();
-                async move { queue::claim(&db, &requests, LEASE).await }
+                let (db, instances) = (claims.clone(), instances.clone());
+                async move { queue::claim(&db, &requests, LEASE, &instances).await }
             }),
             completions: Batcher::start(move |items: Vec<Completion>| {
                 let db = completions.clone();
@@ -133,12 +133,18 @@ impl Batches {
 
 /// Connections of the batches' own, whose statements are planned once: PostgreSQL would plan them
 /// anew each time for the sake of their arrays' lengths, at a fifth of a sync's cost.
-fn connections(db: &PgPool) -> PgPool {
+///
+/// Behind a pooler a connection's settings would be somebody else's a moment later: none are made.
+fn connections(db: &PgPool, listen: &Listen) -> PgPool {
+    let is_pooled = !matches!(listen, Listen::Pool);
     PgPoolOptions::new()
         .max_connections(u32::try_from(2 * RUNNERS).unwrap_or(u32::MAX))
         .acquire_timeout(Duration::from_secs(5))
-        .after_connect(|connection, _| {
+        .after_connect(move |connection, _| {
             Box::pin(async move {
+                if is_pooled {
+                    return Ok(());
+                }
                 connection.execute("set plan_cache_mode = force_generic_plan").await?;
                 Ok(())
             })

@@ -4,13 +4,32 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{
+    PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
 use tender_jobs::queue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::Listen;
+
 /// Wait before listening again after the connection was lost.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+/// Longest wait for a connection of its own.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where to listen; `None` when polling is to do.
+pub(crate) fn connections(db: &PgPool, listen: &Listen) -> Option<PgPool> {
+    match listen {
+        Listen::Pool => Some(db.clone()),
+        Listen::At(options) => {
+            let pool = PgPoolOptions::new().max_connections(1);
+            Some(pool.acquire_timeout(CONNECT_WITHIN).connect_lazy_with((**options).clone()))
+        }
+        Listen::Off => None,
+    }
+}
 
 /// A counter per queue that grows with every notification.
 #[derive(Debug, Clone)]

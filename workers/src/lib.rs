@@ -6,6 +6,7 @@
 //! - `source`, `supervise`: apalis's worker over our queue, restarted when its database goes away.
 //! - `batch`: attempts that claim or settle at once share a statement.
 //! - `hints`, `schedule`, `rescue`: wake-ups, ticks, and the jobs of the dead.
+//! - `stats`: what this process's syncs came to, for the charts.
 //!
 //! [`run`] starts them all.
 
@@ -15,20 +16,25 @@ mod hints;
 pub mod prune;
 pub mod reconcile;
 mod rescue;
+mod resync;
 mod schedule;
 mod settle;
 mod source;
+mod stats;
 mod supervise;
 pub mod sync_relay;
 pub mod zooid;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use tender_jobs::{
     backoff::Backoff,
-    queue::{self, Job, Retention},
+    queue::{
+        self, Job, Retention,
+        instance::{self, BreakerPolicy, Instances},
+    },
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +66,34 @@ pub struct Settings {
     pub exhausted_after: Duration,
     /// How long finished jobs stay.
     pub retention: Retention,
+    /// When a zooid instance counts as out.
+    pub breaker: BreakerPolicy,
+    /// Calls to one zooid instance at the same time, over all processes.
+    pub max_in_flight: u32,
+    /// Jobs of other queues than `sync-relay` at the same time; one, if not named.
+    pub concurrency: HashMap<String, usize>,
+    /// How to hear of new jobs.
+    pub listen: Listen,
+    /// Where this process runs, for people.
+    pub process: String,
+}
+
+/// How a process hears of new jobs sooner than by polling, which it does each second anyway.
+#[derive(Debug, Clone, Default)]
+pub enum Listen {
+    /// On a connection of the pool's address.
+    #[default]
+    Pool,
+    /// On a connection of its own: behind a pooler in transaction mode, `LISTEN` needs a session.
+    At(Box<PgConnectOptions>),
+    /// Not at all.
+    Off,
+}
+
+impl Settings {
+    fn concurrency_of(&self, queue: &str) -> usize {
+        self.concurrency.get(queue).copied().unwrap_or(1)
+    }
 }
 
 /// What every job's handler can reach.
@@ -71,14 +105,18 @@ pub struct Context {
     pub zooid: Arc<Zooid>,
     /// What the operator set.
     pub settings: Arc<Settings>,
+    /// Which zooid instance serves which domain.
+    pub instances: Arc<Instances>,
     batches: Arc<Batches>,
+    stats: Arc<stats::Stats>,
 }
 
 impl Context {
     /// Must be called within a runtime: what attempts share runs as tasks of their own.
     pub fn new(db: PgPool, zooid: Arc<Zooid>, settings: Settings) -> Self {
-        let batches = Arc::new(Batches::start(&db));
-        Self { db, zooid, settings: Arc::new(settings), batches }
+        let instances = Arc::new(zooid.instances(settings.max_in_flight));
+        let batches = Arc::new(Batches::start(&db, instances.clone(), &settings.listen));
+        Self { db, zooid, settings: Arc::new(settings), instances, batches, stats: Arc::default() }
     }
 }
 
@@ -88,15 +126,28 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
     let settings = context.settings.clone();
     // Before any worker registers: what the last process left waits no longer than this one's start.
     rescue::once(&context.db).await;
+    if let Err(error) = instance::register(&context.db, &context.instances.names()).await {
+        tracing::warn!(%error, "could not make the zooid instances known; the first claim does");
+    }
     let hints = hints::Hints::new(&settings.queues);
     let mut tasks = JoinSet::new();
-    tasks.spawn(hints.clone().listen(context.db.clone(), shutdown.clone()));
+    if let Some(db) = hints::connections(&context.db, &settings.listen) {
+        tasks.spawn(hints.clone().listen(db, shutdown.clone()));
+    }
+    tasks.spawn(stats::run(context.clone(), shutdown.clone()));
     tasks.spawn(rescue::run(context.db.clone(), shutdown.clone()));
     tasks.spawn(schedule::run(context.clone(), shutdown.clone()));
     for queue in &settings.queues {
         if let Some(station) = station(queue, &context) {
             let hint = hints.of(queue);
-            tasks.spawn(supervise::run(station, context.db.clone(), hint, shutdown.clone()));
+            let process = settings.process.clone();
+            tasks.spawn(supervise::run(
+                station,
+                context.db.clone(),
+                process,
+                hint,
+                shutdown.clone(),
+            ));
         }
     }
     while let Some(ended) = tasks.join_next().await {
@@ -118,15 +169,21 @@ fn station(queue: &str, context: &Context) -> Option<Station> {
         },
         queue::RECONCILE => Station {
             queue: queue::RECONCILE,
-            concurrency: 1,
+            concurrency: context.settings.concurrency_of(queue::RECONCILE),
             poll: Duration::from_secs(5),
             handler: Arc::new(move |job: Job| reconcile::run(context.clone(), job).boxed()),
         },
         queue::PRUNE => Station {
             queue: queue::PRUNE,
-            concurrency: 1,
+            concurrency: context.settings.concurrency_of(queue::PRUNE),
             poll: Duration::from_secs(5),
             handler: Arc::new(move |job: Job| prune::run(context.clone(), job).boxed()),
+        },
+        queue::RESYNC => Station {
+            queue: queue::RESYNC,
+            concurrency: context.settings.concurrency_of(queue::RESYNC),
+            poll: Duration::from_secs(1),
+            handler: Arc::new(move |job: Job| resync::run(context.clone(), job).boxed()),
         },
         _ => return None,
     })

@@ -1,4 +1,5 @@
-//! Rescue: every few seconds each process brings back the jobs of workers that died.
+//! Rescue: every few seconds each process brings back the jobs of workers that died, and releases
+//! what a breaker holds that is closed.
 
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub(crate) async fn run(db: PgPool, shutdown: CancellationToken) {
 
 /// One round. A database that does not answer is the next round's business.
 pub(crate) async fn once(db: &PgPool) {
+    if let Err(error) = queue::release_held(db).await {
+        tracing::warn!(%error, "could not look for jobs that a closed breaker holds");
+    }
     match queue::rescue(db, DEAD_AFTER, STUCK_AFTER).await {
         Ok(rescued) if rescued == queue::Rescued::default() => {}
         Ok(rescued) => {

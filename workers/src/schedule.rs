@@ -8,8 +8,9 @@ use croner::{
     Cron,
     parser::{CronParser, Seconds},
 };
+use metrics::counter;
 use sqlx::PgPool;
-use tender_jobs::queue;
+use tender_jobs::{queue, recurring};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -61,7 +62,7 @@ pub(crate) async fn run(context: Context, shutdown: CancellationToken) {
 
 /// Inserts the ticks of one recurring job until `shutdown`. The clock is the database's, so that
 /// processes on hosts with different clocks agree on which tick is which.
-async fn tick(db: &PgPool, queue: &str, schedule: Schedule, shutdown: &CancellationToken) {
+async fn tick(db: &PgPool, queue: &'static str, schedule: Schedule, shutdown: &CancellationToken) {
     let mut due: Option<DateTime<Utc>> = None;
     while !shutdown.is_cancelled() {
         let wait = match queue::now(db).await {
@@ -70,6 +71,7 @@ async fn tick(db: &PgPool, queue: &str, schedule: Schedule, shutdown: &Cancellat
                     insert(db, queue, &format!("{queue}@{}", tick.timestamp())).await;
                 }
                 due = schedule.after(now);
+                plan(db, queue, &schedule, due).await;
                 due.and_then(|tick| (tick - now).to_std().ok()).unwrap_or(LONGEST_WAIT)
             }
             Err(error) => {
@@ -82,9 +84,20 @@ async fn tick(db: &PgPool, queue: &str, schedule: Schedule, shutdown: &Cancellat
     }
 }
 
-async fn insert(db: &PgPool, queue: &str, name: &str) {
-    if let Err(error) = queue::enqueue_once(db, queue, name).await {
-        tracing::warn!(%error, queue, "could not insert a run of a recurring job; the next is in time");
+async fn insert(db: &PgPool, queue: &'static str, name: &str) {
+    match queue::enqueue_once(db, queue, name).await {
+        Ok(true) => counter!("tender_schedule_ticks_total", "queue" => queue).increment(1),
+        Ok(false) => {} // another process was faster
+        Err(error) => {
+            tracing::warn!(%error, queue, "could not insert a run of a recurring job; the next is in time");
+        }
+    }
+}
+
+/// For people: when it runs next.
+async fn plan(db: &PgPool, queue: &str, schedule: &Schedule, next: Option<DateTime<Utc>>) {
+    if let Err(error) = recurring::plan(db, queue, &schedule.0.pattern.to_string(), next).await {
+        tracing::debug!(%error, queue, "could not write the schedule's row; the next look does");
     }
 }
 

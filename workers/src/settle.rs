@@ -6,7 +6,10 @@ use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt;
 use serde_json::Value;
 use sqlx::PgPool;
-use tender_jobs::queue::{self, Job, Settled};
+use tender_jobs::{
+    queue::{self, Job, Settled},
+    recurring,
+};
 
 /// Times that a write is tried; with the pauses between them 3 s and more.
 const TRIES: u32 = 5;
@@ -62,6 +65,7 @@ pub(crate) async fn recurring(
         Some(false) => return lease_lost(job),
         None => return,
     }
+    note(recurring::started(db, &job.queue).await);
     let outcome = match catch_panic(work).await {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(error)) => Err(error.to_string()),
@@ -70,6 +74,8 @@ pub(crate) async fn recurring(
     if let Err(error) = &outcome {
         tracing::error!(job.id, job.queue, %error, "a recurring job failed; its next run is on schedule");
     }
+    note(recurring::ended(db, &job.queue, outcome.as_ref().err().map(String::as_str)).await);
+    count(job, if outcome.is_ok() { "done" } else { "killed" });
     let settled = persist(job, || async {
         match &outcome {
             Ok(result) => queue::finish(db, job, result).await,
@@ -79,6 +85,20 @@ pub(crate) async fn recurring(
     if let Some(Settled::LeaseLost) = settled.await {
         lease_lost(job);
     }
+}
+
+/// The schedule's row is for people; a run does not depend on it.
+fn note(written: Result<(), sqlx::Error>) {
+    if let Err(error) = written {
+        tracing::debug!(%error, "could not note a run of a recurring job");
+    }
+}
+
+/// Counts an ended attempt.
+pub(crate) fn count(job: &Job, outcome: &'static str) {
+    let queue = job.queue.clone(); // one of a fixed list
+    metrics::counter!("tender_job_attempts_total", "queue" => queue, "outcome" => outcome)
+        .increment(1);
 }
 
 /// The job was taken over; nothing was written.

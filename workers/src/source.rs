@@ -17,12 +17,13 @@ use apalis_core::{
     task::{Task, builder::TaskBuilder, task_id::TaskId},
     worker::context::WorkerContext,
 };
+use metrics::histogram;
 use sqlx::PgPool;
 use tender_jobs::queue::{self, Job};
 use tokio::sync::watch;
 use tower::layer::util::Identity;
 
-use crate::rescue::HEARTBEAT;
+use crate::{rescue::HEARTBEAT, supervise::Station};
 
 /// Why a worker ends and is started anew.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +44,14 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(
         db: PgPool,
-        queue: &'static str,
-        batch: usize,
-        poll: Duration,
+        station: &Station,
+        process: String,
         hint: watch::Receiver<u64>,
     ) -> Self {
-        let batch = i32::try_from(batch).unwrap_or(i32::MAX);
-        Self { persisted: Persisted::new(Fetcher { db, queue, batch, poll, hint }), config: () }
+        let batch = i32::try_from(station.concurrency).unwrap_or(i32::MAX);
+        let (queue, poll) = (station.queue, station.poll);
+        let fetcher = Fetcher { db, queue, batch, poll, process, hint };
+        Self { persisted: Persisted::new(fetcher), config: () }
     }
 }
 
@@ -110,6 +112,7 @@ struct Fetcher {
     queue: &'static str,
     batch: i32,
     poll: Duration,
+    process: String,
     hint: watch::Receiver<u64>,
 }
 
@@ -119,7 +122,7 @@ impl Persistence for Fetcher {
     type Error = SourceError;
 
     async fn register(&mut self, worker: &WorkerContext) -> Result<(), SourceError> {
-        Ok(queue::register(&self.db, worker.name(), self.queue).await?)
+        Ok(queue::register(&self.db, worker.name(), self.queue, &self.process).await?)
     }
 
     async fn heartbeat(&mut self, worker: &WorkerContext) -> Result<(), SourceError> {
@@ -141,6 +144,10 @@ impl Persistence for Fetcher {
                 // The sender lives as long as the process; should it go, poll at the poll's pace.
                 let _time = tokio::time::timeout(self.poll, std::future::pending::<()>()).await;
             }
+        }
+        for job in &jobs {
+            histogram!("tender_queue_latency_seconds", "queue" => self.queue)
+                .record(job.waited.as_secs_f64());
         }
         Ok(jobs.into_iter().map(task).collect())
     }

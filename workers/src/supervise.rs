@@ -34,13 +34,15 @@ pub(crate) struct Station {
 pub(crate) async fn run(
     station: Station,
     db: PgPool,
+    process: String,
     hint: watch::Receiver<u64>,
     shutdown: CancellationToken,
 ) {
     while !shutdown.is_cancelled() {
         // Unique per start: jobs under a name that is alive are never rescued.
         let name = format!("{}-{}", station.queue, Uuid::new_v4());
-        let ended = run_once(&station, &name, &db, hint.clone(), &shutdown).await;
+        let source = Source::new(db.clone(), &station, process.clone(), hint.clone());
+        let ended = run_once(&station, &name, source, &shutdown).await;
         if let Err(error) = leave(&db, &name).await {
             tracing::warn!(worker = name, %error, "could not give back fetched jobs; they are rescued");
         }
@@ -62,11 +64,9 @@ async fn leave(db: &PgPool, worker: &str) -> Result<(), sqlx::Error> {
 async fn run_once(
     station: &Station,
     name: &str,
-    db: &PgPool,
-    hint: watch::Receiver<u64>,
+    source: Source,
     shutdown: &CancellationToken,
 ) -> Result<(), WorkerError> {
-    let source = Source::new(db.clone(), station.queue, station.concurrency, station.poll, hint);
     let context = WorkerContext::new(name);
     let mut running = worker(&context, source, station);
     tokio::select! {

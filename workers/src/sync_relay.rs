@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{counter, histogram};
+use metrics::histogram;
 use reqwest::StatusCode;
 use tender_jobs::{
     queue::{
-        self, Attempt, Claim, ClaimRequest, Completion, Failure, Job, Lease, Settled, SyncPayload,
-        Verdict,
+        self, Attempt, Claim, ClaimRequest, Completed, Completion, Failure, Job, Lease, Reached,
+        Rules, Settled, SyncPayload, Verdict,
     },
     relay::{FailureKind, RelayId},
 };
@@ -28,6 +28,11 @@ pub const LEASE: Duration = Duration::from_secs(30);
 /// No request starts so late that it could end after the lease.
 const LATEST_REQUEST: Duration =
     LEASE.saturating_sub(REQUEST_TIMEOUT).saturating_sub(Duration::from_secs(5));
+/// Pauses between claims that found no permit: 5 ms, doubling; 0.6 s in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(320);
+/// After those the job makes way for others: for a second or two.
+const PUT_BACK_SECS: f64 = 1.0;
 /// When a relay is busy, its other job's attempt is over soon.
 const BUSY_SNOOZE: Duration = Duration::from_secs(2);
 
@@ -40,8 +45,10 @@ pub enum Outcome {
     Failed(Verdict),
     /// There was nothing to do: in step, or no such relay.
     Nothing,
-    /// Put back without spending an attempt.
+    /// Put back without spending an attempt: the relay is busy, or too many calls are in flight.
     Snoozed,
+    /// Put back without spending an attempt: zooid is out.
+    Held,
     /// The payload cannot be read; killed.
     Unreadable,
     /// Somebody else took over, or the database did not take our word; nothing was written.
@@ -55,6 +62,7 @@ impl Outcome {
             Self::Failed(Verdict::RetryAt(_)) => "retry",
             Self::Failed(Verdict::GaveUp) => "gave_up",
             Self::Failed(Verdict::Superseded) => "superseded",
+            Self::Failed(Verdict::Held(_)) | Self::Held => "held",
             Self::Nothing => "nothing",
             Self::Snoozed => "snoozed",
             Self::Unreadable => "unreadable",
@@ -66,7 +74,7 @@ impl Outcome {
 /// Runs a fetched job; never fails and never panics, whatever happens inside.
 pub(crate) async fn run(context: Context, job: Job) {
     let outcome = attempt(&context, &job).await;
-    counter!("tender_sync_attempts_total", "outcome" => outcome.label()).increment(1);
+    settle::count(&job, outcome.label());
 }
 
 /// One attempt, whole. A panic anywhere is settled as a failed attempt.
@@ -87,14 +95,15 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
 /// The three steps.
 async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     failpoint!("sync-before-claim");
-    let claimed_at = Instant::now(); // before the claim, so that the lease ends no sooner than this says
-    let claim = claim(context, job, relay_id).await;
+    let (claimed_at, claim) = claim_patiently(context, job, relay_id).await;
     failpoint!("sync-after-claim");
     let lease = match claim {
         Some(Claim::Ready(lease)) => lease,
         Some(Claim::Gone) => return end(context, job, "there is no such relay").await,
         Some(Claim::InStep) => return end(context, job, "already in step").await,
         Some(Claim::Busy) => return snooze(context, job, relay_id).await,
+        Some(Claim::Held) => return Outcome::Held,
+        Some(Claim::Later) => return put_back(context, job).await,
         Some(Claim::Lost) => return lost(job),
         None => return Outcome::Unsettled,
     };
@@ -114,6 +123,27 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     };
     failpoint!("sync-after-settle");
     outcome
+}
+
+/// Claims, a few times over when there is no permit for a call or somebody has locked the relay's
+/// row: both pass within milliseconds, as a rule. With the time before the claim that succeeded, so
+/// that the lease ends no sooner than it says.
+async fn claim_patiently(
+    context: &Context,
+    job: &Job,
+    relay_id: &RelayId,
+) -> (Instant, Option<Claim>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let asked_at = Instant::now();
+        match claim(context, job, relay_id).await {
+            Some(Claim::Later) if pause <= LAST_PAUSE => {
+                let _time = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+                pause *= 2;
+            }
+            claim => return (asked_at, claim),
+        }
+    }
 }
 
 /// Claims, again when the database does not answer. A claim whose answer was lost may have been
@@ -232,35 +262,64 @@ fn is(error: &ZooidError, expected: StatusCode) -> bool {
 
 /// The one place that decides what may pass by itself. Source: `docs/adr/0004-permanent-failures.md`.
 fn classify(error: &ZooidError) -> Failure {
-    let (kind, status, retry_after) = match error {
+    let failure = |kind| Failure::new(kind, &error.to_string());
+    match error {
         ZooidError::Refused { status, retry_after, .. } => {
             let kind = match status.as_u16() {
                 400 | 405 | 409 | 413 | 422 => FailureKind::Permanent,
                 _ => FailureKind::Transient,
             };
             let asks_to_wait = matches!(status.as_u16(), 429 | 503);
-            (kind, Some(status.as_u16()), retry_after.filter(|_| asks_to_wait))
+            Failure {
+                status: Some(status.as_u16()),
+                retry_after: retry_after.filter(|_| asks_to_wait),
+                reached: if status.is_server_error() { Reached::Outage } else { Reached::Answered },
+                ..failure(kind)
+            }
         }
-        ZooidError::Unreachable(_) => (FailureKind::Transient, None, None),
-    };
-    Failure { status, retry_after, ..Failure::new(kind, &error.to_string()) }
+        ZooidError::Unreachable(_) => {
+            Failure { reached: Reached::Outage, ..failure(FailureKind::Transient) }
+        }
+    }
 }
 
 async fn complete(context: &Context, job: &Job, lease: Lease, attempt: Attempt) -> Outcome {
-    let completion = Completion { job: job.clone(), lease, attempt };
+    let instance = context.instances.of(&lease.relay.zooid_domain).to_owned();
+    let sent = context.zooid.preview(&lease.relay);
+    let completion = Completion { job: job.clone(), lease, attempt, instance, sent };
     let (relay, attempt) = (&completion.lease.relay, &completion.attempt);
-    let write = || context.batches.completions.ask(completion.clone());
-    match settle::persist(job, write).await {
-        Some(Settled::Written(in_step)) => {
+    match settle::persist(job, || write_completion(context, &completion)).await {
+        Some(Completed::Written { in_step, latency }) => {
             tracing::info!(
                 relay.id = %relay.id, job.id, job.attempt, generation = relay.generation, in_step,
                 method = attempt.method, duration_ms = attempt.duration.as_millis(), "relay synced"
             );
+            context.stats.count(|counts| counts.add_synced(latency));
             Outcome::Synced
         }
-        Some(Settled::LeaseLost) => lost(job),
-        None => Outcome::Unsettled,
+        Some(Completed::LeaseLost) => lost(job),
+        Some(Completed::Locked) | None => Outcome::Unsettled,
     }
+}
+
+/// A relay's row that somebody has locked is an error here: the write is tried again.
+async fn write_completion(
+    context: &Context,
+    completion: &Completion,
+) -> Result<Completed, WriteError> {
+    match context.batches.completions.ask(completion.clone()).await? {
+        Completed::Locked => Err(WriteError::Locked),
+        completed => Ok(completed),
+    }
+}
+
+/// Why a success was not written yet.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("a transaction holds the relay's row")]
+    Locked,
+    #[error(transparent)]
+    Batch(#[from] BatchError),
 }
 
 async fn fail(
@@ -271,10 +330,16 @@ async fn fail(
     attempt: &Attempt,
     failure: &Failure,
 ) -> Outcome {
-    let backoff = &context.settings.backoff;
-    let write = || queue::fail(&context.db, job, relay_id, lease, attempt, failure, backoff);
+    let settings = &context.settings;
+    let (backoff, breaker) = (&settings.backoff, &settings.breaker);
+    let rules = Rules { backoff, breaker, instances: &context.instances };
+    let write = || queue::fail(&context.db, job, relay_id, lease, attempt, failure, rules);
     match settle::persist(job, write).await {
         Some(Settled::Written(verdict)) => {
+            context.stats.count(|counts| match verdict {
+                Verdict::GaveUp => counts.gave_up += 1,
+                _ => counts.failed += 1,
+            });
             log_failure(job, relay_id, failure, verdict);
             Outcome::Failed(verdict)
         }
@@ -288,6 +353,14 @@ fn log_failure(job: &Job, relay_id: &RelayId, failure: &Failure, verdict: Verdic
     match verdict {
         Verdict::RetryAt(at) => {
             tracing::warn!(relay.id = id, job.id, job.attempt, error, retry_at = %at, "relay not synced; it is tried again");
+        }
+        Verdict::Held(_) => {
+            tracing::warn!(
+                relay.id = id,
+                job.id,
+                error,
+                "zooid is out: its breaker is open, and jobs wait"
+            );
         }
         Verdict::Superseded => {
             tracing::info!(
@@ -326,6 +399,14 @@ async fn end(context: &Context, job: &Job, why: &str) -> Outcome {
 
 async fn snooze(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     match settle::persist(job, || queue::snooze(&context.db, job, relay_id, BUSY_SNOOZE)).await {
+        Some(Settled::Written(())) => Outcome::Snoozed,
+        Some(Settled::LeaseLost) => lost(job),
+        None => Outcome::Unsettled,
+    }
+}
+
+async fn put_back(context: &Context, job: &Job) -> Outcome {
+    match settle::persist(job, || queue::put_back(&context.db, job, PUT_BACK_SECS)).await {
         Some(Settled::Written(())) => Outcome::Snoozed,
         Some(Settled::LeaseLost) => lost(job),
         None => Outcome::Unsettled,

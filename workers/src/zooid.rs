@@ -11,7 +11,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
-use tender_jobs::relay::Relay;
+use tender_jobs::{queue::instance::Instances, relay::Relay};
 
 pub use body::{Blossom, Livekit};
 
@@ -114,6 +114,11 @@ impl Zooid {
         self.change(Method::PATCH, relay, &body, None).await
     }
 
+    /// The body that a change of this relay would send, with every secret masked: for people.
+    pub fn preview(&self, relay: &Relay) -> Value {
+        body::preview(relay, self.blossom(), self.livekit())
+    }
+
     /// `GET /relay/{id}/members`: the members' keys in hex.
     ///
     /// # Errors
@@ -129,6 +134,16 @@ impl Zooid {
         let answer: Members = serde_json::from_slice(&bytes)
             .map_err(|_| unreadable("zooid's list of members is no JSON of the expected shape"))?;
         Ok(answer.members)
+    }
+
+    /// Which instance serves which domain, by name: its URL without credentials.
+    pub fn instances(&self, max_in_flight: u32) -> Instances {
+        let domains = self.settings.instances.iter();
+        Instances {
+            default: name_of(&self.settings.default_url),
+            by_domain: domains.map(|(domain, url)| (domain.clone(), name_of(url))).collect(),
+            max_in_flight: max_in_flight.into(),
+        }
     }
 
     /// Whether each instance answers and knows our key: the API's URL with what it said.
@@ -256,6 +271,16 @@ impl Zooid {
         let base = self.settings.instances.get(&relay.zooid_domain);
         endpoint(base.unwrap_or(&self.settings.default_url), relay.id.as_str(), suffix)
     }
+}
+
+/// An instance's name: where it is, and no secret.
+fn name_of(url: &Url) -> String {
+    let mut url = url.clone();
+    // Refused only by URLs that cannot have a user; http has.
+    let _no_user = url.set_username("").and_then(|()| url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    url.as_str().trim_end_matches('/').to_owned()
 }
 
 /// `<base>/relay/<id><suffix>`.

@@ -1,10 +1,14 @@
-//! Claim: the start of an attempt. Takes the relay's lease and frees the key of its waiting job.
+//! Claim: the start of an attempt. Takes the relay's lease and frees the key of its waiting job, if
+//! the relay's zooid instance may be called now.
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::Job;
+use super::{
+    Job, hold,
+    instance::{self, Gate, Instances},
+};
 use crate::relay::{Relay, RelayId, RelayRow, relay_query};
 
 /// The right to call zooid for a relay, and the relay as it was when the right was taken.
@@ -29,6 +33,11 @@ pub enum Claim {
     InStep,
     /// Another job holds the lease.
     Busy,
+    /// The instance's breaker is open: the job was put back.
+    Held,
+    /// As many calls as may are in flight, or the relay's row is locked by a transaction: the job is
+    /// fetched still, and the claim may be asked again.
+    Later,
 }
 
 /// A claim that is asked for.
@@ -40,10 +49,12 @@ pub struct ClaimRequest {
     pub relay_id: RelayId,
 }
 
-/// Claims fetched jobs of `sync-relay`: in one statement each becomes `Running`, its key is free for
-/// the next mutation, and its relay's lease is its own for `lease_for`. Answers in the order asked.
+/// Claims fetched jobs of `sync-relay`: each becomes `Running`, its key is free for the next
+/// mutation, and its relay's lease is its own for `lease_for`. Answers in the order asked.
 ///
-/// Many in one statement share its cost and its commit; each is still claimed or not by itself.
+/// Many in one transaction share its cost; each is still claimed or not by itself. The instances'
+/// rows are locked first, so that processes count the calls in flight one after the other; nothing
+/// is waited for while they are held.
 ///
 /// # Errors
 /// The database did not answer; then the jobs are still `Queued`, or are rescued.
@@ -51,61 +62,106 @@ pub async fn claim(
     db: &PgPool,
     requests: &[ClaimRequest],
     lease_for: Duration,
+    instances: &Instances,
 ) -> Result<Vec<Claim>, sqlx::Error> {
-    let mut leases = lease(db, requests, lease_for).await?;
-    let mut claims = Vec::with_capacity(requests.len());
-    for request in requests {
-        claims.push(match leases.remove(&request.job.id) {
-            Some(lease) => Claim::Ready(Box::new(lease)),
-            None => why_not(db, &request.job, &request.relay_id).await?,
-        });
+    let mut tx = db.begin().await?;
+    // The arrays' lengths do not matter to the plan; and see `instance::gates` on durability.
+    sqlx::query!(
+        r#"select set_config('synchronous_commit', 'off', true) as "a!",
+                  set_config('plan_cache_mode', 'force_generic_plan', true) as "b!""#
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let gates = instance::gates(&mut tx, instances).await?;
+    let mut leases = lease(&mut tx, requests, lease_for, instances, &gates).await?;
+    for (job_id, lease) in &leases {
+        let instance = instances.of(&lease.relay.zooid_domain);
+        if gates.iter().any(|gate| gate.name == instance && gate.is_half_open) {
+            instance::begin_probe(&mut tx, instance, job_id, lease_for).await?;
+        }
     }
-    Ok(claims)
+    let mut reasons = reasons(&mut tx, requests, &leases, instances, &gates).await?;
+    tx.commit().await?;
+    let answer = |request: &ClaimRequest| match leases.remove(&request.job.id) {
+        Some(lease) => Claim::Ready(Box::new(lease)),
+        None => reasons.remove(&request.job.id).unwrap_or(Claim::Lost),
+    };
+    Ok(requests.iter().map(answer).collect())
 }
 
-/// The leases taken, by job.
+/// A column of the requests.
+fn column(requests: &[ClaimRequest], text: fn(&ClaimRequest) -> &str) -> Vec<String> {
+    requests.iter().map(|request| text(request).to_owned()).collect()
+}
+
+/// The leases taken, by job. Relays that somebody has locked are left for later.
 async fn lease(
-    db: &PgPool,
+    tx: &mut PgConnection,
     requests: &[ClaimRequest],
     lease_for: Duration,
+    instances: &Instances,
+    gates: &[Gate],
 ) -> Result<HashMap<String, Lease>, sqlx::Error> {
-    let column = |text: fn(&ClaimRequest) -> &str| -> Vec<String> {
-        requests.iter().map(|request| text(request).to_owned()).collect()
-    };
     let attempts: Vec<i32> = requests.iter().map(|request| request.job.attempt - 1).collect();
-    // `held` locks the relays before the jobs, in the order of their ids: everyone does, so nobody
-    // deadlocks.
+    let (domains, named): (Vec<String>, Vec<String>) =
+        instances.by_domain.iter().map(|(domain, name)| (domain.clone(), name.clone())).unzip();
+    let (gate_names, permits): (Vec<String>, Vec<i32>) =
+        gates.iter().map(|gate| (gate.name.clone(), gate.permits)).unzip();
     let rows = relay_query!(
         "with asked as (
-            select * from unnest($1::text[], $2::text[], $3::int[], $4::text[])
-                as asked (job_id, worker, attempts, relay_id)
+            select * from unnest($1::text[], $2::text[], $3::int[], $4::text[]) with ordinality
+                as asked (job_id, worker, attempts, relay_id, place)
         ), held as materialized (
-            select id, synced, lease_until from relay where id = any($4) order by id for update
+            select relay.id, synced, coalesce(served.instance, $8) as instance,
+                   not synced and (lease_until is null or lease_until <= now()) as is_to_call
+            from relay
+            left join unnest($6::text[], $7::text[]) as served (domain, instance)
+                on served.domain = relay.zooid_domain
+            where relay.id = any($4)
+            order by relay.id
+            for update of relay skip locked
+        ), ranked as (
+            select asked.*, held.instance, held.is_to_call,
+                   row_number() over (partition by held.instance, held.is_to_call order by place) as rank
+            from asked join held on held.id = asked.relay_id
+        ), startable as (
+            select ranked.* from ranked
+            left join unnest($9::text[], $10::int[]) as gate (instance, permits)
+                on gate.instance = ranked.instance
+            where not is_to_call or rank <= gate.permits
+            union all
+            select asked.*, null, false, 0 from asked
+            where not exists (select from relay where relay.id = asked.relay_id)
         ), job as (
             update apalis.jobs job
-            set status = 'Running', idempotency_key = null, lock_at = now()
-            from asked
-            where job.id = asked.job_id and job.lock_by = asked.worker
-              and job.attempts = asked.attempts and job.status = 'Queued'
-              and (select count(*) from held) >= 0
-            returning job.id, asked.worker, asked.relay_id
+            set status = 'Running', idempotency_key = null, lock_at = now(),
+                metadata = case when startable.is_to_call
+                                then hstore('instance', startable.instance) else ''::hstore end
+            from startable
+            where job.id = startable.job_id and job.lock_by = startable.worker
+              and job.attempts = startable.attempts and job.status = 'Queued'
+            returning job.id, startable.worker, startable.relay_id, startable.is_to_call
         ), relay as (
             update relay
             set lease_owner = job.worker, lease_job = job.id, lease_epoch = lease_epoch + 1,
                 lease_until = now() + make_interval(secs => $5)
-            from held join job on job.relay_id = held.id
-            where relay.id = held.id and not held.synced
-              and (held.lease_until is null or held.lease_until <= now())
+            from job
+            where relay.id = job.relay_id and job.is_to_call
             returning relay.*
         )",
         "from relay",
-        &column(|request| &request.job.id),
-        &column(|request| &request.job.worker),
+        &column(requests, |request| &request.job.id),
+        &column(requests, |request| &request.job.worker),
         &attempts,
-        &column(|request| request.relay_id.as_str()),
+        &column(requests, |request| request.relay_id.as_str()),
         lease_for.as_secs_f64(),
+        &domains,
+        &named,
+        instances.default,
+        &gate_names,
+        &permits,
     )
-    .fetch_all(db)
+    .fetch_all(tx)
     .await?;
     let lease = |row: RelayRow| {
         let (job_id, epoch) = (row.lease_job.clone()?, row.lease_epoch);
@@ -114,24 +170,58 @@ async fn lease(
     Ok(rows.into_iter().filter_map(lease).collect())
 }
 
-/// The reason why a claim took no lease; read after the fact, and all of them are safe to act on.
-async fn why_not(db: &PgPool, job: &Job, relay_id: &RelayId) -> Result<Claim, sqlx::Error> {
+/// Why claims took no lease, by job; those that an open breaker stopped are put back here.
+async fn reasons(
+    tx: &mut PgConnection,
+    requests: &[ClaimRequest],
+    leases: &HashMap<String, Lease>,
+    instances: &Instances,
+    gates: &[Gate],
+) -> Result<HashMap<String, Claim>, sqlx::Error> {
+    let without: Vec<ClaimRequest> =
+        requests.iter().filter(|request| !leases.contains_key(&request.job.id)).cloned().collect();
+    if without.is_empty() {
+        return Ok(HashMap::new());
+    }
     let found = sqlx::query!(
-        r#"select relay.synced as "synced?"
-           from apalis.jobs job left join relay on relay.id = $3
-           where job.id = $1 and job.lock_by = $2 and job.status = 'Running'"#,
-        job.id,
-        job.worker,
-        relay_id.as_str(),
+        r#"select job.id, job.status, relay.synced as "synced?", relay.zooid_domain as "domain?"
+           from unnest($1::text[], $2::text[], $3::text[]) as asked (job_id, worker, relay_id)
+           join apalis.jobs job on job.id = asked.job_id and job.lock_by = asked.worker
+           left join relay on relay.id = asked.relay_id
+           where job.status in ('Queued', 'Running')"#,
+        &column(&without, |request| &request.job.id),
+        &column(&without, |request| &request.job.worker),
+        &column(&without, |request| request.relay_id.as_str()),
     )
-    .fetch_optional(db)
+    .fetch_all(&mut *tx)
     .await?;
-    Ok(match found.map(|row| row.synced) {
-        None => Claim::Lost,
-        Some(None) => Claim::Gone,
-        Some(Some(true)) => Claim::InStep,
-        Some(Some(false)) => Claim::Busy,
-    })
+    let mut claims = HashMap::new();
+    let mut held: HashMap<&str, Vec<String>> = HashMap::new();
+    for row in found {
+        let gate = row.domain.as_deref().and_then(|domain| {
+            let name = instances.of(domain);
+            gates.iter().find(|gate| gate.name == name)
+        });
+        let is_held = gate.filter(|gate| gate.closed_for.is_some());
+        claims.insert(
+            row.id.clone(),
+            match (row.status.as_str(), row.synced, is_held) {
+                ("Running", None, _) => Claim::Gone,
+                ("Running", Some(true), _) => Claim::InStep,
+                ("Running", Some(false), _) => Claim::Busy,
+                (_, _, Some(gate)) => {
+                    held.entry(&gate.name).or_default().push(row.id);
+                    Claim::Held
+                }
+                _ => Claim::Later,
+            },
+        );
+    }
+    for (name, job_ids) in held {
+        let seconds = gates.iter().find(|gate| gate.name == name).and_then(|gate| gate.closed_for);
+        hold::hold(tx, name, &job_ids, seconds.unwrap_or_default()).await?;
+    }
+    Ok(claims)
 }
 
 /// The lease that a job holds, if it holds one: for settling an attempt that panicked.

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
 use super::{
-    Attempt, Job, Lease, SYNC_RELAY, Settled, relay_key,
+    Attempt, Job, Lease, SYNC_RELAY, Settled, hold,
+    instance::{self, BreakerPolicy, Instances},
+    relay_key,
     settle::{detail_of, one_line},
 };
 use crate::{
@@ -16,6 +18,17 @@ use crate::{
     backoff::Backoff,
     relay::{FailureKind, RelayId},
 };
+
+/// What a failed attempt says about the instance that it called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// It answered, below 500: it is there.
+    Answered,
+    /// No answer, or a 5xx.
+    Outage,
+    /// It was not called.
+    NotCalled,
+}
 
 /// Why an attempt failed.
 #[derive(Debug, Clone)]
@@ -28,6 +41,8 @@ pub struct Failure {
     pub status: Option<u16>,
     /// How long zooid asked us to wait.
     pub retry_after: Option<Duration>,
+    /// What it says about the instance.
+    pub reached: Reached,
 }
 
 impl Failure {
@@ -35,7 +50,7 @@ impl Failure {
     pub fn new(kind: FailureKind, message: &str) -> Self {
         let line = one_line(message);
         let message = if line.is_empty() { "failed without a word".to_owned() } else { line };
-        Self { kind, message, status: None, retry_after: None }
+        Self { kind, message, status: None, retry_after: None, reached: Reached::NotCalled }
     }
 }
 
@@ -48,6 +63,19 @@ pub enum Verdict {
     GaveUp,
     /// A newer change has its own job; this one ends.
     Superseded,
+    /// The instance is out: tried again at this time, or when its breaker closes; no attempt spent.
+    Held(DateTime<Utc>),
+}
+
+/// What settling a failure goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// When it is tried again.
+    pub backoff: &'a Backoff,
+    /// When an instance counts as out.
+    pub breaker: &'a BreakerPolicy,
+    /// Which instance serves which domain.
+    pub instances: &'a Instances,
 }
 
 /// Settles a failed attempt: on the schedule, or for good. Without a lease (the attempt died
@@ -62,20 +90,28 @@ pub async fn fail(
     lease: Option<&Lease>,
     attempt: &Attempt,
     failure: &Failure,
-    backoff: &Backoff,
+    rules: Rules<'_>,
 ) -> Result<Settled<Verdict>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let Some(held) = hold(&mut tx, job, relay_id, lease).await? else {
+    let Some(held) = lock_relay(&mut tx, job, relay_id, lease).await? else {
         return Ok(Settled::LeaseLost);
     };
+    let news = tell_instance(&mut tx, job, relay_id, lease, failure, rules).await?;
     let is_current = lease.is_none_or(|lease| lease.relay.generation == held.generation);
-    let plan = Plan::new(job, failure, backoff, is_current, held.has_newer_job);
-    let Some(run_at) = write_job(&mut tx, job, relay_id, failure, backoff, plan).await? else {
+    let plan =
+        Plan::new(job, failure, rules.backoff, is_current, held.has_newer_job, news.open_for);
+    let held_by = news.open_for.and(lease).map(|l| rules.instances.of(&l.relay.zooid_domain));
+    let written = write_job(&mut tx, job, relay_id, failure, rules.backoff, plan, held_by).await?;
+    let Some(run_at) = written else {
         return Ok(Settled::LeaseLost);
     };
     let verdict = plan.verdict(run_at);
-    write_relay(&mut tx, job, relay_id, failure, is_current.then_some(plan.attempts()), verdict)
-        .await?;
+    let attempts = plan.attempts().filter(|_| is_current);
+    write_relay(&mut tx, job, relay_id, failure, attempts, verdict).await?;
+    if matches!(verdict, Verdict::Held(_)) {
+        tx.commit().await?; // as if it had not been tried
+        return Ok(Settled::Written(verdict));
+    }
     let generation = lease.map_or(held.generation, |lease| lease.relay.generation);
     let mut detail = detail_of(job, generation, attempt);
     detail["error"] = json!(failure.message);
@@ -83,7 +119,7 @@ pub async fn fail(
     detail["kind"] = json!(failure.kind);
     detail["retry_at"] = match verdict {
         Verdict::RetryAt(at) => json!(at.timestamp()),
-        Verdict::GaveUp | Verdict::Superseded => Value::Null,
+        Verdict::GaveUp | Verdict::Superseded | Verdict::Held(_) => Value::Null,
     };
     if verdict == Verdict::Superseded {
         detail["superseded"] = json!(true);
@@ -91,7 +127,52 @@ pub async fn fail(
     let tenant = &held.tenant_pubkey;
     activity::append(&mut tx, relay_id, tenant, ActivityType::FailRelaySync, &detail).await?;
     tx.commit().await?;
+    if let Some(relays) = news.closed {
+        // Written is written; the next round of the rescue releases what is left.
+        let _the_next_round_does_it = hold::release(db, &relays).await;
+    }
     Ok(Settled::Written(verdict))
+}
+
+/// What a failure did to its instance's breaker.
+#[derive(Default)]
+struct News {
+    /// It is open: seconds until the next probe.
+    open_for: Option<f64>,
+    /// It closed: the relays whose calls had failed.
+    closed: Option<Vec<String>>,
+}
+
+async fn tell_instance(
+    tx: &mut PgConnection,
+    job: &Job,
+    relay_id: &RelayId,
+    lease: Option<&Lease>,
+    failure: &Failure,
+    rules: Rules<'_>,
+) -> Result<News, sqlx::Error> {
+    let Some(lease) = lease else { return Ok(News::default()) };
+    let name = rules.instances.of(&lease.relay.zooid_domain);
+    Ok(match failure.reached {
+        Reached::NotCalled => News::default(),
+        Reached::Answered => {
+            News { closed: instance::record_answer(tx, name).await?, open_for: None }
+        }
+        Reached::Outage => {
+            let last = rules.backoff.max_attempts();
+            let is_last = u32::try_from(job.attempt).is_ok_and(|attempt| attempt >= last);
+            let open_for = instance::record_outage(
+                tx,
+                name,
+                relay_id,
+                job,
+                is_last,
+                &failure.message,
+                rules.breaker,
+            );
+            News { open_for: open_for.await?, closed: None }
+        }
+    })
 }
 
 struct Held {
@@ -102,7 +183,7 @@ struct Held {
 
 /// Locks the relay, if the lease is still this attempt's. The newer job is looked for only then,
 /// by a statement of its own: it may have been committed while we waited for the lock.
-async fn hold(
+async fn lock_relay(
     tx: &mut PgConnection,
     job: &Job,
     relay_id: &RelayId,
@@ -143,16 +224,19 @@ enum Plan {
     Supersede { attempts: i32 },
     /// `Pending`, due now: the relay moved on and its own job is missing.
     StartOver,
+    /// `Pending`, attempts as they were, due when the instance may be asked again.
+    Hold { attempts: i32, seconds: f64 },
 }
 
 impl Plan {
-    /// Attempts spent, for the relay's row.
-    fn attempts(self) -> i32 {
+    /// Attempts spent, for the relay's row; `None` when its row stays as it is.
+    fn attempts(self) -> Option<i32> {
         match self {
             Self::Retry { attempts, .. }
             | Self::GiveUp { attempts }
-            | Self::Supersede { attempts } => attempts,
-            Self::StartOver => 0,
+            | Self::Supersede { attempts } => Some(attempts),
+            Self::StartOver => Some(0),
+            Self::Hold { .. } => None,
         }
     }
 
@@ -162,12 +246,16 @@ impl Plan {
         backoff: &Backoff,
         is_current: bool,
         has_newer_job: bool,
+        open_for: Option<f64>,
     ) -> Self {
         let last = i32::try_from(backoff.max_attempts()).unwrap_or(i32::MAX);
         // A job that kills its process comes back past the cap; it ends as the last attempt.
         let attempts = job.attempt.min(last);
         if has_newer_job {
             return Self::Supersede { attempts };
+        }
+        if let Some(seconds) = open_for {
+            return Self::Hold { attempts: if is_current { job.attempt - 1 } else { 0 }, seconds };
         }
         if !is_current {
             return Self::StartOver;
@@ -186,6 +274,7 @@ impl Plan {
             Self::Retry { .. } | Self::StartOver => Verdict::RetryAt(run_at),
             Self::GiveUp { .. } => Verdict::GaveUp,
             Self::Supersede { .. } => Verdict::Superseded,
+            Self::Hold { .. } => Verdict::Held(run_at),
         }
     }
 }
@@ -198,10 +287,16 @@ async fn write_job(
     failure: &Failure,
     backoff: &Backoff,
     plan: Plan,
+    held_by: Option<&str>,
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     let (status, attempts, delay) = match plan {
         Plan::Retry { attempts, delay } => ("Failed", attempts, Some(delay)),
         Plan::StartOver => ("Pending", 0, Some(Duration::ZERO)),
+        Plan::Hold { attempts, seconds } => (
+            "Pending",
+            attempts,
+            Some(Duration::from_secs_f64(seconds + hold::spread(seconds) / 2.0)),
+        ),
         Plan::GiveUp { attempts } => ("Killed", attempts, None),
         Plan::Supersede { attempts } => ("Done", attempts, None),
     };
@@ -212,6 +307,7 @@ async fn write_job(
              run_at = case when $7 is null then run_at
                            else now() + make_interval(secs => $7 * (1 + (random() * 2 - 1) * $9::float8)) end,
              done_at = case when $7 is null then now() end,
+             metadata = case when $11::text is null then ''::hstore else hstore('held_by', $11) end,
              last_result = $10, lock_by = null, lock_at = null
          where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')
          returning run_at",
@@ -225,6 +321,7 @@ async fn write_job(
         relay_key(relay_id),
         backoff.jitter(),
         json!({ "Err": failure.message }),
+        held_by.filter(|_| delay.is_some()),
     )
     .fetch_optional(tx)
     .await
@@ -242,7 +339,7 @@ async fn write_relay(
 ) -> Result<(), sqlx::Error> {
     let retry_at = match verdict {
         Verdict::RetryAt(at) => Some(at),
-        Verdict::GaveUp | Verdict::Superseded => None,
+        Verdict::GaveUp | Verdict::Superseded | Verdict::Held(_) => None,
     };
     sqlx::query!(
         "update relay

@@ -34,7 +34,7 @@ impl JobState {
     }
 
     /// The rows' words for this state.
-    fn statuses(self) -> &'static [&'static str] {
+    pub(super) fn statuses(self) -> &'static [&'static str] {
         match self {
             Self::Waiting => &["Pending"],
             Self::Retrying => &["Failed"],
@@ -74,6 +74,8 @@ pub struct QueueStatus {
     pub oldest_due_at: Option<DateTime<Utc>>,
     /// When the next waiting job is due.
     pub next_due_at: Option<DateTime<Utc>>,
+    /// Since when nobody fetches from it, if it is paused.
+    pub paused_at: Option<DateTime<Utc>>,
 }
 
 /// A job in a list.
@@ -124,6 +126,8 @@ pub struct JobFilter {
     pub queue: Option<String>,
     /// Only in this state.
     pub state: Option<JobState>,
+    /// Only those whose last error contains this.
+    pub error: Option<String>,
 }
 
 /// A worker that was seen in the last day.
@@ -137,27 +141,55 @@ pub struct Worker {
     pub last_seen: DateTime<Utc>,
     /// Whether that was within the last 30 s.
     pub is_alive: bool,
+    /// Where it runs: version, host and process.
+    pub process: String,
+    /// When it started.
+    pub started_at: Option<DateTime<Utc>>,
     /// Jobs it holds.
     pub running: i64,
+    /// Some of those, by id.
+    pub jobs: Vec<String>,
 }
 
-/// Counts per queue, for every queue that has jobs.
+/// The most that a count tells; a queue with more has "at least" so many.
+pub const COUNT_CAP: i64 = 10_000;
+
+/// Counts per queue, each capped at 10,000. What is due is looked up per priority, as the queue's index
+/// is ordered.
 ///
 /// # Errors
 /// The database did not answer.
 pub async fn status(db: impl PgExecutor<'_>) -> Result<Vec<QueueStatus>, sqlx::Error> {
     sqlx::query_as!(
         QueueStatus,
-        r#"select queue as "queue!", count(*) filter (where status = 'Pending') as "waiting!",
-                  count(*) filter (where status = 'Failed') as "retrying!",
-                  count(*) filter (where status in ('Queued', 'Running')) as "running!",
-                  count(*) filter (where status = 'Done') as "done!",
-                  count(*) filter (where status = 'Killed') as "killed!",
-                  min(run_at) filter (where status in ('Pending', 'Failed') and run_at <= now()) as oldest_due_at,
-                  min(run_at) filter (where status in ('Pending', 'Failed') and run_at > now()) as next_due_at
-           from unnest($1::text[]) queue left join apalis.jobs on job_type = queue
-           group by queue order by min(array_position($1, queue))"#,
+        r#"select queue as "queue!", waiting as "waiting!", retrying as "retrying!",
+                  running as "running!", done as "done!", killed as "killed!",
+                  (select min(first.run_at) from unnest($3::int[]) level, lateral (
+                      select run_at from apalis.jobs
+                      where job_type = queue and priority = level and run_at <= now()
+                        and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
+                      order by run_at limit 1) first) as oldest_due_at,
+                  (select min(first.run_at) from unnest($3::int[]) level, lateral (
+                      select run_at from apalis.jobs
+                      where job_type = queue and priority = level and run_at > now()
+                        and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
+                      order by run_at limit 1) first) as next_due_at,
+                  (select paused_at from paused_queue p where p.queue = q.queue) as paused_at
+           from unnest($1::text[]) with ordinality as q (queue, place),
+                lateral (select count(*) as waiting from (select from apalis.jobs
+                    where job_type = queue and status = 'Pending' limit $2) w) waiting,
+                lateral (select count(*) as retrying from (select from apalis.jobs
+                    where job_type = queue and status = 'Failed' and attempts < max_attempts limit $2) w) retrying,
+                lateral (select count(*) as running from (select from apalis.jobs
+                    where job_type = queue and status in ('Queued', 'Running') limit $2) w) running,
+                lateral (select count(*) as done from (select from apalis.jobs
+                    where job_type = queue and status = 'Done' limit $2) w) done,
+                lateral (select count(*) as killed from (select from apalis.jobs
+                    where job_type = queue and status = 'Killed' limit $2) w) killed
+           order by place"#,
         &super::QUEUES.map(str::to_owned),
+        COUNT_CAP,
+        &super::PRIORITIES,
     )
     .fetch_all(db)
     .await
@@ -180,11 +212,13 @@ pub async fn jobs(
                   last_result->>'Err' as error
            from apalis.jobs
            where ($1::text is null or job_type = $1) and ($2::text[] is null or status = any($2))
+             and ($4::text is null or strpos(last_result->>'Err', $4) > 0)
            order by done_at desc nulls first, run_at, id
            limit $3"#,
         filter.queue,
         statuses.as_deref(),
         limit,
+        filter.error,
     )
     .fetch_all(db)
     .await?;
@@ -244,8 +278,14 @@ pub async fn workers(db: impl PgExecutor<'_>) -> Result<Vec<Worker>, sqlx::Error
         Worker,
         r#"select worker.id, worker.worker_type as queue, worker.last_seen,
                   worker.last_seen > now() - interval '30 seconds' as "is_alive!",
-                  (select count(*) from apalis.jobs job where job.lock_by = worker.id) as "running!"
+                  worker.layers as process, worker.started_at,
+                  coalesce(array_length(held.jobs, 1), 0)::bigint as "running!",
+                  coalesce(held.jobs, '{}') as "jobs!"
            from apalis.workers worker
+           left join lateral (select array_agg(id) as jobs from (
+               select job.id from apalis.jobs job
+               where job.lock_by = worker.id and job.status in ('Queued', 'Running')
+               limit 1000) j) held on true
            where worker.last_seen > now() - interval '1 day'
            order by worker.last_seen > now() - interval '30 seconds' desc, worker.worker_type, worker.id
            limit 1000"#

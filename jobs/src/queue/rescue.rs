@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{SYNC_RELAY, SyncPayload, relay_key};
+use crate::relay::RelayId;
 
 /// The most jobs that one call brings back; the next call takes the rest.
 const BATCH: i64 = 1000;
@@ -47,9 +48,9 @@ pub async fn rescue(
         let key = relay_id.filter(|_| orphan.queue == SYNC_RELAY).map(|id| (relay_key(&id), id));
         let mut tx = db.begin().await?;
         if let Some((_, relay_id)) = &key {
-            sqlx::query!("select id from relay where id = $1 for update", relay_id.as_str())
-                .fetch_optional(&mut *tx)
-                .await?;
+            if !try_lock(&mut tx, relay_id).await? {
+                continue; // a transaction holds it; the others need not wait for that
+            }
         }
         let status =
             bring_back(&mut tx, &orphan, key.as_ref().map(|(key, _)| key.as_str())).await?;
@@ -61,6 +62,20 @@ pub async fn rescue(
         }
     }
     Ok(rescued)
+}
+
+/// Locks the relay's row if nobody else has it. True also when there is no such relay.
+async fn try_lock(tx: &mut sqlx::PgConnection, relay_id: &RelayId) -> Result<bool, sqlx::Error> {
+    let id = relay_id.as_str();
+    let locked = sqlx::query!("select id from relay where id = $1 for update skip locked", id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    if locked.is_some() {
+        return Ok(true);
+    }
+    let exists =
+        sqlx::query_scalar!(r#"select exists (select from relay where id = $1) as "exists!""#, id);
+    Ok(!exists.fetch_one(tx).await?)
 }
 
 async fn orphans(
@@ -100,7 +115,7 @@ async fn bring_back(
                                       else coalesce($6, job.idempotency_key) end,
                attempts = job.attempts + case when job.status = 'Running' then 1 else 0 end,
                done_at = case when newer.waits then now() end,
-               run_at = now(), lock_by = null, lock_at = null,
+               run_at = now(), lock_by = null, lock_at = null, metadata = ''::hstore,
                last_result = '{"Err": "the worker died; brought back"}'
            from (select exists (select from apalis.jobs
                                 where job_type = $5 and idempotency_key = $6 and id <> $1) as waits) newer

@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::{Value, json};
 use sqlx::{PgExecutor, PgPool};
 
-use super::{Job, Lease, SYNC_RELAY, relay_key};
+use super::{Job, KEYED, Lease, SYNC_RELAY, hold, relay_key};
 use crate::relay::RelayId;
 
 /// What is stored of an error, in characters.
@@ -49,18 +49,39 @@ pub struct Completion {
     pub lease: Lease,
     /// What it did.
     pub attempt: Attempt,
+    /// The instance that it reached.
+    pub instance: String,
+    /// What was sent, secrets masked.
+    pub sent: Value,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Completed {
+    /// It was written.
+    Written {
+        /// The relay is in step now; false when a mutation came in between, whose own job does the
+        /// rest.
+        in_step: bool,
+        /// From the relay's last change until now.
+        latency: Duration,
+    },
+    /// The job or the lease is not ours any more: nothing was written.
+    LeaseLost,
+    /// The relay's row is locked by a transaction: nothing was written, and it may be asked again.
+    Locked,
 }
 
 /// Settles attempts that reached zooid, all in one statement, each under its own guards. Answers in
-/// the order asked: true inside when the relay is in step now; false when a mutation came in
-/// between, whose own job does the rest.
+/// the order asked. Their instances have answered: a run of outage failures ends, an open breaker
+/// closes.
 ///
 /// # Errors
 /// The database did not answer; the caller tries again, and the guards make that harmless.
 pub async fn complete(
     db: &PgPool,
     completions: &[Completion],
-) -> Result<Vec<Settled<bool>>, sqlx::Error> {
+) -> Result<Vec<Completed>, sqlx::Error> {
     let text = |text: fn(&Completion) -> &str| -> Vec<String> {
         completions.iter().map(|completion| text(completion).to_owned()).collect()
     };
@@ -74,14 +95,14 @@ pub async fn complete(
     let rows = sqlx::query!(
         r#"with asked as (
                select * from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[],
-                                    $6::bigint[], $7::jsonb[])
-                   as asked (job_id, worker, attempt, relay_id, epoch, carried, detail)
+                                    $6::bigint[], $7::jsonb[], $8::text[], $9::jsonb[])
+                   as asked (job_id, worker, attempt, relay_id, epoch, carried, detail, instance, sent)
            ), held as materialized (
                select asked.* from relay
                join asked on relay.id = asked.relay_id and relay.lease_job = asked.job_id
                          and relay.lease_epoch = asked.epoch
                order by relay.id
-               for update of relay
+               for update of relay skip locked
            ), job as (
                update apalis.jobs job
                set status = 'Done', attempts = held.attempt, done_at = now(), lock_by = null,
@@ -92,7 +113,7 @@ pub async fn complete(
                returning job.id
            ), settled as (
                update relay
-               set synced_generation = held.carried,
+               set synced_generation = held.carried, sent = held.sent,
                    provisioned_at = coalesce(provisioned_at, now()),
                    sync_error = case when generation = held.carried then '' else sync_error end,
                    failure_kind = case when generation = held.carried then null else failure_kind end,
@@ -101,13 +122,27 @@ pub async fn complete(
                    lease_owner = null, lease_job = null, lease_until = null
                from held join job on job.id = held.job_id
                where relay.id = held.relay_id
-               returning relay.id, relay.tenant_pubkey, held.job_id, held.detail,
-                         relay.generation = held.carried as in_step
+               returning relay.id, relay.tenant_pubkey, held.job_id, held.detail, held.instance,
+                         relay.generation = held.carried as in_step,
+                         greatest(extract(epoch from now() - relay.updated_at), 0) as latency
            ), recorded as (
                insert into activity (tenant_pubkey, activity_type, resource_id, detail)
                select tenant_pubkey, 'complete_relay_sync', id, detail from settled
+           ), forgotten as (
+               delete from zooid_failure where instance in (select instance from settled)
+               returning relay_id
+           ), closed as (
+               update zooid_instance
+               set opened_at = null, retry_at = null, failed_probes = 0, probe_job = null,
+                   probe_until = null, last_error = ''
+               where opened_at is not null and name in (select instance from settled)
+               returning name
            )
-           select job_id as "job_id!", in_step as "in_step!" from settled"#,
+           select job_id as "job_id!", in_step as "in_step!", latency::float8 as "latency!",
+                  case when exists (select from closed)
+                       then (select coalesce(array_agg(distinct relay_id), '{}') from forgotten) end
+                       as failed_before
+           from settled"#,
         &text(|c| &c.job.id),
         &text(|c| &c.job.worker),
         &attempts,
@@ -115,16 +150,55 @@ pub async fn complete(
         &number(|c| c.lease.epoch),
         &number(|c| c.lease.relay.generation),
         &details,
+        &text(|c| &c.instance),
+        &completions.iter().map(|c| c.sent.clone()).collect::<Vec<_>>(),
     )
     .fetch_all(db)
     .await?;
-    let written: HashMap<_, _> = rows.into_iter().map(|row| (row.job_id, row.in_step)).collect();
-    let settled = completions.iter().map(|completion| {
-        written
-            .get(&completion.job.id)
-            .map_or(Settled::LeaseLost, |in_step| Settled::Written(*in_step))
-    });
+    if let Some(relays) = rows.first().and_then(|row| row.failed_before.as_deref()) {
+        // Written is written; the next round of the rescue releases what is left.
+        let _the_next_round_does_it = hold::release(db, relays).await;
+    }
+    let mut written: HashMap<_, _> = rows
+        .into_iter()
+        .map(|row| {
+            let latency = Duration::from_secs_f64(row.latency);
+            (row.job_id, Completed::Written { in_step: row.in_step, latency })
+        })
+        .collect();
+    if written.len() < completions.len() {
+        for job_id in still_ours(db, completions).await? {
+            written.entry(job_id).or_insert(Completed::Locked);
+        }
+    }
+    let settled = completions
+        .iter()
+        .map(|completion| written.remove(&completion.job.id).unwrap_or(Completed::LeaseLost));
     Ok(settled.collect())
+}
+
+/// Jobs whose lease holds: where nothing was written, their relay's row was locked.
+async fn still_ours(db: &PgPool, completions: &[Completion]) -> Result<Vec<String>, sqlx::Error> {
+    let column = |text: fn(&Completion) -> &str| -> Vec<String> {
+        completions.iter().map(|completion| text(completion).to_owned()).collect()
+    };
+    sqlx::query_scalar!(
+        r#"select job.id as "id!"
+           from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[])
+               as asked (job_id, worker, attempt, relay_id, epoch)
+           join apalis.jobs job on job.id = asked.job_id and job.lock_by = asked.worker
+                               and job.attempts = asked.attempt - 1
+           join relay on relay.id = asked.relay_id and relay.lease_job = job.id
+                     and relay.lease_epoch = asked.epoch
+           where job.status = 'Running'"#,
+        &column(|c| &c.job.id),
+        &column(|c| &c.job.worker),
+        &completions.iter().map(|c| c.job.attempt).collect::<Vec<_>>(),
+        &column(|c| c.lease.relay.id.as_str()),
+        &completions.iter().map(|c| c.lease.epoch).collect::<Vec<_>>(),
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Puts a job back without spending an attempt: due again after `delay`, key in hand, unless a
@@ -191,7 +265,7 @@ pub async fn kill(
     end(db, job, "Killed", &json!({ "Err": one_line(reason) })).await
 }
 
-/// A recurring job keeps its key, which says that its tick was run; a relay's must not.
+/// A recurring job keeps its key, which says that its tick was run; others must not.
 async fn end(
     db: impl PgExecutor<'_>,
     job: &Job,
@@ -201,14 +275,14 @@ async fn end(
     let ended = sqlx::query!(
         "update apalis.jobs
          set status = $4, attempts = $3 + 1, done_at = now(), lock_by = null, last_result = $5,
-             idempotency_key = case when job_type = $6 then null else idempotency_key end
+             idempotency_key = case when job_type = any($6) then null else idempotency_key end
          where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')",
         job.id,
         job.worker,
         job.attempt - 1,
         status,
         result,
-        SYNC_RELAY,
+        &KEYED.map(str::to_owned),
     )
     .execute(db)
     .await?;

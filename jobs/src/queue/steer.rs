@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::PgPool;
 
-use super::{JobState, MAX_ERROR_CHARS, SYNC_RELAY, SyncPayload, inspect};
+use super::{JobState, KEYED, MAX_ERROR_CHARS, RESYNC, SYNC_RELAY, SyncPayload, inspect};
 use crate::{
     activity::{self, ActivityType},
     relay::{self, By, MutationError, RelayId},
@@ -57,6 +57,9 @@ pub async fn retry(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerE
         let relay = relay::request_sync(db, &relay_id, by).await?;
         return Ok(Steered::RelayRequeued(relay.id));
     }
+    if job.summary.queue == RESYNC {
+        return Err(refuse(&job, "start it anew with `tender relay sync --all`"));
+    }
     let requeued = sqlx::query!(
         "update apalis.jobs
          set status = 'Pending', attempts = 0, run_at = now(), done_at = null, lock_by = null
@@ -69,6 +72,97 @@ pub async fn retry(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerE
         return Err(refuse(&job, "it changed just now; look again"));
     }
     Ok(Steered::Requeued)
+}
+
+/// Which jobs to retry.
+#[derive(Debug, Clone, Default)]
+pub struct Matching {
+    /// Only of this queue.
+    pub queue: Option<String>,
+    /// Killed or retrying ones; both when `None`.
+    pub state: Option<JobState>,
+    /// Only those whose last error contains this.
+    pub error: Option<String>,
+}
+
+/// The most jobs that one call retries.
+const MOST: i64 = 10_000;
+/// Relays in one transaction.
+const PAGE: usize = 500;
+
+/// Retries every killed or retrying job that matches, at most 10,000; how many. A relay that is in
+/// step by now is left alone, and one with several killed jobs gets one new job.
+///
+/// # Errors
+/// [`SteerError::Database`]; pages done before stay done.
+pub async fn retry_all(db: &PgPool, matching: &Matching, by: &By) -> Result<usize, SteerError> {
+    let states = matching
+        .state
+        .map_or_else(|| vec![JobState::Killed, JobState::Retrying], |state| vec![state]);
+    let statuses: Vec<String> = states
+        .iter()
+        .filter(|state| matches!(state, JobState::Killed | JobState::Retrying))
+        .flat_map(|state| state.statuses())
+        .map(|status| (*status).to_owned())
+        .collect();
+    let relays = matching_relays(db, matching, &statuses).await?;
+    let mut retried = 0;
+    for page in relays.chunks(PAGE) {
+        retried += relay::request_all(db, page, by).await?;
+    }
+    Ok(retried + requeue(db, matching, &statuses).await?)
+}
+
+/// Relays of matching jobs, once each, that are not in step.
+async fn matching_relays(
+    db: &PgPool,
+    matching: &Matching,
+    statuses: &[String],
+) -> Result<Vec<RelayId>, sqlx::Error> {
+    if matching.queue.as_deref().is_some_and(|queue| queue != SYNC_RELAY) {
+        return Ok(Vec::new());
+    }
+    let payloads = sqlx::query_scalar!(
+        r#"select job as "payload!" from apalis.jobs
+           where job_type = $1 and status = any($2)
+             and ($3::text is null or strpos(last_result->>'Err', $3) > 0)
+           order by done_at limit $4"#,
+        SYNC_RELAY,
+        statuses,
+        matching.error,
+        MOST,
+    )
+    .fetch_all(db)
+    .await?;
+    let ids = payloads.iter().filter_map(|bytes| SyncPayload::parse(bytes).ok());
+    let ids: Vec<String> = ids.map(|payload| payload.relay_id.as_str().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select id as "id: RelayId" from relay where id = any($1) and not synced order by id"#,
+        &ids,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Matching jobs of the other queues wait again; a resync is started anew, not retried.
+async fn requeue(
+    db: &PgPool,
+    matching: &Matching,
+    statuses: &[String],
+) -> Result<usize, sqlx::Error> {
+    let requeued = sqlx::query!(
+        "update apalis.jobs
+         set status = 'Pending', attempts = 0, run_at = now(), done_at = null, lock_by = null
+         where job_type <> all($1) and ($2::text is null or job_type = $2) and status = any($3)
+           and ($4::text is null or strpos(last_result->>'Err', $4) > 0)",
+        &KEYED.map(str::to_owned),
+        matching.queue,
+        statuses,
+        matching.error,
+    )
+    .execute(db)
+    .await?;
+    Ok(usize::try_from(requeued.rows_affected()).unwrap_or(usize::MAX))
 }
 
 /// Ends a waiting job. Its relay is marked as given up by the operator, so that reconcile does not
@@ -87,11 +181,11 @@ pub async fn cancel(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, Steer
     let cancelled = sqlx::query!(
         "update apalis.jobs
          set status = 'Killed', done_at = now(), last_result = $2,
-             idempotency_key = case when job_type = $3 then null else idempotency_key end
+             idempotency_key = case when job_type = any($3) then null else idempotency_key end
          where id = $1 and status in ('Pending', 'Failed')",
         job_id,
         json!({ "Err": message }),
-        SYNC_RELAY,
+        &KEYED.map(str::to_owned),
     )
     .execute(&mut *tx)
     .await?;

@@ -1,11 +1,13 @@
 //! What a worker does with the queue: appear, stay alive, fetch, give back.
 
+use std::time::Duration;
+
 use sqlx::PgExecutor;
 
 use super::Job;
 
 /// Makes a worker known; its name is new at every start, so that nobody takes its jobs for those
-/// of its predecessor.
+/// of its predecessor. `process` tells people where it runs.
 ///
 /// # Errors
 /// The database did not answer, or the name is taken.
@@ -13,12 +15,14 @@ pub async fn register(
     db: impl PgExecutor<'_>,
     worker: &str,
     queue: &str,
+    process: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into apalis.workers (id, worker_type, storage_name, layers, last_seen, started_at)
-         values ($1, $2, 'PostgresStorage', 'tender', now(), now())",
+         values ($1, $2, 'PostgresStorage', $3, now(), now())",
         worker,
         queue,
+        process,
     )
     .execute(db)
     .await?;
@@ -36,7 +40,8 @@ pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sq
     Ok(beat.rows_affected() == 1)
 }
 
-/// Takes up to `limit` due jobs of a queue for a worker, by priority and then by age.
+/// Takes up to `limit` due jobs of a queue for a worker, by priority and then by age; none while the
+/// queue is paused.
 ///
 /// # Errors
 /// The database did not answer; then nothing was taken, or what was taken is rescued.
@@ -47,23 +52,28 @@ pub async fn fetch(
     limit: i32,
 ) -> Result<Vec<Job>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select id as "id!", job as "payload!", attempts as "attempts!"
-           from apalis.get_jobs($1, $2, $3)
-           order by priority desc, run_at"#,
+        r#"with going as materialized (
+               select $1::text as worker where not exists (select from paused_queue where queue = $2)
+           )
+           select job.id as "id!", job.job as "payload!", job.attempts as "attempts!",
+                  greatest(extract(epoch from now() - job.run_at), 0)::float8 as "waited!"
+           from going, apalis.get_jobs(going.worker, $2, $3) job
+           order by job.priority desc, job.run_at"#,
         worker,
         queue,
         limit,
     )
     .fetch_all(db)
     .await?;
-    let job = |id, payload, attempts: i32| Job {
+    let job = |id, payload, attempts: i32, waited| Job {
         id,
         payload,
         attempt: attempts.saturating_add(1),
         queue: queue.to_owned(),
         worker: worker.to_owned(),
+        waited: Duration::from_secs_f64(waited),
     };
-    Ok(rows.into_iter().map(|row| job(row.id, row.payload, row.attempts)).collect())
+    Ok(rows.into_iter().map(|row| job(row.id, row.payload, row.attempts, row.waited)).collect())
 }
 
 /// Gives back the jobs that a worker fetched and did not start, attempts unchanged: they hold

@@ -1,7 +1,5 @@
-//! Reading relays: one, a tenant's, all in pages, and the counts an operator looks at first.
+//! Reading relays: one, a tenant's, all in pages.
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::PgExecutor;
 
 use super::{Relay, RelayId, RelayRow, Status, SyncState, relay_query};
@@ -19,21 +17,6 @@ pub struct Filter {
     pub after: Option<RelayId>,
 }
 
-/// Counts over all relays.
-#[derive(Debug, Clone, Serialize)]
-pub struct Summary {
-    /// Wanted is on zooid.
-    pub synced: i64,
-    /// Not tried yet.
-    pub pending: i64,
-    /// Waiting for a next attempt.
-    pub retrying: i64,
-    /// Gave up.
-    pub gave_up: i64,
-    /// When the longest-waiting pending relay last changed.
-    pub oldest_pending_at: Option<DateTime<Utc>>,
-}
-
 /// The relay with this id.
 ///
 /// # Errors
@@ -41,6 +24,18 @@ pub struct Summary {
 pub async fn find(db: impl PgExecutor<'_>, id: &RelayId) -> Result<Option<Relay>, sqlx::Error> {
     let row = relay_query!("", "from relay where id = $1", id.as_str()).fetch_optional(db).await?;
     Ok(row.map(Relay::from))
+}
+
+/// The body that zooid was last told and took, secrets masked; `None` before the first.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn last_sent(
+    db: impl PgExecutor<'_>,
+    id: &RelayId,
+) -> Result<Option<serde_json::Value>, sqlx::Error> {
+    let sent = sqlx::query_scalar!("select sent from relay where id = $1", id.as_str());
+    Ok(sent.fetch_optional(db).await?.flatten())
 }
 
 /// A tenant's relays, newest first; at most 1,000.
@@ -94,22 +89,4 @@ pub async fn list(
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(Relay::from).collect())
-}
-
-/// Counts by state. Reads the index of pending relays and one count of all.
-///
-/// # Errors
-/// The database did not answer.
-pub async fn summary(db: impl PgExecutor<'_>) -> Result<Summary, sqlx::Error> {
-    sqlx::query_as!(
-        Summary,
-        r#"select (select count(*) from relay where synced) as "synced!",
-               count(*) filter (where exhausted_at is null and attempts = 0) as "pending!",
-               count(*) filter (where exhausted_at is null and attempts > 0) as "retrying!",
-               count(*) filter (where exhausted_at is not null) as "gave_up!",
-               min(updated_at) filter (where exhausted_at is null) as oldest_pending_at
-           from relay where not synced"#
-    )
-    .fetch_one(db)
-    .await
 }

@@ -59,6 +59,27 @@ pub(super) fn patch(relay: &Relay, blossom: Option<&Blossom>, livekit: Option<&L
     body
 }
 
+/// What a secret is shown as.
+const MASK: &str = "(secret)";
+
+/// A relay's document to look at. A change's body, whose keys are those of a creation but for the
+/// identity, which nobody sees.
+pub(super) fn preview(
+    relay: &Relay,
+    blossom: Option<&Blossom>,
+    livekit: Option<&Livekit>,
+) -> Value {
+    let mask = || SecretString::from(MASK);
+    let blossom = blossom.map(|blossom| Blossom {
+        access_key: mask(),
+        secret_key: mask(),
+        ..blossom.clone()
+    });
+    let livekit =
+        livekit.map(|livekit| Livekit { api_key: mask(), api_secret: mask(), ..livekit.clone() });
+    patch(relay, blossom.as_ref(), livekit.as_ref())
+}
+
 fn document(relay: &Relay, blossom: Option<&Blossom>) -> Value {
     let flags = relay.flags;
     json!({

@@ -1,0 +1,51 @@
+//! Pausing: nobody fetches from a paused queue. Jobs that were fetched go on; new ones wait.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgExecutor;
+
+/// A paused queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct Paused {
+    /// Its name.
+    pub queue: String,
+    /// Since when.
+    pub paused_at: DateTime<Utc>,
+    /// Who paused it.
+    pub paused_by: String,
+}
+
+/// Pauses a queue for every process, until it is resumed. False when it was paused already.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn pause(db: impl PgExecutor<'_>, queue: &str, by: &str) -> Result<bool, sqlx::Error> {
+    let paused = sqlx::query!(
+        "insert into paused_queue (queue, paused_by) values ($1, $2) on conflict do nothing",
+        queue,
+        by,
+    )
+    .execute(db)
+    .await?;
+    Ok(paused.rows_affected() == 1)
+}
+
+/// Lets a paused queue go on. False when it was not paused.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn resume(db: impl PgExecutor<'_>, queue: &str) -> Result<bool, sqlx::Error> {
+    let resumed =
+        sqlx::query!("delete from paused_queue where queue = $1", queue).execute(db).await?;
+    Ok(resumed.rows_affected() == 1)
+}
+
+/// The queues that are paused.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn paused(db: impl PgExecutor<'_>) -> Result<Vec<Paused>, sqlx::Error> {
+    sqlx::query_as!(Paused, "select queue, paused_at, paused_by from paused_queue order by queue")
+        .fetch_all(db)
+        .await
+}

@@ -1,0 +1,40 @@
+//! Scripts and styles, inside the executable. `assets/README.md` says where the vendored ones are
+//! from.
+
+use axum::{
+    extract::Path,
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+
+use super::parts::Problem;
+
+const JS: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+
+/// What the login page needs, for anybody.
+pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem> {
+    match file.as_str() {
+        "app.css" => Ok(answer(CSS, include_str!("assets/app.css"))),
+        "login.js" => Ok(answer(JS, include_str!("assets/login.js"))),
+        "icon.svg" => Ok(answer("image/svg+xml", include_str!("assets/icon.svg"))),
+        _ => Err(Problem::NotFound),
+    }
+}
+
+/// The rest, within a session.
+pub(super) async fn private(Path(file): Path<String>) -> Result<Response, Problem> {
+    match file.as_str() {
+        "app.js" => Ok(answer(JS, include_str!("assets/app.js"))),
+        "htmx.min.js" => Ok(answer(JS, include_str!("assets/htmx.min.js"))),
+        "hx-sse.min.js" => Ok(answer(JS, include_str!("assets/hx-sse.min.js"))),
+        "uplot.min.js" => Ok(answer(JS, include_str!("assets/uplot.min.js"))),
+        "uplot.min.css" => Ok(answer(CSS, include_str!("assets/uplot.min.css"))),
+        _ => Err(Problem::NotFound),
+    }
+}
+
+fn answer(content_type: &'static str, text: &'static str) -> Response {
+    let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "private, max-age=300")];
+    (headers, text).into_response()
+}

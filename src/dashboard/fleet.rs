@@ -1,0 +1,413 @@
+//! The fleet: what needs attention first, then the numbers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Redirect, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use maud::{Markup, html};
+use tender_jobs::{
+    queue::{
+        self, QueueStatus, Worker,
+        instance::{self, BreakerState, Instance},
+    },
+    recurring::{self, Recurring},
+    relay::{self, Order, Relay, Search, Summary},
+    stats::{self, Minute},
+};
+use tokio::sync::Mutex;
+
+use super::{
+    Dashboard, PATH, actions,
+    layout::{self, Page},
+    parts::{Ask, Problem, ask, count, maybe_time, time},
+    session::Viewer,
+};
+
+/// A relay that waits for longer than this needs attention.
+const LONG_PENDING: TimeDelta = TimeDelta::minutes(5);
+/// Given-up relays that are named; the table has the others.
+const NAMED: i64 = 5;
+/// All open pages share what was read within this time.
+const FRESH: Duration = Duration::from_millis(900);
+
+/// Everything that the page shows, as of one look.
+pub(super) struct Fleet {
+    now: DateTime<Utc>,
+    pub(super) summary: Summary,
+    gave_up: Vec<Relay>,
+    longest_waiting: Option<relay::Row>,
+    queues: Vec<QueueStatus>,
+    workers: Vec<Worker>,
+    instances: Vec<Instance>,
+    recurring: Vec<Recurring>,
+    minutes: Vec<Minute>,
+}
+
+/// The last look.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<Option<(Instant, Arc<Fleet>)>>);
+
+/// The fleet as of now or a moment ago: one read a second, however many pages are open.
+pub(super) async fn look(dashboard: &Dashboard) -> Result<Arc<Fleet>, sqlx::Error> {
+    let mut last = dashboard.fleet.0.lock().await;
+    if let Some((at, fleet)) = last.as_ref()
+        && at.elapsed() < FRESH
+    {
+        return Ok(fleet.clone());
+    }
+    let fleet = Arc::new(read(dashboard).await?);
+    *last = Some((Instant::now(), fleet.clone()));
+    Ok(fleet)
+}
+
+async fn read(dashboard: &Dashboard) -> Result<Fleet, sqlx::Error> {
+    let db = &dashboard.db;
+    let waiting = Search { order: Order::Waiting, ..Search::default() };
+    Ok(Fleet {
+        now: queue::now(db).await?,
+        summary: relay::summary(db).await?,
+        gave_up: relay::gave_up(db, NAMED).await?,
+        longest_waiting: relay::search(db, &waiting, 1).await?.pop(),
+        queues: queue::status(db).await?,
+        workers: queue::workers(db).await?.into_iter().filter(|worker| worker.is_alive).collect(),
+        instances: instance::list(db).await?,
+        recurring: recurring::list(db).await?,
+        minutes: stats::last(db, 60).await?,
+    })
+}
+
+pub(super) async fn to_root() -> Redirect {
+    Redirect::permanent(PATH)
+}
+
+pub(super) async fn page(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let fleet = look(&dashboard).await?;
+    let page = Page {
+        title: "Fleet",
+        section: "",
+        notice: actions::notice(&headers),
+        fixed: html! {},
+        live: Some(("/fleet", live(&fleet, &viewer))),
+    };
+    Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
+}
+
+/// The part that changes by itself.
+pub(super) fn live(fleet: &Fleet, viewer: &Viewer) -> Markup {
+    html! {
+        (attention(fleet, viewer))
+        (numbers(fleet))
+        (chart(&fleet.minutes))
+        div.columns {
+            (workers(&fleet.workers))
+            (instances(&fleet.instances))
+            (schedule(&fleet.recurring))
+        }
+    }
+}
+
+fn attention(fleet: &Fleet, viewer: &Viewer) -> Markup {
+    let items = [
+        gave_up(fleet, viewer),
+        breakers(fleet, viewer),
+        long_pending(fleet, viewer),
+        no_worker(fleet),
+        killed(fleet, viewer),
+        paused(fleet, viewer),
+    ];
+    let items: Vec<Markup> = items.into_iter().flatten().collect();
+    html! {
+        section.attention.calm[items.is_empty()] aria-labelledby="attention" {
+            h2 #attention { "Needs attention" }
+            @if items.is_empty() {
+                p { "Nothing. " @if fleet.summary.pending + fleet.summary.retrying == 0 { "All in step." } @else { "What is not in step is on its way." } }
+            }
+            @for item in &items { (item) }
+        }
+    }
+}
+
+fn gave_up(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
+    let mut items: Vec<Markup> = fleet
+        .gave_up
+        .iter()
+        .map(|relay| {
+            let host = relay.host();
+            let action = format!("{PATH}/relays/{}/sync", relay.id);
+            let question = format!("Send {host} to zooid again, now?");
+            html! {
+                div.item.bad {
+                    p {
+                        a href={ (PATH) "/relays/" (relay.id) } { (host) } " gave up "
+                        (maybe_time(relay.exhausted_at)) ": " span.error { (relay.sync_error) }
+                    }
+                    (ask(viewer, &Ask { action: &action, label: "Sync now", question: &question, fields: &[], is_grave: false }))
+                }
+            }
+        })
+        .collect();
+    let more = fleet.summary.gave_up - i64::try_from(items.len()).unwrap_or_default();
+    if more > 0 {
+        items.push(html! {
+            div.item.bad {
+                p { a href={ (PATH) "/relays?sync=gave_up" } { (count(more, fleet.summary.is_capped)) " more gave up" } }
+            }
+        });
+    }
+    items
+}
+
+fn breakers(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
+    let action = format!("{PATH}/instances/probe");
+    let open = fleet.instances.iter().filter(|i| i.breaker != BreakerState::Closed);
+    let item = |instance: &Instance| {
+        html! {
+            div.item.bad {
+                p {
+                    "zooid at " (instance.name) " is out: its breaker is " (instance.breaker.as_str())
+                    " since " (maybe_time(instance.opened_at)) ". Next probe " (maybe_time(instance.retry_at)) ". "
+                    span.error { (instance.last_error) }
+                }
+                (ask(viewer, &Ask {
+                    action: &action, label: "Probe now",
+                    question: &format!("Try zooid at {} now?", instance.name),
+                    fields: &[("instance", &instance.name)], is_grave: false,
+                }))
+            }
+        }
+    };
+    open.map(item).collect()
+}
+
+fn long_pending(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
+    let Some(relay) = &fleet.longest_waiting else { return Vec::new() };
+    if fleet.now - relay.updated_at < LONG_PENDING {
+        return Vec::new();
+    }
+    let action = format!("{PATH}/reconcile");
+    vec![html! {
+        div.item.warn {
+            p {
+                a href={ (PATH) "/relays?order=waiting" } { "The longest-waiting relay" } ", "
+                a href={ (PATH) "/relays/" (relay.id) } { (relay.host) } ", was changed "
+                (time(relay.updated_at)) " and is not on zooid yet."
+                @if !relay.sync_error.is_empty() { " " span.error { (relay.sync_error) } }
+            }
+            (ask(viewer, &Ask {
+                action: &action, label: "Reconcile now",
+                question: "Enqueue every pending relay that has no job, now?",
+                fields: &[], is_grave: false,
+            }))
+        }
+    }]
+}
+
+fn no_worker(fleet: &Fleet) -> Vec<Markup> {
+    if fleet.workers.iter().any(|worker| worker.queue == queue::SYNC_RELAY) {
+        return Vec::new();
+    }
+    vec![html! {
+        div.item.bad {
+            p { "No worker of " code { (queue::SYNC_RELAY) } " is alive: nothing reaches zooid. Start " code { "tender work" } " or " code { "tender serve" } "." }
+        }
+    }]
+}
+
+fn killed(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
+    let action = format!("{PATH}/jobs/retry-all");
+    let with_killed = fleet.queues.iter().filter(|queue| queue.killed > 0);
+    let item = |queue: &QueueStatus| {
+        html! {
+            div.item.warn {
+                p {
+                    a href={ (PATH) "/jobs?queue=" (queue.queue) "&state=killed" } {
+                        (count(queue.killed, queue.killed >= queue::COUNT_CAP)) " killed"
+                    }
+                    " in " (queue.queue)
+                }
+                (ask(viewer, &Ask {
+                    action: &action, label: "Retry all",
+                    question: &format!("Retry every killed job of {} whose relay is not in step?", queue.queue),
+                    fields: &[("queue", &queue.queue), ("state", "killed")], is_grave: false,
+                }))
+            }
+        }
+    };
+    with_killed.map(item).collect()
+}
+
+fn paused(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
+    let paused = fleet.queues.iter().filter_map(|queue| Some((queue, queue.paused_at?)));
+    let item = |(queue, since): (&QueueStatus, DateTime<Utc>)| {
+        let action = format!("{PATH}/queues/{}/resume", queue.queue);
+        html! {
+            div.item.warn {
+                p { (queue.queue) " is paused since " (time(since)) "." }
+                (ask(viewer, &Ask {
+                    action: &action, label: "Resume",
+                    question: &format!("Let {} go on?", queue.queue), fields: &[], is_grave: false,
+                }))
+            }
+        }
+    };
+    paused.map(item).collect()
+}
+
+fn numbers(fleet: &Fleet) -> Markup {
+    let summary = &fleet.summary;
+    let capped = summary.is_capped;
+    let synced = count(summary.synced, false);
+    let synced = if capped { format!("≤ {synced}") } else { synced };
+    html! {
+        section.numbers aria-label="Counts" {
+            (number("synced", &synced, "?sync=synced", "good"))
+            (number("pending", &count(summary.pending, capped), "?sync=pending", "busy"))
+            (number("retrying", &count(summary.retrying, capped), "?sync=retrying", "warn"))
+            (number("gave up", &count(summary.gave_up, capped), "?sync=gave_up", "bad"))
+            (number("switched off", &count(summary.inactive, false), "?status=off", "off"))
+            div.number {
+                span.figure { (maybe_time(summary.oldest_pending_at)) }
+                span { "oldest pending" }
+            }
+        }
+    }
+}
+
+fn number(name: &str, figure: &str, query: &str, class: &str) -> Markup {
+    html! {
+        a class={ "number " (class) } href={ (PATH) "/relays" (query) } {
+            span.figure { (figure) }
+            span { (name) }
+        }
+    }
+}
+
+fn chart(minutes: &[Minute]) -> Markup {
+    let points: Vec<_> = minutes
+        .iter()
+        .map(|minute| (minute.minute.timestamp(), minute.synced, minute.failed))
+        .collect();
+    let (synced, failed) = minutes
+        .iter()
+        .fold((0, 0), |sums, minute| (sums.0 + minute.synced, sums.1 + minute.failed));
+    let percentile = |share| stats::percentile(minutes, share).map_or("–".to_owned(), spoken);
+    html! {
+        section aria-labelledby="last-hour" {
+            h2 #last-hour { "The last hour" }
+            p {
+                (count(synced, false)) " syncs, " (count(failed, false)) " failures. From a change to zooid: half within "
+                (percentile(0.5)) ", 95 of 100 within " (percentile(0.95)) "."
+            }
+            tender-chart data-points=(serde_json::to_string(&points).unwrap_or_default()) {
+                details {
+                    summary { "Figures per minute" }
+                    table {
+                        thead { tr { th { "Minute" } th.n { "Synced" } th.n { "Failed" } } }
+                        tbody {
+                            @for minute in minutes.iter().rev().filter(|m| m.synced + m.failed > 0) {
+                                tr { td { (minute.minute.format("%H:%M UTC")) } td.n { (minute.synced) } td.n { (minute.failed) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn spoken(time: Duration) -> String {
+    match time.as_millis() {
+        ms @ ..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+fn workers(workers: &[Worker]) -> Markup {
+    html! {
+        section aria-labelledby="workers" {
+            h2 #workers { "Workers" }
+            @if workers.is_empty() { p { "None is alive." } } @else {
+                div.scroll tabindex="0" role="region" aria-label="Workers" {
+                    table {
+                        thead { tr { th { "Queue" } th { "Process" } th { "Heartbeat" } th.n { "Runs" } } }
+                        tbody {
+                            @for worker in workers {
+                                tr {
+                                    td { (worker.queue) }
+                                    td { (worker.process) }
+                                    td { (time(worker.last_seen)) }
+                                    td.n {
+                                        (worker.running)
+                                        @if let Some(job) = worker.jobs.first() { " " a href={ (PATH) "/jobs/" (job) } aria-label="a job that it runs" { "↗" } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn instances(instances: &[Instance]) -> Markup {
+    html! {
+        section aria-labelledby="instances" {
+            h2 #instances { "zooid" }
+            @if instances.is_empty() { p { "No worker has named an instance yet." } } @else {
+                div.scroll tabindex="0" role="region" aria-label="zooid instances" {
+                    table {
+                        thead { tr { th { "Instance" } th { "Breaker" } th.n { "In flight" } } }
+                        tbody {
+                            @for instance in instances {
+                                tr {
+                                    td { (instance.name) }
+                                    td { span class={ "badge " (if instance.breaker == BreakerState::Closed { "good" } else { "bad" }) } { (instance.breaker.as_str()) } }
+                                    td.n { (instance.in_flight) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn schedule(recurring: &[Recurring]) -> Markup {
+    html! {
+        section aria-labelledby="schedule" {
+            h2 #schedule { "Schedule" }
+            @if recurring.is_empty() { p { "No worker has planned anything yet." } } @else {
+                div.scroll tabindex="0" role="region" aria-label="Schedule" {
+                    table {
+                        thead { tr { th { "Job" } th { "Last" } th { "Next" } } }
+                        tbody {
+                            @for job in recurring {
+                                tr {
+                                    td { (job.queue) " " code { (job.expression) } }
+                                    td {
+                                        (maybe_time(job.last_ended_at))
+                                        @if let Some(error) = &job.last_error { " " span.error { (error) } }
+                                    }
+                                    td { (maybe_time(job.next_at)) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

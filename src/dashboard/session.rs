@@ -1,0 +1,175 @@
+//! Sessions: a random token in a cookie, its hash in the ledger.
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{ACCEPT, COOKIE, LOCATION},
+        request::Parts,
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use nostr::key::{PublicKey, SecretKey};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use subtle::ConstantTimeEq;
+use tender_jobs::session::{self, Role};
+
+use super::{Dashboard, PATH, parts::Problem};
+
+/// How long a session holds.
+pub(super) const HOURS: i32 = 12;
+/// How long a link lets in.
+pub const LINK_MINUTES: i32 = 10;
+
+/// Who looks at a page.
+#[derive(Debug, Clone)]
+pub(super) struct Viewer {
+    /// A public key in hex, `password` or `link`.
+    pub(super) who: String,
+    pub(super) role: Role,
+    /// Goes into each form of this session.
+    pub(super) form_token: String,
+    pub(super) token_hash: Vec<u8>,
+}
+
+impl Viewer {
+    pub(super) fn may_act(&self) -> bool {
+        self.role == Role::Operator
+    }
+
+    /// Whether a form is of this session.
+    pub(super) fn owns(&self, form_token: &str) -> bool {
+        self.form_token.as_bytes().ct_eq(form_token.as_bytes()).into()
+    }
+}
+
+impl FromRequestParts<Dashboard> for Viewer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Dashboard) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or(Problem::NotFound)
+    }
+}
+
+/// 32 random bytes as text, from the source that makes keys.
+pub(super) fn random_token() -> String {
+    URL_SAFE_NO_PAD.encode(SecretKey::generate().to_secret_bytes())
+}
+
+pub(super) fn hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token).to_vec()
+}
+
+/// Makes a link that lets in once within [`LINK_MINUTES`]: its path and query.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn new_link(db: &PgPool) -> Result<String, sqlx::Error> {
+    let token = random_token();
+    session::issue(db, &hash(&token), LINK_MINUTES).await?;
+    Ok(format!("{PATH}/link?token={token}"))
+}
+
+/// The cookie's name: `__Host-` where the browser will have it, which is over https.
+fn cookie_name(dashboard: &Dashboard) -> &'static str {
+    if dashboard.is_https() { "__Host-tender" } else { "tender" }
+}
+
+/// Begins a session; the cookie to set.
+pub(super) async fn begin(
+    dashboard: &Dashboard,
+    who: &str,
+    role: Role,
+) -> Result<String, sqlx::Error> {
+    let token = random_token();
+    session::begin(&dashboard.db, &hash(&token), who, role, HOURS).await?;
+    Ok(cookie(dashboard, &token, i64::from(HOURS) * 3600))
+}
+
+/// The cookie that ends a session in the browser.
+pub(super) fn no_cookie(dashboard: &Dashboard) -> String {
+    cookie(dashboard, "", 0)
+}
+
+fn cookie(dashboard: &Dashboard, token: &str, max_age: i64) -> String {
+    let secure = if dashboard.is_https() { "; Secure" } else { "" };
+    let name = cookie_name(dashboard);
+    format!("{name}={token}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}")
+}
+
+/// A cookie's value.
+pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies
+        .flat_map(|cookies| cookies.split(';'))
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .find_map(|(found, value)| (found == name).then_some(value))
+}
+
+/// Who sent this, if their session holds and they may still come in.
+pub(super) async fn viewer(
+    dashboard: &Dashboard,
+    headers: &HeaderMap,
+) -> Result<Option<Viewer>, sqlx::Error> {
+    let Some(token) = cookie_of(headers, cookie_name(dashboard)) else { return Ok(None) };
+    let token_hash = hash(token);
+    let Some(session) = session::find(&dashboard.db, &token_hash).await? else { return Ok(None) };
+    let Some(role) = role_of(dashboard, &session.who, session.role) else { return Ok(None) };
+    let form_token = URL_SAFE_NO_PAD.encode(hash(&format!("form:{token}")));
+    Ok(Some(Viewer { who: session.who, role, form_token, token_hash }))
+}
+
+/// What somebody may do now: a key that left the lists is out, whatever its session says.
+fn role_of(dashboard: &Dashboard, who: &str, role: Role) -> Option<Role> {
+    match who {
+        "password" => dashboard.config.dashboard_password.as_ref().map(|_| role),
+        "link" => Some(role),
+        key => role_of_key(dashboard, &PublicKey::from_hex(key).ok()?),
+    }
+}
+
+/// What a key may do.
+pub(super) fn role_of_key(dashboard: &Dashboard, key: &PublicKey) -> Option<Role> {
+    if dashboard.config.admins.contains(key) {
+        Some(Role::Operator)
+    } else {
+        dashboard.config.viewers.contains(key).then_some(Role::Viewer)
+    }
+}
+
+/// Lets only sessions through. A page becomes the login page, anything else is refused.
+pub(super) async fn require(
+    State(dashboard): State<Dashboard>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if let Some(viewer) = viewer(&dashboard, request.headers()).await? {
+        request.extensions_mut().insert(viewer);
+        return Ok(next.run(request).await);
+    }
+    let wants_page = request
+        .headers()
+        .get(ACCEPT)
+        .is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    if request.method() == Method::GET && wants_page {
+        let login = HeaderValue::from_static("/dashboard/login");
+        return Ok((StatusCode::SEE_OTHER, [(LOCATION, login)]).into_response());
+    }
+    Ok(StatusCode::UNAUTHORIZED.into_response())
+}
+
+/// Without a key or a password set there is a dashboard only while a link or its session holds.
+pub(super) async fn only_if_open(
+    State(dashboard): State<Dashboard>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if dashboard.is_configured() || session::any_link(&dashboard.db).await? {
+        Ok(next.run(request).await)
+    } else {
+        Ok(StatusCode::NOT_FOUND.into_response())
+    }
+}
