@@ -226,13 +226,13 @@ fn no_worker(fleet: &Fleet) -> Vec<Markup> {
 
 fn killed(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
     let action = format!("{PATH}/jobs/retry-all");
-    let with_killed = fleet.queues.iter().filter(|queue| queue.killed > 0);
+    let with_killed = fleet.queues.iter().filter(|queue| queue.killed_open > 0);
     let item = |queue: &QueueStatus| {
         html! {
             div.item.warn {
                 p {
                     a href={ (PATH) "/jobs?queue=" (queue.queue) "&state=killed" } {
-                        (count(queue.killed, queue.killed >= queue::COUNT_CAP)) " killed"
+                        (count(queue.killed_open, queue.killed_open >= 1000)) " killed"
                     }
                     " in " (queue.queue)
                 }
@@ -344,7 +344,7 @@ fn workers(workers: &[Worker]) -> Markup {
                         tbody {
                             @for worker in workers {
                                 tr {
-                                    td { (worker.queue) }
+                                    td.word { (worker.queue) }
                                     td { (worker.process) }
                                     td { (time(worker.last_seen)) }
                                     td.n {
@@ -396,7 +396,7 @@ fn schedule(recurring: &[Recurring]) -> Markup {
                         tbody {
                             @for job in recurring {
                                 tr {
-                                    td { (job.queue) " " code { (job.expression) } }
+                                    td.word { (job.queue) br; code { (job.expression) } }
                                     td {
                                         (maybe_time(job.last_ended_at))
                                         @if let Some(error) = &job.last_error { " " span.error { (error) } }

@@ -29,13 +29,13 @@ pub(super) async fn page(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let relay = find(&dashboard, &id).await?;
-    let live_part = live(&dashboard, &relay).await?;
+    let live_part = live(&dashboard, &relay, &viewer).await?;
     let (title, source) = (relay.host(), format!("/relays/{}", relay.id));
     let page = Page {
         title: &title,
         section: "/relays",
         notice: actions::notice(&headers),
-        fixed: buttons(&viewer, &relay),
+        fixed: html! {},
         live: Some((&source, live_part)),
     };
     Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
@@ -56,19 +56,30 @@ fn buttons(viewer: &Viewer, relay: &Relay) -> Markup {
         @if viewer.may_act() {
             div.buttons {
                 (button("sync", "Sync now", &format!("Send {host} to zooid again, now?"), false))
-                (button("activate", "Activate", &format!("Switch {host} on for its members?"), false))
-                (button("deactivate", "Deactivate", &format!("Switch {host} off for its members?"), true))
-                (button("delinquent", "Mark delinquent", &format!("Switch {host} off as delinquent? Its tenant cannot switch it on."), true))
+                @if relay.status != Status::Active {
+                    (button("activate", "Activate", &format!("Switch {host} on for its members?"), false))
+                }
+                @if relay.status == Status::Active {
+                    (button("deactivate", "Deactivate", &format!("Switch {host} off for its members?"), true))
+                }
+                @if relay.status != Status::Delinquent {
+                    (button("delinquent", "Mark delinquent", &format!("Switch {host} off as delinquent? Its tenant cannot switch it on."), true))
+                }
             }
         }
     }
 }
 
 /// The part that changes by itself.
-pub(super) async fn live(dashboard: &Dashboard, relay: &Relay) -> Result<Markup, sqlx::Error> {
+pub(super) async fn live(
+    dashboard: &Dashboard,
+    relay: &Relay,
+    viewer: &Viewer,
+) -> Result<Markup, sqlx::Error> {
     let records = activity::of_relay(&dashboard.db, &relay.id, None, RECORDS).await?;
     let sent = relay::last_sent(&dashboard.db, &relay.id).await?;
     Ok(html! {
+        (buttons(viewer, relay))
         (state(relay, dashboard.max_attempts))
         div.columns {
             (timeline(&records))
@@ -215,23 +226,27 @@ fn flatten(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
 
 fn wanted(relay: &Relay) -> Markup {
     let on: Vec<_> = relay.flags.named().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    let texts = [
+        ("Name", &relay.info_name),
+        ("Icon", &relay.info_icon),
+        ("Description", &relay.info_description),
+        ("Plan", &relay.plan_id),
+        ("Own domain", &relay.custom_domain),
+    ];
     html! {
         section aria-labelledby="wanted" {
             h2 #wanted { "Wanted" }
             dl.facts {
                 dt { "Id" } dd { code { (relay.id) } }
                 dt { "Tenant" } dd { code { (relay.tenant_pubkey) } }
-                dt { "Name" } dd { (relay.info_name) }
-                dt { "Icon" } dd { (relay.info_icon) }
-                dt { "Description" } dd { (relay.info_description) }
-                dt { "Plan" } dd { (relay.plan_id) }
-                dt { "Own domain" } dd { (relay.custom_domain) }
+                @for (name, text) in texts {
+                    @if !text.is_empty() { dt { (name) } dd { (text) } }
+                }
                 dt { "Schema" } dd { code { (relay.schema) } }
                 dt { "Switched on" } dd { (on.join(", ")) }
                 dt { "Created" } dd { (time(relay.created_at)) }
                 dt { "First synced" } dd { (maybe_time(relay.provisioned_at)) }
             }
-            @if relay.status == Status::Delinquent { p { "Its tenant cannot switch it on." } }
         }
     }
 }

@@ -148,9 +148,9 @@ fn table_row(row: &Row, max_attempts: u32) -> Markup {
             td data-label="Tenant" { code title=(row.tenant_pubkey) { (short_key(&row.tenant_pubkey)) } }
             td data-label="Status" { (status_badge(row.status)) }
             td data-label="Sync" { (sync_badge(row.sync_state())) }
-            td data-label="Attempt" { @if row.attempts > 0 { (row.attempts) " of " (max_attempts) } @else { "–" } }
-            td data-label="Next try" { (maybe_time(row.retry_at)) }
-            td.error data-label="Last error" { (row.sync_error) }
+            td.none[row.attempts == 0] data-label="Attempt" { @if row.attempts > 0 { (row.attempts) " of " (max_attempts) } @else { "–" } }
+            td.none[row.retry_at.is_none()] data-label="Next try" { (maybe_time(row.retry_at)) }
+            td.error.none[row.sync_error.is_empty()] data-label="Last error" { (row.sync_error) }
         }
     }
 }

@@ -14,6 +14,7 @@ use tender::{
     config::ApiConfig,
     http::{self, Api},
 };
+use tender_workers::Settings;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -34,21 +35,26 @@ impl TestApi {
     }
 
     pub async fn with_rate(rate_limit: u32) -> Self {
-        let world = World::new().await;
+        Self::with(super::settings(), |config| config.rate_limit = rate_limit).await
+    }
+
+    pub async fn with(settings: Settings, tune: impl FnOnce(&mut ApiConfig)) -> Self {
+        let world = World::with(settings, |_| {}).await;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         let admin = Keys::generate();
-        let config = ApiConfig {
+        let mut config = ApiConfig {
             bind: SocketAddr::from(([127, 0, 0, 1], 0)),
             base_url: base_url.clone(),
             admins: vec![admin.public_key()],
             relay_domain: DOMAIN.to_owned(),
             domains: vec![DOMAIN.to_owned(), "other.test".to_owned()],
-            rate_limit,
+            rate_limit: 10_000,
             max_attempts: 7,
             viewers: vec![],
             dashboard_password: None,
         };
+        tune(&mut config);
         let stop = CancellationToken::new();
         let api = Api::new(world.db.clone(), Some(Arc::clone(&world.context.zooid)), config);
         tokio::spawn(http::serve(listener, api, stop.clone()));

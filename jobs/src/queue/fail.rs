@@ -307,7 +307,8 @@ async fn write_job(
              run_at = case when $7 is null then run_at
                            else now() + make_interval(secs => $7 * (1 + (random() * 2 - 1) * $9::float8)) end,
              done_at = case when $7 is null then now() end,
-             metadata = case when $11::text is null then ''::hstore else hstore('held_by', $11) end,
+             metadata = case when $4 = 'Killed' then hstore('relay', $12)
+                             when $11::text is null then ''::hstore else hstore('held_by', $11) end,
              last_result = $10, lock_by = null, lock_at = null
          where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')
          returning run_at",
@@ -322,6 +323,7 @@ async fn write_job(
         backoff.jitter(),
         json!({ "Err": failure.message }),
         held_by.filter(|_| delay.is_some()),
+        relay_id.as_str(),
     )
     .fetch_optional(tx)
     .await

@@ -70,6 +70,9 @@ pub struct QueueStatus {
     pub done: i64,
     /// Ended without success and not pruned yet.
     pub killed: i64,
+    /// Killed ones, of the last 1,000, that nobody has looked after: not retried since, and their
+    /// relay, if they have one, is not in step.
+    pub killed_open: i64,
     /// When the job that waits longest past its time was due.
     pub oldest_due_at: Option<DateTime<Utc>>,
     /// When the next waiting job is due.
@@ -164,6 +167,7 @@ pub async fn status(db: impl PgExecutor<'_>) -> Result<Vec<QueueStatus>, sqlx::E
         QueueStatus,
         r#"select queue as "queue!", waiting as "waiting!", retrying as "retrying!",
                   running as "running!", done as "done!", killed as "killed!",
+                  killed_open as "killed_open!",
                   (select min(first.run_at) from unnest($3::int[]) level, lateral (
                       select run_at from apalis.jobs
                       where job_type = queue and priority = level and run_at <= now()
@@ -186,6 +190,12 @@ pub async fn status(db: impl PgExecutor<'_>) -> Result<Vec<QueueStatus>, sqlx::E
                     where job_type = queue and status = 'Done' limit $2) w) done,
                 lateral (select count(*) as killed from (select from apalis.jobs
                     where job_type = queue and status = 'Killed' limit $2) w) killed
+                , lateral (select count(*) as killed_open from (
+                    select metadata from apalis.jobs
+                    where job_type = queue and status = 'Killed' order by done_at desc limit 1000) job
+                    where not coalesce(exist(metadata, 'seen'), false)
+                      and not exists (select from relay
+                                      where relay.id = metadata->'relay' and relay.synced)) killed_open
            order by place"#,
         &super::QUEUES.map(str::to_owned),
         COUNT_CAP,

@@ -55,6 +55,7 @@ pub async fn retry(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerE
     }
     if let Some(relay_id) = relay_of(&job) {
         let relay = relay::request_sync(db, &relay_id, by).await?;
+        mark_seen(db, &[job_id.to_owned()]).await?;
         return Ok(Steered::RelayRequeued(relay.id));
     }
     if job.summary.queue == RESYNC {
@@ -122,8 +123,8 @@ async fn matching_relays(
     if matching.queue.as_deref().is_some_and(|queue| queue != SYNC_RELAY) {
         return Ok(Vec::new());
     }
-    let payloads = sqlx::query_scalar!(
-        r#"select job as "payload!" from apalis.jobs
+    let jobs = sqlx::query!(
+        r#"select id, job as payload from apalis.jobs
            where job_type = $1 and status = any($2)
              and ($3::text is null or strpos(last_result->>'Err', $3) > 0)
            order by done_at limit $4"#,
@@ -134,7 +135,8 @@ async fn matching_relays(
     )
     .fetch_all(db)
     .await?;
-    let ids = payloads.iter().filter_map(|bytes| SyncPayload::parse(bytes).ok());
+    mark_seen(db, &jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>()).await?;
+    let ids = jobs.iter().filter_map(|job| SyncPayload::parse(&job.payload).ok());
     let ids: Vec<String> = ids.map(|payload| payload.relay_id.as_str().to_owned()).collect();
     sqlx::query_scalar!(
         r#"select id as "id: RelayId" from relay where id = any($1) and not synced order by id"#,
@@ -142,6 +144,18 @@ async fn matching_relays(
     )
     .fetch_all(db)
     .await
+}
+
+/// A killed job that was retried needs nobody's attention any more.
+async fn mark_seen(db: &PgPool, job_ids: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update apalis.jobs set metadata = coalesce(metadata, ''::hstore) || hstore('seen', 'yes')
+         where id = any($1) and status = 'Killed'",
+        job_ids,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Matching jobs of the other queues wait again; a resync is started anew, not retried.
@@ -175,17 +189,20 @@ pub async fn cancel(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, Steer
     let message: String =
         format!("cancelled by {}", by.who).chars().take(MAX_ERROR_CHARS).collect();
     let mut tx = db.begin().await?;
-    if let Some(relay_id) = relay_of(&job) {
-        give_up(&mut tx, &relay_id, job_id, &message).await?;
+    let relay_id = relay_of(&job);
+    if let Some(relay_id) = &relay_id {
+        give_up(&mut tx, relay_id, job_id, &message).await?;
     }
     let cancelled = sqlx::query!(
         "update apalis.jobs
          set status = 'Killed', done_at = now(), last_result = $2,
+             metadata = case when $4::text is null then ''::hstore else hstore('relay', $4) end,
              idempotency_key = case when job_type = any($3) then null else idempotency_key end
          where id = $1 and status in ('Pending', 'Failed')",
         job_id,
         json!({ "Err": message }),
         &KEYED.map(str::to_owned),
+        relay_id.as_ref().map(RelayId::as_str),
     )
     .execute(&mut *tx)
     .await?;

@@ -87,12 +87,13 @@ class SyncChart extends HTMLElement {
     const data = [0, 1, 2].map((column) => points.map((point) => point[column]));
     if (this.chart) return this.chart.setData(data);
     const color = (name) => getComputedStyle(this).getPropertyValue(name).trim();
+    const clock = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit', hour12: false });
     const axis = { stroke: color('--quiet'), grid: { stroke: color('--line') }, ticks: { stroke: color('--line') } };
     this.chart = new uPlot({
       ...this.size(),
       legend: { live: false },
       cursor: { drag: { x: false, y: false } },
-      axes: [axis, { ...axis, size: 44 }],
+      axes: [{ ...axis, values: (_, times) => times.map((at) => clock.format(at * 1000)) }, { ...axis, size: 44 }],
       scales: { y: { range: (_, low, high) => [0, Math.max(high, 4)] } },
       series: [
         { label: 'time' },

@@ -1,0 +1,106 @@
+// What the scripts share: a browser, the other side, and checks.
+import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+export const BASE = process.env.BASE_URL;
+export const PASSWORD = process.env.PASSWORD;
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+// One question at a time: the other side answers in order.
+let last = Promise.resolve();
+export function ask(what, more = {}) {
+  const answer = last.then(async () => {
+    process.stdout.write(`${JSON.stringify({ do: what, ...more })}\n`);
+    return JSON.parse((await answers.next()).value);
+  });
+  last = answer;
+  return answer;
+}
+
+export function check(is, what) {
+  if (!is) throw new Error(`not so: ${what}`);
+}
+
+export async function browse(work) {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync',
+      '--disable-component-update', '--no-first-run'],
+  });
+  try {
+    await work(browser);
+  } finally {
+    await browser.close();
+  }
+  process.exit(0);
+}
+
+// A page whose signer is one of the keys of the other side, and whose questions are answered yes.
+export async function open(browser, { as, ...options } = {}) {
+  const context = await browser.newContext({ baseURL: BASE, ...options });
+  if (as) {
+    await context.exposeFunction('signOutside', (event) => ask('sign', { as, event }));
+    await context.addInitScript(() => {
+      window.nostr = { signEvent: (event) => window.signOutside(event) };
+    });
+  }
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.asked = [];
+  page.failures = [];
+  page.on('dialog', (dialog) => { page.asked.push(dialog.message()); dialog.accept(); });
+  page.on('pageerror', (error) => page.failures.push(String(error)));
+  page.on('console', (message) => {
+    if (message.type() === 'error') page.failures.push(message.text());
+  });
+  return page;
+}
+
+// By the password the first time, by the same session then: logins are throttled.
+let session;
+export async function logIn(page) {
+  if (session) {
+    await page.context().addCookies(session);
+    return page.goto('/dashboard');
+  }
+  await page.goto('/dashboard/login');
+  await page.fill('#password', PASSWORD);
+  await page.getByRole('button', { name: 'Log in', exact: true }).click();
+  await page.waitForURL('**/dashboard');
+  session = await page.context().cookies();
+}
+
+const axe = readFileSync(new URL('node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+
+// No finding that keeps somebody from using the page.
+export async function checkReadable(page, where) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, {
+    runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'],
+  }));
+  const serious = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
+  const words = serious.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(' | ')}`);
+  check(serious.length === 0, `${where} has no serious finding of axe: ${words.join('\n')}`);
+}
+
+// Nothing is wider than the window, and no two texts lie over each other.
+export async function checkFits(page, where) {
+  const [wide, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  check(wide <= screen, `${where} scrolls sideways: ${wide} of ${screen}`);
+  const over = await page.evaluate(() => {
+    const shown = (element) => element.checkVisibility() && !element.closest('.scroll, .skip, tender-chart');
+    const leaves = [...document.querySelectorAll('a, button, time, .badge, dt, td > code, label, h1, h2')].filter(shown);
+    const boxes = leaves.map((element) => [element, element.getBoundingClientRect()]);
+    for (const [one, a] of boxes) {
+      for (const [two, b] of boxes) {
+        if (one === two || one.contains(two) || two.contains(one)) continue;
+        const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (width > 2 && height > 2) return `${one.outerHTML.slice(0, 120)} over ${two.outerHTML.slice(0, 120)}`;
+      }
+    }
+    return '';
+  });
+  check(over === '', `${where}: ${over}`);
+}

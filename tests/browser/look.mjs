@@ -1,0 +1,60 @@
+// Every page at two widths and in both schemes: fits, reads, and is kept as a picture.
+import { ask, browse, check, checkFits, checkReadable, logIn, open } from './browser.mjs';
+
+const IMAGES = new URL('../../docs/img/', import.meta.url).pathname;
+const WIDTHS = [[1280, 900], [390, 844]];
+
+await browse(async (browser) => {
+  await ask('start_workers');
+  await ask('relays', { prefix: 'garden', count: 12 });
+  const broken = await ask('relay', { subdomain: 'broken', name: 'A relay that zooid refuses' });
+  await ask('fail', { id: broken, status: 422 });
+  const flaky = await ask('relay', { subdomain: 'flaky', name: 'A relay that fails once' });
+  await ask('fail', { id: flaky, status: 502 });
+  await ask('relays', { prefix: 'meadow', count: 30 });
+  const first = await open(browser);
+  await logIn(first);
+  await first.getByText('gave up', { exact: false }).first().waitFor();
+  await first.locator('.number.warn .figure', { hasText: '1' }).waitFor();
+
+  const pages = [
+    ['fleet', '/dashboard'],
+    ['relays', '/dashboard/relays'],
+    ['relay', `/dashboard/relays/${flaky}`],
+    ['queues', '/dashboard/queues'],
+    ['jobs', '/dashboard/jobs?state=killed'],
+    ['actions', '/dashboard/actions'],
+  ];
+  for (const scheme of ['light', 'dark']) {
+    for (const [width, height] of WIDTHS) {
+      const page = await open(browser, { viewport: { width, height }, colorScheme: scheme });
+      await page.goto('/dashboard/login');
+      await checkReadable(page, `login ${width} ${scheme}`);
+      await checkFits(page, `login ${width} ${scheme}`);
+      page.failures = [];
+      await logIn(page);
+      for (const [name, path] of pages) {
+        const where = `${name} ${width} ${scheme}`;
+        await page.goto(path);
+        await page.locator('h1').waitFor();
+        await page.waitForFunction(() => [...document.querySelectorAll('time[data-relative]')]
+          .every((time) => /ago|in /.test(time.textContent)));
+        check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
+        await checkFits(page, where);
+        await checkReadable(page, where);
+        await page.screenshot({ path: `${IMAGES}${name}-${width}-${scheme}.png`, fullPage: width > 500 });
+        page.failures = []; // the checks' own styles are refused too
+      }
+      await page.context().close();
+    }
+  }
+
+  // Everything can be read without scripts.
+  const plain = await open(browser, { javaScriptEnabled: false });
+  await logIn(plain);
+  await plain.goto(`/dashboard/relays/${broken}`);
+  check((await plain.textContent('.timeline')).includes('422'), 'the timeline reads without scripts');
+  await plain.goto('/dashboard');
+  await plain.click('summary:has-text("Figures per minute")');
+  check(await plain.isVisible('tender-chart table'), 'so do the figures of the chart');
+});

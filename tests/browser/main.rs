@@ -1,0 +1,186 @@
+//! The dashboard in a real browser. The scripts beside this file drive it; what they cannot do from
+//! within a page, such as making zooid fail, they ask of this side, a line of JSON each way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{process::Stdio, time::Duration};
+
+use nostr::{
+    event::{EventBuilder, FinalizeEvent, Kind, Tag},
+    key::Keys,
+    types::Timestamp,
+};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use support::api::TestApi;
+use tender::demo::zooid::Fault;
+use tender_jobs::{
+    backoff::Backoff,
+    queue,
+    relay::{self, Change},
+};
+use tender_workers::Settings;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::Command,
+};
+use tokio_util::sync::CancellationToken;
+
+const PASSWORD: &str = "a password for the test";
+/// A script of a browser takes this long at most.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+struct Site {
+    api: TestApi,
+    viewer: Keys,
+    stranger: Keys,
+    workers: Option<CancellationToken>,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let viewer = Keys::generate();
+        let key = viewer.public_key();
+        let settings = Settings {
+            backoff: Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600), 1, 0.0)
+                .unwrap(),
+            ..support::settings()
+        };
+        let api = TestApi::with(settings, |config| {
+            config.viewers = vec![key];
+            config.dashboard_password = Some(SecretString::from(PASSWORD));
+            config.max_attempts = 2;
+        })
+        .await;
+        api.world.expire_leases().await; // the world's own worker is none of this
+        Self { api, viewer, stranger: Keys::generate(), workers: None }
+    }
+
+    /// What a script may ask for.
+    async fn answer(&mut self, asked: &Value) -> Value {
+        let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
+        let world = &self.api.world;
+        match text("do").as_str() {
+            "sign" => self.sign(&text("as"), &asked["event"]),
+            "relay" => {
+                let change =
+                    Change { info_name: Some(text("name")), ..Change::default() };
+                json!(world.relay_with(&text("subdomain"), change).await.id)
+            }
+            "relays" => {
+                for number in 0..asked["count"].as_u64().unwrap() {
+                    world.relay(&format!("{}-{number}", text("prefix"))).await;
+                }
+                json!(true)
+            }
+            "status" => json!(relay_of(world, &text("id")).await.sync_state()),
+            "relay_status" => json!(relay_of(world, &text("id")).await.status),
+            "fail" => {
+                let status = u16::try_from(asked["status"].as_u64().unwrap()).unwrap();
+                let id = text("id");
+                let id = (!id.is_empty()).then_some(id);
+                world.zooid.plan(id.as_deref(), Fault::Status(status, None), None);
+                json!(true)
+            }
+            "heal" => {
+                world.zooid.heal();
+                json!(true)
+            }
+            "due" => {
+                world.make_due().await;
+                json!(true)
+            }
+            "age" => {
+                sqlx::query("update relay set updated_at = now() - interval '20 min' where id = $1")
+                    .bind(text("id"))
+                    .execute(&world.db)
+                    .await
+                    .unwrap();
+                json!(true)
+            }
+            "paused" => json!(queue::paused(&world.db).await.unwrap()),
+            "link" => json!(tender::dashboard::new_link(&world.db).await.unwrap()),
+            "start_workers" => {
+                let stop = CancellationToken::new();
+                tokio::spawn(tender_workers::run(world.context.clone(), stop.clone()));
+                self.workers = Some(stop);
+                json!(true)
+            }
+            "stop_workers" => {
+                self.workers.take().unwrap().cancel();
+                json!(true)
+            }
+            other => panic!("a script asked for {other:?}"),
+        }
+    }
+
+    fn sign(&self, who: &str, event: &Value) -> Value {
+        let keys = match who {
+            "admin" => &self.api.admin,
+            "viewer" => &self.viewer,
+            _ => &self.stranger,
+        };
+        let tags = event["tags"].as_array().unwrap().iter().map(|tag| {
+            let words: Vec<_> = tag.as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+            Tag::custom(words[0], words[1..].iter().copied())
+        });
+        let signed = EventBuilder::new(Kind::HttpAuth, event["content"].as_str().unwrap())
+            .tags(tags)
+            .custom_created_at(Timestamp::from(event["created_at"].as_u64().unwrap()))
+            .finalize(keys)
+            .unwrap();
+        serde_json::to_value(signed).unwrap()
+    }
+}
+
+async fn relay_of(world: &support::World, id: &str) -> relay::Relay {
+    relay::find(&world.db, &id.parse().unwrap()).await.unwrap().unwrap()
+}
+
+/// Runs a script of this folder against a site of its own.
+async fn run(script: &str) {
+    let mut site = Site::new().await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
+    let mut node = Command::new("node")
+        .arg(script)
+        .current_dir(folder)
+        .env("BASE_URL", &site.api.base_url)
+        .env("PASSWORD", PASSWORD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node is installed: bin/test does that");
+    let (mut answers, asked) = (node.stdin.take().unwrap(), node.stdout.take().unwrap());
+    let mut lines = BufReader::new(asked).lines();
+    let serving = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            match serde_json::from_str::<Value>(&line) {
+                Ok(asked) if asked["do"].is_string() => {
+                    let answer = format!("{}\n", site.answer(&asked).await);
+                    answers.write_all(answer.as_bytes()).await.unwrap();
+                }
+                _ => println!("{line}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, serving).await.expect("the script ends in time");
+    assert!(node.wait().await.unwrap().success(), "{script} failed; see above");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_log_in_see_and_act() {
+    run("operate.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_readable_by_everybody_everywhere() {
+    run("look.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_reachable_without_a_session() {
+    run("outside.mjs").await;
+}

@@ -1,0 +1,189 @@
+// An operator logs in, watches, and uses each button.
+import { ask, browse, check, logIn, open } from './browser.mjs';
+
+async function press(page, button) {
+  const before = page.asked.length;
+  await button.click();
+  await page.locator('.notice').waitFor();
+  check(page.asked.length === before + 1, 'an action asks once');
+  return page.textContent('.notice');
+}
+
+const badge = (page, text) => page.locator('.facts .badge', { hasText: new RegExp(`^${text}$`) }).waitFor();
+
+await browse(async (browser) => {
+  // By a signer that the browser has.
+  const page = await open(browser, { as: 'admin' });
+  await page.goto('/dashboard/login');
+  await page.click('#nostr-login');
+  await page.waitForURL('**/dashboard');
+  await page.getByText('No worker of', { exact: false }).waitFor();
+
+  // A relay goes from pending to synced before the operator's eyes.
+  const alpha = await ask('relay', { subdomain: 'alpha', name: 'Alpha' });
+  await page.goto(`/dashboard/relays/${alpha}`);
+  await page.evaluate(() => { window.isSamePage = true; });
+  await badge(page, 'pending');
+  await ask('start_workers');
+  const started = Date.now();
+  await badge(page, 'synced');
+  await page.locator('.timeline', { hasText: 'Synced' }).waitFor();
+  check(await page.evaluate(() => window.isSamePage), 'without a reload');
+  console.log(`seen synced ${Date.now() - started} ms after the workers started`);
+
+  // The buttons of a relay.
+  check((await press(page, page.getByRole('button', { name: 'Sync now' }))).includes('goes to zooid'), 'sync');
+  check((await press(page, page.getByRole('button', { name: 'Deactivate' }))).includes('inactive'), 'deactivate');
+  check(await ask('relay_status', { id: alpha }) === 'inactive', 'it is');
+  check((await press(page, page.getByRole('button', { name: 'Mark delinquent' }))).includes('delinquent'), 'delinquent');
+  check((await press(page, page.getByRole('button', { name: 'Activate', exact: true }))).includes('active now'), 'activate');
+  await page.locator('.timeline', { hasText: 'Marked delinquent' }).waitFor();
+  const who = await page.locator('.timeline li', { hasText: 'Deactivated' }).locator('span[title]').first().getAttribute('title');
+  check(/^[0-9a-f]{64}$/.test(who), `activity says who: ${who}`);
+  await page.locator('.facts .badge', { hasText: 'synced' }).waitFor();
+
+  // What gave up is on top of the fleet, with a button that mends it.
+  const broken = await ask('relay', { subdomain: 'broken', name: 'Broken' });
+  await ask('fail', { id: broken, status: 422 });
+  await page.goto('/dashboard');
+  const item = page.locator('.item', { hasText: 'broken.zooid.test' });
+  await ask('fail', { id: broken, status: 422 });
+  await page.goto(`/dashboard/relays/${broken}`);
+  await press(page, page.getByRole('button', { name: 'Sync now' }));
+  await badge(page, 'gave up');
+  await page.goto('/dashboard');
+  await item.waitFor();
+  await ask('heal');
+  await press(page, item.getByRole('button', { name: 'Sync now' }));
+  await item.waitFor({ state: 'detached' });
+
+  // Killed jobs: one, and all that match.
+  await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
+  await ask('fail', { id: broken, status: 422 });
+  check((await press(page, page.getByRole('button', { name: 'Retry all that match' }))).includes('0 go again'), 'a relay in step is left alone');
+  await page.goto(`/dashboard/relays/${broken}`);
+  await press(page, page.getByRole('button', { name: 'Sync now' }));
+  await badge(page, 'gave up');
+  await ask('heal');
+  await page.goto('/dashboard');
+  await press(page, page.locator('.item', { hasText: 'killed' }).getByRole('button', { name: 'Retry all' }));
+  await item.waitFor({ state: 'detached' });
+  await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
+  await page.locator('td a').first().click();
+  await page.locator('pre', { hasText: broken }).waitFor();
+  await press(page, page.getByRole('button', { name: 'Retry', exact: true }));
+
+  // A job that waits for its retry: cancelled.
+  const flaky = await ask('relay', { subdomain: 'flaky', name: 'Flaky' });
+  await ask('fail', { id: flaky, status: 500 });
+  await page.goto(`/dashboard/relays/${flaky}`);
+  await press(page, page.getByRole('button', { name: 'Sync now' }));
+  await badge(page, 'retrying');
+  await page.goto('/dashboard/jobs?queue=sync-relay&state=retrying');
+  await page.locator('td a').first().click();
+  await press(page, page.getByRole('button', { name: 'Cancel' }));
+  await page.goto(`/dashboard/relays/${flaky}`);
+  await badge(page, 'gave up');
+  await ask('heal');
+
+  // Pause and resume.
+  await page.goto('/dashboard/queues');
+  const row = page.locator('tr', { hasText: 'sync-relay' });
+  await press(page, row.getByRole('button', { name: 'Pause' }));
+  await row.getByText('paused').waitFor();
+  check((await ask('paused')).length === 1, 'it is paused');
+  const held = await ask('relay', { subdomain: 'held', name: 'Held' });
+  await ask('age', { id: held });
+  await page.goto('/dashboard');
+  const late = page.locator('.item', { hasText: 'longest-waiting' });
+  await press(page, late.getByRole('button', { name: 'Reconcile now' }));
+  await press(page, page.locator('.item', { hasText: 'is paused' }).getByRole('button', { name: 'Resume' }));
+  await page.goto(`/dashboard/relays/${held}`);
+  await badge(page, 'synced');
+
+  // An outage opens the breaker; a probe ends it.
+  await ask('fail', { status: 502 });
+  await ask('relays', { prefix: 'out', count: 12 });
+  await page.goto('/dashboard');
+  const out = page.locator('.item', { hasText: 'is out' });
+  await out.waitFor();
+  await ask('heal');
+  await press(page, out.getByRole('button', { name: 'Probe now' }));
+  await out.waitFor({ state: 'detached' });
+
+  // The table's filters follow what is typed, live.
+  await page.goto('/dashboard/relays');
+  await page.fill('input[name=q]', 'flak');
+  await page.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
+  check((await page.textContent('tbody')).includes('flaky.zooid.test'), 'it finds by the start of a host');
+  check(page.url().includes('q=flak'), 'the address follows');
+
+  // The board shows the queue, and nothing else can be done with it.
+  await page.goto('/dashboard/board');
+  const board = page.frameLocator('iframe');
+  await board.getByText('sync-relay').first().waitFor();
+  check(await page.evaluate(async () => (await fetch('/dashboard/board/api/v1/queues/sync-relay/tasks', { method: 'PUT', body: '{}' })).status) === 405, 'the board takes no jobs');
+
+  // What was done is written down.
+  await page.goto('/dashboard/actions');
+  const record = await page.textContent('tbody');
+  for (const action of ['log in', 'relay sync', 'relay deactivate', 'relay delinquent', 'relay activate',
+    'retry all', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile']) {
+    check(record.includes(action), `${action} is recorded`);
+  }
+
+  // A hidden page does not ask; a visible one goes on.
+  await page.goto(`/dashboard/relays/${alpha}`);
+  const opened = [];
+  page.on('request', (request) => { if (request.url().includes('/live/')) opened.push(request.url()); });
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'hidden', { value: true, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await ask('relays', { prefix: 'meanwhile', count: 1 });
+  check(opened.length === 0, 'no stream is opened while it is hidden');
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'hidden', { value: false, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await page.waitForRequest((request) => request.url().includes('/live/'));
+
+  // Out again: the session is over, also for who kept its cookie.
+  const cookies = await page.context().cookies();
+  await page.getByRole('button', { name: 'Log out' }).click();
+  await page.waitForURL('**/login');
+  await page.context().addCookies(cookies);
+  await page.goto('/dashboard');
+  check(page.url().endsWith('/login'), 'a revoked session is out');
+
+  // By password, without scripts: the server asks.
+  const plain = await open(browser, { javaScriptEnabled: false });
+  await logIn(plain);
+  await plain.goto(`/dashboard/relays/${alpha}`);
+  await plain.getByRole('button', { name: 'Sync now' }).click();
+  await plain.getByRole('button', { name: 'Yes' }).click();
+  check((await plain.textContent('.notice')).includes('goes to zooid'), 'done after the question');
+
+  // By link, once.
+  const link = await ask('link');
+  const linked = await open(browser);
+  await linked.goto(link);
+  await linked.getByRole('button', { name: 'Log in with this link' }).click();
+  await linked.waitForURL('**/dashboard');
+  const again = await open(browser);
+  await again.goto(link);
+  await again.getByRole('button', { name: 'Log in with this link' }).click();
+  await again.getByText('This link was used', { exact: false }).waitFor();
+
+  // A viewer looks and has no buttons; a stranger does not come in.
+  const viewer = await open(browser, { as: 'viewer' });
+  await viewer.goto('/dashboard/login');
+  await viewer.click('#nostr-login');
+  await viewer.waitForURL('**/dashboard');
+  await viewer.goto(`/dashboard/relays/${alpha}`);
+  check(await viewer.locator('form.ask').count() === 0, 'a viewer has no buttons');
+  const stranger = await open(browser, { as: 'stranger' });
+  await stranger.goto('/dashboard/login');
+  await stranger.click('#nostr-login');
+  await stranger.getByText('this key may not come in', { exact: false }).waitFor();
+});
