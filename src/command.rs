@@ -1,10 +1,12 @@
 //! What can be typed: one file per group of commands. Each parses, calls down once, prints.
 
 mod doctor;
+mod fleet;
 mod print;
 mod queue;
 mod relay;
 mod serve;
+mod top;
 
 use std::process::ExitCode;
 
@@ -47,8 +49,9 @@ enum Command {
     Api,
     /// Run workers; as many processes as you like on one database.
     Work {
-        /// Serve only this queue (sync-relay, reconcile, prune); may be repeated.
-        #[arg(long = "queue", value_name = "NAME")]
+        /// Serve only this queue (sync-relay, reconcile, prune, resync), with so many jobs at a time;
+        /// may be repeated.
+        #[arg(long = "queue", value_name = "NAME[=JOBS]")]
         queues: Vec<String>,
         /// Syncs at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -73,6 +76,14 @@ enum Command {
     Queue(queue::QueueCommand),
     /// Enqueue every pending relay that has no job, now.
     Reconcile,
+    /// Show who is alive and what it runs.
+    Workers,
+    /// Show each recurring job: its last run and its next.
+    Schedule,
+    /// Watch the fleet in the terminal, live. Ends with q.
+    Top,
+    /// Print a link that lets into the dashboard once, within ten minutes.
+    DashboardLink,
     /// Print the API's OpenAPI document.
     Openapi,
     /// Make a new robot key: prints `ROBOT_SECRET`, and the public key for zooid's `API_WHITELIST`.
@@ -92,7 +103,8 @@ impl Cli {
             Command::Serve => serve::serve(load(Needs::Zooid, "info")?).await?,
             Command::Api => serve::api(load(Needs::Api, "info")?).await?,
             Command::Work { queues, concurrency } => {
-                serve::known_queues(&queues)?;
+                let queues = queues.iter().map(|text| serve::served_queue(text));
+                let queues = queues.collect::<anyhow::Result<_>>()?;
                 serve::work(load(Needs::Zooid, "info")?, queues, concurrency).await?;
             }
             Command::Migrate => migrate(&load(Needs::Database, "info")?, json).await?,
@@ -101,6 +113,10 @@ impl Cli {
             Command::Relay(command) => command.run(json).await?,
             Command::Queue(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
+            Command::Workers => fleet::workers(json).await?,
+            Command::Schedule => fleet::schedule(json).await?,
+            Command::Top => top::run(json).await?,
+            Command::DashboardLink => fleet::dashboard_link(json).await?,
             Command::Openapi => print::json(&crate::http::openapi_document())?,
             Command::Keygen => keygen(json)?,
         }

@@ -63,6 +63,8 @@ pub struct DatabaseConfig {
 pub struct ApiConfig {
     /// Where it listens.
     pub bind: SocketAddr,
+    /// Where workers without an API show their metrics, if they do.
+    pub metrics_bind: Option<SocketAddr>,
     /// How clients call it, without a trailing slash; what NIP-98 events must name.
     pub base_url: String,
     /// Keys that see and change every relay.
@@ -195,6 +197,7 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
     let default_bind = SocketAddr::from(([127, 0, 0, 1], 4848));
     let bind = env.parse("API_BIND", "127.0.0.1:4848", |text| text.parse().ok());
     let bind = bind.unwrap_or(default_bind);
+    let metrics_bind = env.parse("METRICS_BIND", "127.0.0.1:4849", |text| text.parse().ok());
     let base_url = env.parse("API_BASE_URL", "https://api.example.com", |text| {
         http_url(text).map(|url| url.as_str().trim_end_matches('/').to_owned())
     });
@@ -206,6 +209,7 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
     }
     ApiConfig {
         bind,
+        metrics_bind,
         base_url: base_url.unwrap_or_else(|| format!("http://{bind}")),
         admins,
         max_attempts: 0, // known with the schedule

@@ -88,9 +88,7 @@ pub fn router(api: Api) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(authenticated)
-        .route("/healthz", get(probes::healthz))
-        .route("/readyz", get(probes::readyz))
-        .route("/metrics", get(probes::metrics))
+        .merge(probes_router())
         .route("/openapi.json", get(openapi::show))
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
@@ -129,6 +127,26 @@ pub async fn serve(
     let service =
         site(api, shutdown.clone()).into_make_service_with_connect_info::<std::net::SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// Serves only the probes and the metrics until `shutdown`: for workers, which have no API.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve_probes(
+    listener: TcpListener,
+    api: Api,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let probes = probes_router().fallback(|| async { ApiError::NotFound }).with_state(api);
+    axum::serve(listener, probes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+fn probes_router() -> Router<Api> {
+    Router::new()
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
 }
 
 fn cors() -> CorsLayer {

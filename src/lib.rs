@@ -3,6 +3,7 @@
 //! - [`command`]: what can be typed.
 //! - [`config`]: the environment, read once.
 //! - [`dashboard`]: pages for operators.
+//! - [`fleet`]: the fleet at one look, and what of it needs attention.
 //! - [`http`]: the API.
 //! - [`postgres`]: the private PostgreSQL.
 //! - [`demo`]: the demo and the zooid stand-in.
@@ -15,6 +16,7 @@ pub mod command;
 pub mod config;
 pub mod dashboard;
 pub mod demo;
+pub mod fleet;
 pub mod http;
 pub mod postgres;
 pub mod telemetry;

@@ -13,7 +13,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    match runtime.block_on(cli.run()) {
+    let ended = runtime.block_on(cli.run());
+    tender::telemetry::shutdown();
+    match ended {
         Ok(code) => code,
         Err(error) => failed(&error),
     }

@@ -1,9 +1,12 @@
-//! The log and the metrics of this process.
+//! The log, the metrics and the traces of this process.
+
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::{io::IsTerminal, sync::OnceLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogConfig;
 
@@ -17,15 +20,34 @@ pub fn init(log: &LogConfig, default_level: &str) {
     let default = format!("{default_level},apalis_core=warn,sqlx=error");
     let level = log.level.as_deref().unwrap_or(&default);
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = if log.json {
-        builder.json().flatten_event(true).try_init()
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if log.json {
+        lines.json().flatten_event(true).boxed()
     } else {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+        lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
     };
-    if set.is_err() {
+    let registry = tracing_subscriber::registry();
+    #[cfg(feature = "otel")]
+    let registry = registry.with(
+        log.traces
+            .as_ref()
+            .and_then(traces::layer)
+            .map(|layer| layer.with_filter(EnvFilter::new("off,tender=info,tender_workers=info"))),
+    );
+    if registry.with(lines.with_filter(filter)).try_init().is_err() {
         tracing::debug!("the log was set up already");
     }
+    if log.traces.is_some() && !cfg!(feature = "otel") {
+        tracing::warn!(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends no traces: build with --features otel"
+        );
+    }
+}
+
+/// Sends what is left of the traces. At the end of the process.
+pub fn shutdown() {
+    #[cfg(feature = "otel")]
+    traces::shutdown();
 }
 
 /// The process's metrics, as Prometheus reads them.

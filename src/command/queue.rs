@@ -1,15 +1,16 @@
 //! `queue …`: look at the queue and steer it.
 
-use anyhow::Context;
+mod view;
+
+use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
-use comfy_table::{Cell, Color};
 use serde_json::json;
 use tender_jobs::{
-    queue::{self, JobFilter, JobState, JobSummary, Steered},
-    relay,
+    operator,
+    queue::{self, JobFilter, JobState, Matching, Steered},
 };
 
-use super::{load, operator, print, with_database};
+use super::{load, operator, print, serve, with_database};
 use crate::{config::Needs, postgres::Database};
 
 #[derive(Debug, Subcommand)]
@@ -33,15 +34,32 @@ pub(crate) enum QueueCommand {
         /// Its id.
         job: String,
     },
-    /// Run a killed or retrying job again, now.
+    /// Run a killed or retrying job again, now; or all that match.
     Retry {
         /// Its id.
-        job: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        job: Option<String>,
+        /// All killed and retrying jobs, but for relays that are in step; at most 10,000.
+        #[arg(long)]
+        all: bool,
+        /// Only those with this: queue=NAME, state=killed|retrying, error=TEXT; may be repeated.
+        #[arg(long = "where", value_name = "NAME=VALUE", requires = "all")]
+        conditions: Vec<String>,
     },
     /// End a waiting or retrying job; its relay stays as it is until it is changed or synced.
     Cancel {
         /// Its id.
         job: String,
+    },
+    /// Let nobody fetch from a queue until it is resumed: what runs ends, nothing new starts.
+    Pause {
+        /// Its name.
+        queue: String,
+    },
+    /// Let a paused queue go on.
+    Resume {
+        /// Its name.
+        queue: String,
     },
 }
 
@@ -70,23 +88,84 @@ impl QueueCommand {
     pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
         let config = load(Needs::Database, "warn")?;
         with_database(&config, async |database| match self {
-            Self::Status => status(database, json).await,
+            Self::Status => view::status(database, json).await,
             Self::List { queue, state, limit } => {
                 let filter = JobFilter { queue, state: state.map(JobState::from), error: None };
-                list(database, &filter, limit.into(), json).await
+                view::list(database, &filter, limit.into(), json).await
             }
-            Self::Show { job } => show(database, &job, json).await,
-            Self::Retry { job } => {
+            Self::Show { job } => view::show(database, &job, json).await,
+            Self::Retry { job: Some(job), .. } => {
                 let steered = queue::retry(&database.pool, &job, &operator()).await?;
-                print::done(json, &words(&steered))
+                done(database, "retry_job", &job, &words(&steered), json).await
+            }
+            Self::Retry { job: None, conditions, .. } => {
+                retry_all(database, &conditions, json).await
             }
             Self::Cancel { job } => {
                 let steered = queue::cancel(&database.pool, &job, &operator()).await?;
-                print::done(json, &words(&steered))
+                done(database, "cancel_job", &job, &words(&steered), json).await
             }
+            Self::Pause { queue } => pause(database, &queue, json).await,
+            Self::Resume { queue } => resume(database, &queue, json).await,
         })
         .await
     }
+}
+
+/// Records an action, and says what came of it.
+async fn done(
+    database: &Database,
+    action: &str,
+    target: &str,
+    result: &str,
+    json: bool,
+) -> anyhow::Result<()> {
+    operator::record(&database.pool, &operator().who, action, target, result).await?;
+    print::done(json, result)
+}
+
+async fn pause(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
+    serve::known_queues([queue])?;
+    let changed = queue::pause(&database.pool, queue, &operator().who).await?;
+    let words =
+        if changed { "is paused; every process obeys within 5 s" } else { "was paused already" };
+    done(database, "pause_queue", queue, &format!("{queue} {words}"), json).await
+}
+
+async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
+    serve::known_queues([queue])?;
+    let changed = queue::resume(&database.pool, queue).await?;
+    let words = if changed { "goes on" } else { "was not paused" };
+    done(database, "resume_queue", queue, &format!("{queue} {words}"), json).await
+}
+
+async fn retry_all(database: &Database, conditions: &[String], json: bool) -> anyhow::Result<()> {
+    let matching = matching(conditions)?;
+    let retried = queue::retry_all(&database.pool, &matching, &operator()).await?;
+    let (target, result) = (conditions.join(" "), format!("{retried} go again"));
+    operator::record(&database.pool, &operator().who, "retry_all", &target, &result).await?;
+    if json { print::json(&json!({ "retried": retried })) } else { print::line(&result) }
+}
+
+/// Reads `queue=…`, `state=…` and `error=…`.
+fn matching(conditions: &[String]) -> anyhow::Result<Matching> {
+    let mut matching = Matching::default();
+    for condition in conditions {
+        match condition.split_once('=') {
+            Some(("queue", queue)) => {
+                serve::known_queues([queue])?;
+                matching.queue = Some(queue.to_owned());
+            }
+            Some(("state", "killed")) => matching.state = Some(JobState::Killed),
+            Some(("state", "retrying")) => matching.state = Some(JobState::Retrying),
+            Some(("error", text)) => matching.error = Some(text.to_owned()),
+            _ => bail!(
+                "`--where {condition}` is not known; use queue=NAME, state=killed, state=retrying \
+                 or error=TEXT"
+            ),
+        }
+    }
+    Ok(matching)
 }
 
 fn words(steered: &Steered) -> String {
@@ -97,124 +176,4 @@ fn words(steered: &Steered) -> String {
             "the job will not run; its relay waits for a change or `tender relay sync`".to_owned()
         }
     }
-}
-
-async fn status(database: &Database, json: bool) -> anyhow::Result<()> {
-    let db = &database.pool;
-    let (queues, workers) = (queue::status(db).await?, queue::workers(db).await?);
-    let relays = relay::summary(db).await?;
-    if json {
-        return print::json(&json!({ "queues": queues, "workers": workers, "relays": relays }));
-    }
-    let now = queue::now(db).await?;
-    let ago = |at: Option<_>| at.map_or_else(|| "-".to_owned(), |at| print::relative(at, now));
-    let header = [
-        "QUEUE",
-        "WAITING",
-        "RETRYING",
-        "RUNNING",
-        "KILLED",
-        "DONE",
-        "OLDEST DUE",
-        "NEXT DUE",
-        "WORKERS",
-    ];
-    let mut table = print::table(&header);
-    for queue in &queues {
-        let alive = workers.iter().filter(|w| w.is_alive && w.queue == queue.queue).count();
-        table.add_row(vec![
-            Cell::new(&queue.queue),
-            queue.waiting.into(),
-            alarming(queue.retrying, Color::Yellow),
-            queue.running.into(),
-            alarming(queue.killed, Color::Red),
-            queue.done.into(),
-            ago(queue.oldest_due_at).into(),
-            ago(queue.next_due_at).into(),
-            if alive == 0 { Cell::new("none").fg(Color::Red) } else { alive.into() },
-        ]);
-    }
-    print::line(&table.trim_fmt())?;
-    print::line(&format!(
-        "\nrelays: {} synced, {} pending, {} retrying, {} gave up; oldest pending: {}",
-        relays.synced,
-        relays.pending,
-        relays.retrying,
-        relays.gave_up,
-        ago(relays.oldest_pending_at)
-    ))
-}
-
-/// A count in colour, unless it is zero.
-fn alarming(count: i64, color: Color) -> Cell {
-    if count == 0 { count.into() } else { Cell::new(count).fg(color) }
-}
-
-async fn list(
-    database: &Database,
-    filter: &JobFilter,
-    limit: i64,
-    json: bool,
-) -> anyhow::Result<()> {
-    let jobs = queue::jobs(&database.pool, filter, limit).await?;
-    if json {
-        return print::json(&jobs);
-    }
-    if jobs.is_empty() {
-        return print::line("no jobs");
-    }
-    let now = queue::now(&database.pool).await?;
-    let mut table = print::table(&["ID", "QUEUE", "STATE", "ATTEMPT", "WHEN", "LAST ERROR"]);
-    for job in &jobs {
-        let when = match job.done_at {
-            Some(at) => format!("ended {}", print::relative(at, now)),
-            None => format!("due {}", print::relative(job.run_at, now)),
-        };
-        table.add_row(vec![
-            Cell::new(&job.id),
-            job.queue.as_str().into(),
-            state_cell(job),
-            format!("{} of {}", job.attempts, job.max_attempts).into(),
-            when.into(),
-            print::short(job.error.as_deref().unwrap_or_default(), 80).into(),
-        ]);
-    }
-    print::line(&table.trim_fmt())
-}
-
-fn state_cell(job: &JobSummary) -> Cell {
-    let color = match job.state {
-        JobState::Waiting => Color::Cyan,
-        JobState::Retrying => Color::Yellow,
-        JobState::Running => Color::Blue,
-        JobState::Done => Color::Green,
-        JobState::Killed => Color::Red,
-    };
-    Cell::new(job.state.as_str()).fg(color)
-}
-
-async fn show(database: &Database, id: &str, json: bool) -> anyhow::Result<()> {
-    let job = queue::job(&database.pool, id).await?;
-    let job = job.with_context(|| format!("there is no job {id}; see `tender queue list`"))?;
-    if json {
-        return print::json(&job);
-    }
-    let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
-        at.map_or_else(|| "-".to_owned(), |at| at.format("%F %T UTC").to_string())
-    };
-    let summary = &job.summary;
-    print::pairs(&[
-        ("id", summary.id.clone()),
-        ("queue", summary.queue.clone()),
-        ("state", summary.state.as_str().to_owned()),
-        ("attempts", format!("{} of {}", summary.attempts, summary.max_attempts)),
-        ("due", time(Some(summary.run_at))),
-        ("ended", time(summary.done_at)),
-        ("priority", job.priority.to_string()),
-        ("key", job.key.unwrap_or_else(|| "-".to_owned())),
-        ("held by", job.lock_by.unwrap_or_else(|| "-".to_owned())),
-        ("held since", time(job.lock_at)),
-        ("last error", summary.error.clone().unwrap_or_else(|| "-".to_owned())),
-        ("payload", print::short(&job.payload, 2000)),
-    ])
 }

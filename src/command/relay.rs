@@ -60,10 +60,18 @@ pub(crate) enum RelayCommand {
         #[arg(long)]
         delinquent: bool,
     },
-    /// Send a relay to zooid again, now, also when it was given up.
+    /// Send a relay to zooid again, now, also when it was given up; or all, in the background.
     Sync {
         /// Id or host.
-        relay: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        relay: Option<String>,
+        /// Every relay, a few at a time; `tender queue cancel` ends it.
+        #[arg(long)]
+        all: bool,
+        /// Relays per second, at most.
+        #[arg(long, default_value_t = 50, requires = "all",
+              value_parser = clap::value_parser!(u32).range(1..=i64::from(queue::MAX_RATE)))]
+        rate: u32,
     },
     /// Show a relay's members, from zooid.
     Members {
@@ -208,13 +216,30 @@ impl RelayCommand {
                 let status = if delinquent { Status::Delinquent } else { Status::Inactive };
                 relay::set_status(db, &id, status, &by).await?.relay
             }
-            Self::Sync { relay } => {
+            Self::Sync { relay: None, rate, .. } => return sync_all(database, rate, json).await,
+            Self::Sync { relay: Some(relay), .. } => {
                 let id = find(database, &relay).await?.id;
                 relay::request_sync(db, &id, &by).await?
             }
         };
         print_relay(database, config, &relay, json).await
     }
+}
+
+/// Starts the resync of every relay, which goes on by itself.
+async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<()> {
+    let db = &database.pool;
+    let is_started = queue::start_resync(db, rate, &operator()).await?;
+    let words = if is_started {
+        format!(
+            "every relay goes to zooid again, at most {rate} a second; see `tender queue list \
+             --queue resync`, and `tender queue cancel` to end it"
+        )
+    } else {
+        "a resync of every relay goes on already; see `tender queue list --queue resync`".to_owned()
+    };
+    tender_jobs::operator::record(db, &operator().who, "sync_all", "", &words).await?;
+    print::done(json, &words)
 }
 
 /// By id or by host.

@@ -50,11 +50,19 @@ pub(super) async fn api(config: Config) -> anyhow::Result<()> {
 /// Only workers, of the queues named or of all.
 pub(super) async fn work(
     mut config: Config,
-    queues: Vec<String>,
+    queues: Vec<(String, Option<u16>)>,
     concurrency: Option<u16>,
 ) -> anyhow::Result<()> {
     if !queues.is_empty() {
-        config.work.queues = queues;
+        config.work.queues = queues.iter().map(|(name, _)| name.clone()).collect();
+    }
+    for (name, jobs) in queues {
+        let Some(jobs) = jobs.map(usize::from) else { continue };
+        if name == queue::SYNC_RELAY {
+            config.work.sync_concurrency = jobs;
+        } else {
+            config.work.concurrency.insert(name, jobs);
+        }
     }
     if let Some(concurrency) = concurrency {
         config.work.sync_concurrency = concurrency.into();
@@ -62,20 +70,42 @@ pub(super) async fn work(
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
     let shutdown = on_signal()?;
     tracing::info!(queues = ?config.work.queues, concurrency = config.work.sync_concurrency, "working");
+    let probes = start_probes(&config, &database, &shutdown).await?;
     run_workers(&config, &database, zooid, &shutdown).await;
+    if let Some(probes) = probes {
+        probes.await.context("the metrics panicked")?.context("the metrics' listener broke")?;
+    }
     database.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Refuses names that no queue has.
-pub(super) fn known_queues(named: &[String]) -> anyhow::Result<()> {
-    match named.iter().find(|name| !queue::QUEUES.contains(&name.as_str())) {
-        Some(unknown) => {
-            anyhow::bail!("there is no queue {unknown}; there are {}", queue::QUEUES.join(", "))
-        }
+pub(super) fn known_queues<Name: AsRef<str>>(
+    named: impl IntoIterator<Item = Name>,
+) -> anyhow::Result<()> {
+    let mut named = named.into_iter();
+    match named.find(|name| !queue::QUEUES.contains(&name.as_ref())) {
+        Some(unknown) => anyhow::bail!(
+            "there is no queue {}; there are {}",
+            unknown.as_ref(),
+            queue::QUEUES.join(", ")
+        ),
         None => Ok(()),
     }
+}
+
+/// Reads `NAME` or `NAME=JOBS-AT-A-TIME`.
+pub(super) fn served_queue(text: &str) -> anyhow::Result<(String, Option<u16>)> {
+    let (name, number) = match text.split_once('=') {
+        None => (text, None),
+        Some((name, number)) => (name, Some(number)),
+    };
+    known_queues([name])?;
+    let Some(number) = number else { return Ok((name.to_owned(), None)) };
+    let jobs = number.parse().ok().filter(|jobs| (1..=1000).contains(jobs));
+    let jobs = jobs.with_context(|| format!("`{text}`: jobs at a time are 1 to 1000"))?;
+    Ok((name.to_owned(), Some(jobs)))
 }
 
 fn zooid(config: &Config) -> anyhow::Result<Option<Arc<Zooid>>> {
@@ -104,6 +134,22 @@ async fn start_api(
         drop(stopping);
         served.context("the API's listener broke")
     }))
+}
+
+/// A worker's metrics, where `METRICS_BIND` says.
+async fn start_probes(
+    config: &Config,
+    database: &Database,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<JoinHandle<std::io::Result<()>>>> {
+    let Some(bind) = config.api.metrics_bind else { return Ok(None) };
+    let listener = TcpListener::bind(bind).await;
+    let listener = listener.with_context(|| {
+        format!("failed to listen on {bind}: set METRICS_BIND to a free address of this machine")
+    })?;
+    tracing::info!(address = %listener.local_addr()?, "metrics");
+    let api = Api::new(database.pool.clone(), None, config.api.clone());
+    Ok(Some(tokio::spawn(http::serve_probes(listener, api, shutdown.clone()))))
 }
 
 async fn run_workers(

@@ -10,7 +10,7 @@ use std::{
 use super::Problem;
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 39] = [
+pub const NAMES: [&str; 40] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
@@ -18,6 +18,7 @@ pub const NAMES: [&str; 39] = [
     "TENDER_PG_BIN",
     "API_BIND",
     "API_BASE_URL",
+    "METRICS_BIND",
     "API_RATE_LIMIT",
     "ADMIN_PUBKEYS",
     "VIEWER_PUBKEYS",

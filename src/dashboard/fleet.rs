@@ -10,15 +10,15 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Redirect, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use tender_jobs::{
     queue::{
         self, QueueStatus, Worker,
-        instance::{self, BreakerState, Instance},
+        instance::{BreakerState, Instance},
     },
-    recurring::{self, Recurring},
-    relay::{self, Order, Relay, Search, Summary},
+    recurring::Recurring,
+    relay::{Relay, Row},
     stats::{self, Minute},
 };
 use tokio::sync::Mutex;
@@ -29,26 +29,10 @@ use super::{
     parts::{Ask, Problem, ask, count, maybe_time, time},
     session::Viewer,
 };
+use crate::fleet::{Attention, Fleet};
 
-/// A relay that waits for longer than this needs attention.
-const LONG_PENDING: TimeDelta = TimeDelta::minutes(5);
-/// Given-up relays that are named; the table has the others.
-const NAMED: i64 = 5;
 /// All open pages share what was read within this time.
 const FRESH: Duration = Duration::from_millis(900);
-
-/// Everything that the page shows, as of one look.
-pub(super) struct Fleet {
-    now: DateTime<Utc>,
-    pub(super) summary: Summary,
-    gave_up: Vec<Relay>,
-    longest_waiting: Option<relay::Row>,
-    queues: Vec<QueueStatus>,
-    workers: Vec<Worker>,
-    instances: Vec<Instance>,
-    recurring: Vec<Recurring>,
-    minutes: Vec<Minute>,
-}
 
 /// The last look.
 #[derive(Default)]
@@ -62,25 +46,9 @@ pub(super) async fn look(dashboard: &Dashboard) -> Result<Arc<Fleet>, sqlx::Erro
     {
         return Ok(fleet.clone());
     }
-    let fleet = Arc::new(read(dashboard).await?);
+    let fleet = Arc::new(Fleet::read(&dashboard.db).await?);
     *last = Some((Instant::now(), fleet.clone()));
     Ok(fleet)
-}
-
-async fn read(dashboard: &Dashboard) -> Result<Fleet, sqlx::Error> {
-    let db = &dashboard.db;
-    let waiting = Search { order: Order::Waiting, ..Search::default() };
-    Ok(Fleet {
-        now: queue::now(db).await?,
-        summary: relay::summary(db).await?,
-        gave_up: relay::gave_up(db, NAMED).await?,
-        longest_waiting: relay::search(db, &waiting, 1).await?.pop(),
-        queues: queue::status(db).await?,
-        workers: queue::workers(db).await?.into_iter().filter(|worker| worker.is_alive).collect(),
-        instances: instance::list(db).await?,
-        recurring: recurring::list(db).await?,
-        minutes: stats::last(db, 60).await?,
-    })
 }
 
 pub(super) async fn to_root() -> Redirect {
@@ -108,7 +76,7 @@ pub(super) fn live(fleet: &Fleet, viewer: &Viewer) -> Markup {
     html! {
         (attention(fleet, viewer))
         (numbers(fleet))
-        (chart(&fleet.minutes))
+        (chart(fleet))
         div.columns {
             (workers(&fleet.workers))
             (instances(&fleet.instances))
@@ -118,150 +86,115 @@ pub(super) fn live(fleet: &Fleet, viewer: &Viewer) -> Markup {
 }
 
 fn attention(fleet: &Fleet, viewer: &Viewer) -> Markup {
-    let items = [
-        gave_up(fleet, viewer),
-        breakers(fleet, viewer),
-        long_pending(fleet, viewer),
-        no_worker(fleet),
-        killed(fleet, viewer),
-        paused(fleet, viewer),
-    ];
-    let items: Vec<Markup> = items.into_iter().flatten().collect();
+    let items = fleet.attention();
+    let is_in_step = fleet.summary.pending + fleet.summary.retrying == 0;
     html! {
         section.attention.calm[items.is_empty()] aria-labelledby="attention" {
             h2 #attention { "Needs attention" }
             @if items.is_empty() {
-                p { "Nothing. " @if fleet.summary.pending + fleet.summary.retrying == 0 { "All in step." } @else { "What is not in step is on its way." } }
+                p { "Nothing. " @if is_in_step { "All in step." } @else { "What is not in step is on its way." } }
             }
-            @for item in &items { (item) }
+            @for item in &items { (attention_item(item, viewer)) }
         }
     }
 }
 
-fn gave_up(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
-    let mut items: Vec<Markup> = fleet
-        .gave_up
-        .iter()
-        .map(|relay| {
-            let host = relay.host();
-            let action = format!("{PATH}/relays/{}/sync", relay.id);
-            let question = format!("Send {host} to zooid again, now?");
-            html! {
-                div.item.bad {
-                    p {
-                        a href={ (PATH) "/relays/" (relay.id) } { (host) } " gave up "
-                        (maybe_time(relay.exhausted_at)) ": " span.error { (relay.sync_error) }
-                    }
-                    (ask(viewer, &Ask { action: &action, label: "Sync now", question: &question, fields: &[], is_grave: false }))
-                }
-            }
-        })
-        .collect();
-    let more = fleet.summary.gave_up - i64::try_from(items.len()).unwrap_or_default();
-    if more > 0 {
-        items.push(html! {
+fn attention_item(item: &Attention<'_>, viewer: &Viewer) -> Markup {
+    match item {
+        Attention::GaveUp(relay) => gave_up(relay, viewer),
+        Attention::MoreGaveUp(more) => html! {
+            div.item.bad { p { a href={ (PATH) "/relays?sync=gave_up" } { (count(*more, false)) " more gave up" } } }
+        },
+        Attention::BreakerOpen(instance) => breaker(instance, viewer),
+        Attention::LongPending(row) => long_pending(row, viewer),
+        Attention::NoWorker => html! {
             div.item.bad {
-                p { a href={ (PATH) "/relays?sync=gave_up" } { (count(more, fleet.summary.is_capped)) " more gave up" } }
+                p { "No worker of " code { (queue::SYNC_RELAY) } " is alive: nothing reaches zooid. Start " code { "tender work" } " or " code { "tender serve" } "." }
             }
-        });
+        },
+        Attention::Killed(queue) => killed(queue, viewer),
+        Attention::Paused(queue, since) => paused(queue, *since, viewer),
     }
-    items
 }
 
-fn breakers(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
-    let action = format!("{PATH}/instances/probe");
-    let open = fleet.instances.iter().filter(|i| i.breaker != BreakerState::Closed);
-    let item = |instance: &Instance| {
-        html! {
-            div.item.bad {
-                p {
-                    "zooid at " (instance.name) " is out: its breaker is " (instance.breaker.as_str())
-                    " since " (maybe_time(instance.opened_at)) ". Next probe " (maybe_time(instance.retry_at)) ". "
-                    span.error { (instance.last_error) }
-                }
-                (ask(viewer, &Ask {
-                    action: &action, label: "Probe now",
-                    question: &format!("Try zooid at {} now?", instance.name),
-                    fields: &[("instance", &instance.name)], is_grave: false,
-                }))
+fn gave_up(relay: &Relay, viewer: &Viewer) -> Markup {
+    let host = relay.host();
+    let action = format!("{PATH}/relays/{}/sync", relay.id);
+    let question = format!("Send {host} to zooid again, now?");
+    html! {
+        div.item.bad {
+            p {
+                a href={ (PATH) "/relays/" (relay.id) } { (host) } " gave up "
+                (maybe_time(relay.exhausted_at)) ": " span.error { (relay.sync_error) }
             }
+            (ask(viewer, &Ask { action: &action, label: "Sync now", question: &question, fields: &[], is_grave: false }))
         }
-    };
-    open.map(item).collect()
+    }
 }
 
-fn long_pending(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
-    let Some(relay) = &fleet.longest_waiting else { return Vec::new() };
-    if fleet.now - relay.updated_at < LONG_PENDING {
-        return Vec::new();
+fn breaker(instance: &Instance, viewer: &Viewer) -> Markup {
+    html! {
+        div.item.bad {
+            p {
+                "zooid at " (instance.name) " is out: its breaker is " (instance.breaker.as_str())
+                " since " (maybe_time(instance.opened_at)) ". Next probe " (maybe_time(instance.retry_at)) ". "
+                span.error { (instance.last_error) }
+            }
+            (ask(viewer, &Ask {
+                action: &format!("{PATH}/instances/probe"), label: "Probe now",
+                question: &format!("Try zooid at {} now?", instance.name),
+                fields: &[("instance", &instance.name)], is_grave: false,
+            }))
+        }
     }
-    let action = format!("{PATH}/reconcile");
-    vec![html! {
+}
+
+fn long_pending(row: &Row, viewer: &Viewer) -> Markup {
+    html! {
         div.item.warn {
             p {
                 a href={ (PATH) "/relays?order=waiting" } { "The longest-waiting relay" } ", "
-                a href={ (PATH) "/relays/" (relay.id) } { (relay.host) } ", was changed "
-                (time(relay.updated_at)) " and is not on zooid yet."
-                @if !relay.sync_error.is_empty() { " " span.error { (relay.sync_error) } }
+                a href={ (PATH) "/relays/" (row.id) } { (row.host) } ", was changed "
+                (time(row.updated_at)) " and is not on zooid yet."
+                @if !row.sync_error.is_empty() { " " span.error { (row.sync_error) } }
             }
             (ask(viewer, &Ask {
-                action: &action, label: "Reconcile now",
+                action: &format!("{PATH}/reconcile"), label: "Reconcile now",
                 question: "Enqueue every pending relay that has no job, now?",
                 fields: &[], is_grave: false,
             }))
         }
-    }]
-}
-
-fn no_worker(fleet: &Fleet) -> Vec<Markup> {
-    if fleet.workers.iter().any(|worker| worker.queue == queue::SYNC_RELAY) {
-        return Vec::new();
     }
-    vec![html! {
-        div.item.bad {
-            p { "No worker of " code { (queue::SYNC_RELAY) } " is alive: nothing reaches zooid. Start " code { "tender work" } " or " code { "tender serve" } "." }
-        }
-    }]
 }
 
-fn killed(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
-    let action = format!("{PATH}/jobs/retry-all");
-    let with_killed = fleet.queues.iter().filter(|queue| queue.killed_open > 0);
-    let item = |queue: &QueueStatus| {
-        html! {
-            div.item.warn {
-                p {
-                    a href={ (PATH) "/jobs?queue=" (queue.queue) "&state=killed" } {
-                        (count(queue.killed_open, queue.killed_open >= 1000)) " killed"
-                    }
-                    " in " (queue.queue)
+fn killed(queue: &QueueStatus, viewer: &Viewer) -> Markup {
+    html! {
+        div.item.warn {
+            p {
+                a href={ (PATH) "/jobs?queue=" (queue.queue) "&state=killed" } {
+                    (count(queue.killed_open, queue.killed_open >= 1000)) " killed"
                 }
-                (ask(viewer, &Ask {
-                    action: &action, label: "Retry all",
-                    question: &format!("Retry every killed job of {} whose relay is not in step?", queue.queue),
-                    fields: &[("queue", &queue.queue), ("state", "killed")], is_grave: false,
-                }))
+                " in " (queue.queue)
             }
+            (ask(viewer, &Ask {
+                action: &format!("{PATH}/jobs/retry-all"), label: "Retry all",
+                question: &format!("Retry every killed job of {} whose relay is not in step?", queue.queue),
+                fields: &[("queue", &queue.queue), ("state", "killed")], is_grave: false,
+            }))
         }
-    };
-    with_killed.map(item).collect()
+    }
 }
 
-fn paused(fleet: &Fleet, viewer: &Viewer) -> Vec<Markup> {
-    let paused = fleet.queues.iter().filter_map(|queue| Some((queue, queue.paused_at?)));
-    let item = |(queue, since): (&QueueStatus, DateTime<Utc>)| {
-        let action = format!("{PATH}/queues/{}/resume", queue.queue);
-        html! {
-            div.item.warn {
-                p { (queue.queue) " is paused since " (time(since)) "." }
-                (ask(viewer, &Ask {
-                    action: &action, label: "Resume",
-                    question: &format!("Let {} go on?", queue.queue), fields: &[], is_grave: false,
-                }))
-            }
+fn paused(queue: &QueueStatus, since: DateTime<Utc>, viewer: &Viewer) -> Markup {
+    html! {
+        div.item.warn {
+            p { (queue.queue) " is paused since " (time(since)) "." }
+            (ask(viewer, &Ask {
+                action: &format!("{PATH}/queues/{}/resume", queue.queue), label: "Resume",
+                question: &format!("Let {} go on?", queue.queue), fields: &[], is_grave: false,
+            }))
         }
-    };
-    paused.map(item).collect()
+    }
 }
 
 fn numbers(fleet: &Fleet) -> Markup {
@@ -293,14 +226,13 @@ fn number(name: &str, figure: &str, query: &str, class: &str) -> Markup {
     }
 }
 
-fn chart(minutes: &[Minute]) -> Markup {
+fn chart(fleet: &Fleet) -> Markup {
+    let minutes: &[Minute] = &fleet.minutes;
     let points: Vec<_> = minutes
         .iter()
         .map(|minute| (minute.minute.timestamp(), minute.synced, minute.failed))
         .collect();
-    let (synced, failed) = minutes
-        .iter()
-        .fold((0, 0), |sums, minute| (sums.0 + minute.synced, sums.1 + minute.failed));
+    let (synced, failed) = fleet.hour();
     let percentile = |share| stats::percentile(minutes, share).map_or("–".to_owned(), spoken);
     html! {
         section aria-labelledby="last-hour" {

@@ -42,7 +42,9 @@ impl Part {
         Ok(match self {
             Self::Fleet => fleet::live(&*fleet::look(dashboard).await?, viewer),
             Self::Relays(shown) => relays::table(dashboard, shown).await?,
-            Self::Relay(id) => relay::live(dashboard, &relay::find(dashboard, id).await?, viewer).await?,
+            Self::Relay(id) => {
+                relay::live(dashboard, &relay::find(dashboard, id).await?, viewer).await?
+            }
             Self::Queues => queues::live(dashboard, viewer).await?,
             Self::Job(id) => jobs::live(&jobs::find(dashboard, id).await?, viewer),
         })

@@ -16,6 +16,7 @@ use nostr::{
     types::Timestamp,
 };
 use tender_jobs::relay::By;
+use tender_workers::trace;
 
 use super::{
     Api, ApiError, MAX_BODY, REQUEST_ID,
@@ -41,7 +42,8 @@ impl Caller {
     }
 
     pub(super) fn by(&self) -> By {
-        By { who: self.pubkey.clone(), trace: self.request_id.clone() }
+        let trace = trace::current().or_else(|| self.request_id.clone());
+        By { who: self.pubkey.clone(), trace }
     }
 }
 

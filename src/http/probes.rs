@@ -10,7 +10,14 @@ use axum::{
 };
 use metrics::{counter, gauge, histogram};
 use serde_json::Value;
-use tender_jobs::{database, queue, relay};
+use tender_jobs::{
+    database,
+    queue::{
+        self,
+        instance::{self, BreakerState},
+    },
+    relay,
+};
 use tokio::sync::Mutex;
 
 use super::{Api, ApiError, data};
@@ -70,12 +77,34 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     }
     let oldest = summary.oldest_pending_at.map_or(0, |at| (now - at).num_milliseconds().max(0));
     gauge!("tender_oldest_pending_seconds").set(oldest as f64 / 1000.0);
+    gauge!("tender_relays", "state" => "switched_off").set(summary.inactive as f64);
+    for instance in instance::list(&api.db).await? {
+        let name = instance.name;
+        let open = f64::from(u8::from(instance.breaker != BreakerState::Closed));
+        gauge!("tender_breaker_open", "instance" => name.clone()).set(open);
+        gauge!("tender_zooid_in_flight", "instance" => name).set(instance.in_flight as f64);
+    }
+    let workers = queue::workers(&api.db).await?;
+    for queue in queue::QUEUES {
+        let alive = workers.iter().filter(|worker| worker.is_alive && worker.queue == queue);
+        gauge!("tender_workers", "queue" => queue).set(alive.count() as f64);
+    }
+    let idle = api.db.num_idle();
+    gauge!("tender_database_connections", "state" => "idle").set(idle as f64);
+    let used = usize::try_from(api.db.size()).unwrap_or(usize::MAX).saturating_sub(idle);
+    gauge!("tender_database_connections", "state" => "used").set(used as f64);
     for status in queue::status(&api.db).await? {
+        let paused = f64::from(u8::from(status.paused_at.is_some()));
+        gauge!("tender_queue_paused", "queue" => status.queue.clone()).set(paused);
+        let late = status.oldest_due_at.map_or(0, |at| (now - at).num_milliseconds().max(0));
+        gauge!("tender_queue_oldest_due_seconds", "queue" => status.queue.clone())
+            .set(late as f64 / 1000.0);
         for (state, count) in [
             ("waiting", status.waiting),
             ("retrying", status.retrying),
             ("running", status.running),
             ("killed", status.killed),
+            ("killed_open", status.killed_open),
         ] {
             gauge!("tender_jobs", "queue" => status.queue.clone(), "state" => state)
                 .set(count as f64);

@@ -65,8 +65,7 @@ impl Site {
         match text("do").as_str() {
             "sign" => self.sign(&text("as"), &asked["event"]),
             "relay" => {
-                let change =
-                    Change { info_name: Some(text("name")), ..Change::default() };
+                let change = Change { info_name: Some(text("name")), ..Change::default() };
                 json!(world.relay_with(&text("subdomain"), change).await.id)
             }
             "relays" => {
@@ -93,11 +92,13 @@ impl Site {
                 json!(true)
             }
             "age" => {
-                sqlx::query("update relay set updated_at = now() - interval '20 min' where id = $1")
-                    .bind(text("id"))
-                    .execute(&world.db)
-                    .await
-                    .unwrap();
+                sqlx::query(
+                    "update relay set updated_at = now() - interval '20 min' where id = $1",
+                )
+                .bind(text("id"))
+                .execute(&world.db)
+                .await
+                .unwrap();
                 json!(true)
             }
             "paused" => json!(queue::paused(&world.db).await.unwrap()),
@@ -123,7 +124,8 @@ impl Site {
             _ => &self.stranger,
         };
         let tags = event["tags"].as_array().unwrap().iter().map(|tag| {
-            let words: Vec<_> = tag.as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+            let words: Vec<_> =
+                tag.as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
             Tag::custom(words[0], words[1..].iter().copied())
         });
         let signed = EventBuilder::new(Kind::HttpAuth, event["content"].as_str().unwrap())

@@ -50,6 +50,7 @@ impl TestApi {
             relay_domain: DOMAIN.to_owned(),
             domains: vec![DOMAIN.to_owned(), "other.test".to_owned()],
             rate_limit: 10_000,
+            metrics_bind: None,
             max_attempts: 7,
             viewers: vec![],
             dashboard_password: None,

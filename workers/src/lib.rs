@@ -4,6 +4,7 @@
 //! - [`zooid`]: the only room that speaks to zooid.
 //! - `settle`: an attempt's outcome, or its panic, to the ledger.
 //! - `source`, `supervise`: apalis's worker over our queue, restarted when its database goes away.
+//! - [`trace`]: traces across the queue.
 //! - `batch`: attempts that claim or settle at once share a statement.
 //! - `hints`, `schedule`, `rescue`: wake-ups, ticks, and the jobs of the dead.
 //! - `stats`: what this process's syncs came to, for the charts.
@@ -23,6 +24,7 @@ mod source;
 mod stats;
 mod supervise;
 pub mod sync_relay;
+pub mod trace;
 pub mod zooid;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

@@ -14,12 +14,13 @@ use tender_jobs::{
     },
     relay::{FailureKind, RelayId},
 };
+use tracing::Instrument;
 
 use crate::{
     Context,
     batch::BatchError,
     failpoint::failpoint,
-    settle,
+    settle, trace,
     zooid::{REQUEST_TIMEOUT, ZooidError},
 };
 
@@ -83,7 +84,10 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
         Ok(payload) => payload,
         Err(error) => return unreadable(context, job, &error.to_string()).await,
     };
-    match settle::catch_panic(steps(context, job, &payload.relay_id)).await {
+    let span = tracing::info_span!("sync_relay", relay.id = %payload.relay_id, job.id, job.attempt);
+    trace::follow(&span, payload.trace.as_deref());
+    let steps = steps(context, job, &payload.relay_id).instrument(span);
+    match settle::catch_panic(steps).await {
         Ok(outcome) => outcome,
         Err(panic) => {
             tracing::error!(job.id, job.attempt, %panic, "an attempt panicked");

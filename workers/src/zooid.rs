@@ -3,9 +3,13 @@
 mod auth;
 mod body;
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
-use metrics::counter;
+use metrics::{counter, histogram};
 use nostr::{key::Keys, nips::nip19::ToBech32};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tender_jobs::{queue::instance::Instances, relay::Relay};
 
+use crate::trace;
 pub use body::{Blossom, Livekit};
 
 /// Longest wait for one request, from connect to the last byte.
@@ -198,6 +203,7 @@ impl Zooid {
         }
     }
 
+    #[tracing::instrument(name = "zooid", skip_all, fields(method = %method))]
     async fn send(
         &self,
         method: Method,
@@ -211,7 +217,12 @@ impl Zooid {
         if let Some(bytes) = bytes {
             request = request.header("content-type", "application/json").body(bytes);
         }
+        if let Some(traceparent) = trace::current() {
+            request = request.header("traceparent", traceparent);
+        }
+        let started = Instant::now();
         let sent = request.send().await;
+        histogram!("tender_zooid_request_duration_seconds").record(started.elapsed().as_secs_f64());
         let class = sent.as_ref().map_or("error", |response| class(response.status()));
         counter!("tender_zooid_requests_total", "method" => method.to_string(), "class" => class)
             .increment(1);

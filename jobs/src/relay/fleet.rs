@@ -110,7 +110,7 @@ pub struct Search {
 }
 
 /// A row of the table.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone, FromRow, Serialize)]
 pub struct Row {
     /// The relay.
     pub id: String,

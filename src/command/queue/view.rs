@@ -1,0 +1,143 @@
+//! What `queue status`, `queue list` and `queue show` print.
+
+use anyhow::Context;
+use comfy_table::{Cell, Color};
+use serde_json::json;
+use tender_jobs::{
+    queue::{self, COUNT_CAP, JobFilter, JobState, JobSummary},
+    relay,
+};
+
+use crate::{command::print, postgres::Database};
+
+pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()> {
+    let db = &database.pool;
+    let (queues, workers) = (queue::status(db).await?, queue::workers(db).await?);
+    let relays = relay::summary(db).await?;
+    if json {
+        return print::json(&json!({ "queues": queues, "workers": workers, "relays": relays }));
+    }
+    let now = queue::now(db).await?;
+    let ago = |at: Option<_>| at.map_or_else(|| "-".to_owned(), |at| print::relative(at, now));
+    let header = [
+        "QUEUE",
+        "",
+        "WAITING",
+        "RETRYING",
+        "RUNNING",
+        "KILLED",
+        "DONE",
+        "OLDEST DUE",
+        "NEXT DUE",
+        "WORKERS",
+    ];
+    let mut table = print::table(&header);
+    for queue in &queues {
+        let alive = workers.iter().filter(|w| w.is_alive && w.queue == queue.queue).count();
+        table.add_row(vec![
+            Cell::new(&queue.queue),
+            if queue.paused_at.is_some() {
+                Cell::new("paused").fg(Color::Yellow)
+            } else {
+                "".into()
+            },
+            at_least(queue.waiting).into(),
+            alarming(queue.retrying, Color::Yellow),
+            queue.running.into(),
+            alarming(queue.killed, Color::Red),
+            at_least(queue.done).into(),
+            ago(queue.oldest_due_at).into(),
+            ago(queue.next_due_at).into(),
+            if alive == 0 { Cell::new("none").fg(Color::Red) } else { alive.into() },
+        ]);
+    }
+    print::line(&table.trim_fmt())?;
+    print::line(&format!(
+        "\nrelays: {}{} synced, {} pending, {} retrying, {} gave up; oldest pending: {}",
+        if relays.is_capped { "at most " } else { "" },
+        relays.synced,
+        relays.pending,
+        relays.retrying,
+        relays.gave_up,
+        ago(relays.oldest_pending_at)
+    ))
+}
+
+/// A count, with a plus when it is only the least that there is.
+fn at_least(count: i64) -> String {
+    if count >= COUNT_CAP { format!("{count}+") } else { count.to_string() }
+}
+
+/// A count in colour, unless it is zero.
+fn alarming(count: i64, color: Color) -> Cell {
+    if count == 0 { count.into() } else { Cell::new(count).fg(color) }
+}
+
+pub(super) async fn list(
+    database: &Database,
+    filter: &JobFilter,
+    limit: i64,
+    json: bool,
+) -> anyhow::Result<()> {
+    let jobs = queue::jobs(&database.pool, filter, limit).await?;
+    if json {
+        return print::json(&jobs);
+    }
+    if jobs.is_empty() {
+        return print::line("no jobs");
+    }
+    let now = queue::now(&database.pool).await?;
+    let mut table = print::table(&["ID", "QUEUE", "STATE", "ATTEMPT", "WHEN", "LAST ERROR"]);
+    for job in &jobs {
+        let when = match job.done_at {
+            Some(at) => format!("ended {}", print::relative(at, now)),
+            None => format!("due {}", print::relative(job.run_at, now)),
+        };
+        table.add_row(vec![
+            Cell::new(&job.id),
+            job.queue.as_str().into(),
+            state_cell(job),
+            format!("{} of {}", job.attempts, job.max_attempts).into(),
+            when.into(),
+            print::short(job.error.as_deref().unwrap_or_default(), 80).into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+fn state_cell(job: &JobSummary) -> Cell {
+    let color = match job.state {
+        JobState::Waiting => Color::Cyan,
+        JobState::Retrying => Color::Yellow,
+        JobState::Running => Color::Blue,
+        JobState::Done => Color::Green,
+        JobState::Killed => Color::Red,
+    };
+    Cell::new(job.state.as_str()).fg(color)
+}
+
+pub(super) async fn show(database: &Database, id: &str, json: bool) -> anyhow::Result<()> {
+    let job = queue::job(&database.pool, id).await?;
+    let job = job.with_context(|| format!("there is no job {id}; see `tender queue list`"))?;
+    if json {
+        return print::json(&job);
+    }
+    let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
+        at.map_or_else(|| "-".to_owned(), |at| at.format("%F %T UTC").to_string())
+    };
+    let summary = &job.summary;
+    print::pairs(&[
+        ("id", summary.id.clone()),
+        ("queue", summary.queue.clone()),
+        ("state", summary.state.as_str().to_owned()),
+        ("attempts", format!("{} of {}", summary.attempts, summary.max_attempts)),
+        ("due", time(Some(summary.run_at))),
+        ("ended", time(summary.done_at)),
+        ("priority", job.priority.to_string()),
+        ("key", job.key.unwrap_or_else(|| "-".to_owned())),
+        ("held by", job.lock_by.unwrap_or_else(|| "-".to_owned())),
+        ("held since", time(job.lock_at)),
+        ("last error", summary.error.clone().unwrap_or_else(|| "-".to_owned())),
+        ("payload", print::short(&job.payload, 2000)),
+    ])
+}

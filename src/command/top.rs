@@ -1,0 +1,264 @@
+//! `top`: the fleet page in a terminal, live.
+
+use std::{io::IsTerminal, time::Duration};
+
+use anyhow::bail;
+use ratatui::{
+    Frame,
+    crossterm::event::{self, Event, KeyCode, KeyModifiers},
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Style, Stylize},
+    text::{Line, Span},
+    widgets::{Block, Paragraph, Row, Sparkline, Table},
+};
+use serde_json::json;
+use tender_jobs::{queue::instance::BreakerState, stats};
+use tokio::sync::mpsc;
+
+use super::{load, print, with_database};
+use crate::{
+    config::Needs,
+    fleet::{Attention, Fleet},
+};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest wait for a key before looking whether to end.
+const KEY: Duration = Duration::from_millis(200);
+
+/// Shows the fleet until q, Esc or Ctrl-C; with `--json` prints one look and ends.
+pub(super) async fn run(as_json: bool) -> anyhow::Result<()> {
+    let config = load(Needs::Database, "off")?;
+    with_database(&config, async |database| {
+        if as_json {
+            let fleet = Fleet::read(&database.pool).await?;
+            let attention: Vec<String> =
+                fleet.attention().iter().map(|item| words(item, &fleet)).collect();
+            return print::json(&json!({ "fleet": fleet, "attention": attention }));
+        }
+        if !std::io::stdout().is_terminal() {
+            bail!("`top` needs a terminal; `tender top --json` and `tender queue status` do not");
+        }
+        let mut terminal = ratatui::try_init()?;
+        let watched = watch(&database.pool, &mut terminal).await;
+        ratatui::try_restore()?;
+        watched
+    })
+    .await
+}
+
+async fn watch(db: &sqlx::PgPool, terminal: &mut ratatui::DefaultTerminal) -> anyhow::Result<()> {
+    let mut ends = ends_and_resizes();
+    let mut looks = tokio::time::interval(LOOK);
+    let mut shown: Result<Fleet, String> = Err("looking …".to_owned());
+    loop {
+        terminal.draw(|frame| match &shown {
+            Ok(fleet) => draw(frame, fleet),
+            Err(words) => frame.render_widget(Paragraph::new(words.as_str()), frame.area()),
+        })?;
+        tokio::select! {
+            _ = looks.tick() => {
+                shown = Fleet::read(db).await.map_err(|error| {
+                    format!("The database does not answer: {error}. Looking again; q ends.")
+                });
+            }
+            key = ends.recv() => match key {
+                Some(Key::Resize) => {}
+                Some(Key::End) | None => return Ok(()),
+            },
+        }
+    }
+}
+
+enum Key {
+    End,
+    Resize,
+}
+
+/// Keys are read on a thread of their own, which ends when nobody listens any more.
+fn ends_and_resizes() -> mpsc::Receiver<Key> {
+    let (sender, receiver) = mpsc::channel(8);
+    std::thread::spawn(move || {
+        while !sender.is_closed() {
+            let Ok(true) = event::poll(KEY) else { continue };
+            let key = match event::read() {
+                Ok(Event::Resize(..)) => Key::Resize,
+                Ok(Event::Key(key)) if is_end(key.code, key.modifiers) => Key::End,
+                Ok(_) => continue,
+                Err(_) => Key::End,
+            };
+            if sender.blocking_send(key).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn is_end(code: KeyCode, modifiers: KeyModifiers) -> bool {
+    matches!(code, KeyCode::Char('q') | KeyCode::Esc)
+        || (code == KeyCode::Char('c') && modifiers.contains(KeyModifiers::CONTROL))
+}
+
+fn draw(frame: &mut Frame<'_>, fleet: &Fleet) {
+    let attention: Vec<Line<'_>> = attention(fleet);
+    let height = u16::try_from(attention.len()).unwrap_or(u16::MAX).min(10) + 2;
+    let [counts_at, attention_at, hour_at, queues_at, rest_at] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(height),
+        Constraint::Length(7),
+        Constraint::Length(3 + u16::try_from(fleet.queues.len()).unwrap_or(4)),
+        Constraint::Min(4),
+    ])
+    .areas(frame.area());
+    let [workers_at, instances_at] =
+        Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(rest_at);
+    frame.render_widget(counts(fleet), counts_at);
+    let block = Block::bordered().title(" needs attention ");
+    frame.render_widget(Paragraph::new(attention).block(block), attention_at);
+    hour(frame, fleet, hour_at);
+    frame.render_widget(queues(fleet), queues_at);
+    frame.render_widget(workers(fleet), workers_at);
+    frame.render_widget(instances(fleet), instances_at);
+}
+
+fn counts(fleet: &Fleet) -> Paragraph<'static> {
+    let summary = &fleet.summary;
+    let number = |count: i64, name: &str, color| {
+        vec![
+            Span::styled(format!(" {count}"), Style::new().fg(color).bold()),
+            Span::raw(format!(" {name} ")),
+        ]
+    };
+    let mut spans = vec![Span::raw(" Tender  ").bold()];
+    spans.extend(number(summary.synced, "synced", Color::Green));
+    spans.extend(number(summary.pending, "pending", Color::Cyan));
+    spans.extend(number(summary.retrying, "retrying", Color::Yellow));
+    spans.extend(number(summary.gave_up, "gave up", Color::Red));
+    spans.extend(number(summary.inactive, "switched off", Color::Gray));
+    if let Some(at) = summary.oldest_pending_at {
+        spans.push(Span::raw(format!("  oldest pending {}", print::relative(at, fleet.now))));
+    }
+    Paragraph::new(Line::from(spans))
+}
+
+fn attention(fleet: &Fleet) -> Vec<Line<'static>> {
+    let items = fleet.attention();
+    if items.is_empty() {
+        return vec![Line::from("nothing: all in step or on its way").green()];
+    }
+    items.iter().map(|item| Line::from(words(item, fleet)).red()).collect()
+}
+
+/// What to look after, and how.
+fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
+    match item {
+        Attention::GaveUp(relay) => format!(
+            "{} gave up: {} (tender relay sync {})",
+            relay.host(),
+            relay.sync_error,
+            relay.id
+        ),
+        Attention::MoreGaveUp(more) => {
+            format!("{more} more gave up (tender relay list --sync gave-up)")
+        }
+        Attention::BreakerOpen(instance) => format!(
+            "zooid at {} is out ({}): {}",
+            instance.name,
+            instance.breaker.as_str(),
+            instance.last_error
+        ),
+        Attention::LongPending(row) => {
+            let since = print::relative(row.updated_at, fleet.now);
+            format!("{} waits: changed {since} (tender relay show {})", row.host, row.id)
+        }
+        Attention::NoWorker => "no worker of sync-relay is alive (start tender work)".to_owned(),
+        Attention::Killed(queue) => format!(
+            "{} killed in {} (tender queue list --state killed)",
+            queue.killed_open, queue.queue
+        ),
+        Attention::Paused(queue, since) => format!(
+            "{} is paused since {} (tender queue resume {})",
+            queue.queue,
+            print::relative(*since, fleet.now),
+            queue.queue
+        ),
+    }
+}
+
+fn hour(frame: &mut Frame<'_>, fleet: &Fleet, area: Rect) {
+    let (synced, failed) = fleet.hour();
+    let percentile = |share| {
+        let time = stats::percentile(&fleet.minutes, share);
+        time.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()))
+    };
+    let title = format!(
+        " last hour: {synced} syncs, {failed} failures, p50 {}, p95 {} ",
+        percentile(0.5),
+        percentile(0.95)
+    );
+    let bars = |count: fn(&stats::Minute) -> i64| -> Vec<u64> {
+        fleet.minutes.iter().map(|minute| u64::try_from(count(minute)).unwrap_or(0)).collect()
+    };
+    let block = Block::bordered().title(title);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let [above, below] = Layout::vertical([Constraint::Fill(2), Constraint::Fill(1)]).areas(inner);
+    let synced = Sparkline::default().data(bars(|minute| minute.synced)).fg(Color::Green);
+    let failed = Sparkline::default().data(bars(|minute| minute.failed)).fg(Color::Red);
+    frame.render_widget(synced, above);
+    frame.render_widget(failed, below);
+}
+
+fn queues(fleet: &Fleet) -> Table<'static> {
+    let rows = fleet.queues.iter().map(|queue| {
+        let due = queue.oldest_due_at.map_or("-".to_owned(), |at| print::relative(at, fleet.now));
+        let paused = if queue.paused_at.is_some() { "paused" } else { "" };
+        Row::new([
+            queue.queue.clone(),
+            queue.waiting.to_string(),
+            queue.retrying.to_string(),
+            queue.running.to_string(),
+            queue.killed.to_string(),
+            due,
+            paused.to_owned(),
+        ])
+    });
+    let header = ["queue", "waiting", "retrying", "running", "killed", "oldest due", ""];
+    let widths = [14, 9, 9, 9, 9, 16, 8].map(Constraint::Length);
+    Table::new(rows, widths)
+        .header(Row::new(header).bold())
+        .block(Block::bordered().title(" queues "))
+}
+
+fn workers(fleet: &Fleet) -> Table<'static> {
+    let rows = fleet.workers.iter().map(|worker| {
+        let beat = print::relative(worker.last_seen, fleet.now);
+        Row::new([worker.queue.clone(), worker.process.clone(), beat, worker.running.to_string()])
+    });
+    let widths = [
+        Constraint::Length(11),
+        Constraint::Fill(1),
+        Constraint::Length(12),
+        Constraint::Length(5),
+    ];
+    Table::new(rows, widths)
+        .header(Row::new(["queue", "process", "heartbeat", "runs"]).bold())
+        .block(Block::bordered().title(" workers "))
+}
+
+fn instances(fleet: &Fleet) -> Table<'static> {
+    let rows = fleet.instances.iter().map(|instance| {
+        let color =
+            if instance.breaker == BreakerState::Closed { Color::Green } else { Color::Red };
+        Row::new([
+            Line::from(instance.name.clone()),
+            Line::from(instance.breaker.as_str()).fg(color),
+            Line::from(instance.in_flight.to_string()),
+        ])
+    });
+    let widths = [Constraint::Fill(1), Constraint::Length(10), Constraint::Length(9)];
+    Table::new(rows, widths)
+        .header(Row::new(["zooid", "breaker", "in flight"]).bold())
+        .block(Block::bordered().title(" instances "))
+}
