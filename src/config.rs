@@ -289,6 +289,7 @@ fn livekit(env: &mut Env) -> Option<Livekit> {
 
 fn work(env: &mut Env) -> Settings {
     let seconds = Duration::from_secs;
+    let hours = |hours: f64| Duration::from_secs_f64(3600.0 * hours);
     let schedule = "0 * * * * *";
     let reconcile = env.parse("RECONCILE_SCHEDULE", schedule, |text| text.parse().ok());
     let default_schedule = || -> Schedule { every_minute(schedule) };
@@ -309,10 +310,8 @@ fn work(env: &mut Env) -> Settings {
             0..=31_536_000,
         )),
         retention: Retention {
-            done: seconds(3600 * env.number::<u64>("JOB_RETENTION_HOURS", 24, 1..=87_600)),
-            killed: seconds(
-                3600 * env.number::<u64>("FAILED_JOB_RETENTION_HOURS", 168, 1..=87_600),
-            ),
+            done: hours(env.number("JOB_RETENTION_HOURS", 24.0, 0.01..=87_600.0)),
+            killed: hours(env.number("FAILED_JOB_RETENTION_HOURS", 168.0, 0.01..=87_600.0)),
         },
     }
 }

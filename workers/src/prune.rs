@@ -8,7 +8,7 @@ use tender_jobs::{
 
 use crate::{Context, settle};
 
-/// Batches of one run; with a run every ten minutes, 150 jobs/s can be kept up with for ever.
+/// Batches of one run; with a run every minute, 1,600 jobs/s can be kept up with for ever.
 const BATCHES: u32 = 20;
 
 /// Runs a tick.

@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::Context;
 
-/// Pruning: at the 30th second of every tenth minute, away from the full minutes of reconcile.
-const PRUNE_SCHEDULE: &str = "30 */10 * * * *";
+/// Pruning: in the middle of every minute, away from the full minutes of reconcile.
+const PRUNE_SCHEDULE: &str = "30 * * * * *";
 /// Longest sleep between two looks at the database's clock.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Wait after the database did not answer.
