@@ -31,6 +31,89 @@ create index zooid_failure_instance_idx on zooid_failure (instance, id);
 -- What zooid was last told and took, secrets masked: for people.
 alter table relay add column sent jsonb;
 
+-- The claim of fetched jobs; `jobs/src/queue/claim.rs` says what it is for. A function, because it is
+-- three statements of which each must see what the one before waited for, and one round trip.
+create function claim_relays(
+    job_ids text[], workers text[], spent integer[], relay_ids text[], lease_secs float8,
+    served_domains text[], served_by text[], otherwise text, max_in_flight bigint
+-- Without bitmaps: only plain scans of an index mark its dead entries, and the index of held jobs has
+-- thousands of those a second after they were made.
+) returns setof relay language plpgsql set enable_bitmapscan = off as $$
+declare
+    names constant text[] := served_by || otherwise;
+    known bigint;
+    gate_names text[];
+    gate_permits bigint[];
+begin
+    -- The claim need not be on disk before the call goes: one that a crash takes back is a job that
+    -- is fetched again, and its late settle finds no lease.
+    perform set_config('synchronous_commit', 'off', true);
+    -- Processes count the calls in flight one after the other.
+    perform from zooid_instance where name = any(names) order by name for update;
+    get diagnostics known = row_count;
+    if known < (select count(distinct name) from unnest(names) name) then
+        insert into zooid_instance (name) select distinct unnest(names) on conflict do nothing;
+        perform from zooid_instance where name = any(names) order by name for update;
+    end if;
+    select array_agg(name), array_agg(case
+               when opened_at is null then greatest(max_in_flight - coalesce(calls, 0), 0)
+               when retry_at > now() or probe_until > now() then 0
+               else least(greatest(max_in_flight - coalesce(calls, 0), 0), 1) end)
+    into gate_names, gate_permits
+    from zooid_instance
+    left join (select metadata->'instance' as instance, count(*) as calls
+               from apalis.jobs
+               where status = 'Running' and lock_at > now() - make_interval(secs => lease_secs)
+               group by 1) in_flight on instance = name
+    where name = any(names);
+    return query
+    with asked as (
+        select * from unnest(job_ids, workers, spent, relay_ids) with ordinality
+            as asked (job_id, worker, attempts, relay_id, place)
+    ), held as materialized (
+        -- Relays that somebody has locked are left for later: nothing waits while the gates are held.
+        select r.id, coalesce(served.instance, otherwise) as instance,
+               not r.synced and (r.lease_until is null or r.lease_until <= now()) as is_to_call
+        from relay r
+        left join unnest(served_domains, served_by) as served (domain, instance)
+            on served.domain = r.zooid_domain
+        where r.id = any(relay_ids)
+        order by r.id
+        for update of r skip locked
+    ), ranked as (
+        select asked.*, held.instance, held.is_to_call,
+               row_number() over (partition by held.instance, held.is_to_call order by place) as rank
+        from asked join held on held.id = asked.relay_id
+    ), startable as (
+        select job_id, worker, attempts, relay_id, instance, is_to_call
+        from ranked
+        left join unnest(gate_names, gate_permits) as gate (name, permits) on gate.name = instance
+        where not is_to_call or rank <= gate.permits
+        union all
+        select job_id, worker, attempts, relay_id, null, false from asked
+        where not exists (select from relay r where r.id = asked.relay_id)
+    ), job as (
+        update apalis.jobs j
+        set status = 'Running', idempotency_key = null, lock_at = now(),
+            metadata = case when s.is_to_call then hstore('instance', s.instance) else ''::hstore end
+        from startable s
+        where j.id = s.job_id and j.lock_by = s.worker and j.attempts = s.attempts
+          and j.status = 'Queued'
+        returning j.id, s.worker, s.relay_id, s.is_to_call, s.instance
+    ), probe as (
+        update zooid_instance z
+        set probe_job = job.id, probe_until = now() + make_interval(secs => lease_secs)
+        from job
+        where job.is_to_call and z.name = job.instance and z.opened_at is not null
+    )
+    update relay r
+    set lease_owner = job.worker, lease_job = job.id, lease_epoch = r.lease_epoch + 1,
+        lease_until = now() + make_interval(secs => lease_secs)
+    from job
+    where r.id = job.relay_id and job.is_to_call
+    returning r.*;
+end $$;
+
 -- A queue from which nobody fetches.
 create table paused_queue (
     queue text primary key,

@@ -139,13 +139,24 @@ fn operator() -> By {
 /// schema is enough once it is.
 async fn open(config: &Config) -> anyhow::Result<Database> {
     let database = Database::open(&config.database).await?;
-    if !database::is_migrated(&database.pool)
-        .await
-        .context("failed to read the schema's version")?
-    {
+    let is_migrated = database::is_migrated(&database.pool).await;
+    if !is_migrated.map_err(explain).context("failed to read the schema's version")? {
         database::migrate(&database.pool).await?;
     }
     Ok(database)
+}
+
+/// A database's first refusal, with what to do where its words do not say it.
+fn explain(error: sqlx::Error) -> anyhow::Error {
+    let code = error.as_database_error().and_then(|error| error.code());
+    // A statement of that name is there already, or not there at all.
+    if matches!(code.as_deref(), Some("42P05" | "26000")) {
+        return anyhow::Error::new(error).context(
+            "a pooler in transaction mode is in between that does not keep prepared statements: use \
+             PgBouncer 1.21 or newer with max_prepared_statements, or session mode",
+        );
+    }
+    error.into()
 }
 
 /// Opens the database for one command, and closes it whatever the command came to.

@@ -147,6 +147,10 @@ impl Bench {
                 "RELAY_SYNC_CONCURRENCY",
                 std::env::var("RELAY_SYNC_CONCURRENCY").unwrap_or_else(|_| "16".to_owned()),
             ),
+            (
+                "ZOOID_MAX_IN_FLIGHT",
+                std::env::var("ZOOID_MAX_IN_FLIGHT").unwrap_or_else(|_| "32".to_owned()),
+            ),
             ("PATH", std::env::var("PATH").unwrap_or_default()),
         ];
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

@@ -70,6 +70,7 @@ struct State {
     faults: Vec<Planned>,
     calls: Vec<Call>,
     in_flight: HashMap<String, u32>,
+    most_in_flight: u32,
     overlaps: Vec<String>,
 }
 
@@ -144,6 +145,11 @@ impl ZooidStandIn {
     /// Calls that wait for their answer.
     pub fn in_flight(&self) -> u32 {
         self.state().in_flight.values().sum()
+    }
+
+    /// The most calls that waited for their answer at once.
+    pub fn most_in_flight(&self) -> u32 {
+        self.state().most_in_flight
     }
 
     /// Plans a fault for the next `times` calls (`None`: for all) of one relay, or of any. Faults

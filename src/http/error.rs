@@ -92,6 +92,24 @@ impl IntoResponse for ApiError {
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         tracing::error!(%error, "a request failed in the database");
+        // 25006: a replica, or a server that an operator has shut for writing; 57P0x: going down or up.
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
+            Some("25006") => {
+                return Self::Unavailable(
+                    "the database is read-only; nothing was changed, try again later",
+                );
+            }
+            Some("53100") => {
+                return Self::Unavailable(
+                    "the database's disk is full; nothing was changed, try again later",
+                );
+            }
+            Some("57P01" | "57P02" | "57P03") => {
+                return Self::Unavailable("the database does not answer; try again");
+            }
+            _ => {}
+        }
         match error {
             sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::PoolClosed => {
                 Self::Unavailable("the database does not answer; try again")

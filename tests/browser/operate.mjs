@@ -133,9 +133,13 @@ await browse(async (browser) => {
   }
 
   // A hidden page does not ask; a visible one goes on.
+  const live = (request) => request.url().includes('/live/');
+  const first = page.waitForRequest(live);
   await page.goto(`/dashboard/relays/${alpha}`);
+  await first;
   const opened = [];
-  page.on('request', (request) => { if (request.url().includes('/live/')) opened.push(request.url()); });
+  page.on('request', (request) => { if (live(request)) opened.push(request.url()); });
+  await page.locator('.facts').waitFor();
   await page.evaluate(() => {
     Object.defineProperty(document, 'hidden', { value: true, configurable: true });
     document.dispatchEvent(new Event('visibilitychange'));
@@ -146,7 +150,7 @@ await browse(async (browser) => {
     Object.defineProperty(document, 'hidden', { value: false, configurable: true });
     document.dispatchEvent(new Event('visibilitychange'));
   });
-  await page.waitForRequest((request) => request.url().includes('/live/'));
+  await page.waitForRequest(live);
 
   // Out again: the session is over, also for who kept its cookie.
   const cookies = await page.context().cookies();

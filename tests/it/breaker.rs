@@ -32,9 +32,9 @@ async fn outage(world: &World, relays: usize, calls: usize) -> Vec<Relay> {
     for number in 0..relays {
         made.push(world.relay(&format!("out-{number}")).await);
     }
-    for _ in 0..calls {
-        world.make_due().await;
-        world.attempt().await;
+    for call in 0..calls {
+        let job = due_job_of(world, &format!("out-{}", call % relays)).await;
+        sync_relay::attempt(&world.context, &job).await;
     }
     made
 }
@@ -64,8 +64,9 @@ async fn ten_failures_in_a_row_from_five_relays_open_it() {
     let world = World::new().await;
     outage(&world, 5, 9).await;
     assert_eq!(breaker(&world).await.breaker, BreakerState::Closed);
-    world.make_due().await;
-    assert!(matches!(world.attempt().await, Outcome::Failed(Verdict::Held(_))));
+    let tenth = due_job_of(&world, "out-4").await;
+    let outcome = sync_relay::attempt(&world.context, &tenth).await;
+    assert!(matches!(outcome, Outcome::Failed(Verdict::Held(_))));
     let instance = breaker(&world).await;
     assert_eq!(instance.breaker, BreakerState::Open);
     assert!(instance.last_error.contains("502"), "{}", instance.last_error);
@@ -123,8 +124,8 @@ async fn failures_longer_ago_than_a_minute_do_not_count() {
         .await
         .unwrap();
     world.relay("tenth").await;
-    world.make_due().await;
-    world.attempt().await;
+    let tenth = due_job_of(&world, "tenth").await;
+    sync_relay::attempt(&world.context, &tenth).await;
     assert_eq!(breaker(&world).await.breaker, BreakerState::Closed);
 }
 
@@ -252,15 +253,13 @@ async fn a_slow_outage_gives_up_on_nobody() {
     // Five relays fail one after the other, minutes apart: never ten calls within one.
     let relays = outage(&world, 5, 5).await;
     for _ in 0..6 {
-        for _ in 0..5 {
+        for number in 0..5 {
             sqlx::query("update zooid_failure set failed_at = failed_at - interval '20 s'")
                 .execute(&world.db)
                 .await
                 .unwrap();
-            world.make_due().await;
-            if let Some(job) = world.try_fetch().await {
-                sync_relay::attempt(&world.context, &job).await;
-            }
+            let job = due_job_of(&world, &format!("out-{number}")).await;
+            sync_relay::attempt(&world.context, &job).await;
         }
     }
     assert_eq!(breaker(&world).await.breaker, BreakerState::Open);

@@ -5,7 +5,6 @@
 mod support;
 
 mod commands;
-mod crashes;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod private_postgres;

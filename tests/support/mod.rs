@@ -12,6 +12,7 @@
 pub mod api;
 pub mod database;
 pub mod process;
+pub mod server;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Holding: jobs that wait for something other than their own time keep their key and their
 //! attempts, and come back by themselves when nobody calls them sooner.
 
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgExecutor, PgPool};
 
 use super::{Job, SYNC_RELAY, Settled};
 
@@ -16,7 +16,7 @@ const RELEASE_SECS: f64 = 2.0;
 /// Puts fetched jobs back until the instance's breaker is worth asking again. They are only
 /// fetched, so they hold their keys, and nobody else may touch them.
 pub(super) async fn hold(
-    tx: &mut PgConnection,
+    db: impl PgExecutor<'_>,
     instance: &str,
     job_ids: &[String],
     seconds: f64,
@@ -32,7 +32,7 @@ pub(super) async fn hold(
         seconds,
         spread(seconds),
     )
-    .execute(tx)
+    .execute(db)
     .await?;
     Ok(())
 }

@@ -123,19 +123,7 @@ pub struct Instance {
     pub in_flight: i64,
 }
 
-/// What a claim has to know of an instance; its row is locked until the claim commits.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    pub(crate) name: String,
-    /// Calls that may start now.
-    pub(crate) permits: i32,
-    /// Why none may, when the breaker says so: seconds until it is worth asking again.
-    pub(crate) closed_for: Option<f64>,
-    /// The one that may start is the probe.
-    pub(crate) is_half_open: bool,
-}
-
-/// How long a call in flight counts at most: the lease, after which its request has ended.
+/// How long a call in flight counts at most: the longest lease, after which its request has ended.
 const IN_FLIGHT_SECS: f64 = 30.0;
 /// Look again after this when a probe is under way.
 const PROBE_SECS: f64 = 1.0;
@@ -216,86 +204,26 @@ pub async fn probe_now(db: &PgPool, name: &str) -> Result<bool, sqlx::Error> {
     Ok(opened.rows_affected() == 1)
 }
 
-/// Locks the instances until the caller's transaction ends, and reads what may start. The count is a
-/// statement of its own: it must see what was committed while we waited for the lock.
-///
-/// The claim itself need not be on disk before the call goes: one that a crash of PostgreSQL takes
-/// back is a job that is fetched again, and its late settle finds no lease.
-pub(crate) async fn gates(
-    tx: &mut PgConnection,
+/// The instances whose breakers stop claims, with the seconds until it is worth asking again.
+pub(super) async fn closed_for(
+    db: &PgPool,
     instances: &Instances,
-) -> Result<Vec<Gate>, sqlx::Error> {
+) -> Result<HashMap<String, f64>, sqlx::Error> {
     let names = instances.names();
-    let mut locked = lock(tx, &names).await?;
-    if locked.len() < names.len() {
-        register(&mut *tx, &names).await?;
-        locked = lock(tx, &names).await?;
-    }
-    let in_flight = in_flight(tx).await?;
-    let gate = |row: Locked| {
-        let calls = in_flight.get(&row.name).copied().unwrap_or_default();
-        let free = i32::try_from((instances.max_in_flight - calls).max(0)).unwrap_or(i32::MAX);
-        let (permits, closed_for) = match row.open_for {
-            None => (free, None),
-            Some(open_for) if open_for > 0.0 => (0, Some(open_for)),
-            Some(_) if row.is_probed => (0, Some(PROBE_SECS)),
-            Some(_) => (free.min(1), None),
-        };
-        Gate { name: row.name, permits, closed_for, is_half_open: row.open_for.is_some() }
-    };
-    Ok(locked.into_iter().map(gate).collect())
-}
-
-struct Locked {
-    name: String,
-    open_for: Option<f64>,
-    is_probed: bool,
-}
-
-async fn lock(tx: &mut PgConnection, names: &[String]) -> Result<Vec<Locked>, sqlx::Error> {
-    sqlx::query_as!(
-        Locked,
+    let rows = sqlx::query!(
         r#"select name, extract(epoch from retry_at - now())::float8 as open_for,
                   coalesce(probe_until > now(), false) as "is_probed!"
-           from zooid_instance where name = any($1) order by name for update"#,
-        names,
+           from zooid_instance where name = any($1)"#,
+        &names,
     )
-    .fetch_all(tx)
-    .await
-}
-
-async fn in_flight(tx: &mut PgConnection) -> Result<HashMap<String, i64>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select metadata->'instance' as "instance!", count(*) as "calls!"
-           from apalis.jobs
-           where status = 'Running' and lock_at > now() - make_interval(secs => $1)
-             and metadata->'instance' is not null
-           group by 1"#,
-        IN_FLIGHT_SECS,
-    )
-    .fetch_all(tx)
+    .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.instance, row.calls)).collect())
-}
-
-/// Makes a claimed job the probe of its half-open instance.
-pub(crate) async fn begin_probe(
-    tx: &mut PgConnection,
-    instance: &str,
-    job_id: &str,
-    lease_for: Duration,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update zooid_instance
-         set probe_job = $2, probe_until = now() + make_interval(secs => $3)
-         where name = $1 and opened_at is not null",
-        instance,
-        job_id,
-        lease_for.as_secs_f64(),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    let closed = rows.into_iter().filter_map(|row| match row.open_for? {
+        open_for if open_for > 0.0 => Some((row.name, open_for)),
+        _ if row.is_probed => Some((row.name, PROBE_SECS)),
+        _ => None,
+    });
+    Ok(closed.collect())
 }
 
 /// Notes an outage failure. `Some` when the breaker is open now: seconds until its next probe; the
@@ -312,7 +240,9 @@ pub(crate) async fn record_outage(
     error: &str,
     policy: &BreakerPolicy,
 ) -> Result<Option<f64>, sqlx::Error> {
-    lock(tx, &[instance.to_owned()]).await?;
+    sqlx::query!("select name from zooid_instance where name = $1 for update", instance)
+        .fetch_optional(&mut *tx)
+        .await?;
     sqlx::query!(
         "delete from zooid_failure
          where instance = $1 and failed_at < now() - make_interval(secs => $2)",

@@ -105,6 +105,8 @@ impl InFlight {
         if *running > 1 && method != "GET" {
             state.overlaps.push(relay_id.clone());
         }
+        let total = state.in_flight.values().sum();
+        state.most_in_flight = state.most_in_flight.max(total);
         drop(state);
         let call = Call { method, relay_id, status: None, at, created: false };
         Self { shared: shared.clone(), call }

@@ -1,0 +1,413 @@
+//! The dashboard from outside: nothing without a session, nothing done without an operator's form.
+
+use nostr::{event::Kind, key::Keys};
+use reqwest::{Client, Method, Response, StatusCode, header, redirect};
+use secrecy::SecretString;
+use tender_jobs::{operator, queue, relay::SyncState};
+
+use crate::support::{
+    self,
+    api::{TestApi, event, header as authorization, strict, tag},
+    change,
+};
+
+const PASSWORD: &str = "correct horse";
+
+struct Site {
+    api: TestApi,
+    http: Client,
+    viewer: Keys,
+    relay_id: String,
+    job_id: String,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let viewer = Keys::generate();
+        let key = viewer.public_key();
+        let api = TestApi::with(support::settings(), |config| {
+            config.viewers = vec![key];
+            config.dashboard_password = Some(SecretString::from(PASSWORD));
+        })
+        .await;
+        let relay = api.world.relay("alpha").await;
+        let job_id = api.world.job().await.summary.id;
+        let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+        Self { api, http, viewer, relay_id: relay.id.to_string(), job_id }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/dashboard{path}", self.api.base_url)
+    }
+
+    async fn get(&self, path: &str, cookie: &str) -> Response {
+        self.http.get(self.url(path)).header(header::COOKIE, cookie).send().await.unwrap()
+    }
+
+    async fn post(&self, path: &str, cookie: &str, form: &[(&str, &str)]) -> Response {
+        let request = self.http.post(self.url(path)).header(header::COOKIE, cookie);
+        request.form(form).send().await.unwrap()
+    }
+
+    async fn by_nostr(&self, event: &nostr::event::Event) -> Response {
+        let request = self.http.post(self.url("/login/nostr"));
+        request.header(header::AUTHORIZATION, authorization(event)).send().await.unwrap()
+    }
+
+    /// A session of this key: its cookie and its forms' token.
+    async fn log_in(&self, keys: &Keys) -> (String, String) {
+        let nonce = uuid::Uuid::new_v4().to_string();
+        let tags =
+            vec![tag("u", &self.url("/login/nostr")), tag("method", "POST"), tag("nonce", &nonce)];
+        let response = self.by_nostr(&event(keys, Kind::HttpAuth, tags, 0)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let cookie = cookie_of(&response);
+        let page = self.get("", &cookie).await.text().await.unwrap();
+        (cookie, token_in(&page))
+    }
+
+    /// Every form that does something, with what it needs beside the session's token.
+    fn forms(&self) -> Vec<String> {
+        let (relay, job) = (&self.relay_id, &self.job_id);
+        vec![
+            format!("/relays/{relay}/sync"),
+            format!("/relays/{relay}/activate"),
+            format!("/relays/{relay}/deactivate"),
+            format!("/relays/{relay}/delinquent"),
+            "/queues/sync-relay/pause".to_owned(),
+            "/queues/sync-relay/resume".to_owned(),
+            format!("/jobs/{job}/retry"),
+            format!("/jobs/{job}/cancel"),
+            "/jobs/retry-all".to_owned(),
+            "/instances/probe".to_owned(),
+            "/reconcile".to_owned(),
+            "/logout".to_owned(),
+        ]
+    }
+
+    fn pages(&self) -> Vec<String> {
+        let (relay, job) = (&self.relay_id, &self.job_id);
+        let mut pages: Vec<String> = [
+            "",
+            "/relays",
+            "/queues",
+            "/jobs",
+            "/actions",
+            "/board",
+            "/board/frame",
+            "/board/files/start.js",
+            "/board/api/v1/queues",
+            "/board/api/v1/queues/sync-relay/tasks",
+            "/live/fleet",
+            "/live/relays",
+            "/live/queues",
+            "/assets/app.js",
+            "/nothing",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        pages.extend([
+            format!("/relays/{relay}"),
+            format!("/live/relays/{relay}"),
+            format!("/jobs/{job}"),
+            format!("/live/jobs/{job}"),
+        ]);
+        pages
+    }
+}
+
+fn cookie_of(response: &Response) -> String {
+    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+fn token_in(page: &str) -> String {
+    let (_, rest) = page.split_once(r#"name="form_token" value=""#).expect("a form is there");
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn nothing_is_shown_or_done_without_a_session() {
+    let site = Site::new().await;
+    let foreign = "tender=c29tZWJvZHkgZWxzZQ";
+    for cookie in ["", foreign] {
+        for path in site.pages() {
+            let response = site.get(&path, cookie).await;
+            let status = response.status();
+            assert!(matches!(status.as_u16(), 401 | 404), "{path}: {status}");
+            assert!(!response.text().await.unwrap().contains("alpha"), "{path}");
+        }
+        for path in site.forms() {
+            let form = [("form_token", "x"), ("confirmed", "yes")];
+            let status = site.post(&path, cookie, &form).await.status();
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        }
+    }
+    let page = site.http.get(site.url("")).header("accept", "text/html").send().await.unwrap();
+    assert_eq!(page.headers()[header::LOCATION], "/dashboard/login");
+    assert_eq!(site.api.world.job().await.summary.state, queue::JobState::Waiting);
+}
+
+#[tokio::test]
+async fn a_form_is_good_for_its_own_session_only() {
+    let site = Site::new().await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let (other_cookie, other_token) = site.log_in(&site.api.admin).await;
+    assert_ne!(token, other_token);
+    for path in site.forms() {
+        for wrong in ["", "x", other_token.as_str()] {
+            let status = site
+                .post(&path, &cookie, &[("form_token", wrong), ("confirmed", "yes")])
+                .await
+                .status();
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path} with {wrong:?}");
+        }
+    }
+    let logout = site.post("/logout", &cookie, &[("form_token", &token)]).await;
+    assert_eq!(logout.status(), StatusCode::SEE_OTHER);
+    // Replayed after the session's end, with its own token, and within another session.
+    let path = format!("/relays/{}/deactivate", site.relay_id);
+    let form = [("form_token", token.as_str()), ("confirmed", "yes")];
+    assert_eq!(site.post(&path, &cookie, &form).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(site.post(&path, &other_cookie, &form).await.status(), StatusCode::FORBIDDEN);
+    let relay = tender_jobs::relay::find(&site.api.world.db, &site.relay_id.parse().unwrap()).await;
+    assert_eq!(relay.unwrap().unwrap().generation, 1, "nothing was done");
+}
+
+#[tokio::test]
+async fn an_action_is_done_after_a_confirmation_and_recorded() {
+    let site = Site::new().await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let path = format!("/relays/{}/deactivate", site.relay_id);
+    let asked = site.post(&path, &cookie, &[("form_token", &token)]).await;
+    assert_eq!(asked.status(), StatusCode::OK);
+    let question = asked.text().await.unwrap();
+    assert!(question.contains("Switch this relay off?") && question.contains("confirmed"));
+    let form = [("form_token", token.as_str()), ("confirmed", "yes")];
+    let done = site.post(&path, &cookie, &form).await;
+    assert_eq!(done.status(), StatusCode::SEE_OTHER);
+    let who = site.api.admin.public_key().to_hex();
+    let last = operator::last(&site.api.world.db, 1).await.unwrap().remove(0);
+    assert_eq!((last.who, last.action.as_str()), (who.clone(), "relay_deactivate"));
+    assert_eq!(last.target, "alpha.zooid.test");
+    let id = site.relay_id.parse().unwrap();
+    let relay = tender_jobs::relay::find(&site.api.world.db, &id).await.unwrap().unwrap();
+    let record = site.api.world.records(&relay).await.pop().unwrap();
+    assert_eq!(record.detail["by"], who);
+    assert_eq!(relay.sync_state(), SyncState::Pending);
+}
+
+#[tokio::test]
+async fn a_viewer_looks_and_does_not_act() {
+    let site = Site::new().await;
+    let (cookie, token) = site.log_in(&site.viewer).await;
+    for path in ["", "/relays", "/queues", "/jobs", "/actions"] {
+        assert_eq!(site.get(path, &cookie).await.status(), StatusCode::OK, "{path}");
+    }
+    for path in site.forms().iter().filter(|path| *path != "/logout") {
+        let form = [("form_token", token.as_str()), ("confirmed", "yes")];
+        assert_eq!(site.post(path, &cookie, &form).await.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_needs_a_fresh_event_of_a_known_key_for_this_very_url() {
+    let site = Site::new().await;
+    let (url, admin) = (site.url("/login/nostr"), &site.api.admin);
+    let signed = |kind, tags, shift| event(admin, kind, tags, shift);
+    let refused = [
+        ("a stranger's", strict(&Keys::generate(), &url, "POST", 0)),
+        ("a tenant's", strict(&site.api.tenant, &url, "POST", 0)),
+        ("too old", strict(admin, &url, "POST", -61)),
+        ("from the future", strict(admin, &url, "POST", 120)),
+        ("for another URL", strict(admin, &site.url("/login"), "POST", 0)),
+        ("for the API's session", strict(admin, &site.api.base_url, "GET", 0)),
+        ("for another method", strict(admin, &url, "GET", 0)),
+        ("of another kind", signed(Kind::TextNote, vec![tag("u", &url), tag("method", "POST")], 0)),
+        ("without tags", signed(Kind::HttpAuth, vec![], 0)),
+        (
+            "for another body",
+            signed(
+                Kind::HttpAuth,
+                vec![tag("u", &url), tag("method", "POST"), tag("payload", "00")],
+                0,
+            ),
+        ),
+    ];
+    for (what, event) in refused {
+        assert_eq!(site.by_nostr(&event).await.status(), StatusCode::UNAUTHORIZED, "{what}");
+    }
+    let mut forged = serde_json::to_value(strict(admin, &url, "POST", 0)).unwrap();
+    forged["sig"] = "00".repeat(64).into();
+    let forged = serde_json::from_value(forged).unwrap();
+    assert_eq!(site.by_nostr(&forged).await.status(), StatusCode::UNAUTHORIZED);
+    let good = strict(admin, &url, "POST", 0);
+    assert_eq!(site.by_nostr(&good).await.status(), StatusCode::OK);
+    assert_eq!(site.by_nostr(&good).await.status(), StatusCode::UNAUTHORIZED, "a replay");
+}
+
+#[tokio::test]
+async fn passwords_are_compared_and_throttled() {
+    let site = Site::new().await;
+    let attempt = async |password: &str| {
+        site.post("/login/password", "", &[("password", password)]).await.status()
+    };
+    assert_eq!(attempt("wrong").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(attempt("").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(attempt(&"x".repeat(5000)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(attempt(PASSWORD).await, StatusCode::SEE_OTHER);
+    assert_eq!(attempt("wrong").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(attempt(PASSWORD).await, StatusCode::TOO_MANY_REQUESTS, "the sixth at once");
+}
+
+#[tokio::test]
+async fn a_link_lets_in_once_and_not_after_ten_minutes() {
+    let site = Site::new().await;
+    let link = tender::dashboard::new_link(&site.api.world.db).await.unwrap();
+    let token = link.split_once("token=").unwrap().1.to_owned();
+    let form = [("token", token.as_str())];
+    // Looking at it does not use it up.
+    assert_eq!(
+        site.get(link.strip_prefix("/dashboard").unwrap(), "").await.status(),
+        StatusCode::OK
+    );
+    assert_eq!(site.post("/link", "", &form).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(site.post("/link", "", &form).await.status(), StatusCode::UNAUTHORIZED);
+    let late = tender::dashboard::new_link(&site.api.world.db).await.unwrap();
+    sqlx::query("update dashboard_ticket set expires_at = now() - interval '1 s'")
+        .execute(&site.api.world.db)
+        .await
+        .unwrap();
+    let form = [("token", late.split_once("token=").unwrap().1)];
+    assert_eq!(site.post("/link", "", &form).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn tokens_are_stored_as_hashes_and_cookies_are_kept_from_scripts_and_other_sites() {
+    let site = Site::new().await;
+    let event = strict(&site.api.admin, &site.url("/login/nostr"), "POST", 0);
+    let response = site.by_nostr(&event).await;
+    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    for part in ["HttpOnly", "SameSite=Strict", "Max-Age=43200", "Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let token = cookie_of(&response).split_once('=').unwrap().1.to_owned();
+    let stored: String =
+        sqlx::query_scalar("select string_agg(s::text, ' ') from dashboard_session s")
+            .fetch_one(&site.api.world.db)
+            .await
+            .unwrap();
+    assert!(!stored.contains(&token));
+    let page = site.get("", &cookie_of(&response)).await;
+    let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self';"));
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.headers()[header::X_FRAME_OPTIONS], "DENY");
+    assert!(page.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none());
+    // A session ends after its twelve hours.
+    sqlx::query("update dashboard_session set expires_at = now() - interval '1 s'")
+        .execute(&site.api.world.db)
+        .await
+        .unwrap();
+    let late = site.get("", &cookie_of(&response)).await;
+    assert_eq!(late.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn over_https_the_cookie_is_for_https_only() {
+    let api = TestApi::with(support::settings(), |config| {
+        config.base_url = "https://tender.example.com".to_owned();
+        config.dashboard_password = Some(SecretString::from(PASSWORD));
+    })
+    .await;
+    let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+    let url = format!("{}/dashboard/login/password", api.base_url);
+    let response = http.post(url).form(&[("password", PASSWORD)]).send().await.unwrap();
+    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-tender=") && cookie.contains("; Secure"), "{cookie}");
+}
+
+#[tokio::test]
+async fn with_nobody_configured_there_is_no_dashboard_but_by_link() {
+    let api = TestApi::with(support::settings(), |config| config.admins = vec![]).await;
+    let login = format!("{}/dashboard/login", api.base_url);
+    let status = async || api.http.get(&login).send().await.unwrap().status();
+    assert_eq!(status().await, StatusCode::NOT_FOUND);
+    tender::dashboard::new_link(&api.world.db).await.unwrap();
+    assert_eq!(status().await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_board_is_read_only() {
+    let site = Site::new().await;
+    let (cookie, _) = site.log_in(&site.api.admin).await;
+    let tasks = "/board/api/v1/queues/sync-relay/tasks";
+    let seen = site.get(&format!("{tasks}?status=Pending"), &cookie).await;
+    assert_eq!(seen.status(), StatusCode::OK);
+    assert!(seen.text().await.unwrap().contains(&site.job_id));
+    for method in [Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
+        let request = site.http.request(method.clone(), site.url(tasks));
+        let response = request.header(header::COOKIE, &cookie).body("{}").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn what_tenants_write_is_text_on_every_page() {
+    let site = Site::new().await;
+    let evil = r#""><script>alert(1)</script><img src=x onerror=alert(1)>"#;
+    let change = tender_jobs::relay::Change {
+        info_name: Some(evil.to_owned()),
+        info_description: Some(evil.to_owned()),
+        info_icon: Some(format!("https://x.example/?q={}", evil.replace(' ', "%20"))),
+        plan_id: Some(evil.to_owned()),
+        ..change()
+    };
+    let relay = site.api.world.relay_with("evil", change).await;
+    // zooid's words are shown too.
+    sqlx::query("update relay set sync_error = $1, failure_kind = 'permanent', exhausted_at = now() where id = $2")
+        .bind(evil)
+        .bind(relay.id.as_str())
+        .execute(&site.api.world.db)
+        .await
+        .unwrap();
+    operator::record(&site.api.world.db, evil, evil, evil, evil).await.unwrap();
+    let (cookie, _) = site.log_in(&site.api.admin).await;
+    let relay_page = format!("/relays/{}", relay.id);
+    let search = format!("/relays?q={}", "%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E");
+    for path in ["", "/relays", &relay_page, "/jobs", "/actions", &search] {
+        let page = site.get(path, &cookie).await.text().await.unwrap();
+        assert!(!page.contains("<script>alert") && !page.contains("<img src=x"), "{path}");
+    }
+    let page = site.get(&relay_page, &cookie).await.text().await.unwrap();
+    assert!(page.contains("&lt;script&gt;alert(1)"), "it is shown, as it was written");
+}
+
+#[tokio::test]
+async fn a_key_that_leaves_the_list_is_out_at_once() {
+    let site = Site::new().await;
+    let (cookie, _) = site.log_in(&site.api.admin).await;
+    sqlx::query("update dashboard_session set who = $1")
+        .bind(Keys::generate().public_key().to_hex())
+        .execute(&site.api.world.db)
+        .await
+        .unwrap();
+    assert_eq!(site.get("", &cookie).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn pages_live_on_and_end_with_their_session() {
+    let site = Site::new().await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let mut stream = site.get(&format!("/live/relays/{}", site.relay_id), &cookie).await;
+    let first = stream.chunk().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("pending"));
+    assert_eq!(site.api.world.attempt().await, tender_workers::sync_relay::Outcome::Synced);
+    let next = tokio::time::timeout(std::time::Duration::from_secs(10), stream.chunk()).await;
+    assert!(String::from_utf8_lossy(&next.unwrap().unwrap().unwrap()).contains("synced"));
+    site.post("/logout", &cookie, &[("form_token", &token)]).await;
+    let ended = tokio::time::timeout(support::PATIENCE, async {
+        while let Ok(Some(_)) = stream.chunk().await {}
+    });
+    assert!(ended.await.is_ok(), "the stream ends");
+}
