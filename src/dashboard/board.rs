@@ -1,6 +1,8 @@
 //! apalis's board, read-only, behind the same login. Its files expect to be at the root of a site, so
 //! it runs in a frame whose first script moves its requests under our path.
 
+use std::convert::Infallible;
+
 use apalis_board::axum::{
     framework::{ApiBuilder, RegisterRoute},
     ui::ServeUI,
@@ -13,9 +15,13 @@ use axum::{
         header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_FRAME_OPTIONS},
     },
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
     routing::get,
 };
+use futures_util::{FutureExt, StreamExt, stream};
 use maud::{DOCTYPE, Markup, html};
 use tender_jobs::queue::{self, QUEUES};
 
@@ -41,7 +47,12 @@ pub(super) fn router(dashboard: &Dashboard) -> Router<Dashboard> {
         .layer(middleware::from_fn(framed_headers));
     Router::new()
         .route("/board", get(page))
-        .nest("/board/api/v1", api.build().with_state(()))
+        .nest(
+            "/board/api/v1",
+            api.build()
+                .with_state(())
+                .layer(middleware::from_fn_with_state(dashboard.clone(), quiet_events)),
+        )
         .merge(framed)
         .layer(middleware::from_fn(only_read))
 }
@@ -53,6 +64,22 @@ async fn only_read(request: Request, next: Next) -> Response {
     } else {
         StatusCode::METHOD_NOT_ALLOWED.into_response()
     }
+}
+
+/// The board would stream the log of this process, to whoever looks, and never end. It gets a stream
+/// without events that ends with the process.
+async fn quiet_events(
+    State(dashboard): State<Dashboard>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if !request.uri().path().ends_with("/events") {
+        return Ok(next.run(request).await);
+    }
+    let permit = dashboard.streams.try_acquire_owned().map_err(|_| Problem::Busy)?;
+    let end = dashboard.shutdown.cancelled_owned().map(move |()| drop(permit));
+    let events = stream::pending::<Result<Event, Infallible>>().take_until(end);
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
 async fn framed_headers(request: Request, next: Next) -> Response {

@@ -119,9 +119,13 @@ await browse(async (browser) => {
   check(page.url().includes('q=flak'), 'the address follows');
 
   // The board shows the queue, and nothing else can be done with it.
+  const failed = [];
+  page.on('response', (answer) => { if (answer.status() >= 500) failed.push(answer.url()); });
   await page.goto('/dashboard/board');
   const board = page.frameLocator('iframe');
   await board.getByText('sync-relay').first().waitFor();
+  await page.screenshot({ path: '../../docs/img/board-1280.png' });
+  check(failed.length === 0, `the board is answered: ${failed}`);
   check(await page.evaluate(async () => (await fetch('/dashboard/board/api/v1/queues/sync-relay/tasks', { method: 'PUT', body: '{}' })).status) === 405, 'the board takes no jobs');
 
   // What was done is written down.
@@ -134,12 +138,10 @@ await browse(async (browser) => {
 
   // A hidden page does not ask; a visible one goes on.
   const live = (request) => request.url().includes('/live/');
-  const first = page.waitForRequest(live);
   await page.goto(`/dashboard/relays/${alpha}`);
-  await first;
+  await page.waitForFunction(() => document.getElementById('live')?._htmx?.sse?.visibilityHandler);
   const opened = [];
   page.on('request', (request) => { if (live(request)) opened.push(request.url()); });
-  await page.locator('.facts').waitFor();
   await page.evaluate(() => {
     Object.defineProperty(document, 'hidden', { value: true, configurable: true });
     document.dispatchEvent(new Event('visibilitychange'));
