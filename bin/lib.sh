@@ -43,6 +43,34 @@ need_c_compiler() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev >/dev/null
 }
 
+# A browser, what drives it, and the pooler of the fault tests.
+need_browser() {
+    if command -v node >/dev/null && [ "$(node --version | tr -d v | cut -d. -f1)" -ge 20 ]; then :; else
+        command -v apt-get >/dev/null || { say "Node.js 20 or newer is missing"; exit 1; }
+        say "Node.js is missing or old: installing it with apt-get"
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm >/dev/null
+    fi
+    if [ -z "${CHROMIUM:-}" ] && [ ! -x /usr/bin/chromium ]; then
+        command -v apt-get >/dev/null || { say "Chromium is missing: set CHROMIUM to its executable"; exit 1; }
+        say "Chromium is missing: installing it with apt-get"
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null
+    fi
+    if [ ! tests/browser/node_modules/.package-lock.json -nt tests/browser/package-lock.json ]; then
+        say "installing what drives the browser into tests/browser/node_modules"
+        (cd tests/browser && npm ci --silent --no-audit --no-fund >/dev/null 2>&1 && touch node_modules/.package-lock.json)
+    fi
+}
+
+need_pgbouncer() {
+    [ -n "${PGBOUNCER:-}" ] || [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null && return
+    command -v apt-get >/dev/null || { say "PgBouncer is missing: set PGBOUNCER to its executable"; exit 1; }
+    say "PgBouncer is missing: installing it with apt-get"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer >/dev/null
+}
+
 need_rust() {
     command -v cargo >/dev/null || { say "Rust is missing: see https://rustup.rs"; exit 1; }
 }

@@ -41,7 +41,6 @@ Without DATABASE_URL a private PostgreSQL is made and started under TENDER_DATA_
 Exit code: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one value per process")]
 enum Command {
     /// Run everything in one process: API, workers, schedule.
     Serve,
@@ -83,7 +82,11 @@ enum Command {
     /// Watch the fleet in the terminal, live. Ends with q.
     Top,
     /// Print a link that lets into the dashboard once, within ten minutes.
-    DashboardLink,
+    DashboardLink {
+        /// End every session of the dashboard instead.
+        #[arg(long)]
+        end_sessions: bool,
+    },
     /// Print the API's OpenAPI document.
     Openapi,
     /// Make a new robot key: prints `ROBOT_SECRET`, and the public key for zooid's `API_WHITELIST`.
@@ -116,7 +119,8 @@ impl Cli {
             Command::Workers => fleet::workers(json).await?,
             Command::Schedule => fleet::schedule(json).await?,
             Command::Top => top::run(json).await?,
-            Command::DashboardLink => fleet::dashboard_link(json).await?,
+            Command::DashboardLink { end_sessions: false } => fleet::dashboard_link(json).await?,
+            Command::DashboardLink { end_sessions: true } => fleet::end_sessions(json).await?,
             Command::Openapi => print::json(&crate::http::openapi_document())?,
             Command::Keygen => keygen(json)?,
         }
@@ -148,7 +152,7 @@ async fn open(config: &Config) -> anyhow::Result<Database> {
 
 /// A database's first refusal, with what to do where its words do not say it.
 fn explain(error: sqlx::Error) -> anyhow::Error {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     // A statement of that name is there already, or not there at all.
     if matches!(code.as_deref(), Some("42P05" | "26000")) {
         return anyhow::Error::new(error).context(

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     command,
     config::{ApiConfig, Config, DatabaseConfig},
+    dashboard,
     http::{self, Api},
     postgres::Database,
 };
@@ -92,7 +93,8 @@ async fn show(
     if let Ok(Some(took)) = &synced {
         report(&stand_in, view, relays.len(), *took);
         if !once {
-            suggest(database, view, &api);
+            let link = dashboard::new_link(&database.pool).await?;
+            suggest(database, view, &api, &link);
             shutdown.cancelled().await;
         }
     }
@@ -211,11 +213,12 @@ fn report(stand_in: &ZooidStandIn, view: &View, relays: usize, took: Duration) {
     ));
 }
 
-fn suggest(database: &Database, view: &View, api: &str) {
+fn suggest(database: &Database, view: &View, api: &str, link: &str) {
     let dir = database.socket_dir().and_then(|dir| dir.parent()).and_then(|dir| dir.parent());
     let dir = dir.map(|dir| dir.display().to_string()).unwrap_or_default();
     view.say(&format!(
-        "\nThe demo stays up. In another terminal, from here:\n\
+        "\nThe dashboard, for ten minutes and once: {api}{link}\n\n\
+         The demo stays up. In another terminal, from here:\n\
          \x20 export TENDER_DATA_DIR={dir} RELAY_DOMAIN={DOMAIN}\n\
          \x20 tender relay list                          what an operator looks at first\n\
          \x20 tender relay show anchors.{DOMAIN}   one relay with its activity\n\

@@ -124,6 +124,7 @@ pub async fn serve(
     api: Api,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    tokio::spawn(telemetry::keep_up(shutdown.clone()));
     let service =
         site(api, shutdown.clone()).into_make_service_with_connect_info::<std::net::SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
@@ -138,6 +139,7 @@ pub async fn serve_probes(
     api: Api,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    tokio::spawn(telemetry::keep_up(shutdown.clone()));
     let probes = probes_router().fallback(|| async { ApiError::NotFound }).with_state(api);
     axum::serve(listener, probes).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }

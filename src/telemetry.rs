@@ -3,13 +3,16 @@
 #[cfg(feature = "otel")]
 mod traces;
 
-use std::{io::IsTerminal, sync::OnceLock};
+use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogConfig;
 
+/// Time between two rounds of [`keep_up`].
+const UPKEEP: Duration = Duration::from_secs(5);
 /// Buckets of every `…_seconds` histogram: from a fast local call to the longest attempt.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
@@ -41,6 +44,14 @@ pub fn init(log: &LogConfig, default_level: &str) {
         tracing::warn!(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends no traces: build with --features otel"
         );
+    }
+}
+
+/// Sums up what histograms were told, regularly, so that nobody has to ask for the metrics: until then
+/// every single value is kept.
+pub async fn keep_up(shutdown: CancellationToken) {
+    while tokio::time::timeout(UPKEEP, shutdown.cancelled()).await.is_err() {
+        metrics().run_upkeep();
     }
 }
 

@@ -37,6 +37,21 @@ pub async fn migrate(db: &PgPool) -> Result<(), MigrateError> {
     Ok(())
 }
 
+/// For how long the oldest transaction has kept PostgreSQL from cleaning up, in seconds; other roles'
+/// only as far as ours may see them.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn oldest_transaction_secs(db: &PgPool) -> Result<f64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)::float8 as "secs!"
+           from pg_stat_activity
+           where backend_xmin is not null and backend_type = 'client backend'"#
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Whether the database answers and carries at least our newest migration.
 ///
 /// # Errors

@@ -49,7 +49,7 @@ pub use settle::{
     snooze,
 };
 pub use steer::{Matching, SteerError, Steered, cancel, retry, retry_all};
-pub use worker::{fetch, heartbeat, register, release, unregister};
+pub use worker::{Depth, RECENT, fetch, heartbeat, register, release, unregister};
 
 /// The queue whose jobs carry a relay to zooid.
 pub const SYNC_RELAY: &str = "sync-relay";

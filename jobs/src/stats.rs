@@ -129,7 +129,9 @@ mod tests {
 
     fn minute(latencies: &[u64]) -> Minute {
         let mut counts = Counts::default();
-        latencies.iter().for_each(|ms| counts.add_synced(Duration::from_millis(*ms)));
+        for ms in latencies {
+            counts.add_synced(Duration::from_millis(*ms));
+        }
         let latency = counts.latency.to_vec();
         Minute { minute: DateTime::default(), synced: counts.synced, failed: 0, latency }
     }

@@ -14,6 +14,9 @@ use crate::{
     telemetry,
 };
 
+/// An open transaction that is older deserves a word.
+const LONG_TRANSACTION_SECS: f64 = 60.0;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Grade {
@@ -104,6 +107,14 @@ async fn examine_ledger(
         return Ok(());
     }
     findings.push(finding(Grade::Ok, "schema", "up to date"));
+    let oldest = database::oldest_transaction_secs(db).await?;
+    if oldest > LONG_TRANSACTION_SECS {
+        let words = format!(
+            "a transaction is open for {oldest:.0} s: the queue slows down until it ends; see \
+             pg_stat_activity"
+        );
+        findings.push(finding(Grade::Warn, "transactions", words));
+    }
     let alive = queue::workers(db).await?.into_iter().filter(|worker| worker.is_alive).count();
     findings.push(match alive {
         0 => finding(Grade::Warn, "workers", "none alive: start `tender work` or `tender serve`"),

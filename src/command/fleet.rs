@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use comfy_table::Cell;
 use serde_json::json;
-use tender_jobs::{operator, queue, recurring};
+use tender_jobs::{operator, queue, recurring, session};
 
 use super::{load, operator, print, with_database};
 use crate::{
@@ -84,6 +84,18 @@ pub(super) async fn dashboard_link(as_json: bool) -> anyhow::Result<()> {
             return print::json(&json!({ "url": url, "minutes": LINK_MINUTES }));
         }
         print::line(&url)
+    })
+    .await
+}
+
+/// Whoever is in the dashboard is out.
+pub(super) async fn end_sessions(as_json: bool) -> anyhow::Result<()> {
+    let config = load(Needs::Database, "warn")?;
+    with_database(&config, async |database| {
+        let ended = session::revoke(&database.pool, None).await?;
+        let words = format!("{ended} sessions ended");
+        operator::record(&database.pool, &operator().who, "end_sessions", "", &words).await?;
+        print::done(as_json, &words)
     })
     .await
 }

@@ -46,6 +46,9 @@ pub(super) struct ActionForm {
     state: String,
     #[serde(default)]
     error: String,
+    /// The page to go back to, where the server had to ask in between.
+    #[serde(default)]
+    back: String,
 }
 
 /// An action that is about to be done.
@@ -93,25 +96,33 @@ pub(super) fn without_notice(mut response: Response) -> Response {
     response
 }
 
-/// Lets an action through: `Err` is the answer to give instead.
-fn check(viewer: &Viewer, form: &ActionForm, question: &str, path: &str) -> Result<(), Response> {
+/// Lets an action through: `Some` is the answer to give instead.
+fn instead(
+    viewer: &Viewer,
+    headers: &HeaderMap,
+    form: &ActionForm,
+    question: &str,
+    path: &str,
+) -> Option<Response> {
     if !viewer.may_act() {
-        return Err(Problem::Forbidden.into_response());
+        return Some(Problem::Forbidden.into_response());
     }
     if !viewer.owns(&form.form_token) {
-        return Err(Problem::Stale.into_response());
+        return Some(Problem::Stale.into_response());
     }
-    if form.confirmed == "yes" { Ok(()) } else { Err(confirm(form, question, path)) }
+    (form.confirmed != "yes").then(|| confirm(headers, form, question, path))
 }
 
 /// The question, for browsers without scripts.
-fn confirm(form: &ActionForm, question: &str, path: &str) -> Response {
+fn confirm(headers: &HeaderMap, form: &ActionForm, question: &str, path: &str) -> Response {
+    let page = back(headers, form, PATH);
     let fields = [
         ("form_token", &form.form_token),
         ("instance", &form.instance),
         ("queue", &form.queue),
         ("state", &form.state),
         ("error", &form.error),
+        ("back", &page),
     ];
     let markup = html! {
         form method="post" action=(path) {
@@ -119,16 +130,23 @@ fn confirm(form: &ActionForm, question: &str, path: &str) -> Response {
             input type="hidden" name="confirmed" value="yes";
             button { "Yes" }
         }
-        p { a href=(PATH) { "No" } }
+        p { a href=(page) { "No" } }
     };
     layout::bare(question, &markup).into_response()
 }
 
 /// The page that the form was on, if it is one of ours.
-fn back(headers: &HeaderMap, otherwise: &str) -> String {
+fn back(headers: &HeaderMap, form: &ActionForm, otherwise: &str) -> String {
+    let is_ours = |path: &str| {
+        let rest = path.strip_prefix(PATH);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+            && !path.contains("//")
+    };
     let referer = headers.get(REFERER).and_then(|referer| referer.to_str().ok());
-    let path = referer.and_then(|url| url.find(PATH).map(|at| url[at..].to_owned()));
-    path.filter(|path| !path.contains("//")).unwrap_or_else(|| otherwise.to_owned())
+    let referer = referer.and_then(|url| url.find(PATH).map(|at| &url[at..]));
+    let pages = [Some(form.back.as_str()), referer, Some(otherwise)];
+    let page = pages.into_iter().flatten().find(|path| is_ours(path));
+    page.unwrap_or(PATH).to_owned()
 }
 
 pub(super) async fn relay(
@@ -147,10 +165,10 @@ pub(super) async fn relay(
         _ => return Err(Problem::NotFound),
     };
     let path = format!("{PATH}/relays/{id}/{action}");
-    if let Err(answer) = check(&viewer, &form, question, &path) {
+    if let Some(answer) = instead(&viewer, &headers, &form, question, &path) {
         return Ok(answer);
     }
-    let back = back(&headers, &format!("{PATH}/relays/{id}"));
+    let back = back(&headers, &form, &format!("{PATH}/relays/{id}"));
     let action = format!("relay_{action}");
     let doing =
         Doing { dashboard: &dashboard, viewer: &viewer, action, target: relay.host(), back };
@@ -195,10 +213,10 @@ pub(super) async fn queue(
     }
     let question = if is_pause { "Pause this queue?" } else { "Let this queue go on?" };
     let path = format!("{PATH}/queues/{name}/{action}");
-    if let Err(answer) = check(&viewer, &form, question, &path) {
+    if let Some(answer) = instead(&viewer, &headers, &form, question, &path) {
         return Ok(answer);
     }
-    let (db, back) = (&dashboard.db, back(&headers, &format!("{PATH}/queues")));
+    let (db, back) = (&dashboard.db, back(&headers, &form, &format!("{PATH}/queues")));
     let action = format!("{action}_queue");
     let doing =
         Doing { dashboard: &dashboard, viewer: &viewer, action, target: name.clone(), back };
@@ -229,10 +247,12 @@ pub(super) async fn job(
         _ => return Err(Problem::NotFound),
     };
     let question = if is_retry { "Retry this job, now?" } else { "Cancel this job?" };
-    if let Err(answer) = check(&viewer, &form, question, &format!("{PATH}/jobs/{id}/{action}")) {
+    if let Some(answer) =
+        instead(&viewer, &headers, &form, question, &format!("{PATH}/jobs/{id}/{action}"))
+    {
         return Ok(answer);
     }
-    let back = back(&headers, &format!("{PATH}/jobs/{id}"));
+    let back = back(&headers, &form, &format!("{PATH}/jobs/{id}"));
     let action = format!("{action}_job");
     let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target: id.clone(), back };
     let (db, by) = (&dashboard.db, doing.by());
@@ -253,19 +273,17 @@ pub(super) async fn retry_all(
     Form(form): Form<ActionForm>,
 ) -> Result<Response, Problem> {
     let question = "Retry all jobs that match?";
-    if let Err(answer) = check(&viewer, &form, question, &format!("{PATH}/jobs/retry-all")) {
+    if let Some(answer) =
+        instead(&viewer, &headers, &form, question, &format!("{PATH}/jobs/retry-all"))
+    {
         return Ok(answer);
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (queue, error, state) = (text(&form.queue), text(&form.error), state_of(&form.state));
     let target = format!("queue {} state {} error {}", form.queue, form.state, form.error);
-    let doing = Doing {
-        dashboard: &dashboard,
-        viewer: &viewer,
-        action: "retry_all".to_owned(),
-        target,
-        back: back(&headers, &format!("{PATH}/jobs")),
-    };
+    let back = back(&headers, &form, &format!("{PATH}/jobs"));
+    let action = "retry_all".to_owned();
+    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target, back };
     let matching = Matching { queue, state, error };
     let retried = queue::retry_all(&dashboard.db, &matching, &doing.by()).await;
     let words = retried.map(|retried| format!("{retried} go again."));
@@ -279,16 +297,14 @@ pub(super) async fn probe(
     Form(form): Form<ActionForm>,
 ) -> Result<Response, Problem> {
     let question = "Try this zooid now?";
-    if let Err(answer) = check(&viewer, &form, question, &format!("{PATH}/instances/probe")) {
+    if let Some(answer) =
+        instead(&viewer, &headers, &form, question, &format!("{PATH}/instances/probe"))
+    {
         return Ok(answer);
     }
-    let doing = Doing {
-        dashboard: &dashboard,
-        viewer: &viewer,
-        action: "probe_instance".to_owned(),
-        target: form.instance.clone(),
-        back: back(&headers, PATH),
-    };
+    let (action, target) = ("probe_instance".to_owned(), form.instance.clone());
+    let back = back(&headers, &form, PATH);
+    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target, back };
     let words = if instance::probe_now(&dashboard.db, &form.instance).await? {
         "The next waiting job is its probe."
     } else {
@@ -304,17 +320,14 @@ pub(super) async fn reconcile(
     Form(form): Form<ActionForm>,
 ) -> Result<Response, Problem> {
     let question = "Enqueue every pending relay that has no job, now?";
-    if let Err(answer) = check(&viewer, &form, question, &format!("{PATH}/reconcile")) {
+    if let Some(answer) = instead(&viewer, &headers, &form, question, &format!("{PATH}/reconcile"))
+    {
         return Ok(answer);
     }
     let name = format!("{}@asked-{}", queue::RECONCILE, Uuid::new_v4());
     queue::enqueue_once(&dashboard.db, queue::RECONCILE, &name).await?;
-    let doing = Doing {
-        dashboard: &dashboard,
-        viewer: &viewer,
-        action: "reconcile".to_owned(),
-        target: String::new(),
-        back: back(&headers, PATH),
-    };
+    let (action, target) = ("reconcile".to_owned(), String::new());
+    let back = back(&headers, &form, PATH);
+    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target, back };
     doing.done(Ok("Reconcile runs now.".to_owned())).await
 }

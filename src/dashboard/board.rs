@@ -101,7 +101,7 @@ async fn page(State(_): State<Dashboard>, viewer: Viewer) -> Markup {
         },
         live: None,
     };
-    layout::page(&viewer, page)
+    layout::page(&viewer, &page)
 }
 
 async fn frame() -> Markup {

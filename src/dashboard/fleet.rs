@@ -68,7 +68,7 @@ pub(super) async fn page(
         fixed: html! {},
         live: Some(("/fleet", live(&fleet, &viewer))),
     };
-    Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
 /// The part that changes by itself.

@@ -59,7 +59,7 @@ pub(super) async fn list_page(
         fixed: html! { (filters(&shown)) (retry_all(&viewer, &shown)) (list(&jobs)) },
         live: None,
     };
-    Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
 fn filters(shown: &Shown) -> Markup {
@@ -134,7 +134,7 @@ pub(super) async fn page(
         fixed: html! {},
         live: Some((&source, live(&job, &viewer))),
     };
-    Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
 pub(super) async fn find(dashboard: &Dashboard, id: &str) -> Result<JobDetail, Problem> {

@@ -27,7 +27,7 @@ pub(super) struct Page<'a> {
     pub(super) fixed: Markup,
 }
 
-pub(super) fn page(viewer: &Viewer, page: Page<'_>) -> Markup {
+pub(super) fn page(viewer: &Viewer, page: &Page<'_>) -> Markup {
     let scripts = ["htmx.min.js", "hx-sse.min.js", "uplot.min.js", "app.js"];
     html! {
         (DOCTYPE)

@@ -34,7 +34,7 @@ pub(super) async fn page(
         fixed: html! {},
         live: Some(("/queues", table)),
     };
-    Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
 pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Markup, sqlx::Error> {
@@ -100,7 +100,7 @@ pub(super) async fn actions_page(
         fixed: actions_table(&last),
         live: None,
     };
-    Ok(layout::page(&viewer, page).into_response())
+    Ok(layout::page(&viewer, &page).into_response())
 }
 
 fn actions_table(actions: &[Action]) -> Markup {

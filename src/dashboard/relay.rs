@@ -38,7 +38,7 @@ pub(super) async fn page(
         fixed: html! {},
         live: Some((&source, live_part)),
     };
-    Ok(actions::without_notice(layout::page(&viewer, page).into_response()))
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
 pub(super) async fn find(dashboard: &Dashboard, id: &str) -> Result<Relay, Problem> {

@@ -89,7 +89,7 @@ pub(super) async fn page(
         fixed: filters(&shown),
         live: Some((&source, table)),
     };
-    Ok(layout::page(&viewer, page).into_response())
+    Ok(layout::page(&viewer, &page).into_response())
 }
 
 fn filters(shown: &Shown) -> Markup {

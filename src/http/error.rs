@@ -93,7 +93,7 @@ impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         tracing::error!(%error, "a request failed in the database");
         // 25006: a replica, or a server that an operator has shut for writing; 57P0x: going down or up.
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match code.as_deref() {
             Some("25006") => {
                 return Self::Unavailable(

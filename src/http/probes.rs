@@ -81,14 +81,16 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     for instance in instance::list(&api.db).await? {
         let name = instance.name;
         let open = f64::from(u8::from(instance.breaker != BreakerState::Closed));
-        gauge!("tender_breaker_open", "instance" => name.clone()).set(open);
-        gauge!("tender_zooid_in_flight", "instance" => name).set(instance.in_flight as f64);
+        gauge!("tender_breaker_open", "zooid" => name.clone()).set(open);
+        gauge!("tender_zooid_in_flight", "zooid" => name).set(instance.in_flight as f64);
     }
     let workers = queue::workers(&api.db).await?;
     for queue in queue::QUEUES {
         let alive = workers.iter().filter(|worker| worker.is_alive && worker.queue == queue);
         gauge!("tender_workers", "queue" => queue).set(alive.count() as f64);
     }
+    let oldest = database::oldest_transaction_secs(&api.db).await?;
+    gauge!("tender_oldest_transaction_seconds").set(oldest);
     let idle = api.db.num_idle();
     gauge!("tender_database_connections", "state" => "idle").set(idle as f64);
     let used = usize::try_from(api.db.size()).unwrap_or(usize::MAX).saturating_sub(idle);

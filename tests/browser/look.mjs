@@ -5,13 +5,13 @@ const IMAGES = new URL('../../docs/img/', import.meta.url).pathname;
 const WIDTHS = [[1280, 900], [390, 844]];
 
 await browse(async (browser) => {
-  await ask('start_workers');
   await ask('relays', { prefix: 'garden', count: 12 });
   const broken = await ask('relay', { subdomain: 'broken', name: 'A relay that zooid refuses' });
   await ask('fail', { id: broken, status: 422 });
   const flaky = await ask('relay', { subdomain: 'flaky', name: 'A relay that fails once' });
   await ask('fail', { id: flaky, status: 502 });
   await ask('relays', { prefix: 'meadow', count: 30 });
+  await ask('start_workers'); // when every fault is planned
   const first = await open(browser);
   await logIn(first);
   await first.getByText('gave up', { exact: false }).first().waitFor();

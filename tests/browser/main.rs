@@ -44,7 +44,7 @@ impl Site {
         let viewer = Keys::generate();
         let key = viewer.public_key();
         let settings = Settings {
-            backoff: Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600), 1, 0.0)
+            backoff: Backoff::new(Duration::from_hours(1), Duration::from_hours(1), 1, 0.0)
                 .unwrap(),
             ..support::settings()
         };

@@ -55,7 +55,9 @@ await browse(async (browser) => {
   await item.waitFor();
   await ask('heal');
   await press(page, item.getByRole('button', { name: 'Sync now' }));
+  check(page.url().endsWith('/dashboard'), 'back on the page of the button');
   await item.waitFor({ state: 'detached' });
+  await page.getByText('Nothing.', { exact: false }).waitFor();
 
   // Killed jobs: one, and all that match.
   await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nostr::key::Keys;
 use sqlx::{AssertSqlSafe, Executor};
-use tender::demo::zooid::Fault;
+use tender::demo::zooid::{Fault, ZooidStandIn};
 use tokio::process::Command;
 
 use crate::{
@@ -71,6 +71,20 @@ async fn create(pool: &sqlx::PgPool, number: usize) {
     tender_jobs::relay::create(pool, &new, &crate::support::by()).await.unwrap();
 }
 
+/// `tender serve` on this server, and where its API is.
+fn serve(server: &Server, zooid: &ZooidStandIn) -> (Tender, String) {
+    let (url, zooid_url) = (server.url(), zooid.url());
+    let bind = format!("127.0.0.1:{}", free_port());
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("ZOOID_API_URL", zooid_url.as_str()),
+        ("RELAY_DOMAIN", "zooid.test"),
+        ("ROBOT_SECRET", ROBOT_SECRET),
+        ("API_BIND", bind.as_str()),
+    ];
+    (Tender::start_with(&["serve"], &environment), bind)
+}
+
 /// A server on a disk of its own, 160 MB.
 struct SmallDisk {
     server: Option<Server>,
@@ -127,16 +141,7 @@ async fn a_full_disk_gives_clear_errors_and_loses_nothing() {
     let server = disk.server.as_ref().unwrap();
     let pool = sqlx::PgPool::connect_lazy(&server.url()).unwrap();
     tender_jobs::database::migrate(&pool).await.unwrap();
-    let (url, zooid_url) = (server.url(), zooid.url());
-    let bind = format!("127.0.0.1:{}", free_port());
-    let environment = [
-        ("DATABASE_URL", url.as_str()),
-        ("ZOOID_API_URL", zooid_url.as_str()),
-        ("RELAY_DOMAIN", "zooid.test"),
-        ("ROBOT_SECRET", ROBOT_SECRET),
-        ("API_BIND", bind.as_str()),
-    ];
-    let mut service = Tender::start_with(&["serve"], &environment);
+    let (mut service, bind) = serve(server, &zooid);
     for number in 0..50 {
         create(&pool, number).await;
     }
@@ -181,16 +186,7 @@ async fn a_read_only_database_gives_clear_errors_and_loses_nothing() {
     let (server, zooid) = (Server::start().await, stand_in().await);
     let pool = sqlx::PgPool::connect_lazy(&server.url()).unwrap();
     tender_jobs::database::migrate(&pool).await.unwrap();
-    let (url, zooid_url) = (server.url(), zooid.url());
-    let bind = format!("127.0.0.1:{}", free_port());
-    let environment = [
-        ("DATABASE_URL", url.as_str()),
-        ("ZOOID_API_URL", zooid_url.as_str()),
-        ("RELAY_DOMAIN", "zooid.test"),
-        ("ROBOT_SECRET", ROBOT_SECRET),
-        ("API_BIND", bind.as_str()),
-    ];
-    let mut service = Tender::start_with(&["serve"], &environment);
+    let (mut service, bind) = serve(&server, &zooid);
     for number in 0..30 {
         create(&pool, number).await;
     }

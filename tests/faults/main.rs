@@ -1,6 +1,13 @@
 //! What must be survived, with the real executable: workers that die, come and go; PostgreSQL and
 //! zooid away; disks full; poolers in between.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::doc_markdown,
+    clippy::large_stack_arrays,
+    reason = "tests, which print their figures"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -18,7 +18,8 @@ async fn insert(world: &World, id: &str, status: &str, attempts: i32, run_in: i3
 }
 
 async fn fetched(world: &World, limit: i32) -> Vec<String> {
-    let jobs = queue::fetch(&world.db, &world.worker, "contract", limit).await.unwrap();
+    let jobs =
+        queue::fetch(&world.db, &world.worker, "contract", limit, queue::Depth::All).await.unwrap();
     jobs.into_iter().map(|job| job.id).collect()
 }
 
@@ -66,7 +67,7 @@ async fn get_jobs_skips_what_another_transaction_holds() {
 async fn a_lock_needs_a_registered_worker() {
     let world = World::new().await;
     insert(&world, "a", "Pending", 0, -1, 0).await;
-    let refused = queue::fetch(&world.db, "nobody", "contract", 1).await;
+    let refused = queue::fetch(&world.db, "nobody", "contract", 1, queue::Depth::All).await;
     assert!(refused.unwrap_err().to_string().contains("fk_worker_lock_by"));
 }
 

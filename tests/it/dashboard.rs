@@ -183,11 +183,20 @@ async fn an_action_is_done_after_a_confirmation_and_recorded() {
     assert_eq!(asked.status(), StatusCode::OK);
     let question = asked.text().await.unwrap();
     assert!(question.contains("Switch this relay off?") && question.contains("confirmed"));
-    let form = [("form_token", token.as_str()), ("confirmed", "yes")];
-    let done = site.post(&path, &cookie, &form).await;
-    assert_eq!(done.status(), StatusCode::SEE_OTHER);
+    for (back, goes_to) in [
+        ("/dashboard/relays?q=al", "/dashboard/relays?q=al"),
+        ("https://evil.example/", &format!("/dashboard/relays/{}", site.relay_id)),
+        ("/dashboard//evil.example", &format!("/dashboard/relays/{}", site.relay_id)),
+        ("/dashboardevil", &format!("/dashboard/relays/{}", site.relay_id)),
+    ] {
+        let form = [("form_token", token.as_str()), ("confirmed", "yes"), ("back", back)];
+        let done = site.post(&path, &cookie, &form).await;
+        assert_eq!(done.status(), StatusCode::SEE_OTHER);
+        assert_eq!(done.headers()[header::LOCATION], goes_to, "{back}");
+    }
     let who = site.api.admin.public_key().to_hex();
-    let last = operator::last(&site.api.world.db, 1).await.unwrap().remove(0);
+    let last = operator::last(&site.api.world.db, 4).await.unwrap().remove(3);
+    assert!(last.result.contains("inactive now"), "{}", last.result);
     assert_eq!((last.who, last.action.as_str()), (who.clone(), "relay_deactivate"));
     assert_eq!(last.target, "alpha.zooid.test");
     let id = site.relay_id.parse().unwrap();

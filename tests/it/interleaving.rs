@@ -1,6 +1,7 @@
 //! The upsert queue under random interleavings of what mutates, fetches, claims, settles, dies,
-//! rescues and reconciles. After every step: at most one waiting job per relay, at most one lease,
-//! and no pending relay without a job. At the end: what is on zooid is the last mutation.
+//! rescues and reconciles, while zooid comes and goes. After every step: at most one waiting job per
+//! relay, at most one lease, no pending relay without a job, no call that the breaker or the limit
+//! forbids, and nobody exhausted by an outage. At the end: what is on zooid is the last mutation.
 //!
 //! The steps are the real statements on a real PostgreSQL; only the choice of the next one is made
 //! up. Each actor holds what a worker would hold in memory.
@@ -12,13 +13,23 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use tender_jobs::{
-    queue::{self, Claim, Failure, Job, Lease},
+    queue::{self, Claim, Failure, Job, Lease, Reached, instance::BreakerPolicy},
     relay::{FailureKind, Relay},
 };
+use tender_workers::Settings;
 
-use crate::support::{World, by};
+use crate::support::{World, by, settings};
 
 const ACTORS: usize = 3;
+/// Fewer calls than actors, and a breaker that two relays can open.
+const MAX_IN_FLIGHT: u32 = 2;
+const BREAKER: BreakerPolicy = BreakerPolicy {
+    failures: 3,
+    relays: 2,
+    within: Duration::from_mins(1),
+    wait: Duration::from_secs(30),
+    wait_cap: Duration::from_mins(5),
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -29,6 +40,10 @@ enum Step {
     Succeed(usize),
     Fail(usize),
     FailForGood(usize),
+    /// zooid is out.
+    FailOut(usize),
+    /// The breaker's wait is over.
+    WaitOver,
     /// The actor's process ends; its job is brought back.
     Die(usize),
     /// The actor is taken for dead, and goes on with what it holds.
@@ -47,6 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => actor.clone().prop_map(Step::Succeed),
         2 => actor.clone().prop_map(Step::Fail),
         1 => actor.clone().prop_map(Step::FailForGood),
+        4 => actor.clone().prop_map(Step::FailOut),
+        2 => Just(Step::WaitOver),
         1 => actor.clone().prop_map(Step::Die),
         1 => actor.prop_map(Step::Freeze),
         1 => Just(Step::Reconcile),
@@ -72,7 +89,8 @@ struct Play {
 
 impl Play {
     async fn new() -> Self {
-        let world = World::new().await;
+        let settings = Settings { max_in_flight: MAX_IN_FLIGHT, breaker: BREAKER, ..settings() };
+        let world = World::with(settings, |_| {}).await;
         let relays = vec![world.relay("alpha").await, world.relay("beta").await];
         let mut actors = Vec::new();
         for _ in 0..ACTORS {
@@ -94,8 +112,16 @@ impl Play {
             Step::Fetch(actor) => self.fetch(actor).await,
             Step::Claim(actor) => self.claim(actor).await,
             Step::Succeed(actor) => self.succeed(actor).await,
-            Step::Fail(actor) => self.fail(actor, FailureKind::Transient).await,
-            Step::FailForGood(actor) => self.fail(actor, FailureKind::Permanent).await,
+            Step::Fail(actor) => {
+                self.fail(actor, FailureKind::Transient, Reached::Answered).await;
+            }
+            Step::FailForGood(actor) => {
+                self.fail(actor, FailureKind::Permanent, Reached::Answered).await;
+            }
+            Step::FailOut(actor) => {
+                self.fail(actor, FailureKind::Transient, Reached::Outage).await;
+            }
+            Step::WaitOver => self.pass_wait().await,
             Step::Die(actor) => {
                 self.bury(actor).await;
                 let worker = self.world.another_worker().await;
@@ -131,6 +157,7 @@ impl Play {
     }
 
     async fn claim(&mut self, actor: usize) {
+        let was_open = self.is_open().await;
         let actor = &mut self.actors[actor];
         if actor.lease.is_some() {
             return;
@@ -138,13 +165,15 @@ impl Play {
         let Some(job) = &actor.job else { return };
         let relay_id = queue::SyncPayload::parse(&job.payload).unwrap().relay_id;
         match self.world.claim(job, &relay_id).await {
-            Claim::Ready(lease) => actor.lease = Some(*lease),
-            Claim::Lost => actor.job = None,
+            Claim::Ready(lease) => {
+                assert!(!was_open, "a call that the breaker forbids");
+                actor.lease = Some(*lease);
+            }
+            Claim::Lost | Claim::Held => actor.job = None,
             Claim::InStep | Claim::Gone => {
                 queue::finish(&self.world.db, job, &"in step".into()).await.unwrap();
                 actor.job = None;
             }
-            Claim::Held => actor.job = None,
             Claim::Later => {}
             Claim::Busy => {
                 let second = Duration::from_secs(1);
@@ -168,10 +197,29 @@ impl Play {
         }
     }
 
-    async fn fail(&mut self, actor: usize, kind: FailureKind) {
+    async fn pass_wait(&self) {
+        sqlx::query("update zooid_instance set retry_at = now() - interval '1 ms' where opened_at is not null")
+            .execute(&self.world.db)
+            .await
+            .unwrap();
+    }
+
+    /// Whether the breaker lets a call start now.
+    async fn is_open(&self) -> bool {
+        sqlx::query_scalar(
+            "select exists (select from zooid_instance where opened_at is not null
+                            and (retry_at > now() or probe_until > now()))",
+        )
+        .fetch_one(&self.world.db)
+        .await
+        .unwrap()
+    }
+
+    async fn fail(&mut self, actor: usize, kind: FailureKind, reached: Reached) {
         let Some(lease) = self.actors[actor].lease.take() else { return };
         let job = self.actors[actor].job.take().unwrap();
-        self.world.fail(&job, &lease, &Failure::new(kind, "made up")).await;
+        let failure = Failure { reached, ..Failure::new(kind, "made up") };
+        self.world.fail(&job, &lease, &failure).await;
     }
 
     /// The invariants, after every step.
@@ -203,6 +251,12 @@ impl Play {
         .await
         .unwrap();
         assert_eq!(overspent, 0, "more than seven attempts after {step:?}");
+        let in_flight: i64 =
+            sqlx::query_scalar("select count(*) from apalis.jobs where status = 'Running' and exist(metadata, 'instance')")
+                .fetch_one(&self.world.db)
+                .await
+                .unwrap();
+        assert!(in_flight <= i64::from(MAX_IN_FLIGHT), "{in_flight} calls after {step:?}");
     }
 
     /// Everybody dies; one healthy worker does what is left.
@@ -214,6 +268,7 @@ impl Play {
         self.world.rescue().await;
         let worker = self.world.another_worker().await;
         for _ in 0..50 {
+            self.pass_wait().await;
             self.world.make_due().await;
             let Some(job) = self.world.fetch_as(&worker).await else { break };
             tender_workers::sync_relay::attempt(&self.world.context, &job).await;

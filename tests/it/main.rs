@@ -14,6 +14,7 @@ mod attempt_outcomes;
 mod body;
 mod breaker;
 mod dashboard;
+mod deploy;
 mod enqueue;
 mod fencing;
 mod interleaving;

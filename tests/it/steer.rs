@@ -38,7 +38,10 @@ async fn a_recurring_job_that_failed_is_retried_as_it_is() {
     let world = World::new().await;
     queue::enqueue_once(&world.db, queue::PRUNE, "prune@1").await.unwrap();
     queue::register(&world.db, "prune-1", queue::PRUNE, "test").await.unwrap();
-    let job = queue::fetch(&world.db, "prune-1", queue::PRUNE, 1).await.unwrap().remove(0);
+    let job = queue::fetch(&world.db, "prune-1", queue::PRUNE, 1, queue::Depth::All)
+        .await
+        .unwrap()
+        .remove(0);
     queue::kill(&world.db, &job, "no disk").await.unwrap();
     assert_eq!(queue::retry(&world.db, &job.id, &by()).await.unwrap(), Steered::Requeued);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);

@@ -9,3 +9,6 @@ mod commands;
 mod failpoints;
 mod private_postgres;
 mod secrets;
+mod steering;
+#[cfg(feature = "otel")]
+mod traces;

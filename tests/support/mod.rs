@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::missing_panics_doc,
+    clippy::doc_markdown,
     dead_code,
     unreachable_pub,
     reason = "test support, used in parts by each binary"
@@ -155,7 +156,7 @@ impl World {
     }
 
     pub async fn fetch_as(&self, worker: &str) -> Option<Job> {
-        queue::fetch(&self.db, worker, queue::SYNC_RELAY, 1).await.unwrap().pop()
+        queue::fetch(&self.db, worker, queue::SYNC_RELAY, 1, queue::Depth::All).await.unwrap().pop()
     }
 
     /// Fetches the one due job and runs an attempt of it.

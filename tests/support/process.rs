@@ -24,7 +24,11 @@ pub const ROBOT_SECRET: &str = "7f7ff03d123792d6ac594bfa67bf6d0c0ab55b6b1fdb6249
 
 /// The executable with an environment of its own.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tender"));
+    command_of(env!("CARGO_BIN_EXE_tender"), arguments, environment)
+}
+
+fn command_of(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).env_clear().current_dir(std::env::temp_dir()).kill_on_drop(true);
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").envs(environment.iter().copied());
     command.stdin(Stdio::null());
@@ -58,9 +62,14 @@ impl Tender {
     }
 
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_program(env!("CARGO_BIN_EXE_tender"), arguments, environment)
+    }
+
+    /// Another release's executable.
+    pub fn start_program(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let log = std::env::temp_dir().join(format!("tender-{}.log", uuid::Uuid::new_v4()));
         let file = std::fs::File::create(&log).unwrap();
-        let mut command = command(arguments, environment);
+        let mut command = command_of(program, arguments, environment);
         command.stdout(file.try_clone().unwrap()).stderr(file);
         Self { child: command.spawn().unwrap(), log }
     }

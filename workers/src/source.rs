@@ -5,7 +5,7 @@
 
 use std::{
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use apalis_core::{
@@ -19,11 +19,14 @@ use apalis_core::{
 };
 use metrics::histogram;
 use sqlx::PgPool;
-use tender_jobs::queue::{self, Job};
+use tender_jobs::queue::{self, Depth, Job, RECENT};
 use tokio::sync::watch;
 use tower::layer::util::Identity;
 
 use crate::{rescue::HEARTBEAT, supervise::Station};
+
+/// How often a worker looks at all that is due.
+const LOOK_AT_ALL: Duration = Duration::from_secs(5);
 
 /// Why a worker ends and is started anew.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +53,8 @@ impl Source {
     ) -> Self {
         let batch = i32::try_from(station.concurrency).unwrap_or(i32::MAX);
         let (queue, poll) = (station.queue, station.poll);
-        let fetcher = Fetcher { db, queue, batch, poll, process, hint };
+        let (looked_at_all, is_behind) = (None, false);
+        let fetcher = Fetcher { db, queue, batch, poll, process, hint, looked_at_all, is_behind };
         Self { persisted: Persisted::new(fetcher), config: () }
     }
 }
@@ -114,6 +118,22 @@ struct Fetcher {
     poll: Duration,
     process: String,
     hint: watch::Receiver<u64>,
+    /// When all was looked at.
+    looked_at_all: Option<Instant>,
+    /// Whether there was something that a look at the recent would not find.
+    is_behind: bool,
+}
+
+impl Fetcher {
+    /// Mostly the recent; all at the start, regularly, and for as long as we are behind.
+    fn next_depth(&mut self) -> Depth {
+        let is_recent = self.looked_at_all.is_some_and(|at| at.elapsed() < LOOK_AT_ALL);
+        if is_recent && !self.is_behind {
+            return Depth::Recent;
+        }
+        self.looked_at_all = Some(Instant::now());
+        Depth::All
+    }
 }
 
 impl Persistence for Fetcher {
@@ -137,7 +157,11 @@ impl Persistence for Fetcher {
     /// counter is read before the fetch, so that a notification during the fetch is not lost.
     async fn fetch_next(&mut self, worker: &WorkerContext) -> Result<Vec<Task<Job>>, SourceError> {
         self.hint.mark_unchanged();
-        let jobs = queue::fetch(&self.db, worker.name(), self.queue, self.batch).await?;
+        let depth = self.next_depth();
+        let jobs = queue::fetch(&self.db, worker.name(), self.queue, self.batch, depth).await?;
+        if depth == Depth::All {
+            self.is_behind = jobs.iter().any(|job| job.waited >= RECENT);
+        }
         if jobs.is_empty() {
             let hinted = tokio::time::timeout(self.poll, self.hint.changed()).await;
             if let Ok(Err(_)) = hinted {

@@ -47,8 +47,9 @@ pub async fn enqueue_pending(
                           and relay.exhausted_at < now() - make_interval(secs => $2)))
                  and not exists (select from apalis.jobs job where job.job_type = $4
                                  and job.idempotency_key = 'relay:' || relay.id)
+                 -- By the primary key: the index of held jobs is full of dead entries under load.
                  and not exists (select from apalis.jobs job where job.id = relay.lease_job
-                                 and job.status in ('Queued', 'Running'))
+                                 and coalesce(job.status, '') in ('Queued', 'Running'))
                order by relay.id
                limit $3
                for update of relay skip locked

@@ -47,10 +47,10 @@ pub async fn rescue(
         let relay_id = SyncPayload::parse(&orphan.payload).map(|payload| payload.relay_id).ok();
         let key = relay_id.filter(|_| orphan.queue == SYNC_RELAY).map(|id| (relay_key(&id), id));
         let mut tx = db.begin().await?;
-        if let Some((_, relay_id)) = &key {
-            if !try_lock(&mut tx, relay_id).await? {
-                continue; // a transaction holds it; the others need not wait for that
-            }
+        if let Some((_, relay_id)) = &key
+            && !try_lock(&mut tx, relay_id).await?
+        {
+            continue; // a transaction holds it; the others need not wait for that
         }
         let status =
             bring_back(&mut tx, &orphan, key.as_ref().map(|(key, _)| key.as_str())).await?;

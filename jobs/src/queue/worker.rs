@@ -40,6 +40,27 @@ pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sq
     Ok(beat.rows_affected() == 1)
 }
 
+/// How far back a fetch looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// At all that is due.
+    All,
+    /// At what became due within the last [`RECENT`]. While some transaction keeps PostgreSQL from
+    /// cleaning up, the entries of finished jobs pile up before the due ones: this passes them by.
+    Recent,
+}
+
+/// See [`Depth::Recent`].
+pub const RECENT: Duration = Duration::from_mins(1);
+
+/// What a fetch reads of a job.
+struct Fetched {
+    id: String,
+    payload: Vec<u8>,
+    attempts: i32,
+    waited: f64,
+}
+
 /// Takes up to `limit` due jobs of a queue for a worker, by priority and then by age; none while the
 /// queue is paused.
 ///
@@ -50,8 +71,32 @@ pub async fn fetch(
     worker: &str,
     queue: &str,
     limit: i32,
+    depth: Depth,
 ) -> Result<Vec<Job>, sqlx::Error> {
-    let rows = sqlx::query!(
+    let rows = match depth {
+        Depth::All => fetch_all(db, worker, queue, limit).await?,
+        Depth::Recent => fetch_recent(db, worker, queue, limit).await?,
+    };
+    let job = |row: Fetched| Job {
+        id: row.id,
+        payload: row.payload,
+        attempt: row.attempts.saturating_add(1),
+        queue: queue.to_owned(),
+        worker: worker.to_owned(),
+        waited: Duration::from_secs_f64(row.waited),
+    };
+    Ok(rows.into_iter().map(job).collect())
+}
+
+/// By apalis's own function.
+async fn fetch_all(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    queue: &str,
+    limit: i32,
+) -> Result<Vec<Fetched>, sqlx::Error> {
+    sqlx::query_as!(
+        Fetched,
         r#"with going as materialized (
                select $1::text as worker where not exists (select from paused_queue where queue = $2)
            )
@@ -64,16 +109,48 @@ pub async fn fetch(
         limit,
     )
     .fetch_all(db)
-    .await?;
-    let job = |id, payload, attempts: i32, waited| Job {
-        id,
-        payload,
-        attempt: attempts.saturating_add(1),
-        queue: queue.to_owned(),
-        worker: worker.to_owned(),
-        waited: Duration::from_secs_f64(waited),
-    };
-    Ok(rows.into_iter().map(|row| job(row.id, row.payload, row.attempts, row.waited)).collect())
+    .await
+}
+
+/// As apalis's function would, of the priorities that we use: each is a range of the queue's index.
+async fn fetch_recent(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    queue: &str,
+    limit: i32,
+) -> Result<Vec<Fetched>, sqlx::Error> {
+    sqlx::query_as!(
+        Fetched,
+        r#"with due as materialized (
+               select job.id
+               from unnest($4::int[]) with ordinality as level (priority, place), lateral (
+                   select id, run_at from apalis.jobs
+                   where job_type = $2 and priority = level.priority
+                     and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
+                     and run_at < now() and run_at >= now() - make_interval(secs => $5)
+                   order by run_at
+                   limit $3
+                   for update skip locked) job
+               where not exists (select from paused_queue where queue = $2)
+               order by level.place, job.run_at
+               limit $3
+           ), taken as (
+               update apalis.jobs job
+               set status = 'Queued', lock_by = $1, lock_at = now()
+               from due where job.id = due.id
+               returning job.id, job.job, job.attempts, job.priority, job.run_at
+           )
+           select id as "id!", job as "payload!", attempts as "attempts!",
+                  greatest(extract(epoch from now() - run_at), 0)::float8 as "waited!"
+           from taken order by priority desc, run_at"#,
+        worker,
+        queue,
+        i64::from(limit),
+        &super::PRIORITIES,
+        RECENT.as_secs_f64(),
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Gives back the jobs that a worker fetched and did not start, attempts unchanged: they hold
