@@ -2,22 +2,19 @@
 //! wrong or missing is said at once, each with its name and an example.
 
 mod env;
+mod work;
+mod zooid;
 
-use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf};
 
-use nostr::key::{Keys, PublicKey};
+use nostr::key::PublicKey;
 use reqwest::Url;
 use secrecy::SecretString;
-use tender_jobs::{
-    backoff::{Backoff, InvalidBackoff},
-    queue::{self, Retention, instance::BreakerPolicy},
-};
-use tender_workers::{
-    Listen, Schedule, Settings,
-    zooid::{Blossom, Livekit, ZooidSettings},
-};
+use tender_workers::{Settings, zooid::ZooidSettings};
 
 pub use env::{Env, NAMES};
+use work::work;
+use zooid::zooid;
 
 /// What must be set for a command, beyond what has a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,18 +161,6 @@ fn is_postgres_url(text: &str) -> bool {
     is_postgres && Url::parse(text).is_ok()
 }
 
-fn listen(env: &mut Env) -> Listen {
-    let example = "postgres://user:password@localhost/tender, or off";
-    let listen = env.parse("DATABASE_LISTEN_URL", example, |text| match text {
-        "off" => Some(Listen::Off),
-        url if is_postgres_url(url) => {
-            url.parse().ok().map(|options| Listen::At(Box::new(options)))
-        }
-        _ => None,
-    });
-    listen.unwrap_or_default()
-}
-
 fn relay_domain(env: &mut Env, needs: Needs) -> String {
     let example = "spaces.example.com";
     let domain = env.parse("RELAY_DOMAIN", example, domain_name);
@@ -246,111 +231,6 @@ fn instances(env: &mut Env) -> HashMap<String, Url> {
     instances.unwrap_or_default()
 }
 
-fn zooid(env: &mut Env, needs: Needs, instances: HashMap<String, Url>) -> Option<ZooidSettings> {
-    let url = env.parse("ZOOID_API_URL", "http://localhost:3334", http_url);
-    let robot =
-        env.parse("ROBOT_SECRET", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok());
-    if needs == Needs::Zooid {
-        for (name, is_missing, example) in [
-            ("ZOOID_API_URL", url.is_none(), "http://localhost:3334"),
-            ("ROBOT_SECRET", robot.is_none(), "what `tender keygen` prints"),
-        ] {
-            if is_missing {
-                env.missing(name, example);
-            }
-        }
-    }
-    let (blossom, livekit) = (blossom(env), livekit(env));
-    Some(ZooidSettings { default_url: url?, instances, robot: robot?, blossom, livekit })
-}
-
-/// Media go to S3 only when all four of region, bucket and keys are there.
-fn blossom(env: &mut Env) -> Option<Blossom> {
-    let endpoint = env.text("BLOSSOM_S3_ENDPOINT").unwrap_or_default();
-    let region = env.text("BLOSSOM_S3_REGION");
-    let bucket = env.text("BLOSSOM_S3_BUCKET");
-    let access_key = env.text("BLOSSOM_S3_ACCESS_KEY").map(SecretString::from);
-    let secret_key = env.text("BLOSSOM_S3_SECRET_KEY").map(SecretString::from);
-    Some(Blossom {
-        endpoint,
-        region: region?,
-        bucket: bucket?,
-        access_key: access_key?,
-        secret_key: secret_key?,
-    })
-}
-
-fn livekit(env: &mut Env) -> Option<Livekit> {
-    let server_url = env.text("LIVEKIT_URL");
-    let api_key = env.text("LIVEKIT_API_KEY").map(SecretString::from);
-    let api_secret = env.text("LIVEKIT_API_SECRET").map(SecretString::from);
-    Some(Livekit { server_url: server_url?, api_key: api_key?, api_secret: api_secret? })
-}
-
-fn work(env: &mut Env) -> Settings {
-    let seconds = Duration::from_secs;
-    let hours = |hours: f64| Duration::from_secs_f64(3600.0 * hours);
-    let schedule = "0 * * * * *";
-    let reconcile = env.parse("RECONCILE_SCHEDULE", schedule, |text| text.parse().ok());
-    let default_schedule = || -> Schedule { every_minute(schedule) };
-    Settings {
-        queues: queue::QUEUES.map(str::to_owned).to_vec(),
-        sync_concurrency: env.number("RELAY_SYNC_CONCURRENCY", 16, 1..=1000),
-        concurrency: HashMap::new(),
-        breaker: breaker(env),
-        max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
-        listen: listen(env),
-        process: process(),
-        backoff: backoff(env),
-        recreate_missing: env.flag("RELAY_RECREATE_MISSING", true),
-        reconcile_schedule: reconcile.unwrap_or_else(default_schedule),
-        exhausted_after: seconds(env.number(
-            "RECONCILE_EXHAUSTED_AFTER_SECS",
-            21_600,
-            0..=31_536_000,
-        )),
-        retention: Retention {
-            done: hours(env.number("JOB_RETENTION_HOURS", 24.0, 0.01..=87_600.0)),
-            killed: hours(env.number("FAILED_JOB_RETENTION_HOURS", 168.0, 0.01..=87_600.0)),
-        },
-    }
-}
-
-#[expect(clippy::expect_used, reason = "a literal, parsed by a test too")]
-fn every_minute(schedule: &str) -> Schedule {
-    schedule.parse().expect("the default schedule is a cron expression")
-}
-
-/// Where a process runs, for people: `0.1.0 host:4711`.
-fn process() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let host = host.unwrap_or_else(|| "unknown".to_owned());
-    format!("{} {host}:{}", env!("CARGO_PKG_VERSION"), std::process::id())
-}
-
-fn breaker(env: &mut Env) -> BreakerPolicy {
-    let seconds = Duration::from_secs_f64;
-    let wait = seconds(env.number("BREAKER_WAIT_SECS", 30.0, 0.1..=86_400.0));
-    let wait_cap = seconds(env.number("BREAKER_WAIT_CAP_SECS", 300.0, 0.1..=86_400.0));
-    if wait_cap < wait {
-        env.problem("BREAKER_WAIT_CAP_SECS", "is below BREAKER_WAIT_SECS; e.g. 300".to_owned());
-    }
-    BreakerPolicy { wait, wait_cap, ..BreakerPolicy::default() }
-}
-
-fn backoff(env: &mut Env) -> Backoff {
-    let base = env.number("RELAY_SYNC_RETRY_BASE_SECS", 30, 1..=86_400);
-    let cap = env.number("RELAY_SYNC_RETRY_CAP_SECS", 900, 1..=86_400);
-    let retries = env.number("RELAY_SYNC_RETRY_MAX_ATTEMPTS", 6, 1..=100);
-    let jitter = env.number("RELAY_SYNC_RETRY_JITTER", 0.1, 0.0..=0.5);
-    let backoff =
-        Backoff::new(Duration::from_secs(base), Duration::from_secs(cap), retries, jitter);
-    backoff.unwrap_or_else(|error: InvalidBackoff| {
-        env.problem("RELAY_SYNC_RETRY_CAP_SECS", format!("{error}; e.g. 900 with a base of 30"));
-        Backoff::default()
-    })
-}
-
 fn log(env: &mut Env) -> LogConfig {
     let format = env.parse("LOG_FORMAT", "text or json", |text| match text {
         "text" => Some(false),
@@ -366,6 +246,8 @@ fn log(env: &mut Env) -> LogConfig {
 
 #[cfg(test)]
 mod tests {
+    use tender_jobs::backoff::Backoff;
+
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Env {
@@ -433,9 +315,9 @@ mod tests {
             ("BLOSSOM_S3_ACCESS_KEY", "k"),
             ("BLOSSOM_S3_SECRET_KEY", " "),
         ];
-        assert!(blossom(&mut env(&pairs)).is_none());
+        assert!(zooid::blossom(&mut env(&pairs)).is_none());
         pairs[3].1 = "s";
-        assert!(blossom(&mut env(&pairs)).is_some());
+        assert!(zooid::blossom(&mut env(&pairs)).is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use axum::{
     Form,
-    extract::{Path, State},
+    extract::{FromRequest, Path, Request},
     http::{
         HeaderMap, HeaderValue,
         header::{REFERER, SET_COOKIE},
@@ -13,6 +13,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
 use serde::Deserialize;
+use sqlx::PgPool;
 use tender_jobs::{
     operator,
     queue::{self, Matching, Steered, instance},
@@ -51,36 +52,130 @@ pub(super) struct ActionForm {
     back: String,
 }
 
+/// What every action gets.
+pub(super) struct Asked {
+    dashboard: Dashboard,
+    viewer: Viewer,
+    headers: HeaderMap,
+    form: ActionForm,
+}
+
+impl FromRequest<Dashboard> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, dashboard: &Dashboard) -> Result<Self, Problem> {
+        let viewer = request.extensions().get::<Viewer>().cloned().ok_or(Problem::NotFound)?;
+        let headers = request.headers().clone();
+        let form = Form::<ActionForm>::from_request(request, dashboard).await;
+        let Form(form) = form.map_err(|_| Problem::Stale)?;
+        Ok(Self { dashboard: dashboard.clone(), viewer, headers, form })
+    }
+}
+
+/// An action, as it is asked about and recorded.
+struct Action {
+    /// Its name in the record.
+    name: String,
+    /// With which thing.
+    target: String,
+    /// What is asked once.
+    question: &'static str,
+    /// Where its form goes.
+    path: String,
+    /// Where to go afterwards, when the page of the form is not known.
+    otherwise: String,
+}
+
 /// An action that is about to be done.
 struct Doing<'a> {
-    dashboard: &'a Dashboard,
-    viewer: &'a Viewer,
-    action: String,
-    target: String,
-    /// Where to go afterwards.
-    back: String,
+    asked: &'a Asked,
+    action: Action,
+}
+
+impl Asked {
+    /// Lets an action through, or gives the answer instead: a refusal, or the question.
+    fn begin(&self, action: Action) -> Result<Doing<'_>, Box<Response>> {
+        if !self.viewer.may_act() {
+            return Err(Box::new(Problem::Forbidden.into_response()));
+        }
+        if !self.viewer.owns(&self.form.form_token) {
+            return Err(Box::new(Problem::Stale.into_response()));
+        }
+        if self.form.confirmed == "yes" {
+            Ok(Doing { asked: self, action })
+        } else {
+            Err(Box::new(self.confirm(&action)))
+        }
+    }
+
+    /// The question, for browsers without scripts.
+    fn confirm(&self, action: &Action) -> Response {
+        let (form, page) = (&self.form, self.back(&action.otherwise));
+        let fields = [
+            ("form_token", &form.form_token),
+            ("instance", &form.instance),
+            ("queue", &form.queue),
+            ("state", &form.state),
+            ("error", &form.error),
+            ("back", &page),
+        ];
+        let markup = html! {
+            form method="post" action=(action.path) {
+                @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+                input type="hidden" name="confirmed" value="yes";
+                button { "Yes" }
+            }
+            p { a href=(page) { "No" } }
+        };
+        layout::bare(action.question, &markup).into_response()
+    }
+
+    /// The page that the form was on, if it is one of ours.
+    fn back(&self, otherwise: &str) -> String {
+        let is_ours = |path: &str| {
+            let rest = path.strip_prefix(PATH);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+                && !path.contains("//")
+        };
+        let referer = self.headers.get(REFERER).and_then(|referer| referer.to_str().ok());
+        let referer = referer.and_then(|url| url.find(PATH).map(|at| &url[at..]));
+        let pages = [Some(self.form.back.as_str()), referer, Some(otherwise)];
+        let page = pages.into_iter().flatten().find(|path| is_ours(path));
+        page.unwrap_or(PATH).to_owned()
+    }
 }
 
 impl Doing<'_> {
     fn by(&self) -> By {
-        By { who: self.viewer.who.clone(), trace: None }
+        By { who: self.asked.viewer.who.clone(), trace: None }
     }
 
     /// Records what came of it, and tells the next page.
-    async fn done(self, result: Result<String, String>) -> Result<Response, Problem> {
-        let words = match &result {
-            Ok(words) => words.clone(),
-            Err(words) => format!("Not done: {words}"),
-        };
-        let who = &self.viewer.who;
-        tracing::info!(who, action = self.action, target = self.target, result = words, "operator");
-        operator::record(&self.dashboard.db, who, &self.action, &self.target, &words).await?;
+    async fn done(self, result: Result<String, String>) -> Answer {
+        let words = result.unwrap_or_else(|words| format!("Not done: {words}"));
+        let (who, action) = (&self.asked.viewer.who, &self.action);
+        tracing::info!(who, action.name, action.target, result = words, "operator");
+        let db = &self.asked.dashboard.db;
+        operator::record(db, who, &action.name, &action.target, &words).await?;
         let cookie = format!(
             "{NOTICE}={}; Path={PATH}; Max-Age=60; HttpOnly; SameSite=Strict",
             URL_SAFE_NO_PAD.encode(words)
         );
-        Ok(([(SET_COOKIE, cookie)], Redirect::to(&self.back)).into_response())
+        let page = self.asked.back(&action.otherwise);
+        Ok(([(SET_COOKIE, cookie)], Redirect::to(&page)).into_response())
     }
+}
+
+type Answer = Result<Response, Problem>;
+
+/// The action that may be done now; or else returns what is to be answered instead.
+macro_rules! begin {
+    ($asked:expr, $action:expr) => {
+        match $asked.begin($action) {
+            Ok(doing) => doing,
+            Err(answer) => return Ok(*answer),
+        }
+    };
 }
 
 /// What came of the action before.
@@ -96,93 +191,34 @@ pub(super) fn without_notice(mut response: Response) -> Response {
     response
 }
 
-/// Lets an action through: `Some` is the answer to give instead.
-fn instead(
-    viewer: &Viewer,
-    headers: &HeaderMap,
-    form: &ActionForm,
-    question: &str,
-    path: &str,
-) -> Option<Response> {
-    if !viewer.may_act() {
-        return Some(Problem::Forbidden.into_response());
-    }
-    if !viewer.owns(&form.form_token) {
-        return Some(Problem::Stale.into_response());
-    }
-    (form.confirmed != "yes").then(|| confirm(headers, form, question, path))
-}
-
-/// The question, for browsers without scripts.
-fn confirm(headers: &HeaderMap, form: &ActionForm, question: &str, path: &str) -> Response {
-    let page = back(headers, form, PATH);
-    let fields = [
-        ("form_token", &form.form_token),
-        ("instance", &form.instance),
-        ("queue", &form.queue),
-        ("state", &form.state),
-        ("error", &form.error),
-        ("back", &page),
-    ];
-    let markup = html! {
-        form method="post" action=(path) {
-            @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
-            input type="hidden" name="confirmed" value="yes";
-            button { "Yes" }
-        }
-        p { a href=(page) { "No" } }
-    };
-    layout::bare(question, &markup).into_response()
-}
-
-/// The page that the form was on, if it is one of ours.
-fn back(headers: &HeaderMap, form: &ActionForm, otherwise: &str) -> String {
-    let is_ours = |path: &str| {
-        let rest = path.strip_prefix(PATH);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-            && !path.contains("//")
-    };
-    let referer = headers.get(REFERER).and_then(|referer| referer.to_str().ok());
-    let referer = referer.and_then(|url| url.find(PATH).map(|at| &url[at..]));
-    let pages = [Some(form.back.as_str()), referer, Some(otherwise)];
-    let page = pages.into_iter().flatten().find(|path| is_ours(path));
-    page.unwrap_or(PATH).to_owned()
-}
-
-pub(super) async fn relay(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path((id, action)): Path<(String, String)>,
-    Form(form): Form<ActionForm>,
-) -> Result<Response, Problem> {
-    let relay = super::relay::find(&dashboard, &id).await?;
-    let (question, status) = match action.as_str() {
+pub(super) async fn relay(Path((id, verb)): Path<(String, String)>, asked: Asked) -> Answer {
+    let db = &asked.dashboard.db;
+    let relay = super::relay::find(&asked.dashboard, &id).await?;
+    let (question, status) = match verb.as_str() {
         "sync" => ("Send this relay to zooid again, now?", None),
         "activate" => ("Switch this relay on?", Some(Status::Active)),
         "deactivate" => ("Switch this relay off?", Some(Status::Inactive)),
         "delinquent" => ("Switch this relay off as delinquent?", Some(Status::Delinquent)),
         _ => return Err(Problem::NotFound),
     };
-    let path = format!("{PATH}/relays/{id}/{action}");
-    if let Some(answer) = instead(&viewer, &headers, &form, question, &path) {
-        return Ok(answer);
-    }
-    let back = back(&headers, &form, &format!("{PATH}/relays/{id}"));
-    let action = format!("relay_{action}");
-    let doing =
-        Doing { dashboard: &dashboard, viewer: &viewer, action, target: relay.host(), back };
-    let result = change(&dashboard, &relay.id, status, &doing.by()).await;
-    doing.done(result.map_err(|error| error.to_string())).await
+    let action = Action {
+        name: format!("relay_{verb}"),
+        target: relay.host(),
+        question,
+        path: format!("{PATH}/relays/{id}/{verb}"),
+        otherwise: format!("{PATH}/relays/{id}"),
+    };
+    let doing = begin!(asked, action);
+    let changed = change(db, &relay.id, status, &doing.by()).await;
+    doing.done(changed.map_err(|error| error.to_string())).await
 }
 
 async fn change(
-    dashboard: &Dashboard,
+    db: &PgPool,
     id: &RelayId,
     status: Option<Status>,
     by: &By,
 ) -> Result<String, MutationError> {
-    let db = &dashboard.db;
     let Some(status) = status else {
         let relay = relay::request_sync(db, id, by).await?;
         return Ok(format!("{} goes to zooid now.", relay.host()));
@@ -196,68 +232,60 @@ async fn change(
     })
 }
 
-pub(super) async fn queue(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path((name, action)): Path<(String, String)>,
-    Form(form): Form<ActionForm>,
-) -> Result<Response, Problem> {
-    let is_pause = match action.as_str() {
-        "pause" => true,
-        "resume" => false,
+pub(super) async fn queue(Path((queue, verb)): Path<(String, String)>, asked: Asked) -> Answer {
+    let db = &asked.dashboard.db;
+    let question = match verb.as_str() {
+        "pause" => "Pause this queue?",
+        "resume" => "Let this queue go on?",
         _ => return Err(Problem::NotFound),
     };
-    if !queue::QUEUES.contains(&name.as_str()) {
+    if !queue::QUEUES.contains(&queue.as_str()) {
         return Err(Problem::NotFound);
     }
-    let question = if is_pause { "Pause this queue?" } else { "Let this queue go on?" };
-    let path = format!("{PATH}/queues/{name}/{action}");
-    if let Some(answer) = instead(&viewer, &headers, &form, question, &path) {
-        return Ok(answer);
-    }
-    let (db, back) = (&dashboard.db, back(&headers, &form, &format!("{PATH}/queues")));
-    let action = format!("{action}_queue");
-    let doing =
-        Doing { dashboard: &dashboard, viewer: &viewer, action, target: name.clone(), back };
-    let changed = if is_pause {
-        queue::pause(db, &name, &viewer.who).await
-    } else {
-        queue::resume(db, &name).await
+    let action = Action {
+        name: format!("{verb}_queue"),
+        target: queue.clone(),
+        question,
+        path: format!("{PATH}/queues/{queue}/{verb}"),
+        otherwise: format!("{PATH}/queues"),
     };
-    let words = match (is_pause, changed?) {
-        (true, true) => format!("{name} is paused: what runs ends, nothing new starts."),
-        (true, false) => format!("{name} was paused already."),
-        (false, true) => format!("{name} goes on."),
-        (false, false) => format!("{name} was not paused."),
+    let doing = begin!(asked, action);
+    let words = if verb == "pause" {
+        if queue::pause(db, &queue, &asked.viewer.who).await? {
+            format!("{queue} is paused: what runs ends, nothing new starts.")
+        } else {
+            format!("{queue} was paused already.")
+        }
+    } else {
+        if queue::resume(db, &queue).await? {
+            format!("{queue} goes on.")
+        } else {
+            format!("{queue} was not paused.")
+        }
     };
     doing.done(Ok(words)).await
 }
 
-pub(super) async fn job(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path((id, action)): Path<(String, String)>,
-    Form(form): Form<ActionForm>,
-) -> Result<Response, Problem> {
-    let is_retry = match action.as_str() {
-        "retry" => true,
-        "cancel" => false,
+pub(super) async fn job(Path((id, verb)): Path<(String, String)>, asked: Asked) -> Answer {
+    let db = &asked.dashboard.db;
+    let question = match verb.as_str() {
+        "retry" => "Retry this job, now?",
+        "cancel" => "Cancel this job?",
         _ => return Err(Problem::NotFound),
     };
-    let question = if is_retry { "Retry this job, now?" } else { "Cancel this job?" };
-    if let Some(answer) =
-        instead(&viewer, &headers, &form, question, &format!("{PATH}/jobs/{id}/{action}"))
-    {
-        return Ok(answer);
-    }
-    let back = back(&headers, &form, &format!("{PATH}/jobs/{id}"));
-    let action = format!("{action}_job");
-    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target: id.clone(), back };
-    let (db, by) = (&dashboard.db, doing.by());
-    let steered =
-        if is_retry { queue::retry(db, &id, &by).await } else { queue::cancel(db, &id, &by).await };
+    let action = Action {
+        name: format!("{verb}_job"),
+        target: id.clone(),
+        question,
+        path: format!("{PATH}/jobs/{id}/{verb}"),
+        otherwise: format!("{PATH}/jobs/{id}"),
+    };
+    let doing = begin!(asked, action);
+    let steered = if verb == "retry" {
+        queue::retry(db, &id, &doing.by()).await
+    } else {
+        queue::cancel(db, &id, &doing.by()).await
+    };
     let words = steered.map(|steered| match steered {
         Steered::RelayRequeued(_) => "Its relay has a new job, due now.".to_owned(),
         Steered::Requeued => "It is due now.".to_owned(),
@@ -266,46 +294,35 @@ pub(super) async fn job(
     doing.done(words.map_err(|error| error.to_string())).await
 }
 
-pub(super) async fn retry_all(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Form(form): Form<ActionForm>,
-) -> Result<Response, Problem> {
-    let question = "Retry all jobs that match?";
-    if let Some(answer) =
-        instead(&viewer, &headers, &form, question, &format!("{PATH}/jobs/retry-all"))
-    {
-        return Ok(answer);
-    }
+pub(super) async fn retry_all(asked: Asked) -> Answer {
+    let form = &asked.form;
+    let action = Action {
+        name: "retry_all".to_owned(),
+        target: format!("queue {} state {} error {}", form.queue, form.state, form.error),
+        question: "Retry all jobs that match?",
+        path: format!("{PATH}/jobs/retry-all"),
+        otherwise: format!("{PATH}/jobs"),
+    };
+    let doing = begin!(asked, action);
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (queue, error, state) = (text(&form.queue), text(&form.error), state_of(&form.state));
-    let target = format!("queue {} state {} error {}", form.queue, form.state, form.error);
-    let back = back(&headers, &form, &format!("{PATH}/jobs"));
-    let action = "retry_all".to_owned();
-    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target, back };
     let matching = Matching { queue, state, error };
-    let retried = queue::retry_all(&dashboard.db, &matching, &doing.by()).await;
+    let retried = queue::retry_all(&asked.dashboard.db, &matching, &doing.by()).await;
     let words = retried.map(|retried| format!("{retried} go again."));
     doing.done(words.map_err(|error| error.to_string())).await
 }
 
-pub(super) async fn probe(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Form(form): Form<ActionForm>,
-) -> Result<Response, Problem> {
-    let question = "Try this zooid now?";
-    if let Some(answer) =
-        instead(&viewer, &headers, &form, question, &format!("{PATH}/instances/probe"))
-    {
-        return Ok(answer);
-    }
-    let (action, target) = ("probe_instance".to_owned(), form.instance.clone());
-    let back = back(&headers, &form, PATH);
-    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target, back };
-    let words = if instance::probe_now(&dashboard.db, &form.instance).await? {
+pub(super) async fn probe(asked: Asked) -> Answer {
+    let instance = &asked.form.instance;
+    let action = Action {
+        name: "probe_instance".to_owned(),
+        target: instance.clone(),
+        question: "Try this zooid now?",
+        path: format!("{PATH}/instances/probe"),
+        otherwise: PATH.to_owned(),
+    };
+    let doing = begin!(asked, action);
+    let words = if instance::probe_now(&asked.dashboard.db, instance).await? {
         "The next waiting job is its probe."
     } else {
         "Its breaker is not open."
@@ -313,21 +330,16 @@ pub(super) async fn probe(
     doing.done(Ok(words.to_owned())).await
 }
 
-pub(super) async fn reconcile(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Form(form): Form<ActionForm>,
-) -> Result<Response, Problem> {
-    let question = "Enqueue every pending relay that has no job, now?";
-    if let Some(answer) = instead(&viewer, &headers, &form, question, &format!("{PATH}/reconcile"))
-    {
-        return Ok(answer);
-    }
+pub(super) async fn reconcile(asked: Asked) -> Answer {
+    let action = Action {
+        name: "reconcile".to_owned(),
+        target: String::new(),
+        question: "Enqueue every pending relay that has no job, now?",
+        path: format!("{PATH}/reconcile"),
+        otherwise: PATH.to_owned(),
+    };
+    let doing = begin!(asked, action);
     let name = format!("{}@asked-{}", queue::RECONCILE, Uuid::new_v4());
-    queue::enqueue_once(&dashboard.db, queue::RECONCILE, &name).await?;
-    let (action, target) = ("reconcile".to_owned(), String::new());
-    let back = back(&headers, &form, PATH);
-    let doing = Doing { dashboard: &dashboard, viewer: &viewer, action, target, back };
+    queue::enqueue_once(&asked.dashboard.db, queue::RECONCILE, &name).await?;
     doing.done(Ok("Reconcile runs now.".to_owned())).await
 }
