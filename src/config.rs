@@ -2,6 +2,7 @@
 //! wrong or missing is said at once, each with its name and an example.
 
 mod env;
+mod sync;
 mod work;
 mod zooid;
 
@@ -78,6 +79,10 @@ pub struct ApiConfig {
     pub viewers: Vec<PublicKey>,
     /// Lets in to the dashboard without a key: itself, or its argon2 hash.
     pub dashboard_password: Option<SecretString>,
+    /// Under which tokens of event sync's API are recognised; without it that API is closed.
+    pub key_secret: Option<SecretString>,
+    /// What upstreams do not set differently.
+    pub sync: tender_jobs::upstream::settings::Settings,
 }
 
 /// The log.
@@ -127,14 +132,16 @@ impl Config {
     pub fn read(env: &mut Env, needs: Needs) -> Result<Self, ConfigError> {
         let relay_domain = relay_domain(env, needs);
         let instances = instances(env);
-        let work = work(env);
+        let robot = zooid::robot(env);
+        let work = work(env, robot.as_ref());
         let config = Self {
             database: database(env),
             api: ApiConfig {
                 max_attempts: work.backoff.max_attempts(),
+                sync: work.sync.settings.clone(),
                 ..api(env, relay_domain, &instances)
             },
-            zooid: zooid(env, needs, instances),
+            zooid: zooid(env, needs, instances, robot),
             work,
             log: log(env),
         };
@@ -203,6 +210,8 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         relay_domain,
         domains,
         rate_limit: env.number("API_RATE_LIMIT", 50, 1..=1_000_000),
+        key_secret: sync::key_secret(env),
+        sync: tender_jobs::upstream::settings::Settings::default(), // known once the workers' is read
     }
 }
 

@@ -20,6 +20,7 @@ mod rescue;
 mod resync;
 mod settle;
 mod steer;
+mod work;
 mod worker;
 
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub use settle::{
     snooze,
 };
 pub use steer::{Matching, SteerError, Steered, cancel, retry, retry_all};
+pub(crate) use work::push_live_uploads;
+pub use work::{
+    WaitingWork, Work, give_back, hurry_lane, push, push_lane, push_tick, retry_later, waiting_work,
+};
 pub use worker::{Depth, RECENT, fetch, heartbeat, register, release, unregister};
 
 /// The queue whose jobs carry a relay to zooid.
@@ -59,10 +64,20 @@ pub const RECONCILE: &str = "reconcile";
 pub const PRUNE: &str = "prune";
 /// The queue of a resync of all relays: one job, that walks them page by page.
 pub const RESYNC: &str = "resync";
+/// The queue of event sync: windows, and what sees to the lanes.
+pub const SYNC: &str = "sync";
+/// The queue of events that were received and wait to be stored.
+pub const EVENTS: &str = "events";
+/// The queue of uploads to upstreams.
+pub const UPLOADS: &str = "uploads";
+/// The queue of deletions that are applied once more.
+pub const DELETIONS: &str = "deletions";
 /// Every queue.
-pub const QUEUES: [&str; 4] = [SYNC_RELAY, RECONCILE, PRUNE, RESYNC];
+pub const QUEUES: [&str; 8] =
+    [SYNC_RELAY, RECONCILE, PRUNE, RESYNC, SYNC, EVENTS, UPLOADS, DELETIONS];
 
-/// Queues whose jobs hold a key only while they wait or, for a resync, go on.
+/// Queues whose jobs hold a key only while they wait or, for a resync, go on. Of the others, the key of
+/// a lane's job goes with it, and that of a tick stays, which says that the tick was run.
 pub(crate) const KEYED: [&str; 2] = [SYNC_RELAY, RESYNC];
 
 /// The channel on which apalis's trigger announces an inserted job that is due.

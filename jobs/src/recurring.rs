@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 /// A recurring job.
 #[derive(Debug, Clone, Serialize)]
 pub struct Recurring {
-    /// Its queue, which is its name.
+    /// Its name; of some, also their queue.
     pub queue: String,
     /// When it runs: a cron expression of six fields, in UTC.
     pub expression: String,
@@ -55,6 +55,16 @@ pub async fn plan(
     )
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Takes what does not recur any more off the list.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn forget_others(db: impl PgExecutor<'_>, names: &[&str]) -> Result<(), sqlx::Error> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    sqlx::query!("delete from recurring_job where queue <> all($1)", &names).execute(db).await?;
     Ok(())
 }
 

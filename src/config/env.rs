@@ -10,7 +10,7 @@ use std::{
 use super::Problem;
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 40] = [
+pub const NAMES: [&str; 44] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
@@ -48,6 +48,10 @@ pub const NAMES: [&str; 40] = [
     "RECONCILE_EXHAUSTED_AFTER_SECS",
     "JOB_RETENTION_HOURS",
     "FAILED_JOB_RETENTION_HOURS",
+    "RELAY_PRIVATE_KEY",
+    "SCHEDULE_PROFILE",
+    "SYNC_DEFAULTS",
+    "API_KEY_HMAC_SECRET",
     "LOG_LEVEL",
     "LOG_FORMAT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",

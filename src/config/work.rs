@@ -2,15 +2,16 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use nostr::key::Keys;
 use tender_jobs::{
     backoff::{Backoff, InvalidBackoff},
     queue::{self, Retention, instance::BreakerPolicy},
 };
 use tender_workers::{Listen, Schedule, Settings};
 
-use super::{Env, is_postgres_url};
+use super::{Env, is_postgres_url, sync};
 
-pub(super) fn work(env: &mut Env) -> Settings {
+pub(super) fn work(env: &mut Env, robot: Option<&Keys>) -> Settings {
     let seconds = Duration::from_secs;
     let hours = |hours: f64| Duration::from_secs_f64(3600.0 * hours);
     let schedule = "0 * * * * *";
@@ -23,6 +24,7 @@ pub(super) fn work(env: &mut Env) -> Settings {
         breaker: breaker(env),
         max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
         listen: listen(env),
+        sync: sync::sync(env, robot),
         process: process(),
         backoff: backoff(env),
         recreate_missing: env.flag("RELAY_RECREATE_MISSING", true),

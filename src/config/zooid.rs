@@ -9,14 +9,18 @@ use tender_workers::zooid::{Blossom, Livekit, ZooidSettings};
 
 use super::{Env, Needs, http_url};
 
+/// Who we are: signs requests to zooid and, unless it has a key of its own, event sync's answers.
+pub(super) fn robot(env: &mut Env) -> Option<Keys> {
+    env.parse("ROBOT_SECRET", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok())
+}
+
 pub(super) fn zooid(
     env: &mut Env,
     needs: Needs,
     instances: HashMap<String, Url>,
+    robot: Option<Keys>,
 ) -> Option<ZooidSettings> {
     let url = env.parse("ZOOID_API_URL", "http://localhost:3334", http_url);
-    let robot =
-        env.parse("ROBOT_SECRET", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok());
     if needs == Needs::Zooid {
         for (name, is_missing, example) in [
             ("ZOOID_API_URL", url.is_none(), "http://localhost:3334"),

@@ -22,4 +22,5 @@ mod ledger;
 mod reconcile;
 mod rescue;
 mod steer;
+mod sync;
 mod workers;

@@ -54,6 +54,8 @@ impl TestApi {
             max_attempts: 7,
             viewers: vec![],
             dashboard_password: None,
+            key_secret: Some("a secret of the tests".into()),
+            sync: tender_jobs::upstream::settings::Settings::default(),
         };
         tune(&mut config);
         let stop = CancellationToken::new();

@@ -13,7 +13,9 @@
 pub mod api;
 pub mod database;
 pub mod process;
+pub mod relays;
 pub mod server;
+pub mod sync;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -30,6 +32,7 @@ use tender_jobs::{
 };
 use tender_workers::{
     Context, Listen, Settings,
+    sync::{Profile, SyncSettings},
     sync_relay::{self, Outcome},
     zooid::{Zooid, ZooidSettings},
 };
@@ -67,6 +70,7 @@ pub fn settings() -> Settings {
         concurrency: HashMap::new(),
         listen: Listen::Pool,
         process: "test".to_owned(),
+        sync: SyncSettings { profile: Profile::Off, ..SyncSettings::default() },
     }
 }
 

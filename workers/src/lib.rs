@@ -6,6 +6,7 @@
 //! - `source`, `supervise`: apalis's worker over our queue, restarted when its database goes away.
 //! - [`trace`]: traces across the queue.
 //! - `batch`: attempts that claim or settle at once share a statement.
+//! - [`sync`]: events kept in step with upstream relays.
 //! - `hints`, `schedule`, `rescue`: wake-ups, ticks, and the jobs of the dead.
 //! - `stats`: what this process's syncs came to, for the charts.
 //!
@@ -23,6 +24,7 @@ mod settle;
 mod source;
 mod stats;
 mod supervise;
+pub mod sync;
 pub mod sync_relay;
 pub mod trace;
 pub mod zooid;
@@ -45,6 +47,7 @@ use batch::Batches;
 pub use rescue::{DEAD_AFTER, HEARTBEAT, STUCK_AFTER};
 pub use schedule::{InvalidCron, Schedule};
 use supervise::Station;
+use sync::{Connections, SyncSettings};
 use zooid::Zooid;
 
 /// How long a stopping process waits for its running attempts.
@@ -72,12 +75,14 @@ pub struct Settings {
     pub breaker: BreakerPolicy,
     /// Calls to one zooid instance at the same time, over all processes.
     pub max_in_flight: u32,
-    /// Jobs of other queues than `sync-relay` at the same time; one, if not named.
+    /// Jobs of other queues than `sync-relay` at the same time; as many as is usual, if not named.
     pub concurrency: HashMap<String, usize>,
     /// How to hear of new jobs.
     pub listen: Listen,
     /// Where this process runs, for people.
     pub process: String,
+    /// What event sync goes by.
+    pub sync: SyncSettings,
 }
 
 /// How a process hears of new jobs sooner than by polling, which it does each second anyway.
@@ -94,7 +99,12 @@ pub enum Listen {
 
 impl Settings {
     fn concurrency_of(&self, queue: &str) -> usize {
-        self.concurrency.get(queue).copied().unwrap_or(1)
+        let usual = match queue {
+            queue::SYNC => 10,
+            queue::EVENTS | queue::UPLOADS => 4,
+            _ => 1,
+        };
+        self.concurrency.get(queue).copied().unwrap_or(usual)
     }
 }
 
@@ -109,6 +119,10 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// Which zooid instance serves which domain.
     pub instances: Arc<Instances>,
+    /// Connections to upstreams.
+    pub connections: Arc<Connections>,
+    /// Cancelled when the process stops.
+    pub stopping: CancellationToken,
     batches: Arc<Batches>,
     stats: Arc<stats::Stats>,
 }
@@ -118,7 +132,17 @@ impl Context {
     pub fn new(db: PgPool, zooid: Arc<Zooid>, settings: Settings) -> Self {
         let instances = Arc::new(zooid.instances(settings.max_in_flight));
         let batches = Arc::new(Batches::start(&db, instances.clone(), &settings.listen));
-        Self { db, zooid, settings: Arc::new(settings), instances, batches, stats: Arc::default() }
+        let most = settings.sync.settings.max_concurrent_connections;
+        Self {
+            db,
+            zooid,
+            instances,
+            batches,
+            connections: Arc::new(Connections::new(most, settings.sync.key.clone())),
+            settings: Arc::new(settings),
+            stopping: CancellationToken::new(),
+            stats: Arc::default(),
+        }
     }
 }
 
@@ -126,6 +150,12 @@ impl Context {
 /// [`STOP_WITHIN`] and gives back what was only fetched.
 pub async fn run(context: Context, shutdown: CancellationToken) {
     let settings = context.settings.clone();
+    let stopping = context.stopping.clone();
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        stopping.cancel();
+    });
     // Before any worker registers: what the last process left waits no longer than this one's start.
     rescue::once(&context.db).await;
     if let Err(error) = instance::register(&context.db, &context.instances.names()).await {
@@ -139,6 +169,12 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
     tasks.spawn(stats::run(context.clone(), shutdown.clone()));
     tasks.spawn(rescue::run(context.db.clone(), shutdown.clone()));
     tasks.spawn(schedule::run(context.clone(), shutdown.clone()));
+    if settings.queues.iter().any(|queue| queue == queue::SYNC) {
+        tasks.spawn(sync::run_live(context.clone(), shutdown.clone()));
+    }
+    let (connections, db) = (context.connections.clone(), context.db.clone());
+    let (process, stop) = (settings.process.clone(), shutdown.clone());
+    tasks.spawn(async move { connections.tell(db, process, stop).await });
     for queue in &settings.queues {
         if let Some(station) = station(queue, &context) {
             let hint = hints.of(queue);
@@ -187,6 +223,21 @@ fn station(queue: &str, context: &Context) -> Option<Station> {
             poll: Duration::from_secs(1),
             handler: Arc::new(move |job: Job| resync::run(context.clone(), job).boxed()),
         },
+        queue::SYNC => sync_station(queue::SYNC, context),
+        queue::EVENTS => sync_station(queue::EVENTS, context),
+        queue::UPLOADS => sync_station(queue::UPLOADS, context),
+        queue::DELETIONS => sync_station(queue::DELETIONS, context),
         _ => return None,
     })
+}
+
+/// What serves a queue of event sync: its jobs say themselves what they are. Hints wake it; it looks by
+/// itself rarely, since nothing of it is lost in seconds.
+fn sync_station(queue: &'static str, context: Context) -> Station {
+    Station {
+        queue,
+        concurrency: context.settings.concurrency_of(queue),
+        poll: Duration::from_secs(5),
+        handler: Arc::new(move |job: Job| sync::run(context.clone(), job).boxed()),
+    }
 }

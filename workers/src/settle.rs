@@ -54,10 +54,20 @@ where
     }
 }
 
-/// Runs a recurring job and ends its row. A failed run is not retried: the next tick does it all.
+/// Runs a recurring job, named like its queue.
 pub(crate) async fn recurring(
     db: &PgPool,
     job: &Job,
+    work: impl Future<Output = Result<Value, sqlx::Error>>,
+) {
+    recurring_as(db, job, &job.queue, work).await;
+}
+
+/// Runs a recurring job and ends its row. A failed run is not retried: the next tick does it all.
+pub(crate) async fn recurring_as(
+    db: &PgPool,
+    job: &Job,
+    name: &str,
     work: impl Future<Output = Result<Value, sqlx::Error>>,
 ) {
     match persist(job, || queue::start(db, job)).await {
@@ -65,7 +75,7 @@ pub(crate) async fn recurring(
         Some(false) => return lease_lost(job),
         None => return,
     }
-    note(recurring::started(db, &job.queue).await);
+    note(recurring::started(db, name).await);
     let outcome = match catch_panic(work).await {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(error)) => Err(error.to_string()),
@@ -74,7 +84,7 @@ pub(crate) async fn recurring(
     if let Err(error) = &outcome {
         tracing::error!(job.id, job.queue, %error, "a recurring job failed; its next run is on schedule");
     }
-    note(recurring::ended(db, &job.queue, outcome.as_ref().err().map(String::as_str)).await);
+    note(recurring::ended(db, name, outcome.as_ref().err().map(String::as_str)).await);
     count(job, if outcome.is_ok() { "done" } else { "killed" });
     let settled = persist(job, || async {
         match &outcome {

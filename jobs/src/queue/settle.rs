@@ -275,7 +275,8 @@ async fn end(
     let ended = sqlx::query!(
         "update apalis.jobs
          set status = $4, attempts = $3 + 1, done_at = now(), lock_by = null, last_result = $5,
-             idempotency_key = case when job_type = any($6) then null else idempotency_key end
+             idempotency_key = case when job_type = any($6) or idempotency_key like 'lane:%'
+                                    then null else idempotency_key end
          where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')",
         job.id,
         job.worker,

@@ -197,7 +197,8 @@ pub async fn cancel(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, Steer
         "update apalis.jobs
          set status = 'Killed', done_at = now(), last_result = $2,
              metadata = case when $4::text is null then ''::hstore else hstore('relay', $4) end,
-             idempotency_key = case when job_type = any($3) then null else idempotency_key end
+             idempotency_key = case when job_type = any($3) or idempotency_key like 'lane:%'
+                                    then null else idempotency_key end
          where id = $1 and status in ('Pending', 'Failed')",
         job_id,
         json!({ "Err": message }),

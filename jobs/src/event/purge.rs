@@ -1,0 +1,75 @@
+//! Purge: expired events are deleted, and what was deleted long ago leaves the store; its id stays
+//! known, so that nobody's copy is taken for new.
+
+use serde::Serialize;
+use sqlx::PgPool;
+
+/// Rows of one statement.
+const BATCH: i64 = 2000;
+
+/// What a purge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Purged {
+    /// Expired events that were soft-deleted.
+    pub expired: u64,
+    /// Soft-deleted events that were removed.
+    pub removed: u64,
+}
+
+/// Does at most `batches` statements of each kind; removes what has been deleted for `kept_days`.
+///
+/// # Errors
+/// The database did not answer; what was done stays done.
+pub async fn purge(db: &PgPool, kept_days: i32, batches: u32) -> Result<Purged, sqlx::Error> {
+    let mut purged = Purged::default();
+    for _ in 0..batches {
+        let (expired, removed) = (expire(db).await?, remove(db, kept_days).await?);
+        purged.expired += expired;
+        purged.removed += removed;
+        if expired + removed == 0 {
+            break;
+        }
+    }
+    sqlx::query!("delete from ingest_minute where minute < now() - interval '8 days'")
+        .execute(db)
+        .await?;
+    Ok(purged)
+}
+
+async fn expire(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let expired = sqlx::query!(
+        "update event set deleted_at = now(), delete_reason = 'expired'
+         where id in (select id from event
+                      where expires_at <= extract(epoch from now()) and deleted_at is null
+                      order by expires_at limit $1 for update skip locked)",
+        BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(expired.rows_affected())
+}
+
+/// A deletion itself is never soft-deleted, and so stays.
+async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
+    let removed = sqlx::query!(
+        "with gone as (
+             delete from event
+             where id in (select id from event
+                          where deleted_at < now() - make_interval(days => $1)
+                          order by deleted_at limit $2 for update skip locked)
+             returning id, created_at, delete_reason
+         ), forgotten as (
+             delete from event_source using gone where event_source.event_id = gone.id
+         ), settled as (
+             delete from upload_verdict using gone where upload_verdict.event_id = gone.id
+         )
+         insert into known_id (event_id, created_at, reason)
+         select id, created_at, delete_reason from gone order by id
+         on conflict (event_id) where upstream_id is null do nothing",
+        kept_days,
+        BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(removed.rows_affected())
+}
