@@ -76,7 +76,9 @@ pub fn event(keys: &Keys, kind: u16, at: i64, content: &str, tags: Vec<Vec<&str>
 /// So many notes, one every `step` seconds, the last at `until`.
 pub fn notes(keys: &Keys, count: usize, until: i64, step: i64) -> Vec<Event> {
     (0..count)
-        .map(|index| note(keys, until - step * i64::try_from(index).unwrap(), &format!("note {index}")))
+        .map(|index| {
+            note(keys, until - step * i64::try_from(index).unwrap(), &format!("note {index}"))
+        })
         .collect()
 }
 
@@ -177,7 +179,8 @@ pub async fn serve_req(client: &Client, message: &Value, events: &[Value], cap: 
     };
     let mut found: Vec<&Value> = events.iter().filter(wanted).collect();
     found.sort_by_key(|event| std::cmp::Reverse(event["created_at"].as_i64()));
-    let limit = filter["limit"].as_u64().map_or(cap, |limit| cap.min(usize::try_from(limit).unwrap()));
+    let limit =
+        filter["limit"].as_u64().map_or(cap, |limit| cap.min(usize::try_from(limit).unwrap()));
     for event in found.into_iter().take(limit) {
         client.send(json!(["EVENT", message[1], event])).await;
     }
@@ -191,4 +194,52 @@ pub fn as_json(events: &[Event]) -> Vec<Value> {
 /// A pause that a script takes; scripts are relays, not tests.
 pub async fn pause(duration: Duration) {
     let _time = tokio::time::timeout(duration, std::future::pending::<()>()).await;
+}
+
+/// A proxy to a real relay that lets through what `lets` lets through of its messages.
+pub async fn proxy(
+    url: &str,
+    lets: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
+) -> Proxy {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = format!("ws://{}", listener.local_addr().unwrap());
+    let target = url.to_owned();
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (target, lets) = (target.clone(), lets.clone());
+            tokio::spawn(async move {
+                let Ok(near) = tokio_tungstenite::accept_async(stream).await else { return };
+                let (far, _) = tokio_tungstenite::connect_async(target).await.unwrap();
+                let ((mut to_near, mut from_near), (mut to_far, mut from_far)) =
+                    (near.split(), far.split());
+                let up = async {
+                    while let Some(Ok(message)) = from_near.next().await {
+                        to_far.send(message).await.unwrap();
+                    }
+                };
+                let down = async {
+                    while let Some(Ok(message)) = from_far.next().await {
+                        if message.to_text().map_or(true, &lets)
+                            && to_near.send(message).await.is_err()
+                        {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! { () = up => {}, () = down => {} }
+            });
+        }
+    });
+    Proxy { url: own, task }
+}
+
+pub struct Proxy {
+    pub url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }

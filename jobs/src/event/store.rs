@@ -226,28 +226,30 @@ async fn win(tx: &mut PgConnection, events: &[&Event]) -> Result<HashSet<EventId
     }
     best.sort_by_key(|(key, _)| *key);
     let winners = sqlx::query_scalar!(
-        r#"with won as (
-               insert into event_head as head (pubkey, kind, d_tag, created_at, id)
-               select * from unnest($1::bytea[], $2::int[], $3::text[], $4::bigint[], $5::bytea[])
-               on conflict (pubkey, kind, d_tag) do update
-                   set created_at = excluded.created_at, id = excluded.id
-                   where excluded.created_at > head.created_at
-                      or (excluded.created_at = head.created_at and excluded.id <= head.id)
-               returning pubkey, kind, d_tag, id
-           ), replaced as (
-               update event set deleted_at = now(), delete_reason = 'replaced'
-               from won
-               where event.pubkey = won.pubkey and event.kind = won.kind and event.d_tag = won.d_tag
-                 and event.deleted_at is null and event.id <> won.id
-           )
-           select id from won"#,
+        "insert into event_head as head (pubkey, kind, d_tag, created_at, id)
+         select * from unnest($1::bytea[], $2::int[], $3::text[], $4::bigint[], $5::bytea[])
+         on conflict (pubkey, kind, d_tag) do update
+             set created_at = excluded.created_at, id = excluded.id
+             where excluded.created_at > head.created_at
+                or (excluded.created_at = head.created_at and excluded.id <= head.id)
+         returning id",
         &column(&best, |(key, _)| key.0.to_vec()),
         &column(&best, |(key, _)| i32::from(key.1)),
         &column(&best, |(key, _)| key.2.to_owned()),
         &column(&best, |(_, event)| event.created_at),
         &rows_of(best.iter().map(|(_, event)| &event.id)),
     )
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
+    .await?;
+    // A statement of its own: only after waiting for the heads does it see what others replaced.
+    sqlx::query!(
+        "update event set deleted_at = now(), delete_reason = 'replaced'
+         from unnest($1::bytea[]) as won (id) join event_head head on head.id = won.id
+         where event.pubkey = head.pubkey and event.kind = head.kind and event.d_tag = head.d_tag
+           and event.deleted_at is null and event.id <> head.id",
+        &winners,
+    )
+    .execute(tx)
     .await?;
     Ok(winners.iter().map(|id| EventId::of_row(id)).collect())
 }

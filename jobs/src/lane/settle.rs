@@ -163,7 +163,8 @@ async fn write(
              unavailable = unavailable + $10, violations = violations + $11,
              saturated_seconds = saturated_seconds + $12,
              bytes_in = bytes_in + $13, bytes_out = bytes_out + $14,
-             backfill_until = least(backfill_until, greatest($15, backfill_target)),
+             backfill_until = case when $15::bigint is null then backfill_until
+                                   else least(backfill_until, greatest($15, backfill_target)) end,
              cursor_at = greatest(cursor_at, $16),
              window_seconds = coalesce($17, window_seconds),
              cheap_windows = coalesce($18, cheap_windows),

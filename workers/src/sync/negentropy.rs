@@ -93,15 +93,15 @@ pub(crate) async fn compare(
     let opening = json!(["NEG-OPEN", subscription.id(), filter, hex::encode(first)]);
     connection.send(&opening).await?;
     let (mut compared, mut seen) = (Compared::default(), HashSet::new());
-    let (begun, mut last_frame) = (Instant::now(), String::new());
+    let (begun, mut last_frame) = (Instant::now(), None);
     loop {
         let frame = answer(&mut subscription, compared.rounds == 0).await?;
         compared.rounds += 1;
-        if compared.rounds > MAX_ROUNDS || frame == last_frame {
+        if compared.rounds > MAX_ROUNDS || last_frame.as_ref() == Some(&frame) {
             return Err(NegError::NoProgress);
         }
         let bytes = decode(&frame, compared.rounds == 1)?;
-        last_frame = frame;
+        last_frame = Some(frame);
         let round = off_task(move || step(ours, &bytes)).await?;
         compared.have.extend(round.have);
         for id in round.need {

@@ -109,8 +109,11 @@ async fn one(
         let hours = if upstream.negentropy { settings.backfill_since_hours } else { week };
         lane::begin_full(db, lane.id, hours).await?;
     }
-    let mut connection = db.acquire().await?;
-    match queue::push_lane(&mut connection, lane.id, kind, after).await? {
+    let pushed = {
+        let mut connection = db.acquire().await?;
+        queue::push_lane(&mut connection, lane.id, kind, after).await?
+    };
+    match pushed {
         Some(_) => Ok(Ok(lane.id)),
         None if is_manual && queue::hurry_lane(db, lane.id, kind).await? => Ok(Ok(lane.id)),
         None => Ok(Err("already waiting")),
