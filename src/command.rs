@@ -2,11 +2,14 @@
 
 mod doctor;
 mod fleet;
+mod keys;
 mod print;
 mod queue;
 mod relay;
 mod serve;
+mod sync;
 mod top;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -48,8 +51,8 @@ enum Command {
     Api,
     /// Run workers; as many processes as you like on one database.
     Work {
-        /// Serve only this queue (sync-relay, reconcile, prune, resync), with so many jobs at a time;
-        /// may be repeated.
+        /// Serve only this queue (sync-relay, reconcile, prune, resync, sync, events, uploads, deletions),
+        /// with so many jobs at a time; may be repeated.
         #[arg(long = "queue", value_name = "NAME[=JOBS]")]
         queues: Vec<String>,
         /// Syncs at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
@@ -73,6 +76,15 @@ enum Command {
     /// Look at the queue and steer it.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Keep events in step with other relays: states, triggers, what differs.
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
+    /// The relays that events are kept in step with.
+    #[command(subcommand)]
+    Upstream(upstream::UpstreamCommand),
+    /// Keys of event sync's API.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Enqueue every pending relay that has no job, now.
     Reconcile,
     /// Show who is alive and what it runs.
@@ -115,6 +127,9 @@ impl Cli {
             Command::Doctor => return doctor::run(json).await,
             Command::Relay(command) => command.run(json).await?,
             Command::Queue(command) => command.run(json).await?,
+            Command::Sync(command) => Box::pin(command.run(json)).await?,
+            Command::Upstream(command) => Box::pin(command.run(json)).await?,
+            Command::Keys(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
             Command::Workers => fleet::workers(json).await?,
             Command::Schedule => fleet::schedule(json).await?,

@@ -19,6 +19,8 @@ mod relay;
 mod relays;
 mod session;
 
+pub(crate) use session::random_token;
+
 use std::sync::Arc;
 
 use axum::{

@@ -12,6 +12,7 @@ pub(crate) mod nip98;
 mod openapi;
 mod probes;
 mod relays;
+mod v1;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,6 +44,7 @@ use crate::{
 };
 pub use error::ApiError;
 pub use openapi::document as openapi_document;
+pub(crate) use v1::key_name;
 
 /// The longest body that is read.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -88,6 +90,7 @@ pub fn router(api: Api) -> Router {
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(authenticated)
+        .nest("/api/v1", v1::router(api.clone()))
         .merge(probes_router())
         .route("/openapi.json", get(openapi::show))
         .fallback(|| async { ApiError::NotFound })
@@ -154,7 +157,7 @@ fn probes_router() -> Router<Api> {
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST, Method::PUT])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
         .expose_headers([REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_hours(1))

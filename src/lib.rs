@@ -8,6 +8,7 @@
 //! - [`postgres`]: the private PostgreSQL.
 //! - [`demo`]: the demo and the zooid stand-in.
 //! - [`telemetry`]: log and metrics.
+//! - [`tokens`]: tokens of event sync's API.
 //!
 //! The ledger is the crate `tender-jobs`, the jobs' work is in `tender-workers`; both are below this
 //! one and know nothing of it. `docs/ARCHITECTURE.md` is the map.
@@ -20,3 +21,4 @@ pub mod fleet;
 pub mod http;
 pub mod postgres;
 pub mod telemetry;
+pub mod tokens;

@@ -21,7 +21,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 pub use deletion::reapply as reapply_deletion;
 pub use parse::{Limits, Unusable, parse};
-pub use purge::{Purged, purge};
+pub use purge::{Purged, purge, wipe};
 pub use set::{Item, Set, set};
 pub use stats::{EventStats, KindCount, note, stats};
 pub use store::{Batch, Known, Stored, known, store};

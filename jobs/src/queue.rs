@@ -52,7 +52,8 @@ pub use settle::{
 pub use steer::{Matching, SteerError, Steered, cancel, retry, retry_all};
 pub(crate) use work::push_live_uploads;
 pub use work::{
-    WaitingWork, Work, give_back, hurry_lane, push, push_lane, push_tick, retry_later, waiting_work,
+    WaitingWork, Work, give_back, hurry_lane, lane_has_job, push, push_deletions, push_lane,
+    push_tick, retry_later, waiting_work,
 };
 pub use worker::{Depth, RECENT, fetch, heartbeat, register, release, unregister};
 

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use nostr::key::PublicKey;
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tender_jobs::{
     activity::{self, Activity},
     queue,
@@ -197,7 +198,7 @@ impl RelayCommand {
                 relay::create(db, &new.map_err(|problems| invalid(&problems))?, &by).await?
             }
             Self::Update { relay, subdomain, change } => {
-                let found = find(database, &relay).await?;
+                let found = find(&database.pool, &relay).await?;
                 let change = change.into_change(subdomain);
                 let mut domains = config.api.domains.clone();
                 domains.push(found.zooid_domain);
@@ -208,17 +209,17 @@ impl RelayCommand {
                 relay::update(db, &found.id, &change, &by).await?.relay
             }
             Self::Activate { relay } => {
-                let id = find(database, &relay).await?.id;
+                let id = find(&database.pool, &relay).await?.id;
                 relay::set_status(db, &id, Status::Active, &by).await?.relay
             }
             Self::Deactivate { relay, delinquent } => {
-                let id = find(database, &relay).await?.id;
+                let id = find(&database.pool, &relay).await?.id;
                 let status = if delinquent { Status::Delinquent } else { Status::Inactive };
                 relay::set_status(db, &id, status, &by).await?.relay
             }
             Self::Sync { relay: None, rate, .. } => return sync_all(database, rate, json).await,
             Self::Sync { relay: Some(relay), .. } => {
-                let id = find(database, &relay).await?.id;
+                let id = find(&database.pool, &relay).await?.id;
                 relay::request_sync(db, &id, &by).await?
             }
         };
@@ -243,8 +244,7 @@ async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<
 }
 
 /// By id or by host.
-async fn find(database: &Database, text: &str) -> anyhow::Result<Relay> {
-    let db = &database.pool;
+pub(super) async fn find(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
     let found = if let Ok(id) = text.parse::<RelayId>() {
         relay::find(db, &id).await?
     } else {
@@ -360,7 +360,7 @@ async fn print_relay(
 }
 
 async fn show(config: &Config, database: &Database, text: &str, json: bool) -> anyhow::Result<()> {
-    let relay = find(database, text).await?;
+    let relay = find(&database.pool, text).await?;
     let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
     if json {
         let mut view = view(&relay, config.work.backoff.max_attempts());
@@ -378,7 +378,7 @@ async fn show_activity(
     limit: i64,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relay = find(database, text).await?;
+    let relay = find(&database.pool, text).await?;
     let records = activity::of_relay(&database.pool, &relay.id, None, limit).await?;
     if json { print::json(&records) } else { print::line(&activity_table(&records)) }
 }
@@ -410,7 +410,7 @@ async fn members(
     text: &str,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relay = find(database, text).await?;
+    let relay = find(&database.pool, text).await?;
     let Some(settings) = config.zooid.clone() else { bail!("zooid is not configured") };
     let members = Zooid::new(settings)?.members(&relay).await?;
     if json {

@@ -55,7 +55,7 @@ impl FromRequestParts<Dashboard> for Viewer {
 }
 
 /// 32 random bytes as text, from the source that makes keys.
-pub(super) fn random_token() -> String {
+pub(crate) fn random_token() -> String {
     URL_SAFE_NO_PAD.encode(SecretKey::generate().to_secret_bytes())
 }
 

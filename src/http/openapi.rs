@@ -3,10 +3,10 @@
 use axum::Json;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, SecurityScheme},
+    openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{body, probes, relays};
+use super::{body, probes, relays, v1};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,8 @@ use super::{body, probes, relays};
     paths(
         relays::of_tenant, relays::list, relays::create, relays::show, relays::update,
         relays::deactivate, relays::reactivate, relays::sync, relays::members, relays::activity,
+        v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::api_keys,
+        v1::create_key, v1::revoke_key, v1::sync_states, v1::sync,
         probes::healthz, probes::readyz, probes::metrics, show
     ),
     components(schemas(body::RelayBody, body::RelayChange, body::ActivityBody)),
@@ -33,7 +35,10 @@ impl Modify for Nip98 {
             "`Nostr <base64 event>`, NIP-98 for this request, or a session event: u = base URL, \
              method GET, at most 15 minutes old",
         )));
-        openapi.components.get_or_insert_default().add_security_scheme("nostr", scheme);
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("nostr", scheme);
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components.add_security_scheme("bearer", bearer);
     }
 }
 

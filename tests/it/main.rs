@@ -9,6 +9,7 @@ mod apalis_contract;
 mod api;
 mod api_auth;
 mod api_matrix;
+mod api_v1;
 mod attempt;
 mod attempt_outcomes;
 mod body;

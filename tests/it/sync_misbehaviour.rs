@@ -363,8 +363,10 @@ async fn ids_that_never_come_are_counted_and_do_not_hold_up_the_window() {
     real.add(&events).await;
     // A proxy that keeps one of the events back.
     let (url, hidden) = (real.url.clone(), events[3].id.to_hex());
-    let proxy =
-        crate::support::relays::proxy(&url, move |message| !message.starts_with(r#"["EVENT"#) || !message.contains(&hidden)).await;
+    let proxy = crate::support::relays::proxy(&url, move |message| {
+        !message.starts_with(r#"["EVENT"#) || !message.contains(&hidden)
+    })
+    .await;
     let upstream = world.upstream(&proxy.url, json!({"negentropy": true, "config": days(1)})).await;
     let lane = world.sync(&upstream, LaneKind::Backfill).await;
     assert_eq!((lane.status.as_str(), lane.stored, lane.unavailable), ("completed", 9, 1));

@@ -73,3 +73,17 @@ async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
     .await?;
     Ok(removed.rows_affected())
 }
+
+/// Deletes every event and all that is known of any, and every lane.
+///
+/// # Errors
+/// The database did not answer; then nothing was deleted.
+pub async fn wipe(db: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "truncate event, event_tag, event_head, event_source, known_id, deletion_mark,
+                  deletion_address, upload_verdict, rejection, ingest_minute, lane"
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -186,6 +186,45 @@ pub async fn hurry_lane(db: &PgPool, lane: Uuid, kind: LaneKind) -> Result<bool,
     Ok(hurried.is_some())
 }
 
+/// Whether a lane has a job, waiting or running.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn lane_has_job(
+    db: impl PgExecutor<'_>,
+    lane: Uuid,
+    kind: LaneKind,
+) -> Result<bool, sqlx::Error> {
+    let queue = Work::Lane { lane, kind }.queue();
+    sqlx::query_scalar!(
+        r#"select exists (select from apalis.jobs
+                          where job_type = $1 and idempotency_key = $2) as "has!""#,
+        queue,
+        format!("lane:{lane}"),
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Enqueues every stored deletion, to be applied once more; how many. At most 100,000.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn push_deletions(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let pushed = sqlx::query!(
+        "insert into apalis.jobs (id, job_type, job, status, attempts, max_attempts, run_at, priority)
+         select apalis.generate_ulid(), $1,
+                convert_to(json_build_object(
+                    'v', 1, 'job', 'process_deletion', 'event', encode(id, 'hex'))::text, 'UTF8'),
+                'Pending', 0, 5, now() + interval '1 second', 0
+         from event where kind = 5 order by position limit 100000",
+        DELETIONS,
+    )
+    .execute(db)
+    .await?;
+    Ok(pushed.rows_affected())
+}
+
 /// Enqueues an upload for every live upstream that takes events: what was just stored goes out at once.
 /// One that runs meanwhile looks again before it ends.
 ///

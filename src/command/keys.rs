@@ -1,0 +1,103 @@
+//! `keys …`: who may use event sync's API.
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use comfy_table::{Cell, Color};
+use serde_json::json;
+use tender_jobs::{api_key, operator, queue};
+
+use super::{load, operator, print, with_database};
+use crate::{config::Needs, http::key_name, tokens};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key; its token is shown once.
+    Create {
+        /// What people call it.
+        #[arg(default_value = "Admin Key")]
+        name: String,
+    },
+    /// List keys, revoked ones too.
+    List,
+    /// Revoke a key: whoever uses it is out at once.
+    Revoke {
+        /// How its token begins: enough of it that only one key does.
+        prefix: String,
+    },
+}
+
+impl KeysCommand {
+    pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
+        let config = load(Needs::Database, "warn")?;
+        with_database(&config, async |database| {
+            let db = &database.pool;
+            match &self {
+                Self::Create { name } => {
+                    let secret = config.api.key_secret.as_ref();
+                    let secret = secret.context(
+                        "set API_KEY_HMAC_SECRET, for the API too: tokens are recognised under it",
+                    )?;
+                    key_name(name).map_err(anyhow::Error::msg)?;
+                    let new = tokens::create(db, secret, name).await?;
+                    record(db, "create_key", &new.key.prefix, name).await?;
+                    if json {
+                        return print::json(&json!({ "key": new.key, "token": new.token }));
+                    }
+                    print::pairs(&[
+                        ("name", new.key.name.clone()),
+                        ("prefix", new.key.prefix.clone()),
+                        ("token", new.token.clone()),
+                    ])?;
+                    print::line("\nKeep the token: it is not shown again.")
+                }
+                Self::List => list(db, json).await,
+                Self::Revoke { prefix } => revoke(db, prefix, json).await,
+            }
+        })
+        .await
+    }
+}
+
+async fn record(db: &sqlx::PgPool, action: &str, prefix: &str, words: &str) -> anyhow::Result<()> {
+    Ok(operator::record(db, &operator().who, action, prefix, words).await?)
+}
+
+async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
+    let keys = api_key::list(db, true).await?;
+    if json {
+        return print::json(&keys);
+    }
+    if keys.is_empty() {
+        return print::line("No API keys found");
+    }
+    let now = queue::now(db).await?;
+    let mut table = print::table(&["PREFIX", "NAME", "STATE", "LAST USED"]);
+    for key in &keys {
+        table.add_row(vec![
+            Cell::new(&key.prefix),
+            key.name.as_str().into(),
+            match key.revoked_at {
+                Some(_) => Cell::new("revoked").fg(Color::Red),
+                None => Cell::new("active").fg(Color::Green),
+            },
+            key.last_used_at
+                .map_or_else(|| "never".to_owned(), |at| print::relative(at, now))
+                .into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+async fn revoke(db: &sqlx::PgPool, prefix: &str, json: bool) -> anyhow::Result<()> {
+    let shown: String = prefix.chars().take(8).collect();
+    let found = api_key::with_prefix(db, &shown).await?;
+    match found.as_slice() {
+        [] => bail!("no active key begins with {shown}; see `tender keys list`"),
+        [key] => {
+            api_key::revoke(db, key.id).await?;
+            record(db, "revoke_key", &key.prefix, &key.name).await?;
+            print::done(json, &format!("revoked {} ({})", key.prefix, key.name))
+        }
+        many => bail!("{} keys begin with {shown}: give more of it", many.len()),
+    }
+}
