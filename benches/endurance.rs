@@ -29,14 +29,11 @@ const URL: &str = "http://127.0.0.1:4919";
 const MINUTES: u32 = 10;
 
 fn main() {
-    run(&["load", "dashboard", "held", "soak"], async |bench, name| {
-        match name {
-            "load" => load(&bench).await,
-            "dashboard" => dashboard(&bench).await,
-            "held" => held(&bench).await,
-            _ => soak(&bench).await,
-        }
-        bench.database.destroy().await;
+    run(&["load", "dashboard", "held", "soak"], async |bench, name| match name {
+        "load" => load(bench).await,
+        "dashboard" => dashboard(bench).await,
+        "held" => held(bench).await,
+        _ => soak(bench).await,
     });
 }
 

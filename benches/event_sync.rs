@@ -39,10 +39,10 @@ const DAYS: i64 = 30;
 
 fn main() {
     support::run(&["download", "step", "upload", "peer"], async |bench, name| match name {
-        "download" => download(&bench).await,
-        "step" => in_step(&bench).await,
-        "upload" => upload(&bench).await,
-        _ => peer(&bench).await,
+        "download" => download(bench).await,
+        "step" => in_step(bench).await,
+        "upload" => upload(bench).await,
+        _ => peer(bench).await,
     });
 }
 
@@ -166,15 +166,24 @@ async fn download(bench: &Bench) {
         state.stored as f64 / seconds,
         worker.rss_mb()
     );
+    let wide = relay_with(&events).await;
+    event::wipe(bench.db()).await.unwrap();
+    let hours = 24 * (DAYS + 1);
+    let config = serde_json::json!({"negentropy_chunk_hours": 168, "backfill_since_hours": hours});
+    let change = Change { url: Some(wide.url.clone()), config: Some(config), ..Change::default() };
+    let week = upstream::update(bench.db(), upstream.id, &change).await.unwrap();
+    let (state, seconds) = run(bench, &week, LaneKind::Backfill).await;
+    println!(
+        "download by negentropy, windows of a week: {} events in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
+        state.stored,
+        state.stored as f64 / seconds,
+        worker.rss_mb()
+    );
     let other = relay_with(&events).await;
-    sqlx::query("truncate event, event_tag, event_head, event_source, known_id")
-        .execute(bench.db())
-        .await
-        .unwrap();
+    event::wipe(bench.db()).await.unwrap();
     let change =
         Change { negentropy: Some(false), url: Some(other.url.clone()), ..Change::default() };
     let polled = upstream::update(bench.db(), upstream.id, &change).await.unwrap();
-    lane::reset(bench.db(), None).await.unwrap();
     let (state, seconds) = run(bench, &polled, LaneKind::Backfill).await;
     println!(
         "download by polling: {} events in {seconds:.1} s, {:.0}/s",
@@ -243,15 +252,21 @@ async fn upload(bench: &Bench) {
     );
 }
 
-/// nostr-sdk's sync into its own store in memory, on the input of `download`.
+/// nostr-sdk's sync into its own stores, on the input of `download`.
 async fn peer(bench: &Bench) {
-    use nostr_sdk::prelude::{Client, Filter, SyncDirection, SyncOptions};
     let events = notes(100_000, now(bench).await);
     let relay = relay_with(&events).await;
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = Arc::new(nostr_lmdb::NostrLMDB::open(folder.path()).unwrap());
+    peer_into("on disk (LMDB)", &relay.url, on_disk).await;
     let options = MemoryDatabaseOptions { events: true, max_events: None };
-    let database = Arc::new(MemoryDatabase::with_opts(options));
+    peer_into("in memory", &relay.url, Arc::new(MemoryDatabase::with_opts(options))).await;
+}
+
+async fn peer_into<Store: NostrDatabase + 'static>(what: &str, url: &str, database: Arc<Store>) {
+    use nostr_sdk::prelude::{Client, Filter, SyncDirection, SyncOptions};
     let client = Client::builder().database(database.clone()).build();
-    client.add_relay(&relay.url).await.unwrap();
+    client.add_relay(url).await.unwrap();
     client.connect().await;
     let begun = Instant::now();
     let options = SyncOptions::default().direction(SyncDirection::Down);
@@ -260,9 +275,9 @@ async fn peer(bench: &Bench) {
     let stored = database.count(Filter::new()).await.unwrap();
     match synced {
         Ok(_) => println!(
-            "nostr-sdk into its memory: {stored} events in {seconds:.1} s, {:.0}/s",
+            "nostr-sdk, {what}: {stored} events in {seconds:.1} s, {:.0}/s",
             stored as f64 / seconds
         ),
-        Err(error) => println!("nostr-sdk: {error} after {seconds:.1} s, {stored} events"),
+        Err(error) => println!("nostr-sdk, {what}: {error} after {seconds:.1} s, {stored} events"),
     }
 }

@@ -32,14 +32,13 @@ use tokio_util::sync::CancellationToken;
 fn main() {
     run(&["latency", "drain-1", "drain-2", "create", "reconcile", "idle"], async |bench, name| {
         match name {
-            "latency" => latency(&bench).await,
-            "drain-1" => drain(&bench, 1).await,
-            "drain-2" => drain(&bench, 2).await,
-            "create" => create(&bench).await,
-            "reconcile" => reconcile(&bench).await,
-            _ => idle(&bench).await,
+            "latency" => latency(bench).await,
+            "drain-1" => drain(bench, 1).await,
+            "drain-2" => drain(bench, 2).await,
+            "create" => create(bench).await,
+            "reconcile" => reconcile(bench).await,
+            _ => idle(bench).await,
         }
-        bench.database.destroy().await;
     });
 }
 

@@ -8,6 +8,7 @@
 mod actions;
 mod assets;
 mod board;
+mod events;
 mod fleet;
 mod jobs;
 mod layout;
@@ -18,6 +19,7 @@ mod queues;
 mod relay;
 mod relays;
 mod session;
+mod upstreams;
 
 pub(crate) use session::random_token;
 
@@ -54,6 +56,7 @@ pub struct Dashboard {
     shutdown: CancellationToken,
     login: Arc<login::Login>,
     fleet: Arc<fleet::Cache>,
+    kinds: Arc<events::Kinds>,
     streams: Arc<tokio::sync::Semaphore>,
 }
 
@@ -74,6 +77,7 @@ impl Dashboard {
             shutdown,
             login,
             fleet: Arc::default(),
+            kinds: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
         };
         if !dashboard.is_configured() {
@@ -105,6 +109,10 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/relays", get(relays::page))
         .route("/relays/{id}", get(relay::page))
         .route("/relays/{id}/{action}", post(actions::relay))
+        .route("/upstreams", get(upstreams::page))
+        .route("/upstreams/{id}", get(upstreams::one_page))
+        .route("/upstreams/{id}/{action}", post(actions::upstream))
+        .route("/events", get(events::page))
         .route("/queues", get(queues::page))
         .route("/queues/{queue}/{action}", post(actions::queue))
         .route("/jobs", get(jobs::list_page))
@@ -118,6 +126,9 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/relays", get(live::relays))
+        .route("/live/upstreams", get(live::upstreams))
+        .route("/live/upstreams/{id}", get(live::upstream))
+        .route("/live/events", get(live::events))
         .route("/live/jobs/{id}", get(live::job))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))

@@ -36,7 +36,8 @@ pub struct Bench {
 }
 
 /// Runs the parts that were asked for, each on a database of its own.
-pub fn run(names: &[&'static str], part: impl AsyncFn(Bench, &'static str)) {
+#[allow(clippy::needless_pass_by_value, reason = "a closure, named at its call")]
+pub fn run(names: &[&'static str], part: impl AsyncFn(&Bench, &'static str)) {
     let _already = rustls::crypto::ring::default_provider().install_default();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let is_wanted =
@@ -46,7 +47,9 @@ pub fn run(names: &[&'static str], part: impl AsyncFn(Bench, &'static str)) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         for name in names.iter().copied().filter(|name| is_wanted(name)) {
-            part(Bench::new().await, name).await;
+            let bench = Bench::new().await;
+            part(&bench, name).await;
+            bench.database.destroy().await;
         }
     });
 }
@@ -139,6 +142,8 @@ impl Bench {
             ("RELAY_DOMAIN", DOMAIN.to_owned()),
             ("ROBOT_SECRET", self.robot.secret_key().to_secret_hex()),
             ("LOG_LEVEL", "warn".to_owned()),
+            // A bench says itself what is synced, and when.
+            ("SCHEDULE_PROFILE", "off".to_owned()),
             // Three minutes, so that pruning is part of what is measured.
             ("JOB_RETENTION_HOURS", "0.05".to_owned()),
             ("API_RATE_LIMIT", "100000".to_owned()),

@@ -15,10 +15,13 @@ use maud::html;
 use serde::Deserialize;
 use sqlx::PgPool;
 use tender_jobs::{
+    lane::{self, LaneKind},
     operator,
     queue::{self, Matching, Steered, instance},
     relay::{self, By, MutationError, RelayId, Status},
+    upstream::{self, Change},
 };
+use tender_workers::sync::orchestrate;
 use uuid::Uuid;
 
 use super::{
@@ -292,6 +295,57 @@ pub(super) async fn job(Path((id, verb)): Path<(String, String)>, asked: Asked) 
         Steered::Cancelled => "It will not run.".to_owned(),
     });
     doing.done(words.map_err(|error| error.to_string())).await
+}
+
+pub(super) async fn upstream(Path((id, verb)): Path<(String, String)>, asked: Asked) -> Answer {
+    let dashboard = &asked.dashboard;
+    let upstream = super::upstreams::find(dashboard, &id).await?;
+    let mode = LaneKind::parse_mode(&verb);
+    let question = match verb.as_str() {
+        "enable" => "Work on this upstream again?",
+        "disable" => "Stop all work on this upstream?",
+        "reset" => "Forget the progress of all its lanes? They begin anew; events stay.",
+        _ if mode.is_some() => "Start this now?",
+        _ => return Err(Problem::NotFound),
+    };
+    let action = Action {
+        name: format!("upstream_{verb}"),
+        target: upstream.url.clone(),
+        question,
+        path: format!("{PATH}/upstreams/{id}/{verb}"),
+        otherwise: format!("{PATH}/upstreams/{id}"),
+    };
+    let doing = begin!(asked, action);
+    let words = match mode {
+        Some(mode) => trigger(dashboard, upstream.id, mode).await?,
+        None if verb == "reset" => {
+            let removed = lane::reset(&dashboard.db, Some(upstream.id)).await?;
+            format!("{removed} lanes begin anew.")
+        }
+        None => {
+            let change = Change { enabled: Some(verb == "enable"), ..Change::default() };
+            match upstream::update(&dashboard.db, upstream.id, &change).await {
+                Ok(changed) if changed.enabled => "It is worked on again.".to_owned(),
+                Ok(_) => "Its work stops within seconds.".to_owned(),
+                Err(error) => return doing.done(Err(error.to_string())).await,
+            }
+        }
+    };
+    doing.done(Ok(words)).await
+}
+
+async fn trigger(
+    dashboard: &Dashboard,
+    upstream: Uuid,
+    mode: LaneKind,
+) -> Result<String, sqlx::Error> {
+    let settings = &dashboard.config.sync;
+    let dispatched =
+        orchestrate::dispatch(&dashboard.db, settings, mode, Some(upstream), true).await?;
+    Ok(match dispatched.first().and_then(|one| one.skipped) {
+        Some(why) => format!("Nothing to start: {why}."),
+        None => format!("{mode} starts now."),
+    })
 }
 
 pub(super) async fn retry_all(asked: Asked) -> Answer {

@@ -5,9 +5,11 @@ use maud::{DOCTYPE, Markup, html};
 use super::{PATH, parts::short_key, session::Viewer};
 
 /// The sections, in the order of the navigation.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("", "Fleet"),
     ("/relays", "Relays"),
+    ("/upstreams", "Upstreams"),
+    ("/events", "Events"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
     ("/actions", "Actions"),

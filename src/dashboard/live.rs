@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    Dashboard, fleet, jobs, parts::Problem, queues, relay, relays, session, session::Viewer,
+    Dashboard, events, fleet, jobs, parts::Problem, queues, relay, relays, session,
+    session::Viewer, upstreams,
 };
 
 /// Streams of this process at the same time.
@@ -35,6 +36,9 @@ enum Part {
     Relay(String),
     Queues,
     Job(String),
+    Upstreams,
+    Upstream(String),
+    Events,
 }
 
 impl Part {
@@ -47,6 +51,12 @@ impl Part {
             }
             Self::Queues => queues::live(dashboard, viewer).await?,
             Self::Job(id) => jobs::live(&jobs::find(dashboard, id).await?, viewer),
+            Self::Upstreams => upstreams::table(dashboard).await?,
+            Self::Upstream(id) => {
+                let upstream = upstreams::find(dashboard, id).await?;
+                upstreams::live(dashboard, &upstream, viewer).await?
+            }
+            Self::Events => events::live(dashboard).await?,
         })
     }
 }
@@ -96,6 +106,32 @@ pub(super) async fn job(
 ) -> Answer {
     jobs::find(&dashboard, &id).await?;
     open(dashboard, viewer, headers, Part::Job(id))
+}
+
+pub(super) async fn upstreams(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Upstreams)
+}
+
+pub(super) async fn upstream(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Answer {
+    upstreams::find(&dashboard, &id).await?;
+    open(dashboard, viewer, headers, Part::Upstream(id))
+}
+
+pub(super) async fn events(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Events)
 }
 
 /// What a stream carries from look to look.

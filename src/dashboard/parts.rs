@@ -79,6 +79,28 @@ pub(super) fn count(count: i64, is_capped: bool) -> String {
     if is_capped { text + "+" } else { text }
 }
 
+/// `1.2 MB`.
+pub(super) fn bytes(bytes: i64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let number = bytes as f64;
+    match bytes {
+        ..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{:.1} kB", number / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", number / 1e6),
+        _ => format!("{:.1} GB", number / 1e9),
+    }
+}
+
+/// A span of seconds in its two largest units.
+pub(super) fn span(seconds: i64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
 /// The first and last of a key.
 pub(super) fn short_key(key: &str) -> String {
     match (key.get(..8), key.get(key.len().saturating_sub(4)..)) {

@@ -1,5 +1,7 @@
 //! Routes without authentication: is it alive, is it ready, what does it measure.
 
+mod sync;
+
 use std::time::{Duration, Instant};
 
 use axum::{
@@ -112,7 +114,7 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
                 .set(count as f64);
         }
     }
-    Ok(())
+    sync::measure(api).await
 }
 
 /// Counts and times each request by its route, never by its path.
@@ -120,7 +122,9 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let method = match request.method().as_str() {
-        known @ ("GET" | "POST" | "PUT" | "OPTIONS" | "HEAD") => known.to_owned(),
+        known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "HEAD") => {
+            known.to_owned()
+        }
         _ => "other".to_owned(),
     };
     let started = Instant::now();

@@ -11,6 +11,7 @@ await browse(async (browser) => {
   const flaky = await ask('relay', { subdomain: 'flaky', name: 'A relay that fails once' });
   await ask('fail', { id: flaky, status: 502 });
   await ask('relays', { prefix: 'meadow', count: 30 });
+  const upstream = await ask('upstream', {});
   await ask('start_workers'); // when every fault is planned
   const first = await open(browser);
   await logIn(first);
@@ -24,6 +25,9 @@ await browse(async (browser) => {
     ['queues', '/dashboard/queues'],
     ['jobs', '/dashboard/jobs?state=killed'],
     ['actions', '/dashboard/actions'],
+    ['upstreams', '/dashboard/upstreams'],
+    ['upstream', `/dashboard/upstreams/${upstream}`],
+    ['events', '/dashboard/events'],
   ];
   for (const scheme of ['light', 'dark']) {
     for (const [width, height] of WIDTHS) {

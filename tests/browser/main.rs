@@ -74,6 +74,24 @@ impl Site {
                 }
                 json!(true)
             }
+            "upstream" => {
+                let relay = support::relays::RealRelay::start().await;
+                let now = world.db_now().await;
+                relay.add(&support::relays::notes(&Keys::generate(), 40, now - 60, 3600)).await;
+                let fields = json!({"direction": "both", "config": support::sync::days(1)});
+                let upstream = world.upstream(&relay.url, fields).await;
+                for mode in tender_jobs::lane::LaneKind::MODES {
+                    world.trigger(&upstream, mode).await;
+                }
+                world.drain().await;
+                let gone = world.upstream("ws://127.0.0.1:1", json!({"notes": "it is gone"})).await;
+                world.trigger(&gone, tender_jobs::lane::LaneKind::Realtime).await;
+                for _ in 0..5 {
+                    world.make_due().await;
+                    world.step().await;
+                }
+                json!(upstream.id)
+            }
             "status" => json!(relay_of(world, &text("id")).await.sync_state()),
             "relay_status" => json!(relay_of(world, &text("id")).await.status),
             "fail" => {

@@ -18,6 +18,7 @@ mod database;
 mod outage;
 mod pause;
 mod pooler;
+mod sync;
 
 use std::time::Duration;
 

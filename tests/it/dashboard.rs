@@ -19,6 +19,7 @@ struct Site {
     viewer: Keys,
     relay_id: String,
     job_id: String,
+    upstream_id: String,
 }
 
 impl Site {
@@ -32,8 +33,16 @@ impl Site {
         .await;
         let relay = api.world.relay("alpha").await;
         let job_id = api.world.job().await.summary.id;
+        let upstream = api.world.upstream("ws://alpha.test", serde_json::json!({})).await;
         let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
-        Self { api, http, viewer, relay_id: relay.id.to_string(), job_id }
+        Self {
+            api,
+            http,
+            viewer,
+            relay_id: relay.id.to_string(),
+            job_id,
+            upstream_id: upstream.id.to_string(),
+        }
     }
 
     fn url(&self, path: &str) -> String {
@@ -81,6 +90,10 @@ impl Site {
             "/jobs/retry-all".to_owned(),
             "/instances/probe".to_owned(),
             "/reconcile".to_owned(),
+            format!("/upstreams/{}/realtime", self.upstream_id),
+            format!("/upstreams/{}/disable", self.upstream_id),
+            format!("/upstreams/{}/enable", self.upstream_id),
+            format!("/upstreams/{}/reset", self.upstream_id),
             "/logout".to_owned(),
         ]
     }
@@ -101,6 +114,10 @@ impl Site {
             "/live/fleet",
             "/live/relays",
             "/live/queues",
+            "/upstreams",
+            "/live/upstreams",
+            "/events",
+            "/live/events",
             "/assets/app.js",
             "/nothing",
         ]
@@ -111,6 +128,8 @@ impl Site {
             format!("/live/relays/{relay}"),
             format!("/jobs/{job}"),
             format!("/live/jobs/{job}"),
+            format!("/upstreams/{}", self.upstream_id),
+            format!("/live/upstreams/{}", self.upstream_id),
         ]);
         pages
     }
@@ -419,4 +438,44 @@ async fn pages_live_on_and_end_with_their_session() {
         while let Ok(Some(_)) = stream.chunk().await {}
     });
     assert!(ended.await.is_ok(), "the stream ends");
+}
+
+#[tokio::test]
+async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
+    use tender_jobs::lane::LaneKind;
+
+    let site = Site::new().await;
+    let world = &site.api.world;
+    let relay = support::relays::RealRelay::start().await;
+    let events = support::relays::notes(&Keys::generate(), 12, world.db_now().await - 60, 60);
+    relay.add(&events).await;
+    let fields = serde_json::json!({"config": support::sync::days(1)});
+    let upstream = world.upstream(&relay.url, fields).await;
+    world.sync(&upstream, LaneKind::Backfill).await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+
+    let page = site.get("/upstreams", &cookie).await.text().await.unwrap();
+    assert!(page.contains(&relay.url) && page.contains("backfill"), "{page}");
+    let path = format!("/upstreams/{}", upstream.id);
+    let page = site.get(&path, &cookie).await.text().await.unwrap();
+    for words in ["100.0 % of history", "completed", "<dt>Stored</dt><dd>12</dd>", "polling"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let page = site.get("/events", &cookie).await.text().await.unwrap();
+    assert!(page.contains("<td>1</td><td class=\"n\">12</td>"), "by kind: {page}");
+
+    let form = [("form_token", token.as_str()), ("confirmed", "yes")];
+    let did = async |verb: &str| site.post(&format!("{path}/{verb}"), &cookie, &form).await;
+    assert_eq!(did("realtime").await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(world.drain().await, 1);
+    assert_eq!(world.lane(&upstream, LaneKind::Realtime).await.status, "idle");
+    assert_eq!(did("disable").await.status(), StatusCode::SEE_OTHER);
+    assert!(!tender_jobs::upstream::find(&world.db, upstream.id).await.unwrap().unwrap().enabled);
+    assert_eq!(did("enable").await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(did("reset").await.status(), StatusCode::SEE_OTHER);
+    assert!(tender_jobs::lane::states(&world.db, 600).await.unwrap().is_empty());
+    let actions = site.get("/actions", &cookie).await.text().await.unwrap();
+    for name in ["upstream_realtime", "upstream_disable", "upstream_reset"] {
+        assert!(actions.contains(name), "{name}");
+    }
 }

@@ -32,6 +32,9 @@ async fn panels_and_alerts_name_metrics_that_exist() {
         include_str!("../../workers/src/schedule.rs"),
         include_str!("../../workers/src/source.rs"),
         include_str!("../../src/http/probes.rs"),
+        include_str!("../../src/http/probes/sync.rs"),
+        include_str!("../../workers/src/sync/intake.rs"),
+        include_str!("../../workers/src/sync/upload.rs"),
     ];
     known.extend(sources.iter().flat_map(|source| metrics_in(source)));
     for metric in metrics_in(ALERTS).into_iter().chain(metrics_in(GRAFANA)) {

@@ -18,7 +18,7 @@ use nostr_database::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase};
 use nostr_relay_builder::{
     LocalRelay, RelayBuilder,
     builder::RateLimit,
-    prelude::{Event as TheirEvent, JsonUtil},
+    prelude::{Event as TheirEvent, Filter as TheirFilter, JsonUtil},
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +49,14 @@ impl RealRelay {
         Self { relay, database, url }
     }
 
+    /// Ids of what it has, sorted.
+    pub async fn ids(&self) -> Vec<String> {
+        let events = self.database.query(TheirFilter::new()).await.unwrap();
+        let mut ids: Vec<String> = events.iter().map(|event| event.id.to_hex()).collect();
+        ids.sort();
+        ids
+    }
+
     /// Stores events, and tells its subscribers.
     pub async fn add(&self, events: &[Event]) {
         for event in events {
@@ -57,6 +65,11 @@ impl RealRelay {
             self.relay.notify_event(theirs);
         }
     }
+}
+
+/// A proxy to a real relay that tells of each message to it.
+pub async fn spy(url: &str, tells: impl Fn(&str) + Clone + Send + Sync + 'static) -> Proxy {
+    between(url, tells, |_| true).await
 }
 
 /// An event of kind 1.
@@ -201,12 +214,20 @@ pub async fn proxy(
     url: &str,
     lets: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
 ) -> Proxy {
+    between(url, |_| {}, lets).await
+}
+
+async fn between(
+    url: &str,
+    tells: impl Fn(&str) + Clone + Send + Sync + 'static,
+    lets: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
+) -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = format!("ws://{}", listener.local_addr().unwrap());
     let target = url.to_owned();
     let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (target, lets) = (target.clone(), lets.clone());
+            let (target, tells, lets) = (target.clone(), tells.clone(), lets.clone());
             tokio::spawn(async move {
                 let Ok(near) = tokio_tungstenite::accept_async(stream).await else { return };
                 let (far, _) = tokio_tungstenite::connect_async(target).await.unwrap();
@@ -214,6 +235,7 @@ pub async fn proxy(
                     (near.split(), far.split());
                 let up = async {
                     while let Some(Ok(message)) = from_near.next().await {
+                        tells(message.to_text().unwrap_or_default());
                         to_far.send(message).await.unwrap();
                     }
                 };

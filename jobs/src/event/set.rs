@@ -1,5 +1,6 @@
 //! The set of a window: time and id of all that is here or known, for negentropy.
 
+use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -37,10 +38,11 @@ pub async fn set(
 ) -> Result<Set, sqlx::Error> {
     let sql = filter.to_sql();
     let most = i64::try_from(MAX_ITEMS).unwrap_or(i64::MAX) + 1;
-    // One value instead of a million rows: a tenth of the time.
-    let items = sqlx::query_scalar!(
-        r#"select coalesce(string_agg(int8send(created_at) || id, ''::bytea), ''::bytea) as "items!"
-           from (
+    // Many items in a value: a tenth of the time of a row each. Not all in one: a connection keeps a
+    // buffer as large as the largest value that it has read.
+    let mut parts = sqlx::query_scalar!(
+        r#"select string_agg(int8send(created_at) || id, ''::bytea) as "items!"
+           from (select created_at, id, (row_number() over () - 1) / 5000 as part from (
                (select created_at, id from event e
                 where created_at between $1 and $2
                   and ($3::bytea[] is null or id = any($3))
@@ -60,7 +62,8 @@ pub async fn set(
                   and (upstream_id is null or upstream_id = $8)
                   and (retry_after is null or retry_after > now())
                 limit $7)
-           ) item"#,
+           ) item) numbered
+           group by part"#,
         since,
         until,
         sql.ids.as_deref(),
@@ -70,12 +73,15 @@ pub async fn set(
         most,
         upstream,
     )
-    .fetch_one(db)
-    .await?;
-    if items.len() / ITEM_BYTES > MAX_ITEMS {
-        return Ok(Set::TooLarge);
+    .fetch(db);
+    let mut items = Vec::new();
+    while let Some(part) = parts.try_next().await? {
+        items.extend(part.chunks_exact(ITEM_BYTES).map(item));
+        if items.len() > MAX_ITEMS {
+            return Ok(Set::TooLarge);
+        }
     }
-    Ok(Set::Items(items.chunks_exact(ITEM_BYTES).map(item).collect()))
+    Ok(Set::Items(items))
 }
 
 fn item(bytes: &[u8]) -> Item {

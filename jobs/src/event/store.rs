@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Event, EventId, Reason, Rule, deletion};
@@ -54,9 +54,12 @@ pub struct Known {
 /// # Errors
 /// The database did not answer.
 pub async fn known(db: &PgPool, upstream: Uuid, ids: &[EventId]) -> Result<Known, sqlx::Error> {
+    // One lookup each: left to itself, the planner may read the whole table while its statistics are
+    // young.
     let rows = sqlx::query!(
-        r#"with asked as (select distinct id from unnest($1::bytea[]) as asked (id)),
-           here as (select event.id from event join asked using (id)),
+        r#"with asked as materialized (select distinct id from unnest($1::bytea[]) as asked (id)),
+           here as materialized (
+               select found.id from asked, lateral (select id from event where id = asked.id limit 1) found),
            held as (
                insert into event_source (event_id, upstream_id)
                select here.id, upstream.id from here, upstream
@@ -66,8 +69,10 @@ pub async fn known(db: &PgPool, upstream: Uuid, ids: &[EventId]) -> Result<Known
            )
            select id as "id!" from here
            union
-           select event_id from known_id join asked on asked.id = known_id.event_id
-           where upstream_id is null and (retry_after is null or retry_after > now())"#,
+           select found.event_id from asked, lateral (
+               select event_id from known_id
+               where event_id = asked.id and upstream_id is null
+                 and (retry_after is null or retry_after > now()) limit 1) found"#,
         &rows_of(ids.iter()),
         upstream,
     )
@@ -85,13 +90,13 @@ pub async fn store(db: &PgPool, batch: Batch<'_>) -> Result<Vec<Stored>, sqlx::E
     let (deletions, others): (Vec<&Event>, Vec<&Event>) =
         unique(batch.events).into_iter().partition(|event| event.is_deletion());
     if !others.is_empty() || !batch.refused.is_empty() {
-        let mut tx = db.begin().await?;
+        let mut tx = begin(db).await?;
         sqlx::query!("select pg_advisory_xact_lock_shared($1)", LOCK).execute(&mut *tx).await?;
         store_others(&mut tx, batch, &others, &mut outcomes).await?;
         tx.commit().await?;
     }
     if !deletions.is_empty() {
-        let mut tx = db.begin().await?;
+        let mut tx = begin(db).await?;
         sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
         store_deletions(&mut tx, batch.upstream, &deletions, &mut outcomes).await?;
         tx.commit().await?;
@@ -105,6 +110,15 @@ pub async fn store(db: &PgPool, batch: Batch<'_>) -> Result<Vec<Stored>, sqlx::E
         first
     };
     Ok(batch.events.iter().map(&mut outcome).collect())
+}
+
+/// A transaction whose commit does not wait for the disk. Nothing is lost by that: a window is done by a
+/// later commit that does wait, and PostgreSQL's log keeps the order of commits, so that whoever sees
+/// the window done after a crash finds its events too.
+async fn begin(db: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("set local synchronous_commit = off").execute(&mut *tx).await?;
+    Ok(tx)
 }
 
 /// One copy of each, in the order in which rows are locked everywhere.

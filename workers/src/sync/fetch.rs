@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::json;
-use tender_jobs::event::{self, EventId, Limits};
+use tender_jobs::event::{self, Event, EventId, Limits, Unusable};
 use tokio::sync::mpsc;
 
 use super::{
@@ -18,6 +19,8 @@ use super::{
 
 /// Longest that one job fetches; what is stored by then, the next one does not need.
 const ALL_WITHIN: Duration = Duration::from_mins(1);
+/// Batches that the relay works on at the same time.
+const IN_FLIGHT: usize = 2;
 /// Longest silence while a batch comes.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -32,7 +35,8 @@ pub(crate) struct Fetched {
     pub(crate) is_cut: bool,
 }
 
-/// Fetches the ids that come, `size` at a time, until nobody sends more.
+/// Fetches the ids that come, `size` at a time, until nobody sends more. The relay works on the next
+/// batch while we read the last.
 pub(crate) async fn fetch(
     connection: &Connection,
     mut needed: mpsc::Receiver<EventId>,
@@ -41,16 +45,24 @@ pub(crate) async fn fetch(
     intake: &mut Intake,
 ) -> Result<Fetched, StepError> {
     let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
-    let mut ids = Vec::with_capacity(size);
-    loop {
-        let room = size - ids.len();
-        let has_more = needed.recv_many(&mut ids, room).await > 0;
-        if ids.len() == size || (!has_more && !ids.is_empty()) {
-            missing.extend(batch(connection, &ids, limits, intake, &mut fetched).await?);
-            ids.clear();
+    let (mut ids, mut is_open) = (Vec::with_capacity(size), true);
+    let mut running = FuturesUnordered::new();
+    while is_open || !running.is_empty() {
+        let (has_room, wanted) = (running.len() < IN_FLIGHT, size - ids.len());
+        tokio::select! {
+            biased;
+            Some(done) = running.next() => {
+                let batch: Batch = done?;
+                missing.extend(batch.missing);
+                fetched.violations += batch.violations;
+                for event in batch.events {
+                    intake.offer(event).await?;
+                }
+            }
+            found = needed.recv_many(&mut ids, wanted), if is_open && has_room => is_open = found > 0,
         }
-        if !has_more {
-            break;
+        if ids.len() == size || (!is_open && !ids.is_empty()) {
+            running.push(batch(connection, std::mem::take(&mut ids), limits));
         }
         if begun.elapsed() > ALL_WITHIN {
             fetched.is_cut = true;
@@ -58,24 +70,35 @@ pub(crate) async fn fetch(
         }
     }
     for ids in missing.chunks(size) {
-        let still = batch(connection, ids, limits, intake, &mut fetched).await?;
-        fetched.unavailable += i64::try_from(still.len()).unwrap_or(i64::MAX);
+        let batch = batch(connection, ids.to_vec(), limits).await?;
+        fetched.unavailable += i64::try_from(batch.missing.len()).unwrap_or(i64::MAX);
+        fetched.violations += batch.violations;
+        for event in batch.events {
+            intake.offer(event).await?;
+        }
     }
     Ok(fetched)
 }
 
-/// One REQ; the ids that did not come.
+/// What one REQ brought.
+struct Batch {
+    events: Vec<Result<Event, Unusable>>,
+    /// Ids that did not come.
+    missing: Vec<EventId>,
+    /// Events that nobody had asked for.
+    violations: i64,
+}
+
+/// One REQ; once more after authentication, where the relay wants that.
 async fn batch(
     connection: &Connection,
-    ids: &[EventId],
+    ids: Vec<EventId>,
     limits: Limits,
-    intake: &mut Intake,
-    fetched: &mut Fetched,
-) -> Result<Vec<EventId>, StepError> {
-    match try_batch(connection, ids, limits, intake, fetched).await {
+) -> Result<Batch, StepError> {
+    match try_batch(connection, &ids, limits).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_batch(connection, ids, limits, intake, fetched).await
+            try_batch(connection, &ids, limits).await
         }
         ended => ended,
     }
@@ -85,9 +108,7 @@ async fn try_batch(
     connection: &Connection,
     ids: &[EventId],
     limits: Limits,
-    intake: &mut Intake,
-    fetched: &mut Fetched,
-) -> Result<Vec<EventId>, StepError> {
+) -> Result<Batch, StepError> {
     let mut missing: HashSet<EventId> = ids.iter().copied().collect();
     let mut subscription = connection.subscribe("fetch");
     let wanted: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -95,6 +116,8 @@ async fn try_batch(
     connection
         .send(&json!(["REQ", subscription.id(), { "ids": wanted, "limit": ids.len() }]))
         .await?;
+    let mut batch =
+        Batch { events: Vec::with_capacity(ids.len()), missing: Vec::new(), violations: 0 };
     let mut heard = 0;
     loop {
         match subscription.next(SILENCE).await? {
@@ -106,12 +129,15 @@ async fn try_batch(
                     Err(unusable) => unusable.claims.map(|(id, _)| id),
                 };
                 if id.is_some_and(|id| missing.remove(&id)) {
-                    intake.offer(event).await?;
+                    batch.events.push(event);
                 } else {
-                    fetched.violations += 1;
+                    batch.violations += 1;
                 }
             }
-            Heard::Eose => return Ok(missing.into_iter().collect()),
+            Heard::Eose => {
+                batch.missing.extend(missing);
+                return Ok(batch);
+            }
             Heard::Closed(why) => return Err(StepError::of_closed(&why)),
             _ => {}
         }

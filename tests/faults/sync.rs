@@ -1,0 +1,209 @@
+//! Event sync with its workers killed, stopped and many at once: the same set in the end, no lane with
+//! two holders.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use nostr::{event::Event, key::Keys};
+use serde_json::{Value, json};
+use tender_jobs::{
+    lane::LaneKind,
+    upstream::{Upstream, settings::Settings},
+};
+use tender_workers::sync::orchestrate;
+
+use crate::{
+    RECOVERY,
+    support::{
+        World, eventually,
+        process::Tender,
+        relays::{FakeRelay, RealRelay, as_json, ids, notes, pause, serve_req},
+        within,
+    },
+};
+
+/// A worker of event sync that runs nothing by itself.
+fn start(world: &World) -> Tender {
+    let arguments = ["work", "--queue", "sync=2", "--queue", "uploads", "--queue", "events"];
+    Tender::start(world, "http://127.0.0.1:9", &arguments, &[("SCHEDULE_PROFILE", "off")])
+}
+
+/// Windows of an hour, so that there are many.
+fn hours(hours: i64) -> Value {
+    json!({
+        "backfill_since_hours": hours, "negentropy_chunk_hours": 1, "polling_chunk_hours": 1,
+        "chunk_max_hours": 1, "checkpoint_interval": 1,
+    })
+}
+
+async fn stored(world: &World, upstream: &Upstream) -> i64 {
+    world.lane(upstream, LaneKind::Backfill).await.stored
+}
+
+async fn is_completed(world: &World, upstream: &Upstream) -> bool {
+    world.lane(upstream, LaneKind::Backfill).await.status == "completed"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_killed_again_and_again_ends_with_the_same_set() {
+    let (world, relay) = (World::new().await, RealRelay::start().await);
+    let events = notes(&Keys::generate(), 3000, world.db_now().await - 60, 100);
+    relay.add(&events).await;
+    let fields = json!({"negentropy": true, "config": hours(84)});
+    let upstream = world.upstream(&relay.url, fields).await;
+    let mut worker = start(&world);
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    for round in 1..=8 {
+        // Anywhere in a window: the count is that of the last one that was done.
+        eventually("it goes on", async || stored(&world, &upstream).await >= 250 * round).await;
+        worker.kill().await;
+        let dead = "update apalis.workers set last_seen = now() - interval '1 hour'";
+        sqlx::query(dead).execute(&world.db).await.unwrap();
+        worker = start(&world);
+    }
+    within(RECOVERY, "history is done", async || is_completed(&world, &upstream).await).await;
+    assert_eq!(world.stored().await, ids(&events));
+    let lane = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!(
+        (lane.stored + lane.duplicate >= 3000, lane.backfill_until),
+        (true, lane.backfill_target)
+    );
+}
+
+/// A relay that takes its time, and the windows that it was asked for, with their connection.
+async fn slow_relay(events: &[Event], delay: Duration) -> (FakeRelay, Arc<Mutex<Vec<(i64, i64)>>>) {
+    let asked: Arc<Mutex<Vec<(i64, i64)>>> = Arc::default();
+    let (events, record) = (Arc::new(as_json(events)), asked.clone());
+    let fake = FakeRelay::start(move |client, message| {
+        let (events, record) = (events.clone(), record.clone());
+        async move {
+            if message[0] == "REQ" {
+                let bound = |name: &str| message[2][name].as_i64().unwrap();
+                record.lock().unwrap().push((bound("since"), bound("until")));
+                pause(delay).await;
+                serve_req(&client, &message, &events, 500).await;
+            }
+        }
+    })
+    .await;
+    (fake, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_and_fifty_triggers_ask_for_each_window_once() {
+    let world = World::new().await;
+    let events = notes(&Keys::generate(), 100, world.db_now().await - 60, 800);
+    let (fake, asked) = slow_relay(&events, Duration::from_millis(30)).await;
+    let upstream = world.upstream(&fake.url, json!({"config": hours(24)})).await;
+    let _workers = (start(&world), start(&world));
+    let (settings, mode) = (Settings::default(), LaneKind::Backfill);
+    for _ in 0..5 {
+        let triggers = (0..10)
+            .map(|_| orchestrate::dispatch(&world.db, &settings, mode, Some(upstream.id), true));
+        futures_util::future::join_all(triggers).await;
+        pause(Duration::from_millis(100)).await;
+    }
+    eventually("history is done", async || is_completed(&world, &upstream).await).await;
+    assert_eq!(world.stored().await, ids(&events));
+    let mut windows = asked.lock().unwrap().clone();
+    let count = windows.len();
+    windows.dedup();
+    assert_eq!(windows.len(), count, "none twice in a row");
+    let is_descending = windows.windows(2).all(|pair| pair[1].1 <= pair[0].1);
+    assert!(is_descending, "two chains would cross: {windows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_stopped_past_its_lease_writes_nothing_more() {
+    let world = World::new().await;
+    let events = notes(&Keys::generate(), 100, world.db_now().await - 60, 800);
+    let (fake, _) = slow_relay(&events, Duration::from_millis(100)).await;
+    let upstream = world.upstream(&fake.url, json!({"config": hours(24)})).await;
+    let mut old = start(&world);
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    eventually("it goes on", async || stored(&world, &upstream).await >= 10).await;
+    old.signal(Signal::SIGSTOP);
+    let past = "update apalis.workers set last_seen = now() - interval '1 hour'";
+    sqlx::query(past).execute(&world.db).await.unwrap();
+    world.silence_lanes(Duration::from_mins(11)).await;
+    let _new = start(&world);
+    within(RECOVERY, "history is done", async || is_completed(&world, &upstream).await).await;
+    let before = world.lane(&upstream, LaneKind::Backfill).await;
+
+    old.signal(Signal::SIGCONT);
+    eventually("it sees that it lost the lane", async || old.log().contains("lease lost")).await;
+    let after = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!(
+        (after.status, after.received, after.stored),
+        (before.status, before.received, before.stored)
+    );
+    assert_eq!(world.stored().await, ids(&events));
+    old.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_told_to_stop_hands_its_lane_on_at_once() {
+    let world = World::new().await;
+    let events = notes(&Keys::generate(), 100, world.db_now().await - 60, 800);
+    let (fake, _) = slow_relay(&events, Duration::from_millis(200)).await;
+    let upstream = world.upstream(&fake.url, json!({"config": hours(24)})).await;
+    let mut worker = start(&world);
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    eventually("it goes on", async || stored(&world, &upstream).await >= 5).await;
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.wait().await.success(), "{}", worker.log());
+    let (held,): (i64,) =
+        sqlx::query_as("select count(*) from apalis.jobs where lock_by is not null")
+            .fetch_one(&world.db)
+            .await
+            .unwrap();
+    assert_eq!(held, 0);
+    let before = stored(&world, &upstream).await;
+    let _other = start(&world);
+    eventually("it goes on", async || stored(&world, &upstream).await > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_on_one_relay_is_on_the_other_in_seconds_and_does_not_come_back() {
+    let (world, a, b) = (World::new().await, RealRelay::start().await, RealRelay::start().await);
+    let echoes = Arc::new(Mutex::new(0));
+    let counted = echoes.clone();
+    let spy = crate::support::relays::spy(&a.url, move |message: &str| {
+        if message.starts_with(r#"["EVENT""#) {
+            *counted.lock().unwrap() += 1;
+        }
+    })
+    .await;
+    let from = world.upstream(&spy.url, json!({"direction": "both", "live": true})).await;
+    let fields = json!({"direction": "up", "live": true, "config": {"upload_delay_ms": 0}});
+    let to = world.upstream(&b.url, fields).await;
+    let _worker = start(&world);
+    eventually("the subscription stands", async || {
+        let live: i64 = sqlx::query_scalar(
+            "select count(*) from lane where lane = 'live' and status = 'syncing'",
+        )
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+        let realtime: i64 = sqlx::query_scalar(
+            "select count(*) from lane where lane = 'realtime' and cursor_at is not null",
+        )
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+        live == 1 && realtime == 1
+    })
+    .await;
+    let events = notes(&Keys::generate(), 20, world.db_now().await, 0);
+    a.add(&events).await;
+    within(Duration::from_secs(10), "the other relay has them", async || {
+        world.lane(&to, LaneKind::Upload).await.uploaded == 20
+    })
+    .await;
+    assert_eq!(b.ids().await, ids(&events));
+    assert_eq!(*echoes.lock().unwrap(), 0, "nothing goes back to where it came from");
+    assert_eq!(world.lane(&from, LaneKind::Upload).await.uploaded, 0);
+}
