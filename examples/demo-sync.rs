@@ -75,7 +75,7 @@ async fn show(config: &Config, db: &PgPool, stop: &CancellationToken) -> anyhow:
         db,
         &first.url,
         json!({"negentropy": true}),
-        json!({"backfill_since_hours": 24 * DAYS}),
+        json!({"backfill_since_hours": 24 * DAYS + 1}),
     )
     .await?;
     let to = add(

@@ -57,8 +57,6 @@ create table lane (
     -- What it sent and nobody asked for, and seconds that hold more events than its page.
     violations bigint not null default 0,
     saturated_seconds bigint not null default 0,
-    bytes_in bigint not null default 0,
-    bytes_out bigint not null default 0,
     -- Backfill: all of (backfill_until, backfill_started_at] is done; it only ever decreases, down
     -- to the target.
     backfill_started_at bigint,

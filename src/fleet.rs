@@ -5,6 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 use tender_jobs::{
+    lane::{self, LaneState},
     queue::{
         self, QueueStatus, Worker,
         instance::{self, BreakerState, Instance},
@@ -12,12 +13,15 @@ use tender_jobs::{
     recurring::{self, Recurring},
     relay::{self, Order, Relay, Row, Search, Summary},
     stats::{self, Minute},
+    upstream,
 };
 
 /// A relay that waits for longer than this needs attention.
 const LONG_PENDING: TimeDelta = TimeDelta::minutes(5);
 /// Given-up relays that are named.
 const NAMED: i64 = 5;
+/// Lanes in trouble that are named.
+const NAMED_LANES: usize = 5;
 /// Minutes of the chart.
 const MINUTES: i32 = 60;
 
@@ -43,6 +47,10 @@ pub struct Fleet {
     pub recurring: Vec<Recurring>,
     /// The last hour.
     pub minutes: Vec<Minute>,
+    /// Lanes of event sync that are in error, or held without a sign of life.
+    pub lanes: Vec<LaneState>,
+    /// Whether there is an upstream to work on.
+    pub has_upstreams: bool,
 }
 
 /// Something that an operator should look after.
@@ -62,6 +70,10 @@ pub enum Attention<'a> {
     Killed(&'a QueueStatus),
     /// A queue is paused, since when.
     Paused(&'a QueueStatus, DateTime<Utc>),
+    /// A lane of event sync is in error or stuck.
+    Lane(&'a LaneState),
+    /// There are upstreams, and nobody serves `sync`.
+    NoSyncWorker,
 }
 
 impl Fleet {
@@ -81,6 +93,8 @@ impl Fleet {
             instances: instance::list(db).await?,
             recurring: recurring::list(db).await?,
             minutes: stats::last(db, MINUTES).await?,
+            lanes: lane::troubled(db, NAMED_LANES).await?,
+            has_upstreams: upstream::any(db).await?,
         })
     }
 
@@ -98,6 +112,9 @@ impl Fleet {
         items.extend((!is_served).then_some(Attention::NoWorker));
         items.extend(self.longest_waiting.as_ref().filter(late).map(Attention::LongPending));
         items.extend(killed.map(Attention::Killed));
+        items.extend(self.lanes.iter().map(Attention::Lane));
+        let is_synced = self.workers.iter().any(|worker| worker.queue == queue::SYNC);
+        items.extend((self.has_upstreams && !is_synced).then_some(Attention::NoSyncWorker));
         items.extend(paused.map(|(queue, since)| Attention::Paused(queue, since)));
         items
     }

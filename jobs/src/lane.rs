@@ -20,7 +20,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
-pub use list::{LaneState, state, states, states_of};
+pub use list::{LaneState, state, states, states_of, troubled};
 pub use recover::{Recovered, recover, reset};
 pub use settle::{Ending, Progress, checkpoint, note, settle};
 

@@ -354,6 +354,16 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
     .await
 }
 
+/// Whether there is an upstream to work on.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn any(db: impl PgExecutor<'_>) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select exists (select from upstream where enabled) as "any!""#)
+        .fetch_one(db)
+        .await
+}
+
 /// By id or by address, in any spelling.
 ///
 /// # Errors

@@ -168,7 +168,7 @@ async fn trigger(
 }
 
 fn count(dispatched: &[orchestrate::Dispatch]) -> usize {
-    dispatched.iter().filter(|one| one.lane.is_some()).count()
+    dispatched.iter().filter(|one| one.skipped.is_none()).count()
 }
 
 async fn recover(
@@ -248,7 +248,7 @@ fn print_settings(settings: &Settings, own: &Value) -> anyhow::Result<()> {
             () => "",
         };
         let years = if number.name == "backfill_since_hours" {
-            format!(", {}.{} years", value / 8766, value % 8766 * 10 / 8766)
+            format!(", {}.{} years", value / 8760, value % 8760 * 10 / 8760)
         } else {
             String::new()
         };

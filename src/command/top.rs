@@ -173,6 +173,13 @@ fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
             format!("{} waits: changed {since} (tender relay show {})", row.host, row.id)
         }
         Attention::NoWorker => "no worker of sync-relay is alive (start tender work)".to_owned(),
+        Attention::NoSyncWorker => "no worker of sync is alive (start tender work)".to_owned(),
+        Attention::Lane(lane) => format!(
+            "{} of {}: {} (tender sync status)",
+            lane.lane,
+            lane.url,
+            lane.error_message.as_deref().unwrap_or("its holder shows no sign of life")
+        ),
         Attention::Killed(queue) => format!(
             "{} killed in {} (tender queue list --state killed)",
             queue.killed_open, queue.queue

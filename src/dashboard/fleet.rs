@@ -112,6 +112,20 @@ fn attention_item(item: &Attention<'_>, viewer: &Viewer) -> Markup {
                 p { "No worker of " code { (queue::SYNC_RELAY) } " is alive: nothing reaches zooid. Start " code { "tender work" } " or " code { "tender serve" } "." }
             }
         },
+        Attention::Lane(lane) => html! {
+            div.item.warn {
+                p {
+                    (lane.lane) " of " a href={ (PATH) "/upstreams/" (lane.upstream_id) } { (lane.url) }
+                    @if lane.is_stale { " is held by somebody who shows no sign of life." } @else { " failed " (maybe_time(lane.failed_at)) ": " }
+                    @if let Some(error) = &lane.error_message { span.error { (error) } }
+                }
+            }
+        },
+        Attention::NoSyncWorker => html! {
+            div.item.bad {
+                p { "No worker of " code { (queue::SYNC) } " is alive: upstreams are not kept in step. Start " code { "tender work" } " or " code { "tender serve" } "." }
+            }
+        },
         Attention::Killed(queue) => killed(queue, viewer),
         Attention::Paused(queue, since) => paused(queue, *since, viewer),
     }

@@ -217,7 +217,6 @@ fn lane_section(lane: &LaneState) -> Markup {
                 @if let Some(window) = lane.window_seconds { dt { "Window" } dd { (span(window)) } }
                 @if let Some(age) = lane.cursor_age { dt { "Cursor behind" } dd { (span(age.max(0))) } }
                 @for (name, number) in numbers(lane) { dt { (name) } dd { (count(number, false)) } }
-                @if lane.bytes_in + lane.bytes_out > 0 { dt { "Bytes in, out" } dd { (bytes(lane.bytes_in)) ", " (bytes(lane.bytes_out)) } }
             }
         }
     }

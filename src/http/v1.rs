@@ -281,7 +281,7 @@ pub(super) async fn sync(State(api): State<Api>, bytes: Bytes) -> Answer {
         None => None,
     };
     let relays = orchestrate::dispatch(&api.db, &api.config.sync, mode, only, true).await?;
-    let dispatched = relays.iter().filter(|relay| relay.lane.is_some()).count();
+    let dispatched = relays.iter().filter(|relay| relay.skipped.is_none()).count();
     let body = json!({ "mode": mode, "dispatched": dispatched, "relays": relays });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

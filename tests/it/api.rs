@@ -364,6 +364,12 @@ async fn the_openapi_document_names_every_route() {
         .collect();
     routes.sort();
     let expected = [
+        "delete /api/v1/api_keys/{id}",
+        "delete /api/v1/relays/{id}",
+        "get /api/v1/api_keys",
+        "get /api/v1/relays",
+        "get /api/v1/relays/{id}",
+        "get /api/v1/sync_states",
         "get /healthz",
         "get /metrics",
         "get /openapi.json",
@@ -373,6 +379,10 @@ async fn the_openapi_document_names_every_route() {
         "get /relays/{id}/activity",
         "get /relays/{id}/members",
         "get /tenants/{pubkey}/relays",
+        "patch /api/v1/relays/{id}",
+        "post /api/v1/api_keys",
+        "post /api/v1/relays",
+        "post /api/v1/sync",
         "post /relays",
         "post /relays/{id}/deactivate",
         "post /relays/{id}/reactivate",

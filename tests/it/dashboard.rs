@@ -475,7 +475,7 @@ async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
     assert_eq!(did("reset").await.status(), StatusCode::SEE_OTHER);
     assert!(tender_jobs::lane::states(&world.db, 600).await.unwrap().is_empty());
     let actions = site.get("/actions", &cookie).await.text().await.unwrap();
-    for name in ["upstream_realtime", "upstream_disable", "upstream_reset"] {
+    for name in ["upstream realtime", "upstream disable", "upstream reset"] {
         assert!(actions.contains(name), "{name}");
     }
 }

@@ -10,5 +10,6 @@ mod failpoints;
 mod private_postgres;
 mod secrets;
 mod steering;
+mod sync_commands;
 #[cfg(feature = "otel")]
 mod traces;

@@ -66,10 +66,6 @@ pub struct LaneState {
     pub violations: i64,
     /// Seconds that hold more events than its page.
     pub saturated_seconds: i64,
-    /// Bytes received.
-    pub bytes_in: i64,
-    /// Bytes sent.
-    pub bytes_out: i64,
     /// Last write of progress.
     pub last_synced_at: Option<DateTime<Utc>>,
     /// Last acknowledged upload.
@@ -96,7 +92,7 @@ pub async fn states(
     db: impl PgExecutor<'_>,
     stale_secs: u64,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
-    select(db, None, None, stale_secs).await
+    select(db, None, None, stale_secs, false).await
 }
 
 /// The lanes of an upstream.
@@ -108,7 +104,22 @@ pub async fn states_of(
     upstream: Uuid,
     stale_secs: u64,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
-    select(db, Some(upstream), None, stale_secs).await
+    select(db, Some(upstream), None, stale_secs, false).await
+}
+
+/// Lanes of enabled upstreams that are in error, or held without a sign of life for ten minutes: the
+/// ones that failed last first.
+///
+/// # Errors
+/// The database did not answer.
+pub async fn troubled(
+    db: impl PgExecutor<'_>,
+    limit: usize,
+) -> Result<Vec<LaneState>, sqlx::Error> {
+    let mut lanes = select(db, None, None, 600, true).await?;
+    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.failed_at));
+    lanes.truncate(limit);
+    Ok(lanes)
 }
 
 /// One lane.
@@ -120,7 +131,7 @@ pub async fn state(
     lane: Uuid,
     stale_secs: u64,
 ) -> Result<Option<LaneState>, sqlx::Error> {
-    Ok(select(db, None, Some(lane), stale_secs).await?.pop())
+    Ok(select(db, None, Some(lane), stale_secs, false).await?.pop())
 }
 
 async fn select(
@@ -128,6 +139,7 @@ async fn select(
     upstream: Option<Uuid>,
     lane: Option<Uuid>,
     stale_secs: u64,
+    only_troubled: bool,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
     sqlx::query_as!(
         LaneState,
@@ -145,16 +157,18 @@ async fn select(
                   l.upload_rejected,
                   case when l.lane = 'upload' then (select count(*) from upload_verdict v
                       where v.upstream_id = u.id and v.verdict = 'pending') else 0 end as "upload_pending!",
-                  l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.bytes_in,
-                  l.bytes_out, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
+                  l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
                   l.consecutive_failures, l.lease_owner, l.heartbeat_at
            from lane l join upstream u on u.id = l.upstream_id
            where ($1::uuid is null or l.upstream_id = $1) and ($2::uuid is null or l.id = $2)
+             and (not $4 or (u.enabled and (l.status = 'error' or (l.status = 'syncing'
+                  and l.heartbeat_at < now() - make_interval(secs => $3)))))
            order by l.last_synced_at desc nulls last, u.url, l.lane
            limit 50000"#,
         upstream,
         lane,
-        i32::try_from(stale_secs).map_or(f64::MAX, f64::from),
+        i32::try_from(stale_secs).map_or(f64::from(i32::MAX), f64::from),
+        only_troubled,
     )
     .fetch_all(db)
     .await

@@ -36,10 +36,6 @@ pub struct Progress {
     pub violations: i64,
     /// Seconds with more events than a page.
     pub saturated_seconds: i64,
-    /// Bytes received.
-    pub bytes_in: i64,
-    /// Bytes sent.
-    pub bytes_out: i64,
     /// Everything from here on is done; only ever lowers the lane's.
     pub backfill_until: Option<i64>,
     /// The relay was asked for everything before; only ever raises the lane's.
@@ -162,17 +158,16 @@ async fn write(
              upload_duplicate = upload_duplicate + $8, upload_rejected = upload_rejected + $9,
              unavailable = unavailable + $10, violations = violations + $11,
              saturated_seconds = saturated_seconds + $12,
-             bytes_in = bytes_in + $13, bytes_out = bytes_out + $14,
-             backfill_until = case when $15::bigint is null then backfill_until
-                                   else least(backfill_until, greatest($15, backfill_target)) end,
-             cursor_at = greatest(cursor_at, $16),
-             window_seconds = coalesce($17, window_seconds),
-             cheap_windows = coalesce($18, cheap_windows),
-             upload_position = greatest(upload_position, $19),
-             last_download_event_id = coalesce($20, last_download_event_id),
-             last_upload_event_id = coalesce($21, last_upload_event_id),
-             last_upload_at = case when $21::bytea is null then last_upload_at else now() end,
-             method = coalesce($22, method),
+             backfill_until = case when $13::bigint is null then backfill_until
+                                   else least(backfill_until, greatest($13, backfill_target)) end,
+             cursor_at = greatest(cursor_at, $14),
+             window_seconds = coalesce($15, window_seconds),
+             cheap_windows = coalesce($16, cheap_windows),
+             upload_position = greatest(upload_position, $17),
+             last_download_event_id = coalesce($18, last_download_event_id),
+             last_upload_event_id = coalesce($19, last_upload_event_id),
+             last_upload_at = case when $19::bytea is null then last_upload_at else now() end,
+             method = coalesce($20, method),
              last_synced_at = now(), heartbeat_at = now()
          where id = $1 and lease_epoch = $2 and status = 'syncing'",
         lease.lane.id,
@@ -187,8 +182,6 @@ async fn write(
         progress.unavailable,
         progress.violations,
         progress.saturated_seconds,
-        progress.bytes_in,
-        progress.bytes_out,
         progress.backfill_until,
         progress.cursor_at,
         progress.window.map(|(seconds, _)| seconds),

@@ -22,9 +22,9 @@ const SPREAD: Duration = Duration::from_secs(30);
 pub struct Dispatch {
     /// Its address.
     pub url: String,
-    /// Its lane, where work was enqueued.
+    /// Its lane, where work was enqueued or is being done.
     pub lane: Option<Uuid>,
-    /// Why nothing was.
+    /// Why nothing was enqueued.
     pub skipped: Option<&'static str>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(
 ) -> Result<Value, sqlx::Error> {
     let settings = &context.settings.sync.settings;
     let dispatched = dispatch(&context.db, settings, mode, only, is_manual).await?;
-    let enqueued = dispatched.iter().filter(|one| one.lane.is_some()).count();
+    let enqueued = dispatched.iter().filter(|one| one.skipped.is_none()).count();
     Ok(json!({ "mode": mode, "enqueued": enqueued, "relays": dispatched }))
 }
 
@@ -63,8 +63,7 @@ pub async fn dispatch(
         let after = if is_manual { Duration::ZERO } else { SPREAD * index / count };
         let outcome = one(db, deployment, upstream, mode, is_manual, after).await;
         let (lane, skipped) = match outcome {
-            Ok(Ok(lane)) => (Some(lane), None),
-            Ok(Err(why)) => (None, Some(why)),
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, url = upstream.url, "could not enqueue a sync");
                 (None, Some("the database did not answer"))
@@ -75,6 +74,9 @@ pub async fn dispatch(
     Ok(dispatched)
 }
 
+/// A lane and why nothing was enqueued for it, if nothing was.
+type Found = (Option<Uuid>, Option<&'static str>);
+
 /// The lane whose job waits now, or why there is none.
 async fn one(
     db: &PgPool,
@@ -83,12 +85,12 @@ async fn one(
     mode: LaneKind,
     is_manual: bool,
     after: Duration,
-) -> Result<Result<Uuid, &'static str>, sqlx::Error> {
+) -> Result<Found, sqlx::Error> {
     if !upstream.enabled {
-        return Ok(Err("disabled"));
+        return Ok((None, Some("disabled")));
     }
     if !mode.is_for(upstream) {
-        return Ok(Err("its direction or its backfill flag excludes this mode"));
+        return Ok((None, Some("its direction or its backfill flag excludes this mode")));
     }
     let settings = upstream.settings(deployment);
     let kind = full_or_backfill(db, upstream, mode, &settings).await?;
@@ -96,13 +98,13 @@ async fn one(
     if lane.status == "syncing" && !lane.is_stale {
         // It may be waiting for its next attempt.
         let hurried = is_manual && queue::hurry_lane(db, lane.id, kind).await?;
-        return Ok(if hurried { Ok(lane.id) } else { Err("already syncing") });
+        return Ok((Some(lane.id), (!hurried).then_some("already syncing")));
     }
     if lane.is_resting && !is_manual {
-        return Ok(Err("resting after an error"));
+        return Ok((None, Some("resting after an error")));
     }
     if kind == LaneKind::Backfill && lane.is_complete() {
-        return Ok(Err("complete"));
+        return Ok((None, Some("complete")));
     }
     if kind == LaneKind::Full {
         let week = settings.chunk_max_hours.max(168);
@@ -114,9 +116,11 @@ async fn one(
         queue::push_lane(&mut connection, lane.id, kind, after).await?
     };
     match pushed {
-        Some(_) => Ok(Ok(lane.id)),
-        None if is_manual && queue::hurry_lane(db, lane.id, kind).await? => Ok(Ok(lane.id)),
-        None => Ok(Err("already waiting")),
+        Some(_) => Ok((Some(lane.id), None)),
+        None if is_manual && queue::hurry_lane(db, lane.id, kind).await? => {
+            Ok((Some(lane.id), None))
+        }
+        None => Ok((Some(lane.id), Some("already waiting"))),
     }
 }
 

@@ -20,6 +20,8 @@ use super::{
 
 /// Longest that one page may take.
 const PAGE_WITHIN: Duration = Duration::from_mins(1);
+/// A page of fewer events than this is not taken for one that was cut off.
+const SMALL: usize = 20;
 /// How far into the future an open-ended page asks: what may be stored.
 const FUTURE: i64 = 900;
 
@@ -167,7 +169,7 @@ impl<'a> Walk<'a> {
             return Ok(None);
         };
         let is_new = self.hand_on(page, intake).await?;
-        if !is_new && size >= self.largest {
+        if !is_new && size >= self.largest.max(SMALL) {
             // The page is full of one second, and may not be all of it.
             self.saturated_seconds += 1;
             tracing::warn!(second = oldest, size, "a second may hold more events than a page");
