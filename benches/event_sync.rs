@@ -134,7 +134,7 @@ async fn run(bench: &Bench, upstream: &Upstream, mode: LaneKind) -> (LaneState, 
         orchestrate::dispatch(bench.db(), &settings, mode, Some(upstream.id), true).await.unwrap();
     let lane = dispatched[0].lane.unwrap_or_else(|| panic!("{dispatched:?}"));
     let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
-    while queue::lane_has_job(bench.db(), lane, mode).await.unwrap() {
+    while queue::lane_has_job(bench.db(), lane).await.unwrap() {
         look.tick().await;
     }
     let seconds = begun.elapsed().as_secs_f64();

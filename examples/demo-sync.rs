@@ -229,10 +229,11 @@ async fn watch(
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
         look.tick().await;
+        let is_open = queue::lane_has_job(db, lane).await?;
         let state = lane::state(db, lane, 600).await?.context("the lane is gone")?;
         bar.set_position(u64::try_from(done(&state)).unwrap_or(0));
         bar.set_message(waiting(db).await?.unwrap_or_else(|| state.status.clone()));
-        if !queue::lane_has_job(db, lane, state.lane).await? {
+        if !is_open {
             bar.finish();
             return Ok(state);
         }

@@ -50,11 +50,11 @@ pub use settle::{
     snooze,
 };
 pub use steer::{Matching, SteerError, Steered, cancel, retry, retry_all};
-pub(crate) use work::push_live_uploads;
 pub use work::{
     WaitingWork, Work, give_back, hurry_lane, lane_has_job, push, push_deletions, push_lane,
     push_tick, retry_later, waiting_work,
 };
+pub(crate) use work::{mark_told, push_live_uploads};
 pub use worker::{Depth, RECENT, fetch, heartbeat, register, release, unregister};
 
 /// The queue whose jobs carry a relay to zooid.

@@ -137,6 +137,21 @@ async fn a_window_too_large_is_halved_until_it_fits() {
 }
 
 #[tokio::test]
+async fn a_relay_that_finds_every_window_too_large_is_polled_in_the_end() {
+    let world = World::new().await;
+    let events = notes(&Keys::generate(), 10, world.db_now().await - 60, 300);
+    let fake = refusing(&events, |client, message| async move {
+        client.send(json!(["NEG-ERR", message[1], "blocked: too many events", 1])).await;
+    })
+    .await;
+    let config = json!({"backfill_since_hours": 1, "negentropy_chunk_hours": 1});
+    let upstream = world.upstream(&fake.url, json!({"negentropy": true, "config": config})).await;
+    let lane = world.sync(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.method.as_deref()), ("completed", Some("polling")));
+    assert_eq!(world.stored().await, ids(&events));
+}
+
+#[tokio::test]
 async fn a_page_that_does_not_end_well_moves_nothing() {
     type Script = fn(Client, Value) -> futures_util::future::BoxFuture<'static, ()>;
     let scripts: [(&str, Script); 4] = [

@@ -135,7 +135,10 @@ pub async fn settle(
     match ending {
         Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
         Ending::Rests { is_complete } => rest(&mut tx, lease, *is_complete).await?,
-        Ending::Failed { error, rest } => fail(&mut tx, lease, error, *rest).await?,
+        Ending::Failed { error, rest } => {
+            fail(&mut tx, lease, error, *rest).await?;
+            queue::mark_told(&mut tx, job).await?;
+        }
         Ending::Again { .. } => {}
     }
     for work in more {

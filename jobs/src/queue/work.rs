@@ -190,16 +190,12 @@ pub async fn hurry_lane(db: &PgPool, lane: Uuid, kind: LaneKind) -> Result<bool,
 ///
 /// # Errors
 /// The database did not answer.
-pub async fn lane_has_job(
-    db: impl PgExecutor<'_>,
-    lane: Uuid,
-    kind: LaneKind,
-) -> Result<bool, sqlx::Error> {
-    let queue = Work::Lane { lane, kind }.queue();
+pub async fn lane_has_job(db: impl PgExecutor<'_>, lane: Uuid) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select exists (select from apalis.jobs
-                          where job_type = $1 and idempotency_key = $2) as "has!""#,
-        queue,
+                          where job_type in ($1, $2) and idempotency_key = $3) as "has!""#,
+        SYNC,
+        UPLOADS,
         format!("lane:{lane}"),
     )
     .fetch_one(db)
@@ -274,6 +270,19 @@ pub async fn retry_later(
     .execute(db)
     .await?;
     Ok(if written.rows_affected() == 1 { Settled::Written(()) } else { Settled::LeaseLost })
+}
+
+/// A killed job of a lane needs nobody's attention by itself: its lane does, for as long as it is in
+/// error.
+pub(crate) async fn mark_told(db: &mut PgConnection, job: &Job) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update apalis.jobs set metadata = coalesce(metadata, ''::hstore) || hstore('seen', 'lane')
+         where id = $1 and status = 'Killed'",
+        job.id,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Puts a job back as it was fetched: its process stops. No attempt is spent.

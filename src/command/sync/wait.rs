@@ -34,9 +34,11 @@ pub(super) async fn until_done(
     while !open.is_empty() {
         let mut still = Vec::new();
         for (lane, bar) in open {
+            // Asked in this order, the last state is that after the last job.
+            let is_open = queue::lane_has_job(db, lane).await?;
             let Some(state) = lane::state(db, lane, u64::from(u32::MAX)).await? else { continue };
             show(&bar, &state, begun);
-            if queue::lane_has_job(db, lane, state.lane).await? {
+            if is_open {
                 still.push((lane, bar));
             } else {
                 bar.finish();

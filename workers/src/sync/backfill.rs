@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The shortest window that a refusal makes.
-const SHORTEST: i64 = 60;
+pub(super) const SHORTEST: i64 = 60;
 /// Cheap windows in a row after which they get longer.
 const CHEAP_RUN: i32 = 3;
 /// Differences up to which a window is cheap.
@@ -219,11 +219,13 @@ async fn save(run: &Run<'_>, progress: &mut Progress) -> Result<(), StepError> {
 async fn reconcile(run: &Run<'_>, span: Span, progress: &mut Progress) -> Result<Way, StepError> {
     let (mut is_repeated, mut busy) = (false, 0);
     loop {
+        let is_shortest = span.seconds() <= SHORTEST;
         let error = match try_reconcile(run, span, progress).await {
+            // It cannot be halved any more: this window only is polled.
+            Ok(Way::Halve { .. }) if is_shortest => return poll(run, span, progress).await,
             Ok(way) => return Ok(way),
             Err(error) => error,
         };
-        let is_shortest = span.seconds() <= SHORTEST;
         match error {
             NegError::Step(StepError::Auth(_)) if !is_repeated => {
                 run.context.connections.get(run.upstream).await?.authenticated().await?;
@@ -236,11 +238,10 @@ async fn reconcile(run: &Run<'_>, span: Span, progress: &mut Progress) -> Result
             NegError::Slow if is_shortest => {
                 return Err(StepError::Silent("the relay reconciles too slowly".to_owned()));
             }
-            NegError::TooBig(_) | NegError::Ended(_) if is_shortest => {
-                return poll(run, span, progress).await; // this window only
+            NegError::Ended(_) if is_shortest => return poll(run, span, progress).await,
+            NegError::TooBig(_) | NegError::Ended(_) | NegError::Slow => {
+                return Ok(Way::Halve { most: None, items: 0 });
             }
-            NegError::TooBig(most) => return Ok(Way::Halve { most, items: 0 }),
-            NegError::Ended(_) | NegError::Slow => return Ok(Way::Halve { most: None, items: 0 }),
             NegError::Busy(why) => {
                 busy += 1;
                 if busy > 5 || run.is_long() {

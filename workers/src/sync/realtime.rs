@@ -10,7 +10,7 @@ use tender_jobs::{
 };
 
 use super::{
-    backfill::{count, page_limit},
+    backfill::{SHORTEST, count, page_limit},
     error::StepError,
     intake::Intake,
     lane::{Done, Run},
@@ -35,7 +35,8 @@ pub(super) async fn run(run: &Run<'_>, progress: &mut Progress) -> Result<Done, 
     let now = run.now().await?;
     let backfilled = backfilled_from(run).await?;
     let since = since(now, run.lease.lane.cursor_at, backfilled, run.settings);
-    let chunk = 3600 * i64::try_from(run.settings.polling_chunk_hours).unwrap_or(i64::MAX / 3600);
+    let usual = 3600 * i64::try_from(run.settings.polling_chunk_hours).unwrap_or(i64::MAX / 3600);
+    let chunk = run.lease.lane.window_seconds.unwrap_or(usual).min(usual);
     let until = (now - since > chunk).then_some(since + chunk);
     let filter = run.settings.download_filter();
     let connection = run.context.connections.get(run.upstream).await?;
@@ -51,13 +52,17 @@ pub(super) async fn run(run: &Run<'_>, progress: &mut Progress) -> Result<Done, 
     let mut walk = Walk::new(asked, now);
     let walked = loop {
         match walk.next(&connection, &mut intake).await {
+            Ok(Some(_)) if run.is_long() => break Ok(false),
             Ok(Some(_)) => {}
-            Ok(None) => break Ok(()),
+            Ok(None) => break Ok(true),
             Err(error) => break Err(error),
         }
     };
     count(progress, &intake.settle().await?);
-    walked?;
+    if !walked? {
+        return Ok(shorter(now - since, chunk, progress));
+    }
+    progress.window = Some((usual, 0));
     progress.violations += walk.violations + connection.take_strays();
     progress.saturated_seconds += walk.saturated_seconds;
     progress.last_download = walk.newest;
@@ -72,6 +77,14 @@ pub(super) async fn run(run: &Run<'_>, progress: &mut Progress) -> Result<Done, 
         "since": since, "until": until, "received": progress.received, "stored": progress.stored,
     });
     Ok(Done { ending, more: Vec::new(), result })
+}
+
+/// More than one job can walk through: the same again, from its beginning, in shorter windows.
+fn shorter(span: i64, chunk: i64, progress: &mut Progress) -> Done {
+    let seconds = (span.min(chunk) / 2).max(SHORTEST);
+    progress.window = Some((seconds, 0));
+    let result = json!({ "unfinished": true, "seconds": seconds, "stored": progress.stored });
+    Done { ending: Ending::GoesOn(Duration::ZERO), more: Vec::new(), result }
 }
 
 /// When the history lane began.
