@@ -27,4 +27,5 @@ mod steer;
 mod sync;
 mod sync_lanes;
 mod sync_misbehaviour;
+mod sync_properties;
 mod workers;
