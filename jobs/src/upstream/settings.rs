@@ -76,7 +76,7 @@ numbers! {
     "connection" {
         max_concurrent_connections = 10 in 1..=1000, true, "open connections of one process; further jobs wait";
         reconnect_delay_seconds = 5 in 1..=3600, false, "a live subscription's n-th attempt to connect waits n times this";
-        max_reconnect_attempts = 10 in 0..=100, false, "then it is given up until the next realtime run";
+        max_reconnect_attempts = 10 in 0..=100, false, "then it rests for five minutes";
     }
     "polling" {
         poll_page_limit = 500 in 1..=5000, false, "events asked for at once; lowered to what the relay advertises";
