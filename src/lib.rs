@@ -22,3 +22,4 @@ pub mod http;
 pub mod postgres;
 pub mod telemetry;
 pub mod tokens;
+mod words;

@@ -7,6 +7,8 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle}
 use serde::Serialize;
 use tender_jobs::relay::{Relay, SyncState};
 
+use crate::words::span;
+
 /// Writes a line; a closed pipe (`| head`) ends the command quietly.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
@@ -72,17 +74,6 @@ pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
-/// A span of seconds in its two largest units.
-pub(super) fn span(seconds: i64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
-}
-
 /// At most `limit` characters.
 pub(super) fn short(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
@@ -94,12 +85,6 @@ pub(super) fn short(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_show_their_two_largest_units() {
-        let spans = [5, 65, 3605, 90_000].map(span);
-        assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 0 min", "1 d 1 h"]);
-    }
 
     #[test]
     fn times_are_told_from_now() {

@@ -91,16 +91,6 @@ pub(super) fn bytes(bytes: i64) -> String {
     }
 }
 
-/// A span of seconds in its two largest units.
-pub(super) fn span(seconds: i64) -> String {
-    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
-}
-
 /// The first and last of a key.
 pub(super) fn short_key(key: &str) -> String {
     match (key.get(..8), key.get(key.len().saturating_sub(4)..)) {

@@ -15,9 +15,10 @@ use uuid::Uuid;
 use super::{
     Dashboard, PATH, actions,
     layout::{self, Page},
-    parts::{Ask, Problem, ask, bytes, count, maybe_time, span, time},
+    parts::{Ask, Problem, ask, bytes, count, maybe_time, time},
     session::Viewer,
 };
+use crate::words::span;
 
 pub(super) async fn page(
     State(dashboard): State<Dashboard>,

@@ -103,16 +103,19 @@ fn recurring(settings: &Settings) -> Vec<Recurring> {
 pub(crate) async fn run(context: Context, shutdown: CancellationToken) {
     let db = &context.db;
     let all = recurring(&context.settings);
-    let is_planned = |name: &str| all.iter().any(|one| one.name == name);
-    for one in &all {
-        // A start runs these once: what waits needs no tick.
-        if [queue::RECONCILE, "backfill-sync"].contains(&one.name) && is_planned(one.name) {
-            insert(db, one, &format!("{}@start-{}", one.name, Uuid::new_v4())).await;
-        }
-    }
     let names: Vec<&str> = all.iter().map(|one| one.name).collect();
     if let Err(error) = recurring::forget_others(db, &names).await {
         tracing::debug!(%error, "could not take what does not recur any more off the schedule");
+    }
+    // The rows before the runs, which note there that they ran.
+    if let Ok(now) = queue::now(db).await {
+        for one in &all {
+            plan(db, one, one.schedule.after(now)).await;
+        }
+    }
+    // A start runs these once: what waits needs no tick.
+    for one in all.iter().filter(|one| [queue::RECONCILE, "backfill-sync"].contains(&one.name)) {
+        insert(db, one, &format!("{}@start-{}", one.name, Uuid::new_v4())).await;
     }
     futures_util::future::join_all(all.iter().map(|one| tick(db, one, &shutdown))).await;
 }
