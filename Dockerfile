@@ -1,4 +1,7 @@
-# Built in one stage, run in another: the image has the executable and certificates, and no root.
+# The first stage builds the executable. The second one is the image: the executable and CA certificates on
+# Debian. It runs as an unprivileged user. .dockerignore lists the files that the build does not get.
+#
+# The version is `rust-version` of Cargo.toml.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
