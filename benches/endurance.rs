@@ -1,7 +1,8 @@
-//! How Tender holds out: under load, for a long time, beside a transaction that somebody forgot, and
-//! with a million relays on the dashboard. Same surroundings as `provisioning`.
+//! Benchmarks of endurance: sustained load, a long run, a transaction that stays open, and a
+//! dashboard with a million relays. The setup is that of `provisioning`.
 //!
-//! `cargo bench --bench endurance -- load` and so on; `soak` and `held` take over ten minutes each.
+//! `cargo bench --bench endurance -- load` runs one part. `soak` and `held` take over ten minutes
+//! each.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,11 +22,11 @@ use nostr::key::Keys;
 use sqlx::{Connection, PgConnection};
 use support::{Bench, by, report, run, session};
 use tender::fleet::Fleet;
-use tender_jobs::relay::{self, Change, Order, Relay, Search, Status, SyncState};
+use tender_jobs::provision::relay::{self, Change, Order, Relay, Search, Status, SyncState};
 use tokio::task::JoinSet;
 
 const URL: &str = "http://127.0.0.1:4919";
-/// Of `soak` and `held`.
+/// The duration of `soak` and of `held`.
 const MINUTES: u32 = 10;
 
 fn main() {
@@ -37,8 +38,8 @@ fn main() {
     });
 }
 
-/// 200 creations a second over HTTP for a minute, at their times whether the ones before are
-/// answered or not; a latency counts from the time at which its request was due.
+/// Creates 200 relays per second over HTTP for a minute. Each request is sent at its scheduled
+/// time, even if earlier requests are unanswered. A latency counts from the scheduled time.
 async fn load(bench: &Bench) {
     let service = bench.spawn("serve");
     bench.until_workers(1).await;
@@ -69,7 +70,7 @@ async fn load(bench: &Bench) {
     drop(service);
 }
 
-/// What the pages of the dashboard ask of a million relays, a thousand of them pending.
+/// Measures the queries of the dashboard on a million relays, a thousand of them pending.
 async fn dashboard(bench: &Bench) {
     bench.insert(1_000_000, 1000).await;
     for table in ["relay", "relay_count", "apalis.jobs"] {
@@ -109,7 +110,7 @@ async fn dashboard(bench: &Bench) {
     }
 }
 
-/// Mutations at a steady rate, and what came of each minute.
+/// Changes relays at a steady rate, and calls `tell` after each minute.
 async fn mutate(
     bench: &Bench,
     relays: &[Relay],
@@ -133,11 +134,13 @@ async fn mutate(
     }
 }
 
-/// p50 and p99 of the last minute's syncs, from change to settle, as the ledger counted them.
+/// Formats p50 and p99 of the last minute's syncs, from change to stored outcome, as the ledger
+/// counted them.
 async fn last_minute(bench: &Bench) -> String {
-    let minutes = tender_jobs::stats::last(bench.db(), 2).await.unwrap();
-    let at =
-        |share| tender_jobs::stats::percentile(&minutes, share).unwrap_or_default().as_millis();
+    let minutes = tender_jobs::console::stats::last(bench.db(), 2).await.unwrap();
+    let at = |share| {
+        tender_jobs::console::stats::percentile(&minutes, share).unwrap_or_default().as_millis()
+    };
     format!("p50 ≤ {} ms, p99 ≤ {} ms", at(0.5), at(0.99))
 }
 
@@ -155,7 +158,7 @@ async fn dead_tuples(bench: &Bench) -> String {
         .join(", ")
 }
 
-/// Time to sync so many relays again, all at once.
+/// Requests a sync of all `relays` at once and prints the time until they are synced.
 async fn burst(bench: &Bench, relays: &[Relay], what: &str) {
     let ids: Vec<_> = relays.iter().map(|relay| relay.id.clone()).collect();
     relay::request_all(bench.db(), &ids, &by()).await.unwrap();
@@ -176,8 +179,8 @@ async fn fleet_of(bench: &Bench, count: usize) -> Vec<Relay> {
     relays
 }
 
-/// A transaction with a snapshot is held open while 100 changes a second flow: nothing that dies
-/// meanwhile can be vacuumed.
+/// Holds a transaction with a snapshot open during 100 changes per second. Vacuum cannot remove
+/// rows that die in the meantime.
 async fn held(bench: &Bench) {
     let service = bench.spawn("work");
     bench.until_workers(1).await;
@@ -201,7 +204,7 @@ async fn held(bench: &Bench) {
     drop(service);
 }
 
-/// API and workers in one process for ten minutes at 100 changes a second.
+/// Runs API and workers in one process for ten minutes at 100 changes per second.
 async fn soak(bench: &Bench) {
     let service = bench.spawn("serve");
     bench.until_workers(1).await;

@@ -1,8 +1,8 @@
-//! How fast provisioning is, on a private PostgreSQL with its usual, durable settings, against the
-//! in-process stand-in for zooid. Workers are real processes.
+//! Benchmarks of provisioning, on a private PostgreSQL with its usual, durable settings and the
+//! in-process stand-in for zooid. Except in `latency`, workers are separate processes.
 //!
-//! `cargo bench --bench provisioning` runs all; `… -- drain` only the parts whose name contains
-//! `drain`. Figures of a run are in `docs/PERFORMANCE.md`.
+//! `cargo bench --bench provisioning` runs all parts; `… -- drain` runs only those whose name
+//! contains `drain`. `docs/PERFORMANCE.md` has the results of a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,8 +25,11 @@ use std::{
 use nostr::key::Keys;
 use support::{Bench, by, report, run, session};
 use tender::config::{Config, Env, Needs};
-use tender_jobs::relay::{self, Change};
-use tender_workers::zooid::{Zooid, ZooidSettings};
+use tender_jobs::provision::relay::{self, Change};
+use tender_workers::{
+    Wings,
+    provision::zooid::{DEFAULT_TIMEOUT, Zooid, ZooidSettings},
+};
 use tokio_util::sync::CancellationToken;
 
 fn main() {
@@ -42,7 +45,7 @@ fn main() {
     });
 }
 
-/// Mutation committed → the stand-in has it, one at a time.
+/// Measures the time from a committed change to its arrival at the stand-in, one change at a time.
 async fn latency(bench: &Bench) {
     let config = Config::read(&mut Env::of(bench.environment()), Needs::Zooid).unwrap();
     let zooid = Zooid::new(ZooidSettings {
@@ -51,12 +54,18 @@ async fn latency(bench: &Bench) {
         robot: bench.robot.clone(),
         blossom: None,
         livekit: None,
+        timeout: DEFAULT_TIMEOUT,
     });
-    let settings = config.work.clone();
-    let zooid = Arc::new(zooid.unwrap());
-    let context = tender_workers::Context::new(bench.db().clone(), zooid, settings);
+    let wings = Wings {
+        provision: Some((Arc::new(zooid.unwrap()), config.provision.clone())),
+        mirror: None,
+        retention: config.retention,
+    };
     let stop = CancellationToken::new();
-    let workers = tokio::spawn(tender_workers::run(context, stop.clone()));
+    let (db, stopping) = (bench.db().clone(), stop.clone());
+    let workers = tokio::spawn(async move {
+        tender_workers::run(&db, config.runtime, wings, stopping).await;
+    });
     bench.until_workers(1).await;
     let relay = bench.make(0).await;
     bench.until("select count(*) from relay where synced", 1).await;
@@ -77,7 +86,7 @@ async fn latency(bench: &Bench) {
     workers.await.unwrap();
 }
 
-/// Ten thousand new relays, by so many worker processes.
+/// Syncs ten thousand new relays with the given number of worker processes.
 async fn drain(bench: &Bench, processes: i64) {
     let count = 10_000;
     let workers: Vec<_> = (0..processes).map(|_| bench.spawn("work")).collect();
@@ -86,7 +95,7 @@ async fn drain(bench: &Bench, processes: i64) {
     let enqueued = sqlx::query(support::ENQUEUE).execute(bench.db()).await.unwrap();
     assert_eq!(enqueued.rows_affected(), count as u64);
     bench.until("select count(*) from relay where synced", count).await;
-    // From the first call, so that neither the bulk insert nor the poll that finds it counts.
+    // Measured from the first call, which excludes the bulk insert and the wait for the first poll.
     let took = bench.zooid.calls()[0].at.elapsed();
     let rate = count as f64 / took.as_secs_f64();
     println!(
@@ -98,7 +107,7 @@ async fn drain(bench: &Bench, processes: i64) {
     drop(workers);
 }
 
-/// A create over HTTP, one at a time, with workers running.
+/// Creates relays over HTTP, one at a time, while workers run.
 async fn create(bench: &Bench) {
     let service = bench.spawn("serve");
     bench.until_workers(1).await;
@@ -119,7 +128,7 @@ async fn create(bench: &Bench) {
     drop(service);
 }
 
-/// A million relays, of which a thousand are pending and have no job.
+/// Reconciles a million relays, of which a thousand are pending and have no job.
 async fn reconcile(bench: &Bench) {
     bench.insert(1_000_000, 1000).await;
     sqlx::query("vacuum analyze relay").execute(bench.db()).await.unwrap();
@@ -128,7 +137,7 @@ async fn reconcile(bench: &Bench) {
         sqlx::query("delete from apalis.jobs").execute(bench.db()).await.unwrap();
         let started = Instant::now();
         let rest = Duration::from_hours(6);
-        let enqueued = tender_workers::reconcile::reconcile(bench.db(), rest).await.unwrap();
+        let enqueued = tender_workers::provision::reconcile(bench.db(), rest).await.unwrap();
         waits.push(started.elapsed());
         assert_eq!(enqueued, 1000);
     }
@@ -138,13 +147,13 @@ async fn reconcile(bench: &Bench) {
     println!("first page of 100 of 1,000,000 relays: {:?}", started.elapsed());
 }
 
-/// What a worker process costs while nothing happens.
+/// Measures the statements and the memory of a worker process without jobs.
 async fn idle(bench: &Bench) {
     let worker = bench.spawn("work");
     bench.until_workers(1).await;
     let quiet = tokio::time::sleep(Duration::from_secs(5));
     quiet.await;
-    // A transaction per statement: nothing of the idle worker runs in a larger one.
+    // An idle worker runs each statement in its own transaction, so transactions count statements.
     let before = bench.transactions().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     let after = bench.transactions().await;

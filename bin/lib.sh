@@ -152,7 +152,7 @@ start_postgres() {
     last_port=$((port + 9))
     # The server fails to start if another program listens on the port; the next port is then tried.
     until as_postgres_user "$pg_bin/pg_ctl" -D "$work/data" -w -l "$work/log" \
-        -o "-p $port -k $work -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c max_wal_size=256MB -c max_connections=400" \
+        -o "-p $port -k $work -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=256MB -c max_connections=1000" \
         start >/dev/null 2>&1; do
         if [ "$port" = "$last_port" ]; then
             tail -n 20 "$work/log" >&2

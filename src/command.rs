@@ -1,23 +1,22 @@
-//! What can be typed: one file per group of commands. Each parses, calls down once, prints.
+//! The command line: one file or folder per group of commands. Each parses, makes one call into the
+//! ledger or the workers, and prints the result.
 
 mod doctor;
 mod fleet;
 mod keys;
+mod mirror;
 mod print;
+mod provision;
 mod queue;
-mod relay;
 mod serve;
-mod sync;
 mod top;
-mod upstream;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use nostr::key::Keys;
-pub(crate) use serve::on_signal;
-use tender_jobs::{database, relay::By};
+use tender_jobs::{database, provision::relay::By};
 
 use crate::{
     config::{Config, Needs},
@@ -26,8 +25,8 @@ use crate::{
     telemetry,
 };
 
-/// Tender keeps Nostr relays in step: what tenants want reaches zooid through durable jobs in
-/// PostgreSQL, whatever dies in between.
+/// Tender keeps Nostr relays in step through durable jobs in PostgreSQL: tenants' relays reach
+/// zooid, and events are mirrored between relays, even if processes die midway.
 #[derive(Debug, Parser)]
 #[command(name = "tender", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -39,8 +38,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Configuration is read from the environment and from a file .env; .env.example lists every variable.
-Without DATABASE_URL a private PostgreSQL is made and started under TENDER_DATA_DIR (.tender).
+Configuration is read from the environment and from the file .env; .env.example lists every variable.
+Without DATABASE_URL a private PostgreSQL is created and started under TENDER_DATA_DIR (.tender).
 Exit code: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Debug, Subcommand)]
@@ -49,59 +48,57 @@ enum Command {
     Serve,
     /// Run the HTTP API.
     Api,
-    /// Run workers; as many processes as you like on one database.
+    /// Run workers. Any number of processes can share one database.
     Work {
-        /// Serve only this queue (sync-relay, reconcile, prune, resync, sync, events, uploads, deletions),
-        /// with so many jobs at a time; may be repeated.
+        /// Serve only this queue, optionally with a number of jobs at the same time; may be
+        /// repeated. Queues: sync-relay, reconcile, resync, mirror, mirror-events, mirror-uploads,
+        /// mirror-deletions, prune.
         #[arg(long = "queue", value_name = "NAME[=JOBS]")]
         queues: Vec<String>,
-        /// Syncs at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
+        /// Jobs of sync-relay at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
         concurrency: Option<u16>,
     },
     /// Bring the database up to date.
     Migrate,
-    /// Watch a dozen relays reach a stand-in for zooid, some of them over failures. Needs nothing
-    /// set up.
+    /// Watch twelve relays being provisioned on a stand-in for zooid, some after failures. Needs no
+    /// configuration.
     Demo {
-        /// End as soon as all are synced, with exit code 0.
+        /// End when all are synced, with exit code 0.
         #[arg(long)]
         once: bool,
     },
-    /// Check configuration, database, zooid and workers; say what to do.
+    /// Check configuration, database, zooid and workers, and say what to do.
     Doctor,
-    /// Look at relays and change them.
+    /// Show and change relays.
     #[command(subcommand)]
-    Relay(relay::RelayCommand),
-    /// Look at the queue and steer it.
+    Relay(provision::RelayCommand),
+    /// Show queues and jobs; retry, cancel, pause and resume them.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
-    /// Keep events in step with other relays: states, triggers, what differs.
-    #[command(subcommand)]
-    Sync(sync::SyncCommand),
-    /// The relays that events are kept in step with.
-    #[command(subcommand)]
-    Upstream(upstream::UpstreamCommand),
-    /// Keys of event sync's API.
+    /// Keep events in step with other relays.
+    #[command(subcommand, alias = "sync")]
+    Mirror(mirror::MirrorCommand),
+    /// Create and revoke keys of the API `/api/v1`.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Enqueue every pending relay that has no job, now.
+    /// Enqueue a job for every pending relay that has none.
     Reconcile,
-    /// Show who is alive and what it runs.
+    /// Show the workers and their jobs.
     Workers,
-    /// Show each recurring job: its last run and its next.
+    /// Show the last and the next run of each recurring job.
     Schedule,
-    /// Watch the fleet in the terminal, live. Ends with q.
+    /// Watch the fleet live in the terminal; q quits.
     Top,
-    /// Print a link that lets into the dashboard once, within ten minutes.
+    /// Print a login link for the dashboard that works once, within ten minutes.
     DashboardLink {
-        /// End every session of the dashboard instead.
+        /// End every dashboard session instead.
         #[arg(long)]
         end_sessions: bool,
     },
     /// Print the API's OpenAPI document.
     Openapi,
-    /// Make a new robot key: prints `ROBOT_SECRET`, and the public key for zooid's `API_WHITELIST`.
+    /// Create a robot key. Prints `ROBOT_SECRET`, and the public key for zooid's `API_WHITELIST`.
     Keygen,
 }
 
@@ -109,26 +106,25 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// What failed, for people.
+    /// Why the command failed, worded for the operator.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        // TLS for the database and for zooid; refused only when it is set already.
+        // The TLS provider for the database and for zooid; refused only if one is set already.
         let _set_already = rustls::crypto::ring::default_provider().install_default();
         let json = self.json;
         match self.command {
-            Command::Serve => serve::serve(load(Needs::Zooid, "info")?).await?,
-            Command::Api => serve::api(load(Needs::Api, "info")?).await?,
+            Command::Serve => serve::serve(load(Needs::Wings, "info")?).await?,
+            Command::Api => serve::api(load(Needs::Wings, "info")?).await?,
             Command::Work { queues, concurrency } => {
                 let queues = queues.iter().map(|text| serve::served_queue(text));
                 let queues = queues.collect::<anyhow::Result<_>>()?;
-                serve::work(load(Needs::Zooid, "info")?, queues, concurrency).await?;
+                serve::work(load(Needs::Wings, "info")?, queues, concurrency).await?;
             }
             Command::Migrate => migrate(&load(Needs::Database, "info")?, json).await?,
             Command::Demo { once } => demo::run(&load(Needs::Database, "error")?, once).await?,
             Command::Doctor => return doctor::run(json).await,
             Command::Relay(command) => command.run(json).await?,
             Command::Queue(command) => command.run(json).await?,
-            Command::Sync(command) => Box::pin(command.run(json)).await?,
-            Command::Upstream(command) => Box::pin(command.run(json)).await?,
+            Command::Mirror(command) => Box::pin(command.run(json)).await?,
             Command::Keys(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
             Command::Workers => fleet::workers(json).await?,
@@ -149,13 +145,13 @@ fn load(needs: Needs, default_level: &str) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Who an operator on the command line is, in activity.
+/// The operator on the command line, as activity names it.
 fn operator() -> By {
     By { who: "operator".to_owned(), trace: None }
 }
 
-/// Opens the database and brings it up to date if it is not. A role without the right to change the
-/// schema is enough once it is.
+/// Opens the database and migrates it if it is not up to date. Once it is, a role that may not
+/// change the schema is enough.
 async fn open(config: &Config) -> anyhow::Result<Database> {
     let database = Database::open(&config.database).await?;
     let is_migrated = database::is_migrated(&database.pool).await;
@@ -165,20 +161,20 @@ async fn open(config: &Config) -> anyhow::Result<Database> {
     Ok(database)
 }
 
-/// A database's first refusal, with what to do where its words do not say it.
+/// Adds advice to the first error of a database, where the error itself does not say what to do.
 fn explain(error: sqlx::Error) -> anyhow::Error {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // A statement of that name is there already, or not there at all.
+    // A prepared statement exists already, or does not exist.
     if matches!(code.as_deref(), Some("42P05" | "26000")) {
         return anyhow::Error::new(error).context(
-            "a pooler in transaction mode is in between that does not keep prepared statements: use \
-             PgBouncer 1.21 or newer with max_prepared_statements, or session mode",
+            "a pooler in transaction mode does not keep prepared statements: use PgBouncer 1.21 or \
+             newer with max_prepared_statements, or session mode",
         );
     }
     error.into()
 }
 
-/// Opens the database for one command, and closes it whatever the command came to.
+/// Opens the database for one command, and closes it also if the command fails.
 async fn with_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
@@ -193,7 +189,7 @@ async fn migrate(config: &Config, json: bool) -> anyhow::Result<()> {
     with_database(config, async |_database| print::done(json, "the database is up to date")).await
 }
 
-/// In the form of a `.env` file.
+/// Prints the keys in the form of a `.env` file.
 fn keygen(json: bool) -> anyhow::Result<()> {
     let keys = Keys::generate();
     let (secret, public) = (keys.secret_key().to_secret_hex(), keys.public_key().to_hex());
@@ -207,8 +203,8 @@ fn keygen(json: bool) -> anyhow::Result<()> {
 async fn reconcile(json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {
-        let rest = config.work.exhausted_after;
-        let enqueued = tender_workers::reconcile::reconcile(&database.pool, rest).await?;
+        let rest = config.provision.exhausted_after;
+        let enqueued = tender_workers::provision::reconcile(&database.pool, rest).await?;
         if json {
             return print::json(&serde_json::json!({ "enqueued": enqueued }));
         }

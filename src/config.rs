@@ -1,148 +1,163 @@
-//! Configuration: the only room that reads the environment. Everything is read once, and everything
-//! wrong or missing is said at once, each with its name and an example.
+//! Configuration. Only this module reads the environment, and it reads each variable once. An error
+//! lists every invalid or missing variable, each with its name and an example.
 
 mod env;
-mod sync;
-mod work;
-mod zooid;
+mod mirror;
+mod provision;
+mod runtime;
 
 use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf};
 
 use nostr::key::PublicKey;
 use reqwest::Url;
 use secrecy::SecretString;
-use tender_workers::{Settings, zooid::ZooidSettings};
+use tender_jobs::{mirror::upstream, queue::Retention};
+use tender_workers::provision::{self as provisioning, zooid::ZooidSettings};
 
 pub use env::{Env, NAMES};
-use work::work;
-use zooid::zooid;
 
-/// What must be set for a command, beyond what has a default.
+/// The variables that a command requires, beyond those that have defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Only the database.
+    /// No variable.
     Database,
-    /// The API: also the domain of new relays.
-    Api,
-    /// Workers: also zooid.
+    /// The variables of every configured wing. `ZOOID_API_URL` configures provisioning.
+    Wings,
+    /// The domain of new relays.
+    Relays,
+    /// The domain of new relays, and access to zooid.
     Zooid,
 }
 
-/// Everything that an operator can set.
+/// The configuration, parsed.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the ledger is.
+    /// The connection to the database.
     pub database: DatabaseConfig,
-    /// The HTTP API.
+    /// The HTTP API and the dashboard.
     pub api: ApiConfig,
-    /// zooid, when it is configured.
+    /// zooid; `None` if provisioning is not configured.
     pub zooid: Option<ZooidSettings>,
-    /// The workers, of every queue.
-    pub work: Settings,
-    /// The log.
+    /// The settings of provisioning.
+    pub provision: provisioning::Settings,
+    /// The settings of the mirror.
+    pub mirror: tender_workers::mirror::Settings,
+    /// How this process fetches and runs jobs.
+    pub runtime: tender_workers::runtime::Settings,
+    /// How long finished jobs are kept.
+    pub retention: Retention,
+    /// The log and the traces.
     pub log: LogConfig,
 }
 
-/// Where the ledger is.
+/// The database that Tender uses.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
-    /// A PostgreSQL of the operator's; without it a private one is used.
+    /// The URL of the operator's database; `None` means a private PostgreSQL.
     pub url: Option<SecretString>,
-    /// Where the private one keeps its files.
+    /// The directory of the private PostgreSQL's files.
     pub data_dir: PathBuf,
-    /// Where its programs are, when they are not in a usual place.
+    /// The directory of PostgreSQL's programs; `None` means that Tender searches for them.
     pub pg_bin: Option<PathBuf>,
-    /// Connections of one process.
+    /// The most connections of one process.
     pub max_connections: u32,
 }
 
-/// The HTTP API.
+/// The settings of the HTTP API and of the dashboard.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// Where it listens.
+    /// The address at which the API listens.
     pub bind: SocketAddr,
-    /// Where workers without an API show their metrics, if they do.
+    /// The address at which a process without an API serves its metrics; `None` means that it does
+    /// not.
     pub metrics_bind: Option<SocketAddr>,
-    /// How clients call it, without a trailing slash; what NIP-98 events must name.
+    /// The URL that clients use, without a trailing slash. NIP-98 events must name it.
     pub base_url: String,
-    /// Keys that see and change every relay.
+    /// The public keys that may read and change every relay.
     pub admins: Vec<PublicKey>,
-    /// Domain of a new relay that names none.
+    /// The domain of new relays that name none; empty if it is not configured.
     pub relay_domain: String,
-    /// Every domain that we serve.
+    /// Every domain of our zooid instances.
     pub domains: Vec<String>,
-    /// Requests per second of one caller; bursts of twice as many.
+    /// Requests per second of one caller; bursts may be twice as large.
     pub rate_limit: u32,
-    /// Attempts of a sync, the first included: what people are told.
+    /// Attempts of a SyncRelay job, the first one included, as shown to operators.
     pub max_attempts: u32,
-    /// Keys that may look at the dashboard and not act.
+    /// The public keys that may read the dashboard, but not act.
     pub viewers: Vec<PublicKey>,
-    /// Lets in to the dashboard without a key: itself, or its argon2 hash.
+    /// The password of the dashboard, or its argon2 hash; `None` disables this login.
     pub dashboard_password: Option<SecretString>,
-    /// Under which tokens of event sync's API are recognised; without it that API is closed.
+    /// HMAC key of API tokens; without it `/api/v1` answers 503.
     pub key_secret: Option<SecretString>,
-    /// What upstreams do not set differently.
-    pub sync: tender_jobs::upstream::settings::Settings,
+    /// The deployment's settings of the mirror, which upstreams may override.
+    pub mirror: upstream::settings::Settings,
 }
 
-/// The log.
+/// The settings of the log and the traces.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// A level, or directives as tracing's `EnvFilter` takes them; `None`: the command's default.
+    /// A level, or the directives of tracing's `EnvFilter`; `None` means the default of the
+    /// command.
     pub level: Option<String>,
-    /// JSON lines instead of text.
+    /// Whether lines are JSON instead of text.
     pub json: bool,
-    /// Where traces go, in a build that can send them.
+    /// The URL of the collector of traces. It has an effect only in a build with the feature
+    /// `otel`.
     pub traces: Option<Url>,
 }
 
-/// One variable that is wrong or missing.
+/// An invalid or missing variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The variable.
+    /// The name of the variable.
     pub name: &'static str,
-    /// What is wrong with it, and an example.
+    /// The violated rule and an example, worded to follow the variable's name.
     pub problem: String,
 }
 
-/// Everything that is wrong with the configuration.
+/// Every invalid or missing variable of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError(pub Vec<Problem>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration cannot be used (see .env.example):")?;
+        write!(f, "the configuration is invalid (see .env.example):")?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {}: {}", problem.name, problem.problem))
     }
 }
 
 impl Config {
-    /// Reads the process's environment and the file `.env`; the environment wins.
+    /// Reads the process's environment and the file `.env`. The environment takes precedence.
     ///
     /// # Errors
-    /// Every variable that is wrong, or missing for `needs`.
+    /// Every variable that is invalid, or that is missing and that `needs` requires.
     pub fn load(needs: Needs) -> Result<Self, ConfigError> {
         Self::read(&mut Env::of_process(), needs)
     }
 
-    /// Reads `env`.
+    /// Reads the configuration from `env`.
     ///
     /// # Errors
-    /// Every variable that is wrong, or missing for `needs`.
+    /// Every variable that is invalid, or that is missing and that `needs` requires.
     pub fn read(env: &mut Env, needs: Needs) -> Result<Self, ConfigError> {
-        let relay_domain = relay_domain(env, needs);
         let instances = instances(env);
-        let robot = zooid::robot(env);
-        let work = work(env, robot.as_ref());
+        let robot = provision::robot(env);
+        let provision = provision::settings(env);
+        let mirror = mirror::mirror(env, robot.as_ref());
+        let zooid = provision::zooid(env, needs, instances.clone(), robot);
+        let relay_domain = relay_domain(env, needs);
         let config = Self {
             database: database(env),
             api: ApiConfig {
-                max_attempts: work.backoff.max_attempts(),
-                sync: work.sync.settings.clone(),
+                max_attempts: provision.backoff.max_attempts(),
+                mirror: mirror.defaults.clone(),
                 ..api(env, relay_domain, &instances)
             },
-            zooid: zooid(env, needs, instances, robot),
-            work,
+            zooid,
+            provision,
+            mirror,
+            runtime: runtime::runtime(env),
+            retention: runtime::retention(env),
             log: log(env),
         };
         let problems = env.problems();
@@ -171,7 +186,12 @@ fn is_postgres_url(text: &str) -> bool {
 fn relay_domain(env: &mut Env, needs: Needs) -> String {
     let example = "spaces.example.com";
     let domain = env.parse("RELAY_DOMAIN", example, domain_name);
-    if domain.is_none() && needs != Needs::Database {
+    let is_needed = match needs {
+        Needs::Database => false,
+        Needs::Relays | Needs::Zooid => true,
+        Needs::Wings => env.text("ZOOID_API_URL").is_some(),
+    };
+    if domain.is_none() && is_needed {
         env.missing("RELAY_DOMAIN", example);
     }
     domain.unwrap_or_default()
@@ -204,14 +224,14 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         metrics_bind,
         base_url: base_url.unwrap_or_else(|| format!("http://{bind}")),
         admins,
-        max_attempts: 0, // known with the schedule
+        max_attempts: 0, // set by the caller
         viewers,
         dashboard_password: env.text("DASHBOARD_PASSWORD").map(SecretString::from),
         relay_domain,
         domains,
         rate_limit: env.number("API_RATE_LIMIT", 50, 1..=1_000_000),
-        key_secret: sync::key_secret(env),
-        sync: tender_jobs::upstream::settings::Settings::default(), // known once the workers' is read
+        key_secret: mirror::key_secret(env),
+        mirror: upstream::settings::Settings::default(), // set by the caller
     }
 }
 
@@ -255,7 +275,7 @@ fn log(env: &mut Env) -> LogConfig {
 
 #[cfg(test)]
 mod tests {
-    use tender_jobs::backoff::Backoff;
+    use tender_jobs::provision::backoff::Backoff;
 
     use super::*;
 
@@ -272,14 +292,14 @@ mod tests {
         let config = Config::read(&mut env(&[]), Needs::Database).expect("defaults");
         assert!(config.database.url.is_none());
         assert_eq!(config.api.base_url, "http://127.0.0.1:4848");
-        assert_eq!(config.work.backoff, Backoff::default());
-        assert_eq!(config.work.sync_concurrency, 16);
+        assert_eq!(config.provision.backoff, Backoff::default());
+        assert_eq!(config.provision.concurrency, 16);
     }
 
     #[test]
     fn all_that_is_missing_is_named_at_once() {
         let error = Config::read(&mut env(&[]), Needs::Zooid).expect_err("missing");
-        assert_eq!(names(&error), ["RELAY_DOMAIN", "ZOOID_API_URL", "ROBOT_SECRET"]);
+        assert_eq!(names(&error), ["ZOOID_API_URL", "ROBOT_SECRET", "RELAY_DOMAIN"]);
     }
 
     #[test]
@@ -324,9 +344,9 @@ mod tests {
             ("BLOSSOM_S3_ACCESS_KEY", "k"),
             ("BLOSSOM_S3_SECRET_KEY", " "),
         ];
-        assert!(zooid::blossom(&mut env(&pairs)).is_none());
+        assert!(provision::blossom(&mut env(&pairs)).is_none());
         pairs[3].1 = "s";
-        assert!(zooid::blossom(&mut env(&pairs)).is_some());
+        assert!(provision::blossom(&mut env(&pairs)).is_some());
     }
 
     #[test]

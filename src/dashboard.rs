@@ -1,27 +1,27 @@
-//! The dashboard: is the fleet in step, why is a relay not, and what to do about it. Server-rendered;
-//! every page reads without scripts. Live parts come over server-sent events.
+//! The dashboard: pages for operators. They show whether the relays are in step, what failed and why,
+//! and offer the actions that help. The server renders them, and every page works without scripts.
+//! Server-sent events update the live parts.
 //!
-//! Nothing here is shown without a session (`session`), and nothing is done without an operator's
-//! session, its token, and a confirmation (`actions`). Pages are one call into the ledger and one
-//! function of markup each.
+//! Every page requires a session (`session`). Every action requires an operator's session, the token
+//! of that session, and a confirmation (`actions`). A page is one call into the ledger and one
+//! function of markup.
 
 mod actions;
 mod assets;
-mod board;
-mod events;
 mod fleet;
 mod jobs;
+mod json;
 mod layout;
 mod live;
 mod login;
+mod mirror;
 mod parts;
+mod provision;
 mod queues;
-mod relay;
-mod relays;
 mod session;
-mod upstreams;
-
-pub(crate) use session::random_token;
+mod shared;
+mod steer;
+mod workers;
 
 use std::sync::Arc;
 
@@ -35,33 +35,37 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_workers::zooid::Zooid;
+use tender_jobs::queue::QueueFigures;
+use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::ApiConfig;
+use crate::{config::ApiConfig, fleet::Fleet};
 use parts::Problem;
 pub use session::{LINK_MINUTES, new_link};
+use shared::Shared;
 
-/// Where it is mounted.
+/// The path below which every page is.
 pub const PATH: &str = "/dashboard";
 
-/// What every page can reach.
+/// The state that every page has access to.
 #[derive(Clone)]
 pub struct Dashboard {
     db: PgPool,
     zooid: Option<Arc<Zooid>>,
     config: Arc<ApiConfig>,
-    /// Of a relay's schedule, for "attempt 2 of 7".
+    /// The attempts that a SyncRelay job may make, for "attempt 2 of 7".
     max_attempts: u32,
     shutdown: CancellationToken,
     login: Arc<login::Login>,
-    fleet: Arc<fleet::Cache>,
-    kinds: Arc<events::Kinds>,
+    fleet: Arc<Shared<Fleet>>,
+    figures: Arc<Shared<Vec<QueueFigures>>>,
+    kinds: Arc<mirror::events::Kinds>,
     streams: Arc<tokio::sync::Semaphore>,
 }
 
 impl Dashboard {
-    /// A dashboard over this ledger; without zooid, the bodies that would be sent are not shown.
+    /// Returns a dashboard over this ledger. Without `zooid`, the page of a relay does not show the
+    /// body of the next request.
     pub fn new(
         db: PgPool,
         zooid: Option<Arc<Zooid>>,
@@ -77,19 +81,20 @@ impl Dashboard {
             shutdown,
             login,
             fleet: Arc::default(),
+            figures: Arc::default(),
             kinds: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
         };
         if !dashboard.is_configured() {
             tracing::info!(
-                "the dashboard is off: set ADMIN_PUBKEYS or DASHBOARD_PASSWORD, or type \
+                "the dashboard is off: set ADMIN_PUBKEYS or DASHBOARD_PASSWORD, or run \
                  `tender dashboard-link`"
             );
         }
         dashboard
     }
 
-    /// Whether somebody may log in without a link.
+    /// Whether a login without a link is possible.
     fn is_configured(&self) -> bool {
         let config = &self.config;
         !config.admins.is_empty()
@@ -102,29 +107,32 @@ impl Dashboard {
     }
 }
 
-/// Every route, under [`PATH`].
+/// Returns every route, below [`PATH`].
 pub fn router(dashboard: Dashboard) -> Router {
     let inside = Router::new()
         .route("/", get(fleet::page))
-        .route("/relays", get(relays::page))
-        .route("/relays/{id}", get(relay::page))
-        .route("/relays/{id}/{action}", post(actions::relay))
-        .route("/upstreams", get(upstreams::page))
-        .route("/upstreams/{id}", get(upstreams::one_page))
-        .route("/upstreams/{id}/{action}", post(actions::upstream))
-        .route("/events", get(events::page))
+        .route("/relays", get(provision::relays::page))
+        .route("/relays/{id}", get(provision::relay::page))
+        .route("/relays/{id}/{action}", post(provision::actions::relay))
+        .route("/upstreams", get(mirror::upstreams::page))
+        .route("/upstreams/{id}", get(mirror::upstream::page))
+        .route("/upstreams/{id}/{action}", post(mirror::actions::upstream))
+        .route("/events", get(mirror::events::page))
         .route("/queues", get(queues::page))
-        .route("/queues/{queue}/{action}", post(actions::queue))
-        .route("/jobs", get(jobs::list_page))
-        .route("/jobs/retry-all", post(actions::retry_all))
-        .route("/jobs/{id}", get(jobs::page))
-        .route("/jobs/{id}/{action}", post(actions::job))
-        .route("/instances/probe", post(actions::probe))
-        .route("/reconcile", post(actions::reconcile))
-        .route("/actions", get(queues::actions_page))
+        .route("/queues/{queue}/{action}", post(steer::queue))
+        .route("/jobs", get(jobs::page))
+        .route("/jobs/retry-all", post(steer::retry_all))
+        .route("/jobs/{id}", get(jobs::one::page))
+        .route("/jobs/{id}/{action}", post(steer::job))
+        .route("/workers", get(workers::page))
+        .route("/instances/probe", post(provision::actions::probe))
+        .route("/reconcile", post(provision::actions::reconcile))
+        .route("/actions", get(actions::log::page))
         .route("/live/fleet", get(live::fleet))
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
+        .route("/live/workers", get(live::workers))
+        .route("/live/jobs", get(live::jobs))
         .route("/live/relays", get(live::relays))
         .route("/live/upstreams", get(live::upstreams))
         .route("/live/upstreams/{id}", get(live::upstream))
@@ -132,7 +140,6 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/jobs/{id}", get(live::job))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))
-        .merge(board::router(&dashboard))
         .route_layer(middleware::from_fn_with_state(dashboard.clone(), session::require));
     let outside = Router::new()
         .route("/login", get(login::page))
@@ -148,12 +155,12 @@ pub fn router(dashboard: Dashboard) -> Router {
         .with_state(dashboard)
 }
 
-/// What a page may load and do: only its own.
+/// The content security policy: a page loads and contacts only its own origin.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-    connect-src 'self'; font-src 'self'; form-action 'self'; frame-src 'self'; frame-ancestors 'none'; \
+    connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; \
     base-uri 'none'";
 
-/// Headers of every answer; the board, whose scripts are not ours, brings its own policy.
+/// Sets the security headers of a response, unless the handler has set them.
 async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -162,7 +169,7 @@ async fn headers(request: Request, next: Next) -> Response {
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"), // an action goes back to its page
+        (header::REFERRER_POLICY, "same-origin"), // actions return to the page of their form
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("permissions-policy"), "camera=(), microphone=(), geolocation=()"),
     ] {
@@ -174,22 +181,28 @@ async fn headers(request: Request, next: Next) -> Response {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, words) = match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "There is nothing here."),
-            Self::Forbidden => {
-                (StatusCode::FORBIDDEN, "You may look, and not act: your key is a viewer's.")
-            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "This page does not exist."),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "This action was not done: a viewer cannot act. Log in as an operator.",
+            ),
             Self::Stale => (
                 StatusCode::FORBIDDEN,
-                "This form is not of this session. Go back, reload the page, and try again.",
+                "This action was not done: the form belongs to another session. Go back, reload the \
+                 page and try again.",
             ),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open; close some."),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This page is not live: too many pages are open. Close some and reload.",
+            ),
             Self::Database => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "The database does not answer. Nothing was changed; try again in a moment.",
+                "The database did not answer. Try again in a moment. If this was an action, look \
+                 first whether it was done.",
             ),
         };
         let body =
-            layout::bare(words, &html! { p { (words) } p { a href=(PATH) { "To the fleet" } } });
+            layout::bare(words, &html! { p { (words) } p { a href=(PATH) { "Go to the fleet" } } });
         (status, body).into_response()
     }
 }

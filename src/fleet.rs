@@ -1,86 +1,88 @@
-//! The fleet at one look, and what of it needs somebody's attention: what the dashboard's first page
-//! and `tender top` show.
+//! An overview of the fleet, and the items that need an operator's attention. The first page of the
+//! dashboard and `tender top` show them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 use tender_jobs::{
-    lane::{self, LaneState},
+    console::stats::{self, Minute},
+    mirror::{
+        MIRROR,
+        lane::{self, LaneState},
+        upstream,
+    },
+    provision::{
+        SYNC_RELAY,
+        instance::{self, BreakerState, Instance},
+        relay::{self, Order, Relay, Row, Search, Summary},
+    },
     queue::{
         self, QueueStatus, Worker,
-        instance::{self, BreakerState, Instance},
+        schedule::{self, Recurring},
     },
-    recurring::{self, Recurring},
-    relay::{self, Order, Relay, Row, Search, Summary},
-    stats::{self, Minute},
-    upstream,
 };
 
-/// A relay that waits for longer than this needs attention.
+/// A relay that waits for zooid longer than this needs attention.
 const LONG_PENDING: TimeDelta = TimeDelta::minutes(5);
-/// Given-up relays that are named.
+/// The most relays that gave up and that the overview names.
 const NAMED: i64 = 5;
-/// Lanes in trouble that are named.
+/// The most failed or stale lanes that the overview names.
 const NAMED_LANES: usize = 5;
-/// Minutes of the chart.
+/// The minutes that the chart covers.
 const MINUTES: i32 = 60;
 
-/// Everything that is shown, as of one look. Reading it costs the same with a thousand relays and
-/// with a million.
+/// The overview. The cost of reading it does not grow with the number of relays.
 #[derive(Debug, Serialize)]
 pub struct Fleet {
-    /// The database's time of the look.
+    /// When the overview was read, by the database's clock.
     pub now: DateTime<Utc>,
-    /// Counts of relays.
+    /// Counts of relays by state.
     pub summary: Summary,
-    /// Some that gave up, the last first.
+    /// Some relays that gave up, the latest first.
     pub gave_up: Vec<Relay>,
-    /// The one that waits longest.
+    /// The relay that has waited longest for zooid; `None` if no relay waits.
     pub longest_waiting: Option<Row>,
-    /// Every queue.
+    /// The status of every queue.
     pub queues: Vec<QueueStatus>,
-    /// Those alive.
+    /// The workers that are alive.
     pub workers: Vec<Worker>,
-    /// Every zooid instance.
+    /// The zooid instances with their breakers.
     pub instances: Vec<Instance>,
-    /// The schedule.
+    /// The recurring jobs.
     pub recurring: Vec<Recurring>,
-    /// The last hour.
+    /// Outcomes of SyncRelay attempts in the last hour, by minute.
     pub minutes: Vec<Minute>,
-    /// Lanes of event sync that are in error, or held without a sign of life.
+    /// Some lanes of the mirror that are in error or stale, the latest failure first.
     pub lanes: Vec<LaneState>,
-    /// Whether there is an upstream to work on.
+    /// Whether an upstream is enabled.
     pub has_upstreams: bool,
 }
 
-/// Something that an operator should look after.
+/// An item that needs an operator's attention.
 #[derive(Debug)]
 pub enum Attention<'a> {
-    /// A relay that gave up.
+    /// A relay gave up.
     GaveUp(&'a Relay),
-    /// So many more did.
+    /// This many other relays gave up.
     MoreGaveUp(i64),
-    /// An instance is out.
+    /// The breaker of an instance is not closed.
     BreakerOpen(&'a Instance),
-    /// A relay waits for longer than 5 min.
+    /// A relay has waited for zooid for too long.
     LongPending(&'a Row),
-    /// Nobody serves `sync-relay`.
+    /// There are relays, and no worker serves `sync-relay`.
     NoWorker,
-    /// Jobs were killed in a queue, and nobody has looked after them.
+    /// A queue has killed jobs that no operator has seen.
     Killed(&'a QueueStatus),
-    /// A queue is paused, since when.
+    /// A queue is paused, since this time.
     Paused(&'a QueueStatus, DateTime<Utc>),
-    /// A lane of event sync is in error or stuck.
+    /// A lane of the mirror is in error or stale.
     Lane(&'a LaneState),
-    /// There are upstreams, and nobody serves `sync`.
-    NoSyncWorker,
+    /// There are enabled upstreams, and no worker serves `mirror`.
+    NoMirrorWorker,
 }
 
 impl Fleet {
-    /// Looks.
-    ///
-    /// # Errors
-    /// The database did not answer.
+    /// Reads the overview; the cost does not grow with the number of relays.
     pub async fn read(db: &PgPool) -> Result<Self, sqlx::Error> {
         let waiting = Search { order: Order::Waiting, ..Search::default() };
         Ok(Self {
@@ -88,38 +90,39 @@ impl Fleet {
             summary: relay::summary(db).await?,
             gave_up: relay::gave_up(db, NAMED).await?,
             longest_waiting: relay::search(db, &waiting, 1).await?.pop(),
-            queues: queue::status(db).await?,
+            queues: queue::status(db, &tender_jobs::queues()).await?,
             workers: queue::workers(db).await?.into_iter().filter(|w| w.is_alive).collect(),
             instances: instance::list(db).await?,
-            recurring: recurring::list(db).await?,
+            recurring: schedule::list(db).await?,
             minutes: stats::last(db, MINUTES).await?,
             lanes: lane::troubled(db, NAMED_LANES).await?,
             has_upstreams: upstream::any(db).await?,
         })
     }
 
-    /// What needs attention, the worst first; nothing when all is well.
+    /// Returns the items that need attention, the most urgent first.
     pub fn attention(&self) -> Vec<Attention<'_>> {
         let more = self.summary.gave_up - i64::try_from(self.gave_up.len()).unwrap_or_default();
         let out = self.instances.iter().filter(|i| i.breaker != BreakerState::Closed);
         let late = |row: &&Row| self.now - row.updated_at >= LONG_PENDING;
-        let is_served = self.workers.iter().any(|worker| worker.queue == queue::SYNC_RELAY);
+        let is_served = self.workers.iter().any(|worker| worker.queue == SYNC_RELAY);
         let killed = self.queues.iter().filter(|queue| queue.killed_open > 0);
         let paused = self.queues.iter().filter_map(|queue| Some((queue, queue.paused_at?)));
         let mut items: Vec<Attention<'_>> = self.gave_up.iter().map(Attention::GaveUp).collect();
         items.extend((more > 0).then_some(Attention::MoreGaveUp(more)));
         items.extend(out.map(Attention::BreakerOpen));
-        items.extend((!is_served).then_some(Attention::NoWorker));
+        let has_relays = self.summary.total > 0;
+        items.extend((has_relays && !is_served).then_some(Attention::NoWorker));
         items.extend(self.longest_waiting.as_ref().filter(late).map(Attention::LongPending));
         items.extend(killed.map(Attention::Killed));
         items.extend(self.lanes.iter().map(Attention::Lane));
-        let is_synced = self.workers.iter().any(|worker| worker.queue == queue::SYNC);
-        items.extend((self.has_upstreams && !is_synced).then_some(Attention::NoSyncWorker));
+        let is_synced = self.workers.iter().any(|worker| worker.queue == MIRROR);
+        items.extend((self.has_upstreams && !is_synced).then_some(Attention::NoMirrorWorker));
         items.extend(paused.map(|(queue, since)| Attention::Paused(queue, since)));
         items
     }
 
-    /// Syncs and failures of the last hour.
+    /// Returns the numbers of successful and of failed SyncRelay attempts in the last hour.
     pub fn hour(&self) -> (i64, i64) {
         self.minutes
             .iter()

@@ -1,18 +1,17 @@
-//! The HTTP API: request → one call into the ledger → status and body. No SQL here, no zooid URL.
+//! The HTTP API. A handler makes one call into the ledger and turns the result into a status and a
+//! body; it contains no SQL and no URL of zooid.
 //!
-//! Answers are `{"data": …}` or `{"error": "…"}`. The routes are in [`router`]; the contract is
-//! described by `/openapi.json`.
+//! Answers are `{"data": …}` or `{"error": "…"}`, except below `/api/v1`. [`router`] lists the
+//! routes, and `/openapi.json` describes the contract.
 
 mod auth;
-mod body;
 mod error;
 mod extract;
 mod limit;
-pub(crate) mod nip98;
+mod mirror;
 mod openapi;
 mod probes;
-mod relays;
-mod v1;
+mod provision;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,11 +20,11 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, Request, StatusCode, header},
     middleware,
-    routing::{get, post},
+    routing::get,
 };
 use serde_json::json;
 use sqlx::PgPool;
-use tender_workers::zooid::Zooid;
+use tender_workers::provision::zooid::Zooid;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{
@@ -43,16 +42,16 @@ use crate::{
     telemetry,
 };
 pub use error::ApiError;
+pub(crate) use mirror::v1::key_name;
 pub use openapi::document as openapi_document;
-pub(crate) use v1::key_name;
 
-/// The longest body that is read.
+/// The longest request body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// The longest that a request may take, zooid's members included.
+/// The longest duration of a request, including a call to zooid for members.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What every handler can reach.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Api {
     db: PgPool,
@@ -63,7 +62,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over this ledger; without zooid, members cannot be shown.
+    /// Returns an API over this ledger. Without `zooid`, requests for members are answered with
+    /// 503.
     pub fn new(db: PgPool, zooid: Option<Arc<Zooid>>, config: ApiConfig) -> Self {
         telemetry::metrics(); // installed before the first request is counted
         Self {
@@ -76,21 +76,11 @@ impl Api {
     }
 }
 
-/// Every route.
+/// Returns the router of all routes of the API and the probes.
 pub fn router(api: Api) -> Router {
-    let authenticated = Router::new()
-        .route("/tenants/{pubkey}/relays", get(relays::of_tenant))
-        .route("/relays", get(relays::list).post(relays::create))
-        .route("/relays/{id}", get(relays::show).put(relays::update))
-        .route("/relays/{id}/deactivate", post(relays::deactivate))
-        .route("/relays/{id}/reactivate", post(relays::reactivate))
-        .route("/relays/{id}/sync", post(relays::sync))
-        .route("/relays/{id}/members", get(relays::members))
-        .route("/relays/{id}/activity", get(relays::activity))
-        .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
-        .merge(authenticated)
-        .nest("/api/v1", v1::router(api.clone()))
+        .merge(provision::router(&api))
+        .nest("/api/v1", mirror::v1::router(api.clone()))
         .merge(probes_router())
         .route("/openapi.json", get(openapi::show))
         .fallback(|| async { ApiError::NotFound })
@@ -106,7 +96,7 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// The API and the dashboard.
+/// Returns the router of the API and the dashboard.
 fn site(api: Api, shutdown: CancellationToken) -> Router {
     let (db, zooid, config) = (api.db.clone(), api.zooid.clone(), api.config.clone());
     let dashboard = Dashboard::new(db, zooid, config, shutdown);
@@ -118,10 +108,10 @@ fn site(api: Api, shutdown: CancellationToken) -> Router {
     router(api).merge(dashboard)
 }
 
-/// Serves until `shutdown`, then lets the requests that run end.
+/// Serves the API and the dashboard until `shutdown`, then waits for running requests.
 ///
 /// # Errors
-/// The listener broke.
+/// The listener failed.
 pub async fn serve(
     listener: TcpListener,
     api: Api,
@@ -133,10 +123,10 @@ pub async fn serve(
     axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-/// Serves only the probes and the metrics until `shutdown`: for workers, which have no API.
+/// Serves only the probes and the metrics until `shutdown`, for processes without the API.
 ///
 /// # Errors
-/// The listener broke.
+/// The listener failed.
 pub async fn serve_probes(
     listener: TcpListener,
     api: Api,
@@ -172,7 +162,8 @@ impl MakeRequestId for FreshId {
     }
 }
 
-/// A client's own request id goes into logs and payloads: only a short plain one is taken over.
+/// Removes a client's request id unless it is short and plain, because it is copied to logs and
+/// payloads.
 async fn drop_strange_id(
     mut request: axum::extract::Request,
     next: middleware::Next,
@@ -187,13 +178,14 @@ async fn drop_strange_id(
     next.run(request).await
 }
 
-/// The path, not the query: a search text is the caller's own business.
+/// Returns the span of a request. It has the path without the query, because a search text is
+/// private.
 fn span<B>(request: &Request<B>) -> tracing::Span {
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature that the layer asks for")]
+#[expect(clippy::needless_pass_by_value, reason = "the layer requires this signature")]
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     let words = panic.downcast_ref::<&str>().copied();
     let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -201,7 +193,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     axum::response::IntoResponse::into_response(ApiError::Internal)
 }
 
-/// `{"data": …}`.
+/// Returns the body `{"data": …}`.
 fn data<T: serde::Serialize>(data: T) -> Json<serde_json::Value> {
     Json(json!({ "data": data }))
 }

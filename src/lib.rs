@@ -1,17 +1,17 @@
 //! Tender keeps Nostr relays in step through durable jobs in PostgreSQL.
 //!
-//! - [`command`]: what can be typed.
-//! - [`config`]: the environment, read once.
-//! - [`dashboard`]: pages for operators.
-//! - [`fleet`]: the fleet at one look, and what of it needs attention.
-//! - [`http`]: the API.
+//! - [`command`]: the command line.
+//! - [`config`]: the configuration, read once from the environment.
+//! - [`dashboard`]: the pages for operators.
+//! - [`fleet`]: the overview of the fleet, and the items that need attention.
+//! - [`http`]: the HTTP API.
 //! - [`postgres`]: the private PostgreSQL.
-//! - [`demo`]: the demo and the zooid stand-in.
-//! - [`telemetry`]: log and metrics.
-//! - [`tokens`]: tokens of event sync's API.
+//! - [`demo`]: the demo, and the stand-in for zooid.
+//! - [`telemetry`]: log, metrics and traces.
+//! - [`tokens`]: the tokens of the API `/api/v1`.
 //!
-//! The ledger is the crate `tender-jobs`, the jobs' work is in `tender-workers`; both are below this
-//! one and know nothing of it. `docs/ARCHITECTURE.md` is the map.
+//! The crate `tender-jobs` is the ledger, and the crate `tender-workers` runs the jobs. Neither
+//! depends on this crate. `docs/ARCHITECTURE.md` is the map.
 
 pub mod command;
 pub mod config;
@@ -19,7 +19,10 @@ pub mod dashboard;
 pub mod demo;
 pub mod fleet;
 pub mod http;
+mod nip98;
 pub mod postgres;
+mod random;
+mod signal;
 pub mod telemetry;
 pub mod tokens;
 mod words;

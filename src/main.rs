@@ -1,4 +1,4 @@
-//! The executable: parse what was typed, run it, say what failed.
+//! The executable: parses the command line, runs the command, and reports a failure.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One sentence with its causes.
+/// Prints the error with its causes to standard error.
 #[expect(clippy::print_stderr, reason = "the answer of a failed command")]
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("tender: {error:#}");

@@ -1,13 +1,15 @@
-//! The private PostgreSQL: a cluster under the data directory that Tender makes, starts, shares
-//! between its processes, and stops with the last of them.
+//! The connection to the database, and the private PostgreSQL: a cluster under the data directory.
+//! Tender creates and starts the cluster. Its processes share it, and the last one stops it.
 //!
 //! ```text
-//! <data dir>/postgres/data      the cluster            <data dir>/postgres/users.lock   shared: in use
-//! <data dir>/postgres/password  of the role `tender`   <data dir>/postgres/start.lock   start or stop
+//! <data dir>/postgres/data        the cluster
+//! <data dir>/postgres/password    the password of the role `tender`
+//! <data dir>/postgres/users.lock  locked, shared, by every process that uses the cluster
+//! <data dir>/postgres/start.lock  locked by the process that starts or stops the cluster
 //! ```
 //!
-//! It listens on a Unix socket only. Durability settings are PostgreSQL's defaults: a crash of the
-//! machine loses nothing that was committed.
+//! The cluster listens on a Unix socket only. Its durability settings are PostgreSQL's defaults: a
+//! crash of the machine loses no committed transaction.
 
 mod binaries;
 mod owner;
@@ -30,76 +32,78 @@ use crate::config::DatabaseConfig;
 use binaries::Binaries;
 use owner::Owner;
 
-/// Role and database of a private cluster.
+/// The role of the private cluster, and the name under which our connections appear.
 const NAME: &str = "tender";
-/// A Unix socket's path holds 107 bytes, its file's name included.
+/// The longest directory of the socket, in bytes. The path of a Unix socket has at most 107 bytes,
+/// including the name of its file.
 const LONGEST_SOCKET_DIR: usize = 80;
-/// A connection idle for longer is tried before it is used.
+/// A connection that was idle longer than this is pinged before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(2);
-/// What differs from PostgreSQL's defaults.
+/// Settings of the private cluster that differ from PostgreSQL's defaults.
 const SETTINGS: &str = "\n# Tender\nlisten_addresses = ''\nunix_socket_permissions = 0700\n\
     max_connections = 200\nshared_buffers = 128MB\nmax_wal_size = 2GB\n\
     log_min_messages = warning\nlog_checkpoints = off\n";
 
-/// Why there is no database to work with.
+/// Why no database is available.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    /// No programs of PostgreSQL on this machine.
-    #[error("PostgreSQL is not installed: {0}, or set DATABASE_URL to a server that runs already")]
+    /// PostgreSQL's programs were not found on this machine.
+    #[error("PostgreSQL is not installed: {0}, or set DATABASE_URL to a running server")]
     NoBinaries(String),
-    /// Programs of another version than the cluster's.
+    /// The installed programs have a different major version than the cluster.
     #[error(
-        "the private cluster was made by PostgreSQL {cluster}, and only {found} is installed: \
-         install PostgreSQL {cluster}, or set TENDER_PG_BIN to its programs"
+        "the private cluster needs PostgreSQL {cluster}, but {found} is installed: install \
+         PostgreSQL {cluster}, or set TENDER_PG_BIN to the directory of its programs"
     )]
     OtherVersion {
-        /// The cluster's major version.
+        /// The major version of the cluster.
         cluster: String,
-        /// What is installed.
+        /// The newest installed major version.
         found: String,
     },
-    /// Too old.
-    #[error("PostgreSQL {0} is too old: Tender needs 14 or newer")]
+    /// The installed programs are too old.
+    #[error("PostgreSQL {0} is too old: install version 14 or newer")]
     TooOld(String),
-    /// We are root, and there is no other user to run PostgreSQL as.
-    #[error("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody`")]
+    /// Tender runs as root, and there is no other user to run PostgreSQL as.
+    #[error("PostgreSQL does not run as root, and the user `postgres` does not exist: create it")]
     NoUser,
-    /// A file or directory could not be made or read.
+    /// An operation on a file or directory failed.
     #[error("failed to {what} {path}")]
     File {
-        /// What was tried.
+        /// The operation, as a verb.
         what: &'static str,
-        /// With which path.
+        /// The file or directory.
         path: PathBuf,
-        /// The reason.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// One of PostgreSQL's programs failed.
     #[error("{program} failed: {words}")]
     Program {
-        /// Which.
+        /// The name of the program.
         program: &'static str,
-        /// Its last words.
+        /// The last lines of its output, or why it could not be started.
         words: String,
     },
-    /// The database did not answer.
+    /// The connection failed.
     #[error("failed to connect to PostgreSQL")]
     Connect(#[from] sqlx::Error),
 }
 
-/// A database, and the private cluster that it is in, if it is ours.
+/// A connection to the database. It keeps the private cluster running, if that is used.
 #[derive(Debug)]
 pub struct Database {
-    /// Connections to it.
+    /// The connections to the database.
     pub pool: PgPool,
     cluster: Option<Cluster>,
 }
 
 impl Database {
-    /// Connects to `DATABASE_URL`, or to the private cluster, which is made and started if need be.
+    /// Connects to `DATABASE_URL` if it is set. Otherwise creates and starts the private cluster if
+    /// necessary, and connects to it.
     ///
     /// # Errors
-    /// [`PostgresError`] says what to do.
+    /// [`PostgresError`], whose message tells the operator how to proceed.
     pub async fn open(config: &DatabaseConfig) -> Result<Self, PostgresError> {
         let (options, cluster) = if let Some(url) = &config.url {
             (options_of(url)?, None)
@@ -111,8 +115,8 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(Duration::from_secs(5))
-            // A ping before every statement would double the round trips; one after a pause is
-            // enough to notice that the server was restarted.
+            // A ping before every statement would double the round trips. A ping after a pause is
+            // enough to detect a restart of the server.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
@@ -124,28 +128,29 @@ impl Database {
         Ok(Self { pool, cluster })
     }
 
-    /// Closes the connections; stops the private cluster if nobody else uses it.
+    /// Closes the connections. Stops the private cluster if no other process uses it.
     pub async fn close(self) {
         self.pool.close().await;
         if let Some(cluster) = self.cluster
             && let Err(error) = blocking(move || cluster.stop()).await
         {
-            tracing::warn!(%error, "the private PostgreSQL could not be stopped");
+            tracing::warn!(%error, "could not stop the private PostgreSQL");
         }
     }
 
-    /// Closes the connections, stops the private cluster and removes all that is in it.
+    /// Closes the connections, stops the private cluster and deletes it with all its data.
     pub async fn destroy(self) {
         let dir = self.cluster.as_ref().map(|cluster| cluster.dir.clone());
         self.close().await;
         if let Some(dir) = dir
             && let Err(error) = fs::remove_dir_all(&dir)
         {
-            tracing::warn!(dir = %dir.display(), %error, "the private cluster could not be removed");
+            tracing::warn!(dir = %dir.display(), %error, "could not delete the private PostgreSQL");
         }
     }
 
-    /// Where the private cluster's socket is, for `psql -h`.
+    /// Returns the directory of the private cluster's socket, for `psql -h`; `None` for
+    /// `DATABASE_URL`.
     pub fn socket_dir(&self) -> Option<&Path> {
         self.cluster.as_ref().map(|cluster| cluster.socket_dir.as_path())
     }
@@ -156,7 +161,7 @@ fn options_of(url: &secrecy::SecretString) -> Result<PgConnectOptions, sqlx::Err
     url.expose_secret().parse()
 }
 
-/// A panic in the closure is a bug; it is passed on.
+/// Runs `work` on a thread that may block. A panic in `work` is a bug and is propagated.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
@@ -171,7 +176,8 @@ struct Cluster {
     socket_dir: PathBuf,
     binaries: Binaries,
     owner: Owner,
-    /// Held shared for as long as we use the cluster; the kernel drops it should we be killed.
+    /// A shared lock for as long as this process uses the cluster. The kernel releases it even if
+    /// the process is killed.
     users: File,
 }
 
@@ -196,9 +202,10 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Makes the cluster beside its place and moves it there, so that a crash leaves no half of one.
+    /// Creates the cluster in a temporary directory and then renames it, so that a crash leaves no
+    /// incomplete cluster.
     fn init(&self) -> Result<(), PostgresError> {
-        tracing::info!(dir = %self.dir.display(), "making a private PostgreSQL cluster");
+        tracing::info!(dir = %self.dir.display(), "creating a private PostgreSQL cluster");
         let (new, data) = (self.dir.join("data.new"), self.dir.join("data"));
         if new.exists() {
             fs::remove_dir_all(&new).map_err(|source| file("remove", &new, source))?;
@@ -232,7 +239,7 @@ impl Cluster {
         run("pg_ctl", start, &self.dir.join("command.log"))
     }
 
-    /// Gives up our use; the last user stops the cluster.
+    /// Releases this process's lock. The last process that uses the cluster stops it.
     fn stop(self) -> Result<(), PostgresError> {
         let _stopping = exclusive(&self.dir.join("start.lock"))?;
         self.users
@@ -244,7 +251,7 @@ impl Cluster {
                 stop.arg("-D").arg(self.dir.join("data")).args(["-m", "fast", "-w", "stop"]);
                 run("pg_ctl", stop, &self.dir.join("command.log"))
             }
-            Err(TryLockError::WouldBlock) => Ok(()), // somebody else uses it
+            Err(TryLockError::WouldBlock) => Ok(()), // another process uses it
             Err(TryLockError::Error(source)) => {
                 Err(file("lock", &self.dir.join("users.lock"), source))
             }
@@ -264,14 +271,14 @@ impl Cluster {
     fn command(&self, program: &'static str) -> Command {
         let mut command = self.binaries.command(program);
         self.owner.run_as(&mut command);
-        // The owner may not enter the directory that we were started in.
+        // The owner may have no access to the directory in which Tender was started.
         command.current_dir(&self.dir);
         command
     }
 }
 
-/// Runs a program to its end. Its output goes to a file and from there into the error: a pipe would
-/// be held open by the server that `pg_ctl` leaves behind.
+/// Runs a program and waits for its end. Its output goes to a file, from which an error quotes it.
+/// A pipe would not work, because the server that `pg_ctl` starts would keep it open.
 fn run(program: &'static str, mut command: Command, log: &Path) -> Result<(), PostgresError> {
     let output = File::create(log).map_err(|source| file("create", log, source))?;
     let errors = output.try_clone().map_err(|source| file("open", log, source))?;
@@ -284,7 +291,7 @@ fn run(program: &'static str, mut command: Command, log: &Path) -> Result<(), Po
     Err(PostgresError::Program { program, words })
 }
 
-/// The last lines that say something, in one.
+/// Returns the last three lines that are not empty, joined on one line.
 fn last_words(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")

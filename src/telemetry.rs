@@ -11,15 +11,17 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use crate::config::LogConfig;
 
-/// Time between two rounds of [`keep_up`].
+/// The interval of [`keep_up`].
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Buckets of every `…_seconds` histogram: from a fast local call to the longest attempt.
+/// The upper bounds of the buckets of every `…_seconds` histogram: from a fast local call to the
+/// longest attempt.
 const SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
-/// Writes the log to stderr, so that stdout is a command's answer. Once per process.
+/// Starts the log on stderr, because stdout carries the output of a command. To be called once per
+/// process, before the first line is logged.
 pub fn init(log: &LogConfig, default_level: &str) {
-    // apalis tells each start of a worker at info; ours tells what matters.
+    // apalis logs each start of a worker at level info, which would only repeat Tender's own lines.
     let default = format!("{default_level},apalis_core=warn,sqlx=error");
     let level = log.level.as_deref().unwrap_or(&default);
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -38,30 +40,31 @@ pub fn init(log: &LogConfig, default_level: &str) {
             .map(|layer| layer.with_filter(EnvFilter::new("off,tender=info,tender_workers=info"))),
     );
     if registry.with(lines.with_filter(filter)).try_init().is_err() {
-        tracing::debug!("the log was set up already");
+        tracing::debug!("the log was initialised before");
     }
     if log.traces.is_some() && !cfg!(feature = "otel") {
         tracing::warn!(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but this build sends no traces: build with --features otel"
+            "OTEL_EXPORTER_OTLP_ENDPOINT has no effect in this build: build with --features otel"
         );
     }
 }
 
-/// Sums up what histograms were told, regularly, so that nobody has to ask for the metrics: until then
-/// every single value is kept.
+/// Aggregates the recorded values of histograms at a fixed interval. Without this, every value
+/// would stay in memory until the next request for the metrics.
 pub async fn keep_up(shutdown: CancellationToken) {
     while tokio::time::timeout(UPKEEP, shutdown.cancelled()).await.is_err() {
         metrics().run_upkeep();
     }
 }
 
-/// Sends what is left of the traces. At the end of the process.
+/// Sends the remaining traces. To be called at the end of the process.
 pub fn shutdown() {
     #[cfg(feature = "otel")]
     traces::shutdown();
 }
 
-/// The process's metrics, as Prometheus reads them.
+/// Returns the handle that renders the process's metrics for Prometheus. The first call installs
+/// the recorder.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
@@ -73,7 +76,7 @@ pub fn metrics() -> PrometheusHandle {
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
-                tracing::warn!("another metrics recorder is in place; /metrics stays empty");
+                tracing::warn!("another metrics recorder is installed; /metrics stays empty");
             }
             handle
         })

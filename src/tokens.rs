@@ -1,46 +1,39 @@
-//! Tokens of event sync's API: made once, shown once, and recognised by their HMAC under the server's
-//! secret, so that neither rows nor logs hold what opens anything.
+//! The tokens of the API `/api/v1`. A token is shown once, when it is created. The database stores
+//! only its HMAC under `API_KEY_HMAC_SECRET`, from which the token cannot be recovered.
 
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use sqlx::PgPool;
-use tender_jobs::api_key::{self, ApiKey};
+use tender_jobs::console::api_key::{self, ApiKey};
 use uuid::Uuid;
 
-use crate::dashboard::random_token;
+use crate::random;
 
-/// What every token begins with.
 const PREFIX: &str = "rlk_";
-/// Characters of a token that are kept, to tell keys apart.
+/// The length of the part of a token that is stored in plain text, to tell keys apart.
 const SHOWN: usize = 8;
-/// Characters of a token: the prefix, and 32 bytes in URL-safe base64.
+/// The length of a token in characters: the prefix, and 32 bytes in URL-safe base64.
 pub const LENGTH: usize = 47;
 
-/// A new key with its token, which nobody sees again.
+/// A new key with its token. The token is not stored.
 #[derive(Debug)]
 pub struct NewKey {
-    /// Its row.
+    /// The key as stored.
     pub key: ApiKey,
-    /// What opens the API.
+    /// The bearer token, for the `Authorization` header.
     pub token: String,
 }
 
-/// Makes a key.
-///
-/// # Errors
-/// The database did not answer.
+/// Creates a key with a random token.
 pub async fn create(db: &PgPool, secret: &SecretString, name: &str) -> Result<NewKey, sqlx::Error> {
-    let token = format!("{PREFIX}{}", random_token());
+    let token = format!("{PREFIX}{}", random::token());
     let key = api_key::create(db, name, &token[..SHOWN], &digest(secret, &token)).await?;
     Ok(NewKey { key, token })
 }
 
-/// The active key that a token opens. Looked up by its digest: what takes how long says nothing of the
-/// token.
-///
-/// # Errors
-/// The database did not answer.
+/// Returns the id of the active key with this token; `None` if there is none. The lookup compares
+/// HMACs, so its duration does not reveal anything about the token.
 pub async fn authenticate(
     db: &PgPool,
     secret: &SecretString,
@@ -55,7 +48,7 @@ pub async fn authenticate(
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
 fn digest(secret: &SecretString, token: &str) -> [u8; 32] {
     let mut hmac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes())
-        .expect("any length is a key");
+        .expect("HMAC takes keys of any length");
     hmac.update(token.as_bytes());
     hmac.finalize().into_bytes().into()
 }

@@ -1,6 +1,6 @@
-//! How commands and pages say things.
+//! Wording that commands and pages share.
 
-/// A span of seconds in its two largest units.
+/// Formats a number of seconds in its two largest units.
 pub(crate) fn span(seconds: i64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -1,4 +1,4 @@
-//! What the benchmarks share: a private PostgreSQL, the stand-in, processes, reports.
+//! Shared by the benchmarks: a private PostgreSQL, the stand-in for zooid, processes, reports.
 #![allow(
     dead_code,
     missing_docs,
@@ -23,7 +23,7 @@ use nostr::{
 };
 use sqlx::PgPool;
 use tender::{config::DatabaseConfig, demo::zooid::ZooidStandIn, postgres::Database};
-use tender_jobs::relay::{self, By, Change, NewRelay, Relay};
+use tender_jobs::provision::relay::{self, By, Change, NewRelay, Relay};
 
 pub const DOMAIN: &str = "zooid.bench";
 
@@ -35,7 +35,7 @@ pub struct Bench {
     tenant: String,
 }
 
-/// Runs the parts that were asked for, each on a database of its own.
+/// Runs the parts named on the command line, or all of them, each on a new database.
 #[allow(clippy::needless_pass_by_value, reason = "a closure, named at its call")]
 pub fn run(names: &[&'static str], part: impl AsyncFn(&Bench, &'static str)) {
     let _already = rustls::crypto::ring::default_provider().install_default();
@@ -73,7 +73,7 @@ impl Bench {
         Self { database, zooid, robot, data_dir: data_dir.display().to_string(), tenant }
     }
 
-    /// Waits until `count` workers of `sync-relay` beat.
+    /// Waits until `count` workers of `sync-relay` have sent a heartbeat.
     pub async fn until_workers(&self, count: i64) {
         self.until("select count(*) from apalis.workers where worker_type = 'sync-relay' and last_seen > now() - interval '10 s'", count).await;
     }
@@ -89,7 +89,7 @@ impl Bench {
         }
     }
 
-    /// Committed by others than this bench, which itself looks once per call.
+    /// Returns the number of transactions committed in the database. Each call adds its own.
     pub async fn transactions(&self) -> i64 {
         sqlx::query_scalar("select pg_stat_force_next_flush()::text")
             .fetch_one(self.db())
@@ -110,7 +110,7 @@ impl Bench {
         relay::create(self.db(), &new, &by()).await.unwrap()
     }
 
-    /// Relays in bulk, the first `pending` of which zooid has not seen.
+    /// Inserts `count` relays in one statement. The first `pending` of them have never been synced.
     pub async fn insert(&self, count: i64, pending: i64) {
         sqlx::query(
             "insert into relay (id, tenant_pubkey, subdomain, zooid_domain, schema, policy_public_read,
@@ -142,9 +142,9 @@ impl Bench {
             ("RELAY_DOMAIN", DOMAIN.to_owned()),
             ("ROBOT_SECRET", self.robot.secret_key().to_secret_hex()),
             ("LOG_LEVEL", "warn".to_owned()),
-            // A bench says itself what is synced, and when.
-            ("SCHEDULE_PROFILE", "off".to_owned()),
-            // Three minutes, so that pruning is part of what is measured.
+            // The benchmarks trigger mirroring themselves.
+            ("MIRROR_PROFILE", "off".to_owned()),
+            // Three minutes: pruning is part of the measurement.
             ("JOB_RETENTION_HOURS", "0.05".to_owned()),
             ("API_RATE_LIMIT", "100000".to_owned()),
             ("API_BIND", "127.0.0.1:4919".to_owned()),
@@ -168,7 +168,7 @@ impl Bench {
     }
 }
 
-/// A due job for every pending relay, as so many mutations would leave.
+/// Inserts a due job for every pending relay, as separate mutations would.
 pub const ENQUEUE: &str =
     "insert into apalis.jobs (id, job_type, job, max_attempts, run_at, priority, idempotency_key)
     select apalis.generate_ulid(), 'sync-relay',
@@ -200,7 +200,7 @@ pub fn report(what: &str, mut waits: Vec<Duration>) {
     );
 }
 
-/// A child that ends with its owner.
+/// A child process. Dropping it sends SIGTERM and waits for its end.
 pub struct Process(Child);
 
 impl Process {

@@ -1,33 +1,38 @@
-//! The schema: apalis's migrations first (their own history, in schema `apalis`), then ours.
+//! The database's schema. apalis's migrations run first and keep their history in the schema
+//! `apalis`; Tender's migrations follow.
+//!
+//! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 use apalis_postgres::PostgresStorage;
 use sqlx::PgPool;
 
-/// Our migrations; they expect apalis's tables to exist.
+/// Tender's migrations. They refer to apalis's tables, so they run after apalis's migrations.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
-/// Why the schema could not be brought up to date.
+/// Why the schema could not be migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The extension that apalis needs cannot be made by this user or is not installed.
+    /// The extension `hstore`, which apalis needs, is not installed, or this role may not create
+    /// it.
     #[error(
-        "the queue needs the PostgreSQL extension hstore: install the contrib package, or run \
-         `create extension hstore` in this database as a superuser"
+        "could not create the PostgreSQL extension hstore, which the queue needs: install the \
+         contrib package, or run `create extension hstore` in this database as a superuser"
     )]
     Hstore(#[source] apalis_postgres::Error),
-    /// apalis's tables could not be made.
+    /// One of apalis's migrations failed.
     #[error("failed to migrate the queue's tables")]
     Queue(#[source] apalis_postgres::Error),
-    /// Our tables could not be made.
+    /// One of Tender's migrations failed.
     #[error("failed to migrate Tender's tables")]
     Ledger(#[from] sqlx::migrate::MigrateError),
 }
 
-/// Brings both schemas up to date. Safe to run from several processes at once: each takes the
-/// migration lock.
+/// Applies the missing migrations of both schemas. Several processes may do this at the same time:
+/// each waits for the migration lock.
 ///
 /// # Errors
-/// [`MigrateError::Hstore`] asks for an operator's hand; the others carry the database's words.
+/// [`MigrateError::Hstore`] if an operator must create the extension first; otherwise the migration
+/// that failed.
 pub async fn migrate(db: &PgPool) -> Result<(), MigrateError> {
     PostgresStorage::<()>::setup(db).await.map_err(|error| match error.to_string() {
         text if text.contains("hstore") => MigrateError::Hstore(error),
@@ -37,11 +42,8 @@ pub async fn migrate(db: &PgPool) -> Result<(), MigrateError> {
     Ok(())
 }
 
-/// For how long the oldest transaction has kept PostgreSQL from cleaning up, in seconds; other roles'
-/// only as far as ours may see them.
-///
-/// # Errors
-/// The database did not answer.
+/// Returns the age, in seconds, of the oldest transaction that keeps PostgreSQL from removing dead
+/// rows; 0 if there is none. Transactions of other roles count only if our role may see them.
 pub async fn oldest_transaction_secs(db: &PgPool) -> Result<f64, sqlx::Error> {
     sqlx::query_scalar!(
         r#"select coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)::float8 as "secs!"
@@ -52,10 +54,8 @@ pub async fn oldest_transaction_secs(db: &PgPool) -> Result<f64, sqlx::Error> {
     .await
 }
 
-/// Whether the database answers and carries at least our newest migration.
-///
-/// # Errors
-/// The database did not answer.
+/// Returns whether the database has at least our newest migration. A database without any migration
+/// is not an error: the result is then false.
 pub async fn is_migrated(db: &PgPool) -> Result<bool, sqlx::Error> {
     let newest = MIGRATOR.iter().map(|migration| migration.version).max();
     let applied = sqlx::query_scalar::<_, Option<i64>>(
@@ -65,7 +65,7 @@ pub async fn is_migrated(db: &PgPool) -> Result<bool, sqlx::Error> {
     .await;
     match applied {
         Ok(applied) => Ok(applied >= newest),
-        // 42P01: the table of migrations does not exist, so nothing was ever migrated.
+        // 42P01: the table of migrations does not exist, so no migration was ever applied.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,28 +1,25 @@
-//! The ledger: what must be done and what was done, each type beside its SQL.
+//! The ledger: everything that Tender knows, in PostgreSQL, each type beside its SQL.
 //!
-//! - [`relay`]: what a tenant wants, and its mutations.
-//! - [`activity`]: the append-only record of changes and of the outcomes of syncs.
-//! - [`queue`]: durable jobs; the only room that knows apalis's tables.
-//! - [`recurring`], [`stats`]: the schedule's rows, and what syncs came to.
-//! - [`upstream`], [`lane`], [`event`], [`filter`]: event sync.
-//! - [`api_key`]: who may use its API.
-//! - [`operator`], [`session`]: what operators did, and who may.
-//! - [`backoff`]: attempt → delay, arithmetic only.
+//! - [`queue`]: durable jobs. It knows no wing.
+//! - [`provision`], [`mirror`]: the rows of the wings, and what they commit together with jobs.
+//! - [`console`]: sessions, API keys, operators' actions, statistics.
+//! - [`database`]: the schema. [`steer`]: operators' retries and cancellations.
 //!
-//! Functions take a connection or a pool and return [`sqlx::Error`]; nothing here speaks to a
-//! network other than PostgreSQL's, and nothing here reads a clock: the database is the clock.
+//! Nothing here speaks to a network other than PostgreSQL's, and nothing here reads a clock: the
+//! database is the clock. Functions take a connection or a pool and return [`sqlx::Error`] when the
+//! database is unreachable or refuses the statement.
 
-pub mod activity;
-pub mod api_key;
-pub mod backoff;
+pub mod console;
 pub mod database;
-pub mod event;
-pub mod filter;
-pub mod lane;
-pub mod operator;
+pub mod mirror;
+pub mod provision;
 pub mod queue;
-pub mod recurring;
-pub mod relay;
-pub mod session;
-pub mod stats;
-pub mod upstream;
+pub mod steer;
+
+/// The queue of the recurring pruning, which belongs to no wing.
+pub const PRUNE: &str = "prune";
+
+/// Returns the name of every queue, wing by wing.
+pub fn queues() -> Vec<&'static str> {
+    [&provision::QUEUES[..], &mirror::QUEUES, &[PRUNE]].concat()
+}

@@ -1,11 +1,12 @@
-//! `doctor`: is everything there that Tender needs, and what to do about what is not.
+//! `doctor`: checks the configuration, the database, the workers and zooid, and names a remedy for
+//! each problem.
 
 use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::json;
-use tender_jobs::{database, queue, relay};
-use tender_workers::zooid::Zooid;
+use tender_jobs::{database, provision::relay, queue};
+use tender_workers::provision::zooid::Zooid;
 
 use super::print;
 use crate::{
@@ -14,7 +15,8 @@ use crate::{
     telemetry,
 };
 
-/// An open transaction that is older deserves a word.
+/// The age at which an open transaction is reported, in seconds: it keeps vacuum from removing dead
+/// rows of the queue.
 const LONG_TRANSACTION_SECS: f64 = 60.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,7 +58,7 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
 
 async fn examine() -> Vec<Finding> {
     let mut findings = Vec::new();
-    let config = match Config::load(Needs::Zooid) {
+    let config = match Config::load(Needs::Wings) {
         Ok(config) => {
             findings.push(finding(Grade::Ok, "configuration", "complete"));
             config
@@ -68,7 +70,7 @@ async fn examine() -> Vec<Finding> {
             findings.extend(each);
             match Config::load(Needs::Database) {
                 Ok(config) => config,
-                Err(_) => return findings, // what is wrong was said
+                Err(_) => return findings, // the problems are already in the findings
             }
         }
     };
@@ -102,7 +104,7 @@ async fn examine_ledger(
     let db = &database.pool;
     if !database::is_migrated(db).await? {
         let words =
-            "not up to date: the next command that works with it, or `tender migrate`, does that";
+            "not up to date: run `tender migrate`; other commands also migrate it when they start";
         findings.push(finding(Grade::Warn, "schema", words));
         return Ok(());
     }
@@ -110,23 +112,29 @@ async fn examine_ledger(
     let oldest = database::oldest_transaction_secs(db).await?;
     if oldest > LONG_TRANSACTION_SECS {
         let words = format!(
-            "a transaction is open for {oldest:.0} s: the queue slows down until it ends; see \
-             pg_stat_activity"
+            "a transaction has been open for {oldest:.0} s: the queue slows down until it ends; \
+             find it in pg_stat_activity"
         );
         findings.push(finding(Grade::Warn, "transactions", words));
     }
     let alive = queue::workers(db).await?.into_iter().filter(|worker| worker.is_alive).count();
     findings.push(match alive {
-        0 => finding(Grade::Warn, "workers", "none alive: start `tender work` or `tender serve`"),
-        alive => finding(Grade::Ok, "workers", format!("{alive} alive")),
+        0 => finding(
+            Grade::Warn,
+            "workers",
+            "no worker is running: start `tender work` or `tender serve`",
+        ),
+        alive => finding(Grade::Ok, "workers", format!("{alive} running")),
     });
     let relays = relay::summary(db).await?;
     let waiting = relays.pending + relays.retrying;
     findings.push(match (relays.gave_up, waiting) {
-        (0, 0) => finding(Grade::Ok, "relays", format!("all {} in step", relays.synced)),
-        (0, waiting) => {
-            finding(Grade::Ok, "relays", format!("{} in step, {waiting} on the way", relays.synced))
-        }
+        (0, 0) => finding(Grade::Ok, "relays", format!("all {} synced", relays.synced)),
+        (0, waiting) => finding(
+            Grade::Ok,
+            "relays",
+            format!("{} synced, {waiting} pending or retrying", relays.synced),
+        ),
         (gave_up, _) => finding(
             Grade::Warn,
             "relays",
@@ -137,14 +145,14 @@ async fn examine_ledger(
 }
 
 async fn examine_zooid(config: &Config, findings: &mut Vec<Finding>) {
-    let Some(settings) = config.zooid.clone() else { return }; // said with the configuration
+    let Some(settings) = config.zooid.clone() else { return }; // not configured, or reported above
     let zooid = match Zooid::new(settings) {
         Ok(zooid) => zooid,
         Err(error) => return findings.push(finding(Grade::Fail, "zooid", error.to_string())),
     };
     for (url, result) in zooid.check().await {
         findings.push(match result {
-            Ok(()) => finding(Grade::Ok, "zooid", format!("{url} answers and knows our key")),
+            Ok(()) => finding(Grade::Ok, "zooid", format!("{url} answers and accepts our key")),
             Err(error) => finding(Grade::Fail, "zooid", format!("{url}: {error}")),
         });
     }

@@ -1,9 +1,13 @@
-//! `workers`, `schedule`, `dashboard-link`: who works, what runs when, and a way in.
+//! `workers`, `schedule`, `dashboard-link`: the workers, the recurring jobs, and access to the
+//! dashboard.
 
 use chrono::{DateTime, Utc};
 use comfy_table::Cell;
 use serde_json::json;
-use tender_jobs::{operator, queue, recurring, session};
+use tender_jobs::{
+    console::{operator, session},
+    queue::{self, schedule},
+};
 
 use super::{load, operator, print, with_database};
 use crate::{
@@ -11,7 +15,7 @@ use crate::{
     dashboard::{self, LINK_MINUTES},
 };
 
-/// Who is alive, and what it runs.
+/// Prints the workers that are alive and their running jobs.
 pub(super) async fn workers(as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {
@@ -21,7 +25,7 @@ pub(super) async fn workers(as_json: bool) -> anyhow::Result<()> {
             return print::json(&workers);
         }
         if workers.is_empty() {
-            return print::line("nobody is alive: start `tender work` or `tender serve`");
+            return print::line("no worker is running: start `tender work` or `tender serve`");
         }
         let now = queue::now(&database.pool).await?;
         let mut table = print::table(&["QUEUE", "PROCESS", "STARTED", "HEARTBEAT", "RUNS", "JOBS"]);
@@ -40,22 +44,24 @@ pub(super) async fn workers(as_json: bool) -> anyhow::Result<()> {
     .await
 }
 
-/// Each recurring job, its last run and its next.
+/// Prints each recurring job with its last and its next run.
 pub(super) async fn schedule(as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {
-        let recurring = recurring::list(&database.pool).await?;
+        let recurring = schedule::list(&database.pool).await?;
         if as_json {
             return print::json(&recurring);
         }
         if recurring.is_empty() {
-            return print::line("nothing is planned yet: a worker plans when it starts");
+            return print::line(
+                "no recurring jobs yet: a worker records them when it starts; start `tender work`",
+            );
         }
         let now = queue::now(&database.pool).await?;
         let mut table = print::table(&["JOB", "SCHEDULE", "LAST RUN", "NEXT RUN", "LAST ERROR"]);
         for job in &recurring {
             table.add_row(vec![
-                Cell::new(&job.queue),
+                Cell::new(&job.name),
                 job.expression.as_str().into(),
                 told(job.last_ended_at, now).into(),
                 told(job.next_at, now).into(),
@@ -71,14 +77,14 @@ fn told(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| print::relative(at, now))
 }
 
-/// A link that lets in once.
+/// Prints a login link for the dashboard. It works once, within [`LINK_MINUTES`].
 pub(super) async fn dashboard_link(as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {
         let link = dashboard::new_link(&database.pool).await?;
         let url = format!("{}{link}", config.api.base_url);
         let who = operator().who;
-        operator::record(&database.pool, &who, "make_link", "", "a link into the dashboard")
+        operator::record(&database.pool, &who, "make_link", "", "a login link for the dashboard")
             .await?;
         if as_json {
             return print::json(&json!({ "url": url, "minutes": LINK_MINUTES }));
@@ -88,7 +94,7 @@ pub(super) async fn dashboard_link(as_json: bool) -> anyhow::Result<()> {
     .await
 }
 
-/// Whoever is in the dashboard is out.
+/// Ends every session of the dashboard.
 pub(super) async fn end_sessions(as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {

@@ -1,27 +1,30 @@
-//! `keys …`: who may use event sync's API.
+//! `keys …`: the keys of the API `/api/v1`.
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use comfy_table::{Cell, Color};
 use serde_json::json;
-use tender_jobs::{api_key, operator, queue};
+use tender_jobs::{
+    console::{api_key, operator},
+    queue,
+};
 
 use super::{load, operator, print, with_database};
 use crate::{config::Needs, http::key_name, tokens};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// Make a key; its token is shown once.
+    /// Create a key. Its token is shown once.
     Create {
-        /// What people call it.
+        /// Name of the key.
         #[arg(default_value = "Admin Key")]
         name: String,
     },
-    /// List keys, revoked ones too.
+    /// List all keys, including revoked ones.
     List,
-    /// Revoke a key: whoever uses it is out at once.
+    /// Revoke a key. Its token is refused from then on.
     Revoke {
-        /// How its token begins: enough of it that only one key does.
+        /// First characters of the key's token, enough to match only one active key.
         prefix: String,
     },
 }
@@ -35,7 +38,7 @@ impl KeysCommand {
                 Self::Create { name } => {
                     let secret = config.api.key_secret.as_ref();
                     let secret = secret.context(
-                        "set API_KEY_HMAC_SECRET, for the API too: tokens are recognised under it",
+                        "API_KEY_HMAC_SECRET is not set: set it to the value that the API uses",
                     )?;
                     key_name(name).map_err(anyhow::Error::msg)?;
                     let new = tokens::create(db, secret, name).await?;
@@ -48,7 +51,7 @@ impl KeysCommand {
                         ("prefix", new.key.prefix.clone()),
                         ("token", new.token.clone()),
                     ])?;
-                    print::line("\nKeep the token: it is not shown again.")
+                    print::line("\nStore the token now: it is not shown again.")
                 }
                 Self::List => list(db, json).await,
                 Self::Revoke { prefix } => revoke(db, prefix, json).await,
@@ -92,12 +95,12 @@ async fn revoke(db: &sqlx::PgPool, prefix: &str, json: bool) -> anyhow::Result<(
     let shown: String = prefix.chars().take(8).collect();
     let found = api_key::with_prefix(db, &shown).await?;
     match found.as_slice() {
-        [] => bail!("no active key begins with {shown}; see `tender keys list`"),
+        [] => bail!("no active key has the prefix {shown}; see `tender keys list`"),
         [key] => {
             api_key::revoke(db, key.id).await?;
             record(db, "revoke_key", &key.prefix, &key.name).await?;
             print::done(json, &format!("revoked {} ({})", key.prefix, key.name))
         }
-        many => bail!("{} keys begin with {shown}: give more of it", many.len()),
+        many => bail!("{} active keys have the prefix {shown}: give a longer prefix", many.len()),
     }
 }

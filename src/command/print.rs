@@ -1,15 +1,15 @@
-//! Printing: JSON, aligned columns, times as people read them.
+//! Output of the commands: JSON, aligned columns, and relative times.
 
 use std::io::Write;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
-use tender_jobs::relay::{Relay, SyncState};
+use tender_jobs::provision::relay::{Relay, SyncState};
 
 use crate::words::span;
 
-/// Writes a line; a closed pipe (`| head`) ends the command quietly.
+/// Writes a line to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -21,12 +21,13 @@ pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
-/// What a command did, when there is nothing else to show.
+/// Prints the result of a command that has no other output.
 pub(super) fn done(as_json: bool, what: &str) -> anyhow::Result<()> {
     if as_json { json(&serde_json::json!({ "done": what })) } else { line(what) }
 }
 
-/// A table of aligned columns without borders; in colour, and as wide as the terminal, only on one.
+/// Returns a table of aligned columns without borders. Colours and the width limit apply only on a
+/// terminal.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic);
@@ -38,13 +39,13 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// One thing per line, names aligned.
+/// Prints one name with its value per line. The values are aligned.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> anyhow::Result<()> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     pairs.iter().try_for_each(|(name, value)| line(format!("{name:<width$}  {value}").trim_end()))
 }
 
-/// A relay's state of sync in its colour.
+/// Returns a cell with a relay's sync state in its colour.
 pub(super) fn sync_cell(relay: &Relay) -> Cell {
     let state = relay.sync_state();
     let color = match state {
@@ -56,7 +57,7 @@ pub(super) fn sync_cell(relay: &Relay) -> Cell {
     Cell::new(state.as_str().replace('_', " ")).fg(color)
 }
 
-/// `2 of 7`, or nothing when no attempt failed.
+/// Formats the number of failed attempts, such as `2 of 7`; `-` if no attempt failed.
 pub(super) fn attempts(relay: &Relay, max_attempts: u32) -> String {
     match relay.attempts {
         0 => "-".to_owned(),
@@ -64,7 +65,7 @@ pub(super) fn attempts(relay: &Relay, max_attempts: u32) -> String {
     }
 }
 
-/// `in 4 min 12 s`, `3 h 5 min ago`.
+/// Formats a time relative to `now`, such as `in 4 min 12 s` or `3 h 5 min ago`.
 pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = (at.round_subsecs(0) - now.round_subsecs(0)).num_seconds();
     match seconds {
@@ -74,7 +75,7 @@ pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
-/// At most `limit` characters.
+/// Cuts `text` to at most `limit` characters; `…` marks the cut.
 pub(super) fn short(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! `queue …`: look at the queue and steer it.
+//! `queue …`: shows queues and jobs, and retries, cancels, pauses and resumes them.
 
 mod view;
 
@@ -6,8 +6,9 @@ use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
-    operator,
-    queue::{self, JobFilter, JobState, Matching, Steered},
+    console::operator,
+    queue::{self, JobFilter, JobState, Matching},
+    steer::{self, Steered},
 };
 
 use super::{load, operator, print, serve, with_database};
@@ -15,50 +16,51 @@ use crate::{config::Needs, postgres::Database};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
-    /// Counts per queue, relays and workers: what to look at first.
+    /// Show counts of jobs and workers per queue, and of relays.
     Status,
-    /// List jobs: what is waiting, retrying, running, killed.
+    /// List jobs.
     List {
-        /// Only of this queue.
+        /// Only jobs of this queue.
         #[arg(long)]
         queue: Option<String>,
-        /// Only in this state.
+        /// Only jobs in this state.
         #[arg(long, value_enum)]
         state: Option<StateArg>,
-        /// Jobs to show.
+        /// Maximum number of jobs to show.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
-    /// Show one job: payload, attempts, error, lock.
+    /// Show a job with its payload, attempts, last error and lock.
     Show {
-        /// Its id.
+        /// Id of the job.
         job: String,
     },
-    /// Run a killed or retrying job again, now; or all that match.
+    /// Retry a killed or retrying job now, or all that match.
     Retry {
-        /// Its id.
+        /// Id of the job.
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         job: Option<String>,
-        /// All killed and retrying jobs, but for relays that are in step; at most 10,000.
+        /// Retry all killed and retrying jobs except those of relays in step; at most 10,000 of
+        /// sync-relay.
         #[arg(long)]
         all: bool,
-        /// Only those with this: queue=NAME, state=killed|retrying, error=TEXT; may be repeated.
+        /// Only jobs that match: queue=NAME, state=killed|retrying, error=TEXT; may be repeated.
         #[arg(long = "where", value_name = "NAME=VALUE", requires = "all")]
         conditions: Vec<String>,
     },
-    /// End a waiting or retrying job; its relay stays as it is until it is changed or synced.
+    /// Cancel a waiting or retrying job. A sync-relay job's relay waits for a change or a sync.
     Cancel {
-        /// Its id.
+        /// Id of the job.
         job: String,
     },
-    /// Let nobody fetch from a queue until it is resumed: what runs ends, nothing new starts.
+    /// Pause a queue. Running jobs go on; no other job starts until the queue is resumed.
     Pause {
-        /// Its name.
+        /// Name of the queue.
         queue: String,
     },
-    /// Let a paused queue go on.
+    /// Resume a paused queue.
     Resume {
-        /// Its name.
+        /// Name of the queue.
         queue: String,
     },
 }
@@ -95,14 +97,14 @@ impl QueueCommand {
             }
             Self::Show { job } => view::show(database, &job, json).await,
             Self::Retry { job: Some(job), .. } => {
-                let steered = queue::retry(&database.pool, &job, &operator()).await?;
+                let steered = steer::retry(&database.pool, &job, &operator()).await?;
                 done(database, "retry_job", &job, &words(&steered), json).await
             }
             Self::Retry { job: None, conditions, .. } => {
                 retry_all(database, &conditions, json).await
             }
             Self::Cancel { job } => {
-                let steered = queue::cancel(&database.pool, &job, &operator()).await?;
+                let steered = steer::cancel(&database.pool, &job, &operator()).await?;
                 done(database, "cancel_job", &job, &words(&steered), json).await
             }
             Self::Pause { queue } => pause(database, &queue, json).await,
@@ -112,7 +114,7 @@ impl QueueCommand {
     }
 }
 
-/// Records an action, and says what came of it.
+/// Records an operator's action in the audit log and prints its result.
 async fn done(
     database: &Database,
     action: &str,
@@ -128,26 +130,26 @@ async fn pause(database: &Database, queue: &str, json: bool) -> anyhow::Result<(
     serve::known_queues([queue])?;
     let changed = queue::pause(&database.pool, queue, &operator().who).await?;
     let words =
-        if changed { "is paused; every process obeys within 5 s" } else { "was paused already" };
+        if changed { "is paused; workers stop fetching within 5 s" } else { "was already paused" };
     done(database, "pause_queue", queue, &format!("{queue} {words}"), json).await
 }
 
 async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
     serve::known_queues([queue])?;
     let changed = queue::resume(&database.pool, queue).await?;
-    let words = if changed { "goes on" } else { "was not paused" };
+    let words = if changed { "is resumed" } else { "was not paused" };
     done(database, "resume_queue", queue, &format!("{queue} {words}"), json).await
 }
 
 async fn retry_all(database: &Database, conditions: &[String], json: bool) -> anyhow::Result<()> {
     let matching = matching(conditions)?;
-    let retried = queue::retry_all(&database.pool, &matching, &operator()).await?;
-    let (target, result) = (conditions.join(" "), format!("{retried} go again"));
+    let retried = steer::retry_all(&database.pool, &matching, &operator()).await?;
+    let (target, result) = (conditions.join(" "), format!("{retried} jobs requeued"));
     operator::record(&database.pool, &operator().who, "retry_all", &target, &result).await?;
     if json { print::json(&json!({ "retried": retried })) } else { print::line(&result) }
 }
 
-/// Reads `queue=…`, `state=…` and `error=…`.
+/// Parses conditions of the form `queue=…`, `state=…` and `error=…`.
 fn matching(conditions: &[String]) -> anyhow::Result<Matching> {
     let mut matching = Matching::default();
     for condition in conditions {
@@ -160,8 +162,8 @@ fn matching(conditions: &[String]) -> anyhow::Result<Matching> {
             Some(("state", "retrying")) => matching.state = Some(JobState::Retrying),
             Some(("error", text)) => matching.error = Some(text.to_owned()),
             _ => bail!(
-                "`--where {condition}` is not known; use queue=NAME, state=killed, state=retrying \
-                 or error=TEXT"
+                "unknown condition `--where {condition}`: use queue=NAME, state=killed, \
+                 state=retrying or error=TEXT"
             ),
         }
     }
@@ -173,7 +175,8 @@ fn words(steered: &Steered) -> String {
         Steered::RelayRequeued(id) => format!("relay {id} has a new job, due now"),
         Steered::Requeued => "the job is due now".to_owned(),
         Steered::Cancelled => {
-            "the job will not run; its relay waits for a change or `tender relay sync`".to_owned()
+            "the job is cancelled; its relay, if any, waits for a change or `tender relay sync`"
+                .to_owned()
         }
     }
 }

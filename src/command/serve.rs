@@ -1,15 +1,11 @@
-//! `serve`, `api`, `work`: the processes that stay.
+//! `serve`, `api`, `work`: the long-running processes.
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use tender_jobs::queue;
-use tender_workers::{Context, zooid::Zooid};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinHandle,
-};
+use anyhow::{Context as _, bail, ensure};
+use tender_jobs::provision::{self, SYNC_RELAY};
+use tender_workers::{Wings, provision::zooid::Zooid};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::open;
@@ -17,12 +13,13 @@ use crate::{
     config::Config,
     http::{self, Api},
     postgres::Database,
+    signal,
 };
 
-/// API and workers in one process.
+/// Runs the API and the workers in one process.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
-    let shutdown = on_signal()?;
+    let shutdown = signal::shutdown()?;
     let api = start_api(&config, &database, zooid.clone(), &shutdown).await;
     let ended = match api {
         Ok(api) => {
@@ -35,10 +32,10 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     ended
 }
 
-/// Only the API.
+/// Runs the API without workers.
 pub(super) async fn api(config: Config) -> anyhow::Result<()> {
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
-    let shutdown = on_signal()?;
+    let shutdown = signal::shutdown()?;
     let ended = match start_api(&config, &database, zooid, &shutdown).await {
         Ok(api) => api.await.context("the API panicked")?,
         Err(error) => Err(error),
@@ -47,55 +44,59 @@ pub(super) async fn api(config: Config) -> anyhow::Result<()> {
     ended
 }
 
-/// Only workers, of the queues named or of all.
+/// Runs the workers of the given queues, or of all queues.
 pub(super) async fn work(
     mut config: Config,
     queues: Vec<(String, Option<u16>)>,
     concurrency: Option<u16>,
 ) -> anyhow::Result<()> {
+    check_wings(&config, &queues)?;
     if !queues.is_empty() {
-        config.work.queues = queues.iter().map(|(name, _)| name.clone()).collect();
+        config.runtime.queues = Some(queues.iter().map(|(name, _)| name.clone()).collect());
     }
-    for (name, jobs) in queues {
-        let Some(jobs) = jobs.map(usize::from) else { continue };
-        if name == queue::SYNC_RELAY {
-            config.work.sync_concurrency = jobs;
-        } else {
-            config.work.concurrency.insert(name, jobs);
-        }
-    }
+    let named = queues.into_iter().filter_map(|(name, jobs)| Some((name, jobs?.into())));
+    config.runtime.concurrency.extend(named);
     if let Some(concurrency) = concurrency {
-        config.work.sync_concurrency = concurrency.into();
+        config.runtime.concurrency.insert(SYNC_RELAY.to_owned(), concurrency.into());
     }
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
-    let shutdown = on_signal()?;
-    tracing::info!(queues = ?config.work.queues, concurrency = config.work.sync_concurrency, "working");
+    let shutdown = signal::shutdown()?;
     let probes = start_probes(&config, &database, &shutdown).await?;
     run_workers(&config, &database, zooid, &shutdown).await;
     if let Some(probes) = probes {
-        probes.await.context("the metrics panicked")?.context("the metrics' listener broke")?;
+        probes.await.context("the metrics panicked")?.context("the metrics' listener failed")?;
     }
     database.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Refuses names that no queue has.
+/// Refuses to serve a queue whose wing is not configured.
+fn check_wings(config: &Config, queues: &[(String, Option<u16>)]) -> anyhow::Result<()> {
+    let is_of_provision = |name: &str| provision::QUEUES.contains(&name);
+    let unserved = queues.iter().find(|(name, _)| is_of_provision(name) && config.zooid.is_none());
+    if let Some((name, _)) = unserved {
+        bail!(
+            "queue {name} belongs to provisioning, which is not configured: set ZOOID_API_URL, \
+             ROBOT_SECRET and RELAY_DOMAIN, or name other queues"
+        );
+    }
+    Ok(())
+}
+
+/// Fails if a name is not that of a queue.
 pub(super) fn known_queues<Name: AsRef<str>>(
     named: impl IntoIterator<Item = Name>,
 ) -> anyhow::Result<()> {
-    let mut named = named.into_iter();
-    match named.find(|name| !queue::QUEUES.contains(&name.as_ref())) {
-        Some(unknown) => anyhow::bail!(
-            "there is no queue {}; there are {}",
-            unknown.as_ref(),
-            queue::QUEUES.join(", ")
-        ),
-        None => Ok(()),
+    let known = tender_jobs::queues();
+    for name in named {
+        let name = name.as_ref();
+        ensure!(known.contains(&name), "there is no queue {name}; there are {}", known.join(", "));
     }
+    Ok(())
 }
 
-/// Reads `NAME` or `NAME=JOBS-AT-A-TIME`.
+/// Reads `NAME` or `NAME=JOBS`.
 pub(super) fn served_queue(text: &str) -> anyhow::Result<(String, Option<u16>)> {
     let (name, number) = match text.split_once('=') {
         None => (text, None),
@@ -104,7 +105,7 @@ pub(super) fn served_queue(text: &str) -> anyhow::Result<(String, Option<u16>)> 
     known_queues([name])?;
     let Some(number) = number else { return Ok((name.to_owned(), None)) };
     let jobs = number.parse().ok().filter(|jobs| (1..=1000).contains(jobs));
-    let jobs = jobs.with_context(|| format!("`{text}`: jobs at a time are 1 to 1000"))?;
+    let jobs = jobs.with_context(|| format!("`{text}`: the number of jobs must be 1 to 1000"))?;
     Ok((name.to_owned(), Some(jobs)))
 }
 
@@ -128,15 +129,15 @@ async fn start_api(
     let api = Api::new(database.pool.clone(), zooid, config.api.clone());
     let shutdown = shutdown.clone();
     Ok(tokio::spawn(async move {
-        // Should the listener break, the workers stop too: half a service hides a failure.
+        // If the listener fails, the workers stop too: half a service would hide the failure.
         let stopping = shutdown.clone().drop_guard();
         let served = http::serve(listener, api, shutdown).await;
         drop(stopping);
-        served.context("the API's listener broke")
+        served.context("the API's listener failed")
     }))
 }
 
-/// A worker's metrics, where `METRICS_BIND` says.
+/// Serves a worker's metrics on `METRICS_BIND`, if it is set.
 async fn start_probes(
     config: &Config,
     database: &Database,
@@ -158,29 +159,25 @@ async fn run_workers(
     zooid: Option<Arc<Zooid>>,
     shutdown: &CancellationToken,
 ) {
-    let Some(zooid) = zooid else { return }; // `Needs::Zooid` was checked
-    let context = Context::new(database.pool.clone(), zooid, config.work.clone());
-    tender_workers::run(context, shutdown.clone()).await;
+    say_wings(config);
+    let wings = Wings {
+        provision: zooid.map(|zooid| (zooid, config.provision.clone())),
+        mirror: Some(config.mirror.clone()),
+        retention: config.retention,
+    };
+    tender_workers::run(&database.pool, config.runtime.clone(), wings, shutdown.clone()).await;
 }
 
-/// Cancelled by SIGTERM or SIGINT; a second signal ends the process at once.
-pub(crate) fn on_signal() -> anyhow::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let shutdown = CancellationToken::new();
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        for is_second in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if is_second {
-                std::process::exit(130);
-            }
-            tracing::info!("stopping; what runs may finish, a second signal ends it at once");
-            token.cancel();
-        }
-    });
-    Ok(shutdown)
+/// Logs which wings run, and why the others do not.
+fn say_wings(config: &Config) {
+    let queues = config.runtime.queues.as_ref().map_or_else(|| "all".to_owned(), |q| q.join(", "));
+    if config.zooid.is_some() {
+        tracing::info!(queues, "provisioning runs");
+    } else if config.api.relay_domain.is_empty() {
+        tracing::info!("provisioning is off: ZOOID_API_URL is not set");
+    } else {
+        // RELAY_DOMAIN alone does nothing here; the operator may have forgotten the other variable.
+        tracing::warn!("provisioning is off although RELAY_DOMAIN is set: ZOOID_API_URL is not");
+    }
+    tracing::info!(queues, profile = ?config.mirror.profile, "mirroring runs");
 }

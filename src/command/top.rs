@@ -1,4 +1,4 @@
-//! `top`: the fleet page in a terminal, live.
+//! `top`: the overview of the fleet in a terminal, live.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -12,7 +12,7 @@ use ratatui::{
     widgets::{Block, Paragraph, Row, Sparkline, Table},
 };
 use serde_json::json;
-use tender_jobs::{queue::instance::BreakerState, stats};
+use tender_jobs::{console::stats, provision::instance::BreakerState};
 use tokio::sync::mpsc;
 
 use super::{load, print, with_database};
@@ -21,12 +21,12 @@ use crate::{
     fleet::{Attention, Fleet},
 };
 
-/// Time between two looks.
+/// Interval between two reads of the overview.
 const LOOK: Duration = Duration::from_secs(1);
-/// Longest wait for a key before looking whether to end.
+/// Longest wait for a key before the thread checks whether to end.
 const KEY: Duration = Duration::from_millis(200);
 
-/// Shows the fleet until q, Esc or Ctrl-C; with `--json` prints one look and ends.
+/// Shows the fleet until q, Esc or Ctrl-C. With `--json`, prints one overview and ends.
 pub(super) async fn run(as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "off")?;
     with_database(&config, async |database| {
@@ -37,7 +37,9 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<()> {
             return print::json(&json!({ "fleet": fleet, "attention": attention }));
         }
         if !std::io::stdout().is_terminal() {
-            bail!("`top` needs a terminal; `tender top --json` and `tender queue status` do not");
+            bail!(
+                "`tender top` needs a terminal: use `tender top --json` or `tender queue status`"
+            );
         }
         let mut terminal = ratatui::try_init()?;
         let watched = watch(&database.pool, &mut terminal).await;
@@ -50,7 +52,7 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<()> {
 async fn watch(db: &sqlx::PgPool, terminal: &mut ratatui::DefaultTerminal) -> anyhow::Result<()> {
     let mut ends = ends_and_resizes();
     let mut looks = tokio::time::interval(LOOK);
-    let mut shown: Result<Fleet, String> = Err("looking …".to_owned());
+    let mut shown: Result<Fleet, String> = Err("reading …".to_owned());
     loop {
         terminal.draw(|frame| match &shown {
             Ok(fleet) => draw(frame, fleet),
@@ -59,7 +61,7 @@ async fn watch(db: &sqlx::PgPool, terminal: &mut ratatui::DefaultTerminal) -> an
         tokio::select! {
             _ = looks.tick() => {
                 shown = Fleet::read(db).await.map_err(|error| {
-                    format!("The database does not answer: {error}. Looking again; q ends.")
+                    format!("failed to read the overview: {error}; retrying every second, q quits")
                 });
             }
             key = ends.recv() => match key {
@@ -75,7 +77,7 @@ enum Key {
     Resize,
 }
 
-/// Keys are read on a thread of their own, which ends when nobody listens any more.
+/// Reads keys on a separate thread. The thread ends when the receiver is dropped.
 fn ends_and_resizes() -> mpsc::Receiver<Key> {
     let (sender, receiver) = mpsc::channel(8);
     std::thread::spawn(move || {
@@ -145,12 +147,12 @@ fn counts(fleet: &Fleet) -> Paragraph<'static> {
 fn attention(fleet: &Fleet) -> Vec<Line<'static>> {
     let items = fleet.attention();
     if items.is_empty() {
-        return vec![Line::from("nothing: all in step or on its way").green()];
+        return vec![Line::from("nothing: no relay, queue or lane has a problem").green()];
     }
     items.iter().map(|item| Line::from(words(item, fleet)).red()).collect()
 }
 
-/// What to look after, and how.
+/// Describes an item, with the command that shows or solves it.
 fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
     match item {
         Attention::GaveUp(relay) => format!(
@@ -160,32 +162,37 @@ fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
             relay.id
         ),
         Attention::MoreGaveUp(more) => {
-            format!("{more} more gave up (tender relay list --sync gave-up)")
+            format!("{more} more relays gave up (tender relay list --sync gave-up)")
         }
         Attention::BreakerOpen(instance) => format!(
-            "zooid at {} is out ({}): {}",
+            "zooid at {} is unavailable (breaker {}): {}",
             instance.name,
             instance.breaker.as_str(),
             instance.last_error
         ),
         Attention::LongPending(row) => {
             let since = print::relative(row.updated_at, fleet.now);
-            format!("{} waits: changed {since} (tender relay show {})", row.host, row.id)
+            format!(
+                "{} changed {since} and is not synced yet (tender relay show {})",
+                row.host, row.id
+            )
         }
-        Attention::NoWorker => "no worker of sync-relay is alive (start tender work)".to_owned(),
-        Attention::NoSyncWorker => "no worker of sync is alive (start tender work)".to_owned(),
+        Attention::NoWorker => "no worker of sync-relay is running (start tender work)".to_owned(),
+        Attention::NoMirrorWorker => {
+            "no worker of mirror is running (start tender work)".to_owned()
+        }
         Attention::Lane(lane) => format!(
-            "{} of {}: {} (tender sync status)",
+            "{} of {}: {} (tender mirror status)",
             lane.lane,
             lane.url,
-            lane.error_message.as_deref().unwrap_or("its holder shows no sign of life")
+            lane.error_message.as_deref().unwrap_or("stale: its holder sends no heartbeat")
         ),
         Attention::Killed(queue) => format!(
-            "{} killed in {} (tender queue list --state killed)",
+            "{} jobs killed in {} (tender queue list --state killed)",
             queue.killed_open, queue.queue
         ),
         Attention::Paused(queue, since) => format!(
-            "{} is paused since {} (tender queue resume {})",
+            "{} was paused {} (tender queue resume {})",
             queue.queue,
             print::relative(*since, fleet.now),
             queue.queue

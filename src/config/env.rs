@@ -1,4 +1,4 @@
-//! The environment as a map that notes what was wrong with it.
+//! The environment as a map that collects its invalid and missing variables.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -49,15 +49,15 @@ pub const NAMES: [&str; 44] = [
     "JOB_RETENTION_HOURS",
     "FAILED_JOB_RETENTION_HOURS",
     "RELAY_PRIVATE_KEY",
-    "SCHEDULE_PROFILE",
-    "SYNC_DEFAULTS",
+    "MIRROR_PROFILE",
+    "MIRROR_DEFAULTS",
     "API_KEY_HMAC_SECRET",
     "LOG_LEVEL",
     "LOG_FORMAT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
-/// Variables by name, what was read of them, and what was wrong.
+/// Variables by name, with the names that were read and the problems that were found.
 #[derive(Debug, Default)]
 pub struct Env {
     values: HashMap<String, String>,
@@ -66,7 +66,7 @@ pub struct Env {
 }
 
 impl Env {
-    /// The process's environment over the file `.env`.
+    /// Returns the process's environment and the file `.env`. The environment takes precedence.
     pub fn of_process() -> Self {
         let file = dotenvy::dotenv_iter().into_iter().flatten().flatten();
         let process = std::env::vars_os().filter_map(|(name, value)| {
@@ -75,19 +75,20 @@ impl Env {
         Self::of(file.chain(process))
     }
 
-    /// These variables; later ones win.
+    /// Returns a map of these variables. A later value replaces an earlier one.
     pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { values: values.into_iter().collect(), ..Self::default() }
     }
 
-    /// A variable's text without surrounding blanks; `None` when there is none left.
+    /// Returns the text of a variable without surrounding blanks; `None` if it is not set or blank.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         self.read.insert(name);
         let text = self.values.get(name)?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    /// A variable as `parse` reads it; the value itself is not repeated, since it may be secret.
+    /// Returns a variable as `parse` reads it; `None` if it is not set or invalid. The problem does
+    /// not quote the value, because it may be secret.
     pub(super) fn parse<T>(
         &mut self,
         name: &'static str,
@@ -97,12 +98,12 @@ impl Env {
         let text = self.text(name)?;
         let parsed = parse(&text);
         if parsed.is_none() {
-            self.problem(name, format!("cannot be read; e.g. {example}"));
+            self.problem(name, format!("is invalid; e.g. {example}"));
         }
         parsed
     }
 
-    /// A number within `range`, or the default.
+    /// Returns a number within `range`, or the default if the variable is not set or invalid.
     pub(super) fn number<T>(
         &mut self,
         name: &'static str,
@@ -146,7 +147,7 @@ impl Env {
         std::mem::take(&mut self.problems)
     }
 
-    /// What was asked for so far, sorted.
+    /// Returns the names of the variables that were read so far, sorted.
     pub fn names_read(&self) -> Vec<&'static str> {
         self.read.iter().copied().collect()
     }

@@ -1,5 +1,5 @@
-//! Scripts and styles, inside the executable. `assets/README.md` says where the vendored ones are
-//! from.
+//! Scripts and styles, compiled into the executable. `assets/README.md` names the origin of the
+//! vendored ones.
 
 use axum::{
     extract::Path,
@@ -12,7 +12,7 @@ use super::parts::Problem;
 const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
-/// What the login page needs, for anybody.
+/// Serves the files of the login page, without a session.
 pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem> {
     match file.as_str() {
         "app.css" => Ok(answer(CSS, include_str!("assets/app.css"))),
@@ -22,7 +22,7 @@ pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem
     }
 }
 
-/// The rest, within a session.
+/// Serves the other files, within a session.
 pub(super) async fn private(Path(file): Path<String>) -> Result<Response, Problem> {
     match file.as_str() {
         "app.js" => Ok(answer(JS, include_str!("assets/app.js"))),

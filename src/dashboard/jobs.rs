@@ -1,26 +1,26 @@
-//! Jobs: a list by queue and state, and one job with all that its row holds.
+//! The list of jobs: filters by queue, state and error, and pages by key.
+
+pub(super) mod one;
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Query, State},
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
 use serde::Deserialize;
-use tender_jobs::queue::{self, JobDetail, JobFilter, JobState, JobSummary, SyncPayload};
+use tender_jobs::queue::{self, Cursor, JobFilter, JobState, JobSummary, Page};
 
 use super::{
-    Dashboard, PATH, actions,
-    layout::{self, Page},
-    parts::{Ask, Problem, ask, job_badge, maybe_time, time},
+    Dashboard, PATH, actions, layout,
+    parts::{Ask, Problem, ask, job_badge, maybe_time, query, scroll, time, worker_link},
     session::Viewer,
 };
 
-/// Jobs in the list.
-const MOST: i64 = 100;
-const STATES: [JobState; 5] =
-    [JobState::Waiting, JobState::Retrying, JobState::Running, JobState::Killed, JobState::Done];
+/// Jobs on a page.
+const SIZE: usize = 100;
 
+/// The filters and the place in the list, from the address. A value that is not understood is ignored.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Shown {
     #[serde(default)]
@@ -29,49 +29,93 @@ pub(super) struct Shown {
     state: String,
     #[serde(default)]
     error: String,
+    /// The cursor that the page follows.
+    #[serde(default)]
+    after: String,
+    /// The cursor that the page precedes.
+    #[serde(default)]
+    before: String,
 }
 
 impl Shown {
     fn filter(&self) -> JobFilter {
-        JobFilter {
-            queue: queue::QUEUES.iter().find(|name| **name == self.queue).map(|q| (*q).to_owned()),
-            state: state_of(&self.state),
-            error: (!self.error.is_empty()).then(|| self.error.replace('\0', "")),
+        // PostgreSQL does not accept NUL in text.
+        let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
+        let (queue, error) = (text(&self.queue), text(&self.error));
+        JobFilter { queue, state: state_of(&self.state), error }
+    }
+
+    fn page(&self) -> Page {
+        match (Cursor::parse(&self.after), Cursor::parse(&self.before)) {
+            (Some(cursor), _) => Page::After(cursor),
+            (None, Some(cursor)) => Page::Before(cursor),
+            (None, None) => Page::First,
+        }
+    }
+
+    /// Returns the query of this list at another place.
+    fn at(&self, name: &str, cursor: &str) -> String {
+        let filters = [("queue", &*self.queue), ("state", &*self.state), ("error", &*self.error)];
+        query(&[&filters[..], &[(name, cursor)]].concat())
+    }
+
+    /// Returns the query of this page.
+    fn query(&self) -> String {
+        match self.page() {
+            Page::First => self.at("", ""),
+            Page::After(cursor) => self.at("after", &cursor.to_string()),
+            Page::Before(cursor) => self.at("before", &cursor.to_string()),
         }
     }
 }
 
 pub(super) fn state_of(name: &str) -> Option<JobState> {
-    STATES.into_iter().find(|state| state.as_str() == name)
+    JobState::ALL.into_iter().find(|state| state.as_str() == name)
 }
 
-pub(super) async fn list_page(
+pub(super) async fn page(
     State(dashboard): State<Dashboard>,
     viewer: Viewer,
     headers: HeaderMap,
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
-    let jobs = queue::jobs(&dashboard.db, &shown.filter(), MOST).await?;
-    let page = Page {
+    let names = queue::names(&dashboard.db).await?;
+    let list = live(&dashboard, &shown).await?;
+    let above = html! { (filters(&shown, &names)) (retry_all(&viewer, &shown)) };
+    let source = format!("/jobs{}", shown.query());
+    // No index serves a search in errors, so a page with one is not read again every second.
+    let is_live = shown.error.is_empty();
+    let page = layout::Page {
         title: "Jobs",
         section: "/jobs",
         notice: actions::notice(&headers),
-        fixed: html! { (filters(&shown)) (retry_all(&viewer, &shown)) (list(&jobs)) },
-        live: None,
+        fixed: if is_live {
+            above
+        } else {
+            html! { (above) (list) }
+        },
+        live: is_live.then(|| (source.as_str(), list.clone())),
     };
     Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
-fn filters(shown: &Shown) -> Markup {
+/// The filters offer the queues of Tender, then any others that have jobs.
+fn filters(shown: &Shown, names: &[String]) -> Markup {
+    let mut queues = tender_jobs::queues();
+    for name in names.iter().map(String::as_str).chain([shown.queue.as_str()]) {
+        if !name.is_empty() && !queues.contains(&name) {
+            queues.push(name);
+        }
+    }
     html! {
         form.filters method="get" action={ (PATH) "/jobs" } role="search" {
             label { "Queue" select name="queue" {
                 option value="" { "any" }
-                @for name in queue::QUEUES { option value=(name) selected[shown.queue == name] { (name) } }
+                @for name in queues { option value=(name) selected[shown.queue == name] { (name) } }
             } }
             label { "State" select name="state" {
                 option value="" { "any" }
-                @for state in STATES { option value=(state.as_str()) selected[shown.state == state.as_str()] { (state.as_str()) } }
+                @for state in JobState::ALL { option value=(state.as_str()) selected[shown.state == state.as_str()] { (state.as_str()) } }
             } }
             label { "Error contains" input type="search" name="error" value=(shown.error); }
             button { "Show" }
@@ -86,7 +130,7 @@ fn retry_all(viewer: &Viewer, shown: &Shown) -> Markup {
             (ask(viewer, &Ask {
                 action: &format!("{PATH}/jobs/retry-all"),
                 label: "Retry all that match",
-                question: "Retry all jobs that match, but for relays that are in step?",
+                question: "Retry all jobs that match, except those of relays that are in step?",
                 fields: &[("queue", &shown.queue), ("state", &shown.state), ("error", &shown.error)],
                 is_grave: false,
             }))
@@ -94,84 +138,86 @@ fn retry_all(viewer: &Viewer, shown: &Shown) -> Markup {
     }
 }
 
-fn list(jobs: &[JobSummary]) -> Markup {
-    html! {
-        @if jobs.is_empty() { p { "No jobs." } } @else {
+/// The jobs of a page, and where the list goes on.
+struct Listed {
+    jobs: Vec<JobSummary>,
+    previous: Option<Cursor>,
+    next: Option<Cursor>,
+}
+
+/// Reads a page. One job more than the page has says whether the list goes on. A page before a cursor
+/// that reaches the start of the list is the first page instead, so that it is full.
+async fn read(dashboard: &Dashboard, shown: &Shown) -> Result<Listed, sqlx::Error> {
+    let (filter, mut page) = (shown.filter(), shown.page());
+    let most = i64::try_from(SIZE + 1).unwrap_or(i64::MAX);
+    let mut jobs = queue::jobs(&dashboard.db, &filter, &page, most).await?;
+    if matches!(page, Page::Before(_)) && jobs.len() <= SIZE {
+        page = Page::First;
+        jobs = queue::jobs(&dashboard.db, &filter, &page, most).await?;
+    }
+    let goes_on = jobs.len() > SIZE;
+    let is_before = matches!(page, Page::Before(_));
+    if goes_on {
+        jobs.remove(if is_before { 0 } else { SIZE });
+    }
+    let previous = jobs.first().filter(|_| page != Page::First).map(JobSummary::cursor);
+    let next = jobs.last().filter(|_| goes_on || is_before).map(JobSummary::cursor);
+    Ok(Listed { jobs, previous, next })
+}
+
+/// The live part.
+pub(super) async fn live(dashboard: &Dashboard, shown: &Shown) -> Result<Markup, sqlx::Error> {
+    let listed = read(dashboard, shown).await?;
+    Ok(html! {
+        @if listed.jobs.is_empty() { p { "No job matches." } } @else { (table(&listed.jobs)) }
+        nav.pages aria-label="Pages" {
+            @if shown.page() != Page::First { a href={ (PATH) "/jobs" (shown.at("", "")) } { "First page" } " " }
+            @if let Some(cursor) = listed.previous { a rel="prev" href={ (PATH) "/jobs" (shown.at("before", &cursor.to_string())) } { "Previous page" } " " }
+            @if let Some(cursor) = listed.next { a rel="next" href={ (PATH) "/jobs" (shown.at("after", &cursor.to_string())) } { "Next page" } }
+        }
+    })
+}
+
+fn table(jobs: &[JobSummary]) -> Markup {
+    scroll(
+        "Jobs",
+        &html! {
             table.cards {
-                thead { tr { th { "Job" } th { "Queue" } th { "State" } th { "Attempts" } th { "When" } th { "Last error" } } }
-                tbody {
-                    @for job in jobs {
-                        tr {
-                            td data-label="Job" { a href={ (PATH) "/jobs/" (job.id) } { (job.id) } }
-                            td data-label="Queue" { (job.queue) }
-                            td data-label="State" { (job_badge(job.state)) }
-                            td data-label="Attempts" { (job.attempts) " of " (job.max_attempts) }
-                            td data-label="When" {
-                                @match job.done_at { Some(at) => { "ended " (time(at)) }, None => { "due " (time(job.run_at)) } }
-                            }
-                            td.error data-label="Last error" { (job.error.as_deref().unwrap_or_default()) }
-                        }
-                    }
-                }
+                thead { tr {
+                    th { "Job" } th { "Queue" } th { "State" } th { "Attempts" } th.n { "Priority" }
+                    th { "Due" } th { "Ended" } th { "Held by" } th { "Last error" }
+                } }
+                tbody { @for job in jobs { (row(job)) } }
             }
-            p.quiet { "At most " (MOST) " are shown." }
+        },
+    )
+}
+
+fn row(job: &JobSummary) -> Markup {
+    html! {
+        tr {
+            td data-label="Job" { a href={ (PATH) "/jobs/" (job.id) } { (job.id) } }
+            td data-label="Queue" { (job.queue) }
+            td data-label="State" { (job_badge(job.state)) }
+            td data-label="Attempts" { (job.attempts) " of " (job.max_attempts) }
+            td.n data-label="Priority" { (job.priority) }
+            td data-label="Due" { (time(job.run_at)) }
+            td.none[job.done_at.is_none()] data-label="Ended" { (maybe_time(job.done_at)) }
+            td.none[job.lock_by.is_none()] data-label="Held by" { (holder(job)) }
+            td.error.none[job.error.is_none()] data-label="Last error" { (job.error.as_deref().unwrap_or_default()) }
         }
     }
 }
 
-pub(super) async fn page(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let job = find(&dashboard, &id).await?;
-    let source = format!("/jobs/{}", job.summary.id);
-    let page = Page {
-        title: "Job",
-        section: "/jobs",
-        notice: actions::notice(&headers),
-        fixed: html! {},
-        live: Some((&source, live(&job, &viewer))),
-    };
-    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
-}
-
-pub(super) async fn find(dashboard: &Dashboard, id: &str) -> Result<JobDetail, Problem> {
-    queue::job(&dashboard.db, id).await?.ok_or(Problem::NotFound)
-}
-
-pub(super) fn live(job: &JobDetail, viewer: &Viewer) -> Markup {
-    let summary = &job.summary;
-    let action = |verb: &str| format!("{PATH}/jobs/{}/{verb}", summary.id);
-    let relay = SyncPayload::parse(job.payload.as_bytes()).ok().map(|payload| payload.relay_id);
+/// The worker that holds a job, and since when.
+fn holder(job: &JobSummary) -> Markup {
     html! {
-        div.buttons {
-            @if matches!(summary.state, JobState::Killed | JobState::Retrying) {
-                (ask(viewer, &Ask { action: &action("retry"), label: "Retry", question: "Retry this job, now?", fields: &[], is_grave: false }))
-            }
-            @if matches!(summary.state, JobState::Waiting | JobState::Retrying) {
-                (ask(viewer, &Ask { action: &action("cancel"), label: "Cancel", question: "Cancel this job? Its relay counts as given up until it changes or is asked for.", fields: &[], is_grave: true }))
-            }
-        }
-        dl.facts {
-            dt { "Id" } dd { code { (summary.id) } }
-            dt { "Queue" } dd { (summary.queue) }
-            dt { "State" } dd { (job_badge(summary.state)) }
-            dt { "Attempts" } dd { (summary.attempts) " of " (summary.max_attempts) }
-            dt { "Due" } dd { (time(summary.run_at)) }
-            dt { "Ended" } dd { (maybe_time(summary.done_at)) }
-            dt { "Priority" } dd { (job.priority) }
-            dt { "Key" } dd { (job.key.as_deref().unwrap_or("–")) }
-            dt { "Held by" } dd { (job.lock_by.as_deref().unwrap_or("–")) @if let Some(at) = job.lock_at { " since " (time(at)) } }
-            @if let Some(error) = &summary.error { dt { "Last error" } dd.error { (error) } }
-            @if let Some(relay) = relay { dt { "Relay" } dd { a href={ (PATH) "/relays/" (relay) } { (relay) } ", with every attempt's error" } }
-        }
-        h2 { "Payload" }
-        pre.scroll tabindex="0" { (job.payload.chars().take(4000).collect::<String>()) }
-        @if let Some(result) = &job.result {
-            h2 { "Result" }
-            pre.scroll tabindex="0" { (result) }
+        @match &job.lock_by {
+            Some(worker) => {
+                (worker_link(worker, &job.queue))
+                @if let Some(at) = job.lock_at { " since " (time(at)) }
+            },
+            None => "–",
         }
     }
 }

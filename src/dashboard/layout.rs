@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{PATH, parts::short_key, session::Viewer};
 
-/// The sections, in the order of the navigation.
+/// Path and name of each section, in the order of the navigation.
 const SECTIONS: [(&str, &str); 8] = [
     ("", "Fleet"),
     ("/relays", "Relays"),
@@ -12,20 +12,20 @@ const SECTIONS: [(&str, &str); 8] = [
     ("/events", "Events"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
+    ("/workers", "Workers"),
     ("/actions", "Actions"),
-    ("/board", "Board"),
 ];
 
-/// A page's own part.
+/// The parts of a page that differ from page to page.
 pub(super) struct Page<'a> {
     pub(super) title: &'a str,
-    /// Its section's path.
+    /// The path of the page's section.
     pub(super) section: &'a str,
-    /// What came of the action before.
+    /// The result of the action that led to this page.
     pub(super) notice: Option<String>,
-    /// Where its live part comes from, and what it is now.
+    /// The live part: the path of its stream below `/live`, and its current markup.
     pub(super) live: Option<(&'a str, Markup)>,
-    /// What does not change by itself, above it.
+    /// The part above the live one. It changes only when the page is loaded again.
     pub(super) fixed: Markup,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn page(viewer: &Viewer, page: &Page<'_>) -> Markup {
         html lang="en" {
             (head(page.title, &scripts))
             body {
-                a.skip href="#main" { "To the content" }
+                a.skip href="#main" { "Skip to the content" }
                 header {
                     a.brand href=(PATH) { "Tender" }
                     nav aria-label="Sections" {
@@ -86,7 +86,7 @@ fn head(title: &str, scripts: &[&str]) -> Markup {
     }
 }
 
-/// A page without navigation: before the login, and when something is wrong.
+/// A page without navigation, for the login, questions and errors.
 pub(super) fn bare(title: &str, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)

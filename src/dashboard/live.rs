@@ -1,4 +1,4 @@
-//! Live parts: each open page has a stream that sends its part again when it is different.
+//! Live parts: each open page has a stream, which sends the live part again when it has changed.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -18,23 +18,31 @@ use tokio::{
 };
 
 use super::{
-    Dashboard, events, fleet, jobs, parts::Problem, queues, relay, relays, session,
-    session::Viewer, upstreams,
+    Dashboard, fleet, jobs,
+    jobs::one,
+    mirror::{events, upstream, upstreams},
+    parts::Problem,
+    provision::{relay, relays},
+    queues, session,
+    session::Viewer,
+    workers,
 };
 
-/// Streams of this process at the same time.
+/// The most streams that a process serves at the same time.
 pub(super) const MOST_STREAMS: usize = 200;
-/// A change is on the page within this time and that of reading it.
-const LOOK: Duration = Duration::from_secs(1);
-/// Looks between two checks that the session still holds.
-const SESSION_LOOKS: u32 = 10;
+/// The interval between two reads of a page.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Reads between two checks that the session is still valid.
+const SESSION_READS: u32 = 10;
 
-/// The part of a page that changes by itself.
+/// The live part of a page.
 enum Part {
     Fleet,
     Relays(relays::Shown),
     Relay(String),
     Queues,
+    Workers(workers::Shown),
+    Jobs(jobs::Shown),
     Job(String),
     Upstreams,
     Upstream(String),
@@ -44,17 +52,18 @@ enum Part {
 impl Part {
     async fn render(&self, dashboard: &Dashboard, viewer: &Viewer) -> Result<Markup, Problem> {
         Ok(match self {
-            Self::Fleet => fleet::live(&*fleet::look(dashboard).await?, viewer),
+            Self::Fleet => fleet::live(&*fleet::read(dashboard).await?, viewer),
             Self::Relays(shown) => relays::table(dashboard, shown).await?,
             Self::Relay(id) => {
                 relay::live(dashboard, &relay::find(dashboard, id).await?, viewer).await?
             }
             Self::Queues => queues::live(dashboard, viewer).await?,
-            Self::Job(id) => jobs::live(&jobs::find(dashboard, id).await?, viewer),
+            Self::Workers(shown) => workers::live(dashboard, shown).await?,
+            Self::Jobs(shown) => jobs::live(dashboard, shown).await?,
+            Self::Job(id) => one::live(&one::find(dashboard, id).await?, viewer),
             Self::Upstreams => upstreams::table(dashboard).await?,
             Self::Upstream(id) => {
-                let upstream = upstreams::find(dashboard, id).await?;
-                upstreams::live(dashboard, &upstream, viewer).await?
+                upstream::live(dashboard, &upstream::find(dashboard, id).await?, viewer).await?
             }
             Self::Events => events::live(dashboard).await?,
         })
@@ -98,13 +107,31 @@ pub(super) async fn queues(
     open(dashboard, viewer, headers, Part::Queues)
 }
 
+pub(super) async fn workers(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<workers::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Workers(shown))
+}
+
+pub(super) async fn jobs(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<jobs::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Jobs(shown))
+}
+
 pub(super) async fn job(
     State(dashboard): State<Dashboard>,
     viewer: Viewer,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Answer {
-    jobs::find(&dashboard, &id).await?;
+    one::find(&dashboard, &id).await?;
     open(dashboard, viewer, headers, Part::Job(id))
 }
 
@@ -122,7 +149,7 @@ pub(super) async fn upstream(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Answer {
-    upstreams::find(&dashboard, &id).await?;
+    upstream::find(&dashboard, &id).await?;
     open(dashboard, viewer, headers, Part::Upstream(id))
 }
 
@@ -134,44 +161,45 @@ pub(super) async fn events(
     open(dashboard, viewer, headers, Part::Events)
 }
 
-/// What a stream carries from look to look.
-struct Looking {
+/// The state of a stream.
+struct Stream {
     dashboard: Dashboard,
     viewer: Viewer,
     headers: HeaderMap,
     part: Part,
     ticks: Interval,
-    looks: u32,
+    reads: u32,
+    /// The markup that was sent last.
     last: String,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Starts a stream. It ends with its session, with the process, and with the page.
+/// Starts a stream. It ends when the session ends, the process stops, or the page is closed.
 fn open(dashboard: Dashboard, viewer: Viewer, headers: HeaderMap, part: Part) -> Answer {
     let permit = dashboard.streams.clone().try_acquire_owned().map_err(|_| Problem::Busy)?;
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let last = String::new();
-    let looking =
-        Looking { dashboard, viewer, headers, part, ticks, looks: 0, last, _permit: permit };
-    let stream = stream::unfold(looking, |mut looking| async move {
-        let text = looking.next().await?;
-        Some((Ok::<_, Infallible>(Event::default().data(text)), looking))
+    let stream =
+        Stream { dashboard, viewer, headers, part, ticks, reads: 0, last, _permit: permit };
+    let events = stream::unfold(stream, |mut stream| async move {
+        let text = stream.next().await?;
+        Some((Ok::<_, Infallible>(Event::default().data(text)), stream))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
-impl Looking {
-    /// The part, when it is different from what was sent last; `None` at the end.
+impl Stream {
+    /// Waits until the part differs from the one sent last, and returns it. Returns `None` at the end.
     async fn next(&mut self) -> Option<String> {
         let shutdown = self.dashboard.shutdown.clone();
         loop {
             shutdown.run_until_cancelled(self.ticks.tick()).await?;
-            self.looks += 1;
-            if self.looks.is_multiple_of(SESSION_LOOKS) && !self.holds().await {
+            self.reads += 1;
+            if self.reads.is_multiple_of(SESSION_READS) && !self.is_valid().await {
                 return None;
             }
-            // A database that does not answer is the next look's business; what is gone ends it.
+            // After a database error the next read tries again. A page that is gone ends the stream.
             match self.part.render(&self.dashboard, &self.viewer).await {
                 Ok(markup) if markup.0 != self.last => {
                     self.last.clone_from(&markup.0);
@@ -183,7 +211,8 @@ impl Looking {
         }
     }
 
-    async fn holds(&self) -> bool {
+    /// Whether the session is still valid. A database error does not end the stream.
+    async fn is_valid(&self) -> bool {
         match session::viewer(&self.dashboard, &self.headers).await {
             Ok(viewer) => viewer.is_some(),
             Err(_) => true,

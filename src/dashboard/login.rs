@@ -1,4 +1,4 @@
-//! Logging in: by a signed event of a known key, by the password, or by a link; and out.
+//! Login by a signed event of a known key, by the password, or by a link; and logout.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -18,26 +18,26 @@ use maud::{Markup, html};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
-use tender_jobs::{
+use tender_jobs::console::{
     operator,
     session::{self as sessions, Role},
 };
 use tokio::sync::Semaphore;
 
 use super::{Dashboard, PATH, layout, parts::Problem, session};
-use crate::http::nip98;
+use crate::nip98;
 
-/// Attempts with a password, from anywhere: 5 at once, then one each 6 s.
+/// The limit of password attempts, over all clients: 5 at once, then one per 6 s.
 const PAUSE: Duration = Duration::from_secs(6);
 const BURST: u32 = 5;
-/// Longest password that is hashed.
+/// The longest password that is hashed, in bytes.
 const MAX_PASSWORD: usize = 1024;
 
-/// What a login is checked against.
+/// The password and its limits.
 pub(super) struct Login {
     password: Option<String>,
     limit: DefaultDirectRateLimiter,
-    /// One hash at a time: each takes 19 MiB and some tens of milliseconds.
+    /// Allows one hash at a time, because each takes 19 MiB and tens of milliseconds.
     hashing: Semaphore,
 }
 
@@ -46,7 +46,7 @@ impl Login {
         let password = password.and_then(|password| match hashed(password.expose_secret()) {
             Ok(hash) => Some(hash),
             Err(error) => {
-                tracing::error!(%error, "DASHBOARD_PASSWORD cannot be used; nobody logs in by it");
+                tracing::error!(%error, "DASHBOARD_PASSWORD cannot be used; login by password is off");
                 None
             }
         });
@@ -56,7 +56,7 @@ impl Login {
         Self { password, limit, hashing: Semaphore::new(1) }
     }
 
-    /// Whether this is the password. Takes its time.
+    /// Whether this is the password. Takes tens of milliseconds.
     async fn is_password(&self, given: String) -> bool {
         let (Some(hash), Ok(_permit)) = (self.password.clone(), self.hashing.acquire().await)
         else {
@@ -70,7 +70,7 @@ impl Login {
     }
 }
 
-/// The password's hash: itself, when the operator gave a hash.
+/// Returns the hash of the password. A password that is a hash already is returned as it is.
 fn hashed(password: &str) -> anyhow::Result<String> {
     if password.starts_with("$argon2") {
         return Ok(PasswordHash::new(password)?.to_string());
@@ -92,7 +92,7 @@ fn login_page(dashboard: &Dashboard, problem: Option<&str>) -> Markup {
             @if has_keys {
                 button #nostr-login type="button" data-url=(url) { "Log in with your Nostr key" }
                 p #nostr-problem .problem role="alert" hidden {}
-                noscript { p { "This needs scripts, and a signer in your browser." } }
+                noscript { p { "Login by key needs scripts and a Nostr signer in your browser." } }
             }
             @if dashboard.config.dashboard_password.is_some() {
                 form method="post" action={ (PATH) "/login/password" } {
@@ -101,13 +101,13 @@ fn login_page(dashboard: &Dashboard, problem: Option<&str>) -> Markup {
                     button { "Log in" }
                 }
             }
-            p.quiet { "Or type " code { "tender dashboard-link" } " where Tender runs." }
+            p.quiet { "For a login link, run " code { "tender dashboard-link" } " on the host of Tender." }
             script src={ (PATH) "/public/login.js" } defer {}
         },
     )
 }
 
-/// The body is empty: what counts is the signed event in the header, good for one login.
+/// Logs in by the signed event in the header, which is valid for one login. The body is empty.
 pub(super) async fn by_nostr(
     State(dashboard): State<Dashboard>,
     headers: HeaderMap,
@@ -120,10 +120,10 @@ pub(super) async fn by_nostr(
         Err(words) => return Ok(refuse(words).into_response()),
     };
     let Some(role) = session::role_of_key(&dashboard, &event.pubkey) else {
-        return Ok(refuse("this key may not come in: add it to ADMIN_PUBKEYS").into_response());
+        return Ok(refuse("this key has no access: add it to ADMIN_PUBKEYS").into_response());
     };
     if !sessions::spend(&dashboard.db, event.id.as_bytes()).await? {
-        return Ok(refuse("this event was used already; sign a new one").into_response());
+        return Ok(refuse("this event was used before: sign a new one").into_response());
     }
     let who = event.pubkey.to_hex();
     let cookie = logged_in(&dashboard, &who, role).await?;
@@ -141,14 +141,15 @@ pub(super) async fn by_password(
     Form(form): Form<PasswordForm>,
 ) -> Result<Response, Problem> {
     if dashboard.login.limit.check().is_err() {
-        let page = login_page(&dashboard, Some("Too many attempts. Wait a few seconds."));
+        let page =
+            login_page(&dashboard, Some("Too many attempts. Wait some seconds and try again."));
         return Ok((StatusCode::TOO_MANY_REQUESTS, page).into_response());
     }
     let is_right =
         form.password.len() <= MAX_PASSWORD && dashboard.login.is_password(form.password).await;
     if !is_right {
-        tracing::warn!(peer = %peer.ip(), "a login with a wrong password");
-        let page = login_page(&dashboard, Some("That is not the password."));
+        tracing::warn!(peer = %peer.ip(), "login failed: wrong password");
+        let page = login_page(&dashboard, Some("Wrong password."));
         return Ok((StatusCode::UNAUTHORIZED, page).into_response());
     }
     let cookie = logged_in(&dashboard, "password", Role::Operator).await?;
@@ -160,7 +161,7 @@ pub(super) struct LinkForm {
     token: String,
 }
 
-/// A button, so that whatever looks at links before people do does not use it up.
+/// Shows a button, because a program that previews links must not use the link up.
 pub(super) async fn link_page(Query(link): Query<LinkForm>) -> Markup {
     layout::bare(
         "Log in",
@@ -169,7 +170,7 @@ pub(super) async fn link_page(Query(link): Query<LinkForm>) -> Markup {
                 input type="hidden" name="token" value=(link.token);
                 button { "Log in with this link" }
             }
-            p.quiet { "It works once." }
+            p.quiet { "The link works once." }
         },
     )
 }
@@ -179,7 +180,7 @@ pub(super) async fn by_link(
     Form(link): Form<LinkForm>,
 ) -> Result<Response, Problem> {
     if !sessions::redeem(&dashboard.db, &session::hash(&link.token)).await? {
-        let words = "This link was used, or its ten minutes are over. Ask for a new one.";
+        let words = "This link was used or has expired. Run `tender dashboard-link` for a new one.";
         return Ok((StatusCode::UNAUTHORIZED, login_page(&dashboard, Some(words))).into_response());
     }
     let cookie = logged_in(&dashboard, "link", Role::Operator).await?;

@@ -1,36 +1,40 @@
-//! Pieces that several pages show: badges, times, numbers, buttons that ask once.
+//! Pieces of markup that several pages share: badges, times, numbers, links, buttons that ask once.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use tender_jobs::{
+    provision::relay::{Status, SyncState},
     queue::JobState,
-    relay::{Status, SyncState},
 };
+use uuid::Uuid;
 
-use super::session::Viewer;
+use super::{PATH, session::Viewer};
+use crate::words::span;
 
-/// Why there is no page.
+/// Why a request is not answered with its page.
 #[derive(Debug)]
 pub(super) enum Problem {
     NotFound,
-    /// A viewer acts.
+    /// A viewer tried to act.
     Forbidden,
-    /// A form of another session, or none.
+    /// The form has no token, or the token of another session.
     Stale,
-    /// Too many streams.
+    /// Too many streams are open.
     Busy,
     Database,
 }
 
 impl From<sqlx::Error> for Problem {
-    /// The database's words stay in the log.
+    /// Logs the error. The page does not show it, because it may name tables and values.
     fn from(error: sqlx::Error) -> Self {
-        tracing::error!(%error, "a page of the dashboard failed in the database");
+        tracing::error!(%error, "the database failed while a page of the dashboard was rendered");
         Self::Database
     }
 }
 
-/// A moment; a script tells it from now.
+/// An instant. A script replaces the text by the distance from now.
 pub(super) fn time(at: DateTime<Utc>) -> Markup {
     html! {
         time datetime=(at.to_rfc3339()) data-relative { (at.format("%F %T UTC")) }
@@ -58,7 +62,7 @@ pub(super) fn status_badge(status: Status) -> Markup {
 
 pub(super) fn job_badge(state: JobState) -> Markup {
     let class = match state {
-        JobState::Waiting | JobState::Running => "busy",
+        JobState::Waiting | JobState::Queued | JobState::Running => "busy",
         JobState::Retrying => "warn",
         JobState::Done => "good",
         JobState::Killed => "bad",
@@ -66,7 +70,7 @@ pub(super) fn job_badge(state: JobState) -> Markup {
     html! { span class={ "badge " (class) } { (state.as_str()) } }
 }
 
-/// `12,345`; with a plus when it is only the least that there is.
+/// Formats a count: `12,345`. A plus follows if there may be more.
 pub(super) fn count(count: i64, is_capped: bool) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -79,7 +83,7 @@ pub(super) fn count(count: i64, is_capped: bool) -> String {
     if is_capped { text + "+" } else { text }
 }
 
-/// `1.2 MB`.
+/// Formats a number of bytes: `1.2 MB`.
 pub(super) fn bytes(bytes: i64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     let number = bytes as f64;
@@ -91,7 +95,16 @@ pub(super) fn bytes(bytes: i64) -> String {
     }
 }
 
-/// The first and last of a key.
+/// Formats a duration: `350 ms`, `1.5 s`, `2 min 5 s`.
+pub(super) fn duration(time: Duration) -> String {
+    match time.as_millis() {
+        ms @ ..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{:.1} s", time.as_secs_f64()),
+        _ => span(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Shortens a public key to its first and last characters. Other text is returned as it is.
 pub(super) fn short_key(key: &str) -> String {
     match (key.get(..8), key.get(key.len().saturating_sub(4)..)) {
         (Some(start), Some(end)) if key.len() == 64 => format!("{start}…{end}"),
@@ -99,7 +112,36 @@ pub(super) fn short_key(key: &str) -> String {
     }
 }
 
-/// A button that does something to `action` after having asked once. Without scripts the server asks.
+/// Returns the fields that are not empty as a query: `?queue=prune`, or nothing.
+pub(super) fn query(fields: &[(&str, &str)]) -> String {
+    let fields: Vec<_> = fields.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let query = serde_urlencoded::to_string(fields).unwrap_or_default();
+    if query.is_empty() { query } else { format!("?{query}") }
+}
+
+/// A link to a worker in the list of its queue. The name of a worker is `<queue>-<uuid>`; the first
+/// characters of the id are shown.
+pub(super) fn worker_link(worker: &str, queue: &str) -> Markup {
+    html! {
+        a href={ (PATH) "/workers" (query(&[("queue", queue)])) "#worker-" (worker) } title=(worker) { (short_worker(worker)) }
+    }
+}
+
+pub(super) fn short_worker(worker: &str) -> String {
+    let id = worker.len().checked_sub(36).and_then(|start| worker.get(start..));
+    match id.filter(|id| Uuid::parse_str(id).is_ok()).and_then(|id| id.get(..8)) {
+        Some(start) => format!("{start}…"),
+        None => worker.to_owned(),
+    }
+}
+
+/// A table that scrolls sideways where the window is too narrow for it.
+pub(super) fn scroll(label: &str, table: &Markup) -> Markup {
+    html! { div.scroll tabindex="0" role="region" aria-label=(label) { (table) } }
+}
+
+/// A button that does something after one confirmation. A script asks for it; without scripts the
+/// server asks.
 pub(super) struct Ask<'a> {
     pub(super) action: &'a str,
     pub(super) label: &'a str,
@@ -108,7 +150,7 @@ pub(super) struct Ask<'a> {
     pub(super) is_grave: bool,
 }
 
-/// The button, for those who may act; nothing for others.
+/// Renders the button for operators, and nothing for viewers.
 pub(super) fn ask(viewer: &Viewer, ask: &Ask<'_>) -> Markup {
     html! {
         @if viewer.may_act() {
@@ -128,9 +170,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_have_commas_and_say_when_they_are_the_least() {
+    fn counts_have_commas_and_a_plus_if_there_may_be_more() {
         let texts = [(7, false), (1234, false), (10_000, true), (1_234_567, false)];
         let texts = texts.map(|(number, is_capped)| count(number, is_capped));
         assert_eq!(texts, ["7", "1,234", "10,000+", "1,234,567"]);
+    }
+
+    #[test]
+    fn durations_have_the_unit_that_fits() {
+        let texts = [0.35, 1.54, 125.0].map(|secs| duration(Duration::from_secs_f64(secs)));
+        assert_eq!(texts, ["350 ms", "1.5 s", "2 min 5 s"]);
+    }
+
+    #[test]
+    fn queries_encode_their_fields_and_leave_empty_ones_out() {
+        assert_eq!(query(&[("queue", ""), ("state", "")]), "");
+        let jobs = query(&[("queue", "a&b=c #"), ("state", "killed")]);
+        assert_eq!(jobs, "?queue=a%26b%3Dc+%23&state=killed");
+    }
+
+    #[test]
+    fn workers_are_shown_by_the_start_of_their_id() {
+        let names = ["sync-relay-6f9619ff-8b86-4011-b42d-00c04fc964ff", "other", "é"];
+        assert_eq!(names.map(short_worker), ["6f9619ff…", "other", "é"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: a random token in a cookie, its hash in the ledger.
+//! Sessions. The cookie holds a random token; the ledger holds its hash.
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -11,26 +11,27 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use nostr::key::{PublicKey, SecretKey};
+use nostr::key::PublicKey;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use subtle::ConstantTimeEq;
-use tender_jobs::session::{self, Role};
+use tender_jobs::console::session::{self, Role};
 
 use super::{Dashboard, PATH, parts::Problem};
+use crate::random;
 
-/// How long a session holds.
+/// How long a session lasts.
 pub(super) const HOURS: i32 = 12;
-/// How long a link lets in.
+/// How long a login link is valid.
 pub const LINK_MINUTES: i32 = 10;
 
-/// Who looks at a page.
+/// The person that a request comes from.
 #[derive(Debug, Clone)]
 pub(super) struct Viewer {
     /// A public key in hex, `password` or `link`.
     pub(super) who: String,
     pub(super) role: Role,
-    /// Goes into each form of this session.
+    /// The token that each form of this session contains.
     pub(super) form_token: String,
     pub(super) token_hash: Vec<u8>,
 }
@@ -40,7 +41,7 @@ impl Viewer {
         self.role == Role::Operator
     }
 
-    /// Whether a form is of this session.
+    /// Whether a form with this token belongs to this session.
     pub(super) fn owns(&self, form_token: &str) -> bool {
         self.form_token.as_bytes().ct_eq(form_token.as_bytes()).into()
     }
@@ -54,42 +55,37 @@ impl FromRequestParts<Dashboard> for Viewer {
     }
 }
 
-/// 32 random bytes as text, from the source that makes keys.
-pub(crate) fn random_token() -> String {
-    URL_SAFE_NO_PAD.encode(SecretKey::generate().to_secret_bytes())
-}
-
 pub(super) fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token).to_vec()
 }
 
-/// Makes a link that lets in once within [`LINK_MINUTES`]: its path and query.
+/// Creates a login link that works once within [`LINK_MINUTES`], and returns its path and query.
 ///
 /// # Errors
-/// The database did not answer.
+/// The database is unreachable or refused the statement.
 pub async fn new_link(db: &PgPool) -> Result<String, sqlx::Error> {
-    let token = random_token();
+    let token = random::token();
     session::issue(db, &hash(&token), LINK_MINUTES).await?;
     Ok(format!("{PATH}/link?token={token}"))
 }
 
-/// The cookie's name: `__Host-` where the browser will have it, which is over https.
+/// Returns the cookie's name. Over https it has the prefix `__Host-`, which browsers accept only there.
 fn cookie_name(dashboard: &Dashboard) -> &'static str {
     if dashboard.is_https() { "__Host-tender" } else { "tender" }
 }
 
-/// Begins a session; the cookie to set.
+/// Begins a session and returns the cookie to set.
 pub(super) async fn begin(
     dashboard: &Dashboard,
     who: &str,
     role: Role,
 ) -> Result<String, sqlx::Error> {
-    let token = random_token();
+    let token = random::token();
     session::begin(&dashboard.db, &hash(&token), who, role, HOURS).await?;
     Ok(cookie(dashboard, &token, i64::from(HOURS) * 3600))
 }
 
-/// The cookie that ends a session in the browser.
+/// Returns the cookie that removes the session from the browser.
 pub(super) fn no_cookie(dashboard: &Dashboard) -> String {
     cookie(dashboard, "", 0)
 }
@@ -100,7 +96,7 @@ fn cookie(dashboard: &Dashboard, token: &str, max_age: i64) -> String {
     format!("{name}={token}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}")
 }
 
-/// A cookie's value.
+/// Returns the value of a cookie.
 pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     cookies
@@ -109,7 +105,7 @@ pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a st
         .find_map(|(found, value)| (found == name).then_some(value))
 }
 
-/// Who sent this, if their session holds and they may still come in.
+/// Returns the viewer, if the session is valid and its key still has a role.
 pub(super) async fn viewer(
     dashboard: &Dashboard,
     headers: &HeaderMap,
@@ -122,7 +118,8 @@ pub(super) async fn viewer(
     Ok(Some(Viewer { who: session.who, role, form_token, token_hash }))
 }
 
-/// What somebody may do now: a key that left the lists is out, whatever its session says.
+/// Returns the role that a session has now. A key that was removed from the lists has none, even if its
+/// session has not expired.
 fn role_of(dashboard: &Dashboard, who: &str, role: Role) -> Option<Role> {
     match who {
         "password" => dashboard.config.dashboard_password.as_ref().map(|_| role),
@@ -131,7 +128,7 @@ fn role_of(dashboard: &Dashboard, who: &str, role: Role) -> Option<Role> {
     }
 }
 
-/// What a key may do.
+/// Returns the role of a key, from the configured lists.
 pub(super) fn role_of_key(dashboard: &Dashboard, key: &PublicKey) -> Option<Role> {
     if dashboard.config.admins.contains(key) {
         Some(Role::Operator)
@@ -140,7 +137,7 @@ pub(super) fn role_of_key(dashboard: &Dashboard, key: &PublicKey) -> Option<Role
     }
 }
 
-/// Lets only sessions through. A page becomes the login page, anything else is refused.
+/// Requires a session. Without one, a page redirects to the login page; any other request is refused.
 pub(super) async fn require(
     State(dashboard): State<Dashboard>,
     mut request: Request,
@@ -161,7 +158,8 @@ pub(super) async fn require(
     Ok(StatusCode::UNAUTHORIZED.into_response())
 }
 
-/// Without a key or a password set there is a dashboard only while a link or its session holds.
+/// Answers 404 if no key and no password is configured, unless a login link or a session from one is
+/// valid.
 pub(super) async fn only_if_open(
     State(dashboard): State<Dashboard>,
     request: Request,

@@ -1,9 +1,11 @@
-//! A stand-in for zooid: an in-process server that behaves as zooid's management API does, checks
-//! and message texts included, with faults on request. The demo, the tests and the benchmark share it.
+//! A stand-in for zooid: an in-process server that behaves like zooid's management API, including
+//! its checks and message texts, and produces faults on request. The demo, the tests and the
+//! benchmarks use it.
 
 mod answer;
 mod auth;
 mod document;
+mod gate;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,38 +20,43 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nostr::key::PublicKey;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Something that goes wrong with a call.
+pub use gate::Gate;
+
+/// A fault of a call.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// This status with an error in JSON, and `Retry-After` if given; nothing is applied.
+    /// The change is not applied. The answer has this status, an error in JSON and, if given,
+    /// `Retry-After` in seconds.
     Status(u16, Option<u64>),
-    /// Applied, but answered with 200 and bytes that are no JSON.
+    /// The change is applied. The answer has status 200 and a body that is not JSON.
     Garbage,
-    /// Applied, but the answer's body breaks off.
+    /// The change is applied. The body of the answer breaks off.
     HalfAnswer,
-    /// Answered after this time.
+    /// The call is delayed by this time, then applied and answered.
     Delay(Duration),
-    /// The connection closes before anything is applied.
+    /// Waits at the gate before anything is applied.
+    Hold(Gate),
+    /// The change is not applied. The connection closes without an answer.
     DropBefore,
-    /// The connection closes after the change was applied: the answer is lost.
+    /// The change is applied. The connection closes without an answer.
     DropAfter,
 }
 
-/// One call that reached the API.
+/// A call that reached the API.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The request's method.
+    /// The HTTP method.
     pub method: String,
-    /// The relay's id.
+    /// The id of the relay.
     pub relay_id: String,
-    /// What was answered; `None` when the connection was dropped.
+    /// The status of the answer; `None` if the connection was dropped.
     pub status: Option<u16>,
-    /// When it arrived.
+    /// The time of arrival.
     pub at: Instant,
-    /// Whether it made the relay.
+    /// Whether the call created the relay.
     pub created: bool,
 }
 
@@ -57,14 +64,14 @@ pub struct Call {
 struct Planned {
     relay_id: Option<String>,
     fault: Fault,
-    /// How many calls still; `None`: all.
+    /// The number of further calls with this fault; `None` for all.
     times: Option<u32>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     documents: BTreeMap<String, Value>,
-    /// Who has a host or a schema, as `host:…` and `schema:…`.
+    /// The relay that has a host (`host:…`) or a schema (`schema:…`).
     owners: HashMap<String, String>,
     members: HashMap<String, Vec<String>>,
     faults: Vec<Planned>,
@@ -74,7 +81,7 @@ struct State {
     overlaps: Vec<String>,
 }
 
-/// The server; it ends when this is dropped.
+/// A running stand-in. It stops when this is dropped.
 #[derive(Debug)]
 pub struct ZooidStandIn {
     address: SocketAddr,
@@ -87,16 +94,17 @@ struct Shared {
     whitelist: Vec<PublicKey>,
     state: Mutex<State>,
     stop: CancellationToken,
-    /// Cancelled while connections are refused; replaced when they are not.
+    /// Cancelled while connections are refused; replaced when they are accepted again.
     down: Mutex<CancellationToken>,
     up: tokio::sync::Notify,
 }
 
 impl ZooidStandIn {
-    /// Starts on a free port of the loopback interface; `whitelist` are the keys that may call.
+    /// Starts a stand-in on a free port of the loopback interface. Only the keys of `whitelist` may
+    /// call it.
     ///
     /// # Errors
-    /// No port could be had.
+    /// No port could be opened.
     pub async fn start(whitelist: Vec<PublicKey>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -112,59 +120,59 @@ impl ZooidStandIn {
         Ok(Self { address, shared, _stop: stop.drop_guard() })
     }
 
-    /// `http://127.0.0.1:<port>`.
+    /// Returns `http://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Every relay's document by id.
+    /// Returns the documents of all relays by id.
     pub fn documents(&self) -> BTreeMap<String, Value> {
         self.state().documents.clone()
     }
 
-    /// The number of relays.
+    /// Returns the number of relays.
     pub fn len(&self) -> usize {
         self.state().documents.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no relays.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Every call so far, in order of arrival.
+    /// Returns the calls that have ended, in the order of their ends.
     pub fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
     }
 
-    /// Relays that had two calls at the same time; none, if leases work.
+    /// Returns the relays that had two calls at the same time. There are none if leases work.
     pub fn overlaps(&self) -> Vec<String> {
         self.state().overlaps.clone()
     }
 
-    /// Calls that wait for their answer.
+    /// Returns the number of calls in flight.
     pub fn in_flight(&self) -> u32 {
         self.state().in_flight.values().sum()
     }
 
-    /// The most calls that waited for their answer at once.
+    /// Returns the largest number of calls in flight so far.
     pub fn most_in_flight(&self) -> u32 {
         self.state().most_in_flight
     }
 
-    /// Plans a fault for the next `times` calls (`None`: for all) of one relay, or of any. Faults
-    /// planned first go first.
+    /// Plans a fault for the next `times` calls (`None` for all calls) of one relay, or of any
+    /// relay. Faults occur in the order of their plans.
     pub fn plan(&self, relay_id: Option<&str>, fault: Fault, times: Option<u32>) {
         let relay_id = relay_id.map(str::to_owned);
         self.state().faults.push(Planned { relay_id, fault, times });
     }
 
-    /// Forgets every planned fault.
+    /// Removes all planned faults.
     pub fn heal(&self) {
         self.state().faults.clear();
     }
 
-    /// Closes the port and every connection, or opens the port again.
+    /// Closes the port and all connections, or opens the port again.
     pub fn refuse(&self, refuse: bool) {
         let mut down = lock(&self.shared.down);
         if refuse {
@@ -175,17 +183,17 @@ impl ZooidStandIn {
         }
     }
 
-    /// Removes a relay behind the API's back.
+    /// Removes a relay without a call to the API.
     pub fn lose(&self, relay_id: &str) {
         self.state().remove(relay_id);
     }
 
-    /// Puts a document behind the API's back.
+    /// Stores a document without a call to the API.
     pub fn put(&self, relay_id: &str, document: Value) {
         self.state().save(relay_id, document);
     }
 
-    /// Sets who a relay's members are.
+    /// Sets the members of a relay.
     pub fn set_members(&self, relay_id: &str, members: Vec<String>) {
         self.state().members.insert(relay_id.to_owned(), members);
     }
@@ -195,44 +203,39 @@ impl ZooidStandIn {
     }
 }
 
-/// A panic of one call must not take the stand-in down: its state is whole between statements.
+/// Locks a mutex even if a call panicked while it held the lock; the state is consistent between
+/// statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
-    let mut listener = Some(listener);
-    while !shared.stop.is_cancelled() {
+async fn serve(mut listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+    loop {
         let down = lock(&shared.down).clone();
-        let Some(open) = listener.take() else {
-            tokio::select! {
-                () = shared.up.notified() => listener = bind_again(address).await,
-                () = shared.stop.cancelled() => {}
-            }
-            continue;
-        };
         tokio::select! {
-            () = shared.stop.cancelled() => {}
-            () = down.cancelled() => {} // the listener is dropped here: connections are refused
-            accepted = open.accept() => {
+            () = shared.stop.cancelled() => return,
+            () = down.cancelled() => {
+                drop(listener);
+                let Some(again) = listen_again(address, &shared).await else { return };
+                listener = again;
+            }
+            accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     tokio::spawn(connection(stream, shared.clone(), down));
                 }
-                listener = Some(open);
             }
         }
     }
 }
 
-/// The port was ours a moment ago; the kernel may need a few tries to give it back.
-async fn bind_again(address: SocketAddr) -> Option<TcpListener> {
-    for _ in 0..50 {
-        if let Ok(listener) = TcpListener::bind(address).await {
-            return Some(listener);
-        }
-        tokio::task::yield_now().await;
-    }
-    None
+/// Refuses connections until the port is opened again. Returns `None` at the end of the stand-in. A
+/// socket that is bound and does not listen keeps the port, so that no other program is given it.
+async fn listen_again(address: SocketAddr, shared: &Shared) -> Option<TcpListener> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.set_reuseaddr(true).ok()?;
+    socket.bind(address).ok()?;
+    shared.stop.run_until_cancelled(shared.up.notified()).await?;
+    socket.listen(1024).ok()
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>, down: CancellationToken) {
@@ -248,19 +251,19 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, down: CancellationTo
     }
 }
 
-/// One call; an error closes the connection without an answer.
+/// Answers a call. An error closes the connection without an answer.
 async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response> {
     answer::answer(&shared, request).await.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
-/// What no two relays may share.
+/// Returns the host and the schema of a document, which are unique among relays.
 fn names(document: &Value) -> [String; 2] {
     ["host", "schema"]
         .map(|field| format!("{field}:{}", document[field].as_str().unwrap_or_default()))
 }
 
 impl State {
-    /// The next fault of a call, if one is planned.
+    /// Returns the fault that is planned for the next call of a relay, and counts it.
     fn next_fault(&mut self, relay_id: &str) -> Option<Fault> {
         let planned = self.faults.iter_mut().find(|planned| {
             planned.times != Some(0) && planned.relay_id.as_deref().is_none_or(|id| id == relay_id)

@@ -1,5 +1,5 @@
-//! Who calls: NIP-98, strict for one request, or a session event that a client signs once and
-//! reuses for a quarter of an hour.
+//! Authentication by NIP-98. A request carries a strict event, which is signed for this request, or
+//! a session event, which a client signs once and reuses for 15 minutes.
 
 use std::net::SocketAddr;
 
@@ -15,17 +15,16 @@ use nostr::{
     key::PublicKey,
     types::Timestamp,
 };
-use tender_jobs::relay::By;
-use tender_workers::trace;
+use tender_jobs::provision::relay::By;
+use tender_workers::runtime::trace;
 
-use super::{
-    Api, ApiError, MAX_BODY, REQUEST_ID,
-    nip98::{STRICT_AGE, check_payload, event_of, tag},
-};
+use super::{Api, ApiError, MAX_BODY, REQUEST_ID};
+use crate::nip98::{STRICT_AGE, check_payload, event_of, tag};
 
-/// A session event is good for this many seconds after it was made …
+/// The maximum age of a session event, in seconds.
 const SESSION_AGE: u64 = 15 * 60;
-/// … and for this many before, for clients whose clock is ahead.
+/// How far a session event may be dated in the future, in seconds, for clients whose clock is
+/// ahead.
 const SESSION_AHEAD: u64 = 60;
 
 /// The authenticated caller of a request.
@@ -55,7 +54,7 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
-/// What an event has to be for.
+/// The request that an event must be signed for.
 struct Asked<'a> {
     base_url: &'a str,
     method: &'a str,
@@ -64,7 +63,8 @@ struct Asked<'a> {
     now: u64,
 }
 
-/// Reads the body (within its limit), finds the caller, counts the request against its rate.
+/// Reads the body up to [`MAX_BODY`], authenticates the caller and counts the request against the
+/// caller's rate limit.
 pub(super) async fn authenticate(
     State(api): State<Api>,
     request: Request,
@@ -111,11 +111,11 @@ fn caller_of(event: &Event, asked: &Asked<'_>) -> Result<PublicKey, &'static str
         check_payload(event, asked.body)?;
     } else if !(is_session && age <= SESSION_AGE && ahead <= SESSION_AHEAD) {
         return Err(if is_strict || is_session {
-            "the event is too old, or its clock is wrong"
+            "the event is too old, or dated too far in the future"
         } else {
-            "the event's u and method tags must be this request's, or the API's base URL and GET"
+            "the event's u and method tags must name this request, or the API's base URL and GET"
         });
     }
-    event.verify().map_err(|_| "the event's id or signature is wrong")?;
+    event.verify().map_err(|_| "the event's id or signature is invalid")?;
     Ok(event.pubkey)
 }

@@ -1,4 +1,4 @@
-//! What a client is told when something is not done.
+//! The errors of the API and their answers.
 
 use axum::{
     Json,
@@ -6,43 +6,43 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tender_jobs::relay::{FieldError, MutationError};
-use tender_workers::zooid::ZooidError;
+use tender_jobs::provision::relay::{FieldError, MutationError};
+use tender_workers::provision::zooid::ZooidError;
 
-/// An answer without success.
+/// A request failed. The text goes to the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// 400
+    /// 400, with the parse error.
     #[error("the body is not JSON: {0}")]
     BadJson(String),
-    /// 401: what is wrong with the authentication.
+    /// 401, with the reason.
     #[error("not authenticated: {0}")]
     Unauthenticated(&'static str),
-    /// 404: also what belongs to somebody else.
+    /// 404. A relay of another tenant is also answered with 404.
     #[error("not found")]
     NotFound,
-    /// 405
-    #[error("this method is not allowed here; see /openapi.json")]
+    /// 405.
+    #[error("method not allowed for this path; see /openapi.json")]
     MethodNotAllowed,
-    /// 409
+    /// 409, with the reason.
     #[error("{0}")]
     Conflict(String),
-    /// 413
+    /// 413.
     #[error("the body is longer than 64 KiB")]
     TooLarge,
-    /// 422: each field with its problem.
+    /// 422, with the problem of each invalid field.
     #[error("{}", join(.0))]
     Invalid(Vec<FieldError>),
-    /// 429, with the seconds to wait.
+    /// 429, with the wait in seconds.
     #[error("too many requests: try again in {0} s")]
     TooManyRequests(u64),
-    /// 500; what happened is in the log.
-    #[error("something went wrong on our side; it was logged")]
+    /// 500. The log has the cause.
+    #[error("internal error; the server's log has the cause")]
     Internal,
-    /// 502: zooid did not do its part.
+    /// 502: a request to zooid failed.
     #[error("{0}")]
     Zooid(String),
-    /// 503
+    /// 503, with the reason.
     #[error("{0}")]
     Unavailable(&'static str),
 }
@@ -88,11 +88,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The database's words stay in the log.
+/// Maps a database error to 503 or 500. The text of the error goes to the log only.
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        tracing::error!(%error, "a request failed in the database");
-        // 25006: a replica, or a server that an operator has shut for writing; 57P0x: going down or up.
+        tracing::error!(%error, "a request failed: database error");
+        // 25006: a replica, or a server in read-only mode. 53100: disk full. 57P0x: shutdown or
+        // startup.
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match code.as_deref() {
             Some("25006") => {
@@ -131,7 +132,7 @@ impl From<MutationError> for ApiError {
 
 impl From<ZooidError> for ApiError {
     fn from(error: ZooidError) -> Self {
-        tracing::warn!(%error, "zooid did not answer a request");
+        tracing::warn!(%error, "a request failed: zooid error");
         Self::Zooid(error.to_string())
     }
 }

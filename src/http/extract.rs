@@ -1,15 +1,15 @@
-//! Parts of a request whose refusals speak the API's language.
+//! Extractors whose rejections are [`ApiError`]s.
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
     http::request::Parts,
 };
 use serde::de::DeserializeOwned;
-use tender_jobs::relay::FieldError;
+use tender_jobs::provision::relay::FieldError;
 
 use super::{Api, ApiError};
 
-/// The one variable segment of a path. What is no text names nothing: 404.
+/// The variable segment of a path. A segment that is not valid UTF-8 is rejected with 404.
 pub(super) struct Segment(pub(super) String);
 
 impl FromRequestParts<Api> for Segment {
@@ -21,7 +21,7 @@ impl FromRequestParts<Api> for Segment {
     }
 }
 
-/// The query; what cannot be read of it is 422.
+/// The query string. A malformed query is rejected with 422.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {

@@ -1,4 +1,5 @@
-//! Requests per second of each caller: its key once it is authenticated, its address before.
+//! The rate limit per caller. An authenticated caller is counted by its key, any other caller by
+//! its address.
 
 use std::num::NonZeroU32;
 
@@ -8,7 +9,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-/// Callers remembered before those that are quiet are forgotten.
+/// The number of callers above which idle callers are removed.
 const MANY: usize = 10_000;
 
 pub(super) struct Limiter {
@@ -16,14 +17,14 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// `per_second` requests, with bursts of twice as many.
+    /// Returns a limiter of `per_second` requests per caller, with bursts of twice as many.
     pub(super) fn new(per_second: u32) -> Self {
         let rate = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
         let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
         Self { limiter: RateLimiter::hashmap(Quota::per_second(rate).allow_burst(burst)) }
     }
 
-    /// Counts a request; when it is one too many, the seconds to wait.
+    /// Counts a request. Returns the wait in seconds if the caller exceeds its rate.
     pub(super) fn check(&self, caller: &str) -> Result<(), u64> {
         if self.limiter.len() > MANY {
             self.limiter.retain_recent();

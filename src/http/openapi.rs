@@ -1,4 +1,4 @@
-//! The OpenAPI document, made from the handlers' own annotations.
+//! The OpenAPI document, generated from the annotations of the handlers.
 
 use axum::Json;
 use utoipa::{
@@ -6,13 +6,19 @@ use utoipa::{
     openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{body, probes, relays, v1};
+use super::{
+    mirror::v1,
+    probes,
+    provision::{body, relays},
+};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Tender", description = "Relays of a Nostr relay host, kept in step with zooid.\n\n\
-        Answers are {\"data\": …} or {\"error\": \"…\"}. Errors that every route shares: 401 not \
-        authenticated, 429 too many requests (with Retry-After), 500 ours."),
+    info(title = "Tender", description = "Provisions the relays of a Nostr relay host on \
+        zooid, and mirrors events with other relays.\n\n\
+        Answers are {\"data\": …} or {\"error\": \"…\"}, except below /api/v1. Every route with \
+        authentication may answer 401 not authenticated, 429 too many requests (with Retry-After) \
+        and 500 internal error."),
     paths(
         relays::of_tenant, relays::list, relays::create, relays::show, relays::update,
         relays::deactivate, relays::reactivate, relays::sync, relays::members, relays::activity,
@@ -32,8 +38,8 @@ impl Modify for Nip98 {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let scheme = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
             "Authorization",
-            "`Nostr <base64 event>`, NIP-98 for this request, or a session event: u = base URL, \
-             method GET, at most 15 minutes old",
+            "`Nostr <base64 event>`: a NIP-98 event for this request, or a session event with the \
+             base URL as u and the method GET, at most 15 minutes old",
         )));
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("nostr", scheme);
@@ -42,12 +48,12 @@ impl Modify for Nip98 {
     }
 }
 
-/// The document.
+/// Returns the OpenAPI document of all routes.
 pub fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// This document.
+/// Returns this document.
 #[utoipa::path(get, path = "/openapi.json", tag = "probes", security(()), responses((status = 200)))]
 pub(super) async fn show() -> Json<utoipa::openapi::OpenApi> {
     Json(document())

@@ -1,6 +1,7 @@
-//! Routes without authentication: is it alive, is it ready, what does it measure.
+//! Routes without authentication: liveness, readiness, metrics.
 
-mod sync;
+mod mirror;
+mod provision;
 
 use std::time::{Duration, Instant};
 
@@ -10,24 +11,18 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use chrono::{DateTime, Utc};
 use metrics::{counter, gauge, histogram};
 use serde_json::Value;
-use tender_jobs::{
-    database,
-    queue::{
-        self,
-        instance::{self, BreakerState},
-    },
-    relay,
-};
+use tender_jobs::{database, queue};
 use tokio::sync::Mutex;
 
 use super::{Api, ApiError, data};
 use crate::telemetry;
 
-/// Gauges that cost a query are renewed at most this often, whoever asks.
+/// The minimum interval between two measurements of the gauges that need a query.
 const FRESH: Duration = Duration::from_secs(10);
-/// A database that does not answer within this time is not ready.
+/// The longest wait for the database; after that the process is not ready.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
@@ -35,25 +30,25 @@ pub(super) struct Probes {
     measured_at: Mutex<Option<Instant>>,
 }
 
-/// The process answers.
+/// Answers 200 if the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses((status = 200)))]
 pub(super) async fn healthz() -> Json<Value> {
     data("alive")
 }
 
-/// The database is reachable and migrated.
+/// Answers 200 if the database is reachable and migrated.
 #[utoipa::path(get, path = "/readyz", tag = "probes", security(()), responses((status = 200), (status = 503)))]
 pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
     match tokio::time::timeout(PATIENCE, database::is_migrated(&api.db)).await {
         Ok(Ok(true)) => Ok(data("ready")),
         Ok(Ok(false)) => {
-            Err(ApiError::Unavailable("the database is not migrated: `tender migrate`"))
+            Err(ApiError::Unavailable("the database is not migrated: run `tender migrate`"))
         }
         _ => Err(ApiError::Unavailable("the database does not answer")),
     }
 }
 
-/// Metrics for Prometheus.
+/// Returns the metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "probes", security(()), responses((status = 200)))]
 pub(super) async fn metrics(State(api): State<Api>) -> String {
     let mut measured_at = api.probes.measured_at.lock().await;
@@ -68,26 +63,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> String {
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     let now = queue::now(&api.db).await?;
-    let summary = relay::summary(&api.db).await?;
-    for (state, count) in [
-        ("synced", summary.synced),
-        ("pending", summary.pending),
-        ("retrying", summary.retrying),
-        ("gave_up", summary.gave_up),
-    ] {
-        gauge!("tender_relays", "state" => state).set(count as f64);
-    }
-    let oldest = summary.oldest_pending_at.map_or(0, |at| (now - at).num_milliseconds().max(0));
-    gauge!("tender_oldest_pending_seconds").set(oldest as f64 / 1000.0);
-    gauge!("tender_relays", "state" => "switched_off").set(summary.inactive as f64);
-    for instance in instance::list(&api.db).await? {
-        let name = instance.name;
-        let open = f64::from(u8::from(instance.breaker != BreakerState::Closed));
-        gauge!("tender_breaker_open", "zooid" => name.clone()).set(open);
-        gauge!("tender_zooid_in_flight", "zooid" => name).set(instance.in_flight as f64);
-    }
     let workers = queue::workers(&api.db).await?;
-    for queue in queue::QUEUES {
+    for queue in tender_jobs::queues() {
         let alive = workers.iter().filter(|worker| worker.is_alive && worker.queue == queue);
         gauge!("tender_workers", "queue" => queue).set(alive.count() as f64);
     }
@@ -97,7 +74,14 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     gauge!("tender_database_connections", "state" => "idle").set(idle as f64);
     let used = usize::try_from(api.db.size()).unwrap_or(usize::MAX).saturating_sub(idle);
     gauge!("tender_database_connections", "state" => "used").set(used as f64);
-    for status in queue::status(&api.db).await? {
+    measure_queues(api, now).await?;
+    provision::measure(api, now).await?;
+    mirror::measure(api).await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+async fn measure_queues(api: &Api, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    for status in queue::status(&api.db, &tender_jobs::queues()).await? {
         let paused = f64::from(u8::from(status.paused_at.is_some()));
         gauge!("tender_queue_paused", "queue" => status.queue.clone()).set(paused);
         let late = status.oldest_due_at.map_or(0, |at| (now - at).num_milliseconds().max(0));
@@ -114,10 +98,11 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
                 .set(count as f64);
         }
     }
-    sync::measure(api).await
+    Ok(())
 }
 
-/// Counts and times each request by its route, never by its path.
+/// Counts and times each request by its route. Paths are not used, because their number is
+/// unbounded.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());

@@ -1,4 +1,4 @@
-//! PostgreSQL's programs on this machine.
+//! Finds PostgreSQL's programs on this machine.
 
 use std::{
     fs,
@@ -8,23 +8,24 @@ use std::{
 
 use super::PostgresError;
 
-/// The oldest major version that works.
+/// The oldest major version that Tender supports.
 const OLDEST: u32 = 14;
-/// Directories that hold one directory per version.
+/// Directories that contain one directory per version.
 const VERSIONED: [&str; 3] = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"];
-/// Directories that hold the programs themselves.
+/// Directories that contain the programs themselves.
 const PLAIN: [&str; 5] =
     ["/usr/pgsql/bin", "/usr/local/pgsql/bin", "/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"];
 
-/// A set of programs of one version.
+/// The directory of PostgreSQL's programs of one version.
 #[derive(Debug, Clone)]
 pub(super) struct Binaries {
-    /// `None`: as `PATH` finds them.
+    /// `None` means that `PATH` finds the programs.
     dir: Option<PathBuf>,
 }
 
 impl Binaries {
-    /// The programs to use for the cluster in `data`: of its version if it exists, else the newest.
+    /// Returns the programs for the cluster in `data`: those of its version if the cluster exists,
+    /// else the newest.
     pub(super) fn find(configured: Option<&Path>, data: &Path) -> Result<Self, PostgresError> {
         let cluster = fs::read_to_string(data.join("PG_VERSION")).ok();
         let cluster = cluster.map(|text| text.trim().to_owned());
@@ -37,7 +38,7 @@ impl Binaries {
             .map(|dir| Self { dir })
             .filter_map(|binaries| Some((binaries.major_version()?, binaries)))
             .collect();
-        // The first of the newest: candidates are in order of preference.
+        // The sort is stable, and the candidates are in the order of preference.
         found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
         let newest = found.first().map(|(version, _)| *version);
         let fits = |version: u32| match &cluster {
@@ -52,7 +53,7 @@ impl Binaries {
                 None => advice(),
                 Some(dir) => {
                     let dir = dir.display();
-                    format!("TENDER_PG_BIN ({dir}) has none of it, correct that or {}", advice())
+                    format!("TENDER_PG_BIN ({dir}) has no programs, correct it or {}", advice())
                 }
             }),
             (Some(newest), Some(cluster)) => {
@@ -66,7 +67,8 @@ impl Binaries {
         Command::new(self.dir.as_ref().map_or_else(|| program.into(), |dir| dir.join(program)))
     }
 
-    /// The server's major version, if the server and the programs to run it are there.
+    /// Returns the major version of the server; `None` if the server, `initdb` or `pg_ctl` is
+    /// missing.
     fn major_version(&self) -> Option<u32> {
         for program in ["initdb", "pg_ctl"] {
             self.command(program).arg("--version").output().ok().filter(|o| o.status.success())?;
@@ -97,7 +99,7 @@ fn candidates() -> Vec<Option<PathBuf>> {
     candidates
 }
 
-/// How to install it here.
+/// Returns how to install PostgreSQL on this system, as an imperative clause.
 fn advice() -> String {
     if cfg!(target_os = "macos") {
         return "run `brew install postgresql@17`".into();

@@ -1,5 +1,5 @@
-//! The user that PostgreSQL runs as: ours, or an unprivileged one when we are root, whom PostgreSQL
-//! refuses.
+//! The user that PostgreSQL runs as: ours, or an unprivileged one if Tender runs as root, because
+//! PostgreSQL does not run as root.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -18,13 +18,13 @@ use nix::unistd::{Uid, User};
 
 use super::{LONGEST_SOCKET_DIR, PostgresError, file};
 
-/// Where root's clusters go when the unprivileged user cannot reach the data directory.
+/// The directory of root's clusters if the unprivileged user has no access to the data directory.
 const ROOTS_PLACE: &str = "/var/lib/tender";
 
-/// Whom PostgreSQL runs as.
+/// The user that PostgreSQL runs as.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
-    /// `None`: as ourselves.
+    /// The user's uid and gid; `None` means the user that Tender runs as.
     drop_to: Option<(u32, u32)>,
 }
 
@@ -45,8 +45,8 @@ impl Owner {
         }
     }
 
-    /// `dir` as an absolute path; for root's cluster, a place of its own when a directory above
-    /// (such as `/root`) is closed to the user that PostgreSQL runs as.
+    /// Returns `dir` as an absolute path. Returns a directory under [`ROOTS_PLACE`] instead if the
+    /// owner has no access to a directory above `dir`, such as `/root`.
     pub(super) fn reachable(self, dir: &Path) -> Result<PathBuf, PostgresError> {
         let dir = std::path::absolute(dir).map_err(|source| file("find", dir, source))?;
         let Some((uid, gid)) = self.drop_to else { return Ok(dir) };
@@ -67,12 +67,13 @@ impl Owner {
         let place = Path::new(ROOTS_PLACE).join(short_hash(&dir));
         tracing::info!(
             wanted = %dir.display(), used = %place.display(),
-            "PostgreSQL does not run as root, and its user cannot reach the data directory"
+            "PostgreSQL's user has no access to the data directory; using another one"
         );
         Ok(place)
     }
 
-    /// A directory of the owner's; those above it are made as ours.
+    /// Creates a directory that belongs to the owner. Missing directories above it belong to the
+    /// user that Tender runs as.
     pub(super) fn create_dir(self, dir: &Path) -> Result<(), PostgresError> {
         fs::create_dir_all(dir).map_err(|source| file("create", dir, source))?;
         self.own(dir)?;
@@ -80,7 +81,7 @@ impl Owner {
         fs::set_permissions(dir, mode).map_err(|source| file("protect", dir, source))
     }
 
-    /// A file that only the owner reads.
+    /// Writes a file that only the owner may read.
     pub(super) fn write_secret(self, path: &Path, text: &str) -> Result<(), PostgresError> {
         let mut options = fs::File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
@@ -89,7 +90,8 @@ impl Owner {
         self.own(path)
     }
 
-    /// Where the socket goes: beside the cluster, or in `/tmp` when that path is too long for one.
+    /// Creates and returns the directory of the socket: beside the cluster, or in `/tmp` if that
+    /// path is too long for a socket.
     pub(super) fn socket_dir(self, dir: &Path) -> Result<PathBuf, PostgresError> {
         let beside = dir.join("socket");
         let socket_dir = if beside.as_os_str().len() <= LONGEST_SOCKET_DIR {
@@ -97,10 +99,10 @@ impl Owner {
         } else {
             PathBuf::from(format!("/tmp/tender-{}", short_hash(dir)))
         };
-        // In `/tmp` somebody else may have put a link of this name there.
+        // In `/tmp`, another user may have created a link with this name.
         let planted = fs::symlink_metadata(&socket_dir).is_ok_and(|meta| !meta.is_dir());
         if planted {
-            let reason = std::io::Error::other("it is no directory");
+            let reason = std::io::Error::other("it is not a directory");
             return Err(file("use", &socket_dir, reason));
         }
         self.create_dir(&socket_dir)?;
@@ -113,7 +115,7 @@ impl Owner {
     }
 }
 
-/// Names a directory by its path; only has to be the same for the same path.
+/// Returns a name for a directory, which is the same for the same path.
 fn short_hash(path: &Path) -> String {
     let mut hasher = DefaultHasher::new();
     path.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! Traces to a collector, by OTLP over HTTP with JSON.
+//! Sends traces to a collector, by OTLP over HTTP with JSON.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// A layer that sends spans to `endpoint`; `None` when it could not be set up, which is said.
+/// Returns a layer that sends spans to `endpoint`. If it cannot be created, prints the reason and
+/// returns `None`.
 pub(super) fn layer<S>(
     endpoint: &Url,
 ) -> Option<OpenTelemetryLayer<S, opentelemetry_sdk::trace::SdkTracer>>
@@ -45,22 +46,23 @@ where
     Some(OpenTelemetryLayer::new(tracer))
 }
 
-/// The log is not there yet.
-#[expect(clippy::print_stderr, reason = "said before there is a log")]
+/// Prints to stderr, because the log is not initialised yet.
+#[expect(clippy::print_stderr, reason = "the log is not initialised yet")]
 fn complain(error: &str) {
-    eprintln!("tender: traces are not sent: {error}");
+    eprintln!("tender: could not start sending traces: {error}");
 }
 
-/// Sends what is left.
+/// Sends the remaining spans.
 pub(super) fn shutdown() {
     if let Some(provider) = PROVIDER.get()
         && let Err(error) = provider.shutdown()
     {
-        tracing::warn!(%error, "the last traces could not be sent");
+        tracing::warn!(%error, "could not send the remaining traces");
     }
 }
 
-/// Our HTTP client, whose requests run on our runtime: the exporter has a thread of its own.
+/// An HTTP client whose requests run on our runtime, because the exporter runs in a thread without
+/// one.
 #[derive(Debug)]
 struct Client {
     http: reqwest::Client,

@@ -25,6 +25,7 @@ export function check(is, what) {
 export async function browse(work) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    timeout: 120_000, // a machine may be busy
     args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync',
       '--disable-component-update', '--no-first-run'],
   });
@@ -46,7 +47,7 @@ export async function open(browser, { as, ...options } = {}) {
     });
   }
   const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(60_000);
   page.asked = [];
   page.failures = [];
   page.on('dialog', (dialog) => { page.asked.push(dialog.message()); dialog.accept(); });

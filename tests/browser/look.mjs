@@ -1,8 +1,16 @@
-// Every page at two widths and in both schemes: fits, reads, and is kept as a picture.
+// Every page reads in both schemes and fits both widths. Pictures of the wide, light pages go to
+// target/pictures; bin/pictures copies those of the documents.
 import { ask, browse, check, checkFits, checkReadable, logIn, open } from './browser.mjs';
 
-const IMAGES = new URL('../../docs/img/', import.meta.url).pathname;
-const WIDTHS = [[1280, 900], [390, 844]];
+const IMAGES = process.env.TENDER_IMAGES ?? new URL('../../target/pictures', import.meta.url).pathname;
+const WIDE = { width: 1280, height: 900 };
+const NARROW = { width: 390, height: 844 };
+// What is checked: colours do not depend on the width, nor sizes on the scheme.
+const VIEWS = [
+  { viewport: WIDE, colorScheme: 'light', checks: [checkFits, checkReadable], isKept: true },
+  { viewport: NARROW, colorScheme: 'light', checks: [checkFits] },
+  { viewport: WIDE, colorScheme: 'dark', checks: [checkReadable] },
+];
 
 await browse(async (browser) => {
   await ask('relays', { prefix: 'garden', count: 12 });
@@ -29,28 +37,25 @@ await browse(async (browser) => {
     ['upstream', `/dashboard/upstreams/${upstream}`],
     ['events', '/dashboard/events'],
   ];
-  for (const scheme of ['light', 'dark']) {
-    for (const [width, height] of WIDTHS) {
-      const page = await open(browser, { viewport: { width, height }, colorScheme: scheme });
-      await page.goto('/dashboard/login');
-      await checkReadable(page, `login ${width} ${scheme}`);
-      await checkFits(page, `login ${width} ${scheme}`);
-      page.failures = [];
-      await logIn(page);
-      for (const [name, path] of pages) {
-        const where = `${name} ${width} ${scheme}`;
-        await page.goto(path);
-        await page.locator('h1').waitFor();
-        await page.waitForFunction(() => [...document.querySelectorAll('time[data-relative]')]
-          .every((time) => /ago|in /.test(time.textContent)));
-        check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
-        await checkFits(page, where);
-        await checkReadable(page, where);
-        await page.screenshot({ path: `${IMAGES}${name}-${width}-${scheme}.png`, fullPage: width > 500 });
-        page.failures = []; // the checks' own styles are refused too
-      }
-      await page.context().close();
+  for (const { viewport, colorScheme, checks, isKept } of VIEWS) {
+    const page = await open(browser, { viewport, colorScheme });
+    const view = `${viewport.width} ${colorScheme}`;
+    await page.goto('/dashboard/login');
+    for (const holds of checks) await holds(page, `login ${view}`);
+    page.failures = [];
+    await logIn(page);
+    for (const [name, path] of pages) {
+      const where = `${name} ${view}`;
+      await page.goto(path);
+      await page.locator('h1').waitFor();
+      await page.waitForFunction(() => [...document.querySelectorAll('time[data-relative]')]
+        .every((time) => /ago|in /.test(time.textContent)));
+      check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
+      for (const holds of checks) await holds(page, where);
+      if (isKept) await page.screenshot({ path: `${IMAGES}/${name}.png`, fullPage: true });
+      page.failures = []; // the checks' own styles are refused too
     }
+    await page.context().close();
   }
 
   // Everything can be read without scripts.

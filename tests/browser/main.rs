@@ -14,14 +14,21 @@ use nostr::{
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use support::api::TestApi;
+use support::{
+    api::TestApi,
+    mirror::{self, Mirror},
+    relays::{RealRelay, notes},
+};
 use tender::demo::zooid::Fault;
 use tender_jobs::{
-    backoff::Backoff,
+    mirror::lane::LaneKind,
+    provision::{
+        backoff::Backoff,
+        relay::{self, Change},
+    },
     queue,
-    relay::{self, Change},
 };
-use tender_workers::Settings;
+use tender_workers::provision::Settings;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -29,8 +36,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const PASSWORD: &str = "a password for the test";
-/// A script of a browser takes this long at most.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// The longest time that a script may take. It bounds a hang.
+const PATIENCE: Duration = Duration::from_mins(15);
 
 struct Site {
     api: TestApi,
@@ -75,20 +82,21 @@ impl Site {
                 json!(true)
             }
             "upstream" => {
-                let relay = support::relays::RealRelay::start().await;
-                let now = world.db_now().await;
-                relay.add(&support::relays::notes(&Keys::generate(), 40, now - 60, 3600)).await;
-                let fields = json!({"direction": "both", "config": support::sync::days(1)});
-                let upstream = world.upstream(&relay.url, fields).await;
-                for mode in tender_jobs::lane::LaneKind::MODES {
-                    world.trigger(&upstream, mode).await;
+                let mirror = Mirror::over(&world.db, mirror::settings());
+                let (relay, now) = (RealRelay::start().await, mirror.db_now().await);
+                relay.add(&notes(&Keys::generate(), 40, now - 60, 3600)).await;
+                let fields = json!({"direction": "both", "config": mirror::days(1)});
+                let upstream = mirror.upstream(&relay.url, fields).await;
+                for mode in LaneKind::MODES {
+                    mirror.trigger(&upstream, mode).await;
                 }
-                world.drain().await;
-                let gone = world.upstream("ws://127.0.0.1:1", json!({"notes": "it is gone"})).await;
-                world.trigger(&gone, tender_jobs::lane::LaneKind::Realtime).await;
+                mirror.drain().await;
+                let gone =
+                    mirror.upstream("ws://127.0.0.1:1", json!({"notes": "it is gone"})).await;
+                mirror.trigger(&gone, LaneKind::Realtime).await;
                 for _ in 0..5 {
                     world.make_due().await;
-                    world.step().await;
+                    mirror.step().await;
                 }
                 json!(upstream.id)
             }
@@ -123,7 +131,10 @@ impl Site {
             "link" => json!(tender::dashboard::new_link(&world.db).await.unwrap()),
             "start_workers" => {
                 let stop = CancellationToken::new();
-                tokio::spawn(tender_workers::run(world.context.clone(), stop.clone()));
+                tokio::spawn({
+                    let (context, stop) = (world.context.clone(), stop.clone());
+                    async move { support::run_workers(&context, stop).await }
+                });
                 self.workers = Some(stop);
                 json!(true)
             }

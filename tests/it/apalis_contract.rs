@@ -4,7 +4,7 @@ use apalis_postgres::{PgTask, PostgresStorage, queries::push_tasks};
 use sqlx::postgres::PgListener;
 use tender_jobs::queue;
 
-use crate::support::{World, eventually};
+use crate::support::{World, eventually, patiently};
 
 async fn insert(world: &World, id: &str, status: &str, attempts: i32, run_in: i32, priority: i32) {
     sqlx::query(
@@ -45,9 +45,9 @@ async fn get_jobs_marks_what_it_takes_as_queued_and_locked_and_leaves_attempts()
     insert(&world, "a", "Failed", 3, -1, 0).await;
     fetched(&world, 1).await;
     let job = world.job_by_id("a").await;
-    assert_eq!((job.summary.state, job.summary.attempts), (queue::JobState::Running, 3));
-    assert_eq!(job.lock_by.as_deref(), Some(world.worker.as_str()));
-    assert!(job.lock_at.is_some());
+    assert_eq!((job.summary.state, job.summary.attempts), (queue::JobState::Queued, 3));
+    assert_eq!(job.summary.lock_by.as_deref(), Some(world.worker.as_str()));
+    assert!(job.summary.lock_at.is_some());
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn the_insert_trigger_notifies_at_commit_for_due_rows_only() {
     rolled_back.rollback().await.unwrap();
     sqlx::query(insert).bind("later").bind(1).execute(&world.db).await.unwrap();
     sqlx::query(insert).bind("due").bind(0).execute(&world.db).await.unwrap();
-    let notification = listener.recv().await.unwrap();
+    let notification = patiently("a notification", listener.recv()).await.unwrap();
     let body: serde_json::Value = serde_json::from_str(notification.payload()).unwrap();
     assert_eq!((&body["id"], &body["job_type"]), (&"due".into(), &"contract".into()));
 }

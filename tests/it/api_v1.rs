@@ -2,12 +2,12 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tender_jobs::lane::LaneKind;
+use tender_jobs::mirror::lane::LaneKind;
 
 use crate::support::{
     api::{TestApi, answer},
+    mirror::days,
     relays::RealRelay,
-    sync::days,
 };
 
 struct Client {
@@ -120,7 +120,11 @@ async fn bad_input_is_told_and_never_ours() {
             422,
             "batch_size",
         ),
-        (json!({"upstream_relay": {"url": "ws://a.test", "config": {"x": 0}}}), 422, "no setting"),
+        (
+            json!({"upstream_relay": {"url": "ws://a.test", "config": {"x": 0}}}),
+            422,
+            "unknown setting",
+        ),
         (json!({"upstream_relay": {"url": "ws://a.test", "config": []}}), 422, "object"),
         (json!({"upstream_relay": {"url": 1}}), 422, "invalid type"),
         (json!({"upstream_relay": {"url": "ws://a.test", "notes": "\u{0}"}}), 422, "U+0000"),
@@ -183,11 +187,12 @@ async fn a_key_is_shown_once_and_revoked_at_once() {
 async fn a_sync_is_triggered_and_its_state_read() {
     let client = Client::new().await;
     let relay = RealRelay::start().await;
-    let upstream = client.world.world.upstream(&relay.url, json!({"config": days(1)})).await;
+    let upstream =
+        client.world.world.mirror().upstream(&relay.url, json!({"config": days(1)})).await;
     let trigger = json!({"mode": "backfill", "relay_url": relay.url});
     let (status, body) = client.call(Method::POST, "/sync", Some(trigger.clone())).await;
     assert_eq!((status, &body["dispatched"]), (StatusCode::ACCEPTED, &json!(1)));
-    client.world.world.drain().await;
+    client.world.world.mirror().drain().await;
     let (_, found) = client.call(Method::GET, "/sync_states", None).await;
     assert_eq!(
         (&found[0]["lane"], &found[0]["status"], &found[0]["progress"]),
@@ -195,7 +200,10 @@ async fn a_sync_is_triggered_and_its_state_read() {
     );
     let (_, body) = client.call(Method::POST, "/sync", Some(trigger)).await;
     assert_eq!(body["relays"][0]["skipped"], "complete");
-    assert_eq!(client.world.world.lane(&upstream, LaneKind::Backfill).await.status, "completed");
+    assert_eq!(
+        client.world.world.mirror().lane(&upstream, LaneKind::Backfill).await.status,
+        "completed"
+    );
 }
 
 #[tokio::test]

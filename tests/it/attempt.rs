@@ -1,14 +1,24 @@
 //! One attempt against a zooid that does its part.
 
 use serde_json::json;
-use tender::demo::zooid::Fault;
+use tender::demo::zooid::{Fault, Gate};
 use tender_jobs::{
+    provision::relay::{Change, SyncState},
     queue::JobState,
-    relay::{Change, SyncState},
 };
-use tender_workers::sync_relay::Outcome;
+use tender_workers::provision::sync_relay::{self, Outcome};
+use tokio::task::JoinHandle;
 
-use crate::support::{World, change, settings};
+use crate::support::{World, change, patiently, settings};
+
+/// An attempt of the due job, whose call is held at the gate.
+async fn held_attempt(world: &World, gate: &Gate) -> JoinHandle<Outcome> {
+    world.zooid.plan(None, Fault::Hold(gate.clone()), Some(1));
+    let (context, job) = (world.context.clone(), world.fetch().await);
+    let attempt = tokio::spawn(async move { sync_relay::attempt(&context, &job).await });
+    patiently("the call is on its way", gate.reached(1)).await;
+    attempt
+}
 
 #[tokio::test]
 async fn a_new_relay_is_posted_and_everything_about_it_is_settled() {
@@ -23,7 +33,7 @@ async fn a_new_relay_is_posted_and_everything_about_it_is_settled() {
     assert!(relay.provisioned_at.is_some() && relay.sync_error.is_empty());
     let job = world.job().await;
     assert_eq!((job.summary.state, job.summary.attempts), (JobState::Done, 1));
-    assert_eq!((job.key, job.lock_by), (None, None));
+    assert_eq!((job.key, job.summary.lock_by), (None, None));
     assert_eq!(world.history(&relay).await, ["create_relay", "complete_relay_sync"]);
     let detail = &world.records(&relay).await[1].detail;
     assert_eq!((&detail["attempt"], &detail["method"]), (&json!(1), &json!("POST")));
@@ -79,26 +89,14 @@ async fn a_job_without_a_relay_is_done() {
 async fn a_relay_deleted_while_its_job_runs_ends_the_job_by_rescue() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
-    world.zooid.plan(None, Fault::Delay(std::time::Duration::from_millis(200)), Some(1));
-    let job = world.fetch().await;
-    let running = tokio::spawn({
-        let (context, job) = (world.context.clone(), job.clone());
-        async move { tender_workers::sync_relay::attempt(&context, &job).await }
-    });
-    crate::support::eventually("the call is running", async || {
-        let claimed: bool =
-            sqlx::query_scalar("select exists (select from relay where lease_job is not null)")
-                .fetch_one(&world.db)
-                .await
-                .unwrap();
-        claimed
-    })
-    .await;
+    let gate = Gate::default();
+    let running = held_attempt(&world, &gate).await;
     sqlx::query("delete from relay where id = $1")
         .bind(relay.id.as_str())
         .execute(&world.db)
         .await
         .unwrap();
+    gate.open();
     assert_eq!(running.await.unwrap(), Outcome::Unsettled);
     // Nothing was written; the job is brought back and finds that there is no relay.
     world.expire_leases().await;
@@ -168,18 +166,11 @@ async fn a_mutation_during_an_attempt_gets_its_own_job_and_wins() {
     let world = World::new().await;
     let relay =
         world.relay_with("alpha", Change { info_name: Some("first".into()), ..change() }).await;
-    let job = world.fetch().await;
-    world.zooid.plan(None, Fault::Delay(std::time::Duration::from_millis(100)), Some(1));
-    let attempt = tokio::spawn({
-        let context = world.context.clone();
-        async move { tender_workers::sync_relay::attempt(&context, &job).await }
-    });
-    crate::support::eventually("the attempt has claimed", async || {
-        world.jobs().await.iter().any(|job| job.key.is_none())
-    })
-    .await;
+    let gate = Gate::default();
+    let attempt = held_attempt(&world, &gate).await;
     world.rename(&relay, "second").await;
     assert_eq!(world.jobs().await.len(), 2, "the claim has freed the key");
+    gate.open();
     assert_eq!(attempt.await.unwrap(), Outcome::Synced);
 
     let between = world.reload(&relay).await;

@@ -2,8 +2,8 @@
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tender_jobs::relay::{self, Change, Status};
-use tender_workers::zooid::{Blossom, Livekit};
+use tender_jobs::provision::relay::{self, Change, Status};
+use tender_workers::provision::zooid::{Blossom, Livekit};
 
 use crate::support::{World, by, change, settings};
 

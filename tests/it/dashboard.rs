@@ -3,7 +3,7 @@
 use nostr::{event::Kind, key::Keys};
 use reqwest::{Client, Method, Response, StatusCode, header, redirect};
 use secrecy::SecretString;
-use tender_jobs::{operator, queue, relay::SyncState};
+use tender_jobs::{console::operator, provision::relay::SyncState, queue};
 
 use crate::support::{
     self,
@@ -33,7 +33,7 @@ impl Site {
         .await;
         let relay = api.world.relay("alpha").await;
         let job_id = api.world.job().await.summary.id;
-        let upstream = api.world.upstream("ws://alpha.test", serde_json::json!({})).await;
+        let upstream = api.world.mirror().upstream("ws://alpha.test", serde_json::json!({})).await;
         let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
         Self {
             api,
@@ -189,7 +189,9 @@ async fn a_form_is_good_for_its_own_session_only() {
     let form = [("form_token", token.as_str()), ("confirmed", "yes")];
     assert_eq!(site.post(&path, &cookie, &form).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(site.post(&path, &other_cookie, &form).await.status(), StatusCode::FORBIDDEN);
-    let relay = tender_jobs::relay::find(&site.api.world.db, &site.relay_id.parse().unwrap()).await;
+    let relay =
+        tender_jobs::provision::relay::find(&site.api.world.db, &site.relay_id.parse().unwrap())
+            .await;
     assert_eq!(relay.unwrap().unwrap().generation, 1, "nothing was done");
 }
 
@@ -219,7 +221,8 @@ async fn an_action_is_done_after_a_confirmation_and_recorded() {
     assert_eq!((last.who, last.action.as_str()), (who.clone(), "relay_deactivate"));
     assert_eq!(last.target, "alpha.zooid.test");
     let id = site.relay_id.parse().unwrap();
-    let relay = tender_jobs::relay::find(&site.api.world.db, &id).await.unwrap().unwrap();
+    let relay =
+        tender_jobs::provision::relay::find(&site.api.world.db, &id).await.unwrap().unwrap();
     let record = site.api.world.records(&relay).await.pop().unwrap();
     assert_eq!(record.detail["by"], who);
     assert_eq!(relay.sync_state(), SyncState::Pending);
@@ -384,7 +387,7 @@ async fn the_board_is_read_only() {
 async fn what_tenants_write_is_text_on_every_page() {
     let site = Site::new().await;
     let evil = r#""><script>alert(1)</script><img src=x onerror=alert(1)>"#;
-    let change = tender_jobs::relay::Change {
+    let change = tender_jobs::provision::relay::Change {
         info_name: Some(evil.to_owned()),
         info_description: Some(evil.to_owned()),
         info_icon: Some(format!("https://x.example/?q={}", evil.replace(' ', "%20"))),
@@ -430,7 +433,10 @@ async fn pages_live_on_and_end_with_their_session() {
     let mut stream = site.get(&format!("/live/relays/{}", site.relay_id), &cookie).await;
     let first = stream.chunk().await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&first).contains("pending"));
-    assert_eq!(site.api.world.attempt().await, tender_workers::sync_relay::Outcome::Synced);
+    assert_eq!(
+        site.api.world.attempt().await,
+        tender_workers::provision::sync_relay::Outcome::Synced
+    );
     let next = tokio::time::timeout(std::time::Duration::from_secs(10), stream.chunk()).await;
     assert!(String::from_utf8_lossy(&next.unwrap().unwrap().unwrap()).contains("synced"));
     site.post("/logout", &cookie, &[("form_token", &token)]).await;
@@ -442,16 +448,16 @@ async fn pages_live_on_and_end_with_their_session() {
 
 #[tokio::test]
 async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
-    use tender_jobs::lane::LaneKind;
+    use tender_jobs::mirror::lane::LaneKind;
 
     let site = Site::new().await;
-    let world = &site.api.world;
+    let world = site.api.world.mirror();
     let relay = support::relays::RealRelay::start().await;
     let events = support::relays::notes(&Keys::generate(), 12, world.db_now().await - 60, 60);
     relay.add(&events).await;
-    let fields = serde_json::json!({"config": support::sync::days(1)});
+    let fields = serde_json::json!({"config": support::mirror::days(1)});
     let upstream = world.upstream(&relay.url, fields).await;
-    world.sync(&upstream, LaneKind::Backfill).await;
+    world.mirror(&upstream, LaneKind::Backfill).await;
     let (cookie, token) = site.log_in(&site.api.admin).await;
 
     let page = site.get("/upstreams", &cookie).await.text().await.unwrap();
@@ -470,10 +476,16 @@ async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
     assert_eq!(world.drain().await, 1);
     assert_eq!(world.lane(&upstream, LaneKind::Realtime).await.status, "idle");
     assert_eq!(did("disable").await.status(), StatusCode::SEE_OTHER);
-    assert!(!tender_jobs::upstream::find(&world.db, upstream.id).await.unwrap().unwrap().enabled);
+    assert!(
+        !tender_jobs::mirror::upstream::find(&world.db, upstream.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .enabled
+    );
     assert_eq!(did("enable").await.status(), StatusCode::SEE_OTHER);
     assert_eq!(did("reset").await.status(), StatusCode::SEE_OTHER);
-    assert!(tender_jobs::lane::states(&world.db, 600).await.unwrap().is_empty());
+    assert!(tender_jobs::mirror::lane::states(&world.db, 600).await.unwrap().is_empty());
     let actions = site.get("/actions", &cookie).await.text().await.unwrap();
     for name in ["upstream realtime", "upstream disable", "upstream reset"] {
         assert!(actions.contains(name), "{name}");

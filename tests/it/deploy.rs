@@ -27,14 +27,16 @@ async fn panels_and_alerts_name_metrics_that_exist() {
     let mut known = metrics_in(&page);
     // Counted when it happens for the first time; the sources are their list.
     let sources = [
-        include_str!("../../workers/src/rescue.rs"),
-        include_str!("../../workers/src/settle.rs"),
-        include_str!("../../workers/src/schedule.rs"),
-        include_str!("../../workers/src/source.rs"),
+        include_str!("../../workers/src/runtime/outcome.rs"),
+        include_str!("../../workers/src/runtime/rescue.rs"),
+        include_str!("../../workers/src/runtime/schedule.rs"),
+        include_str!("../../workers/src/runtime/source.rs"),
         include_str!("../../src/http/probes.rs"),
-        include_str!("../../src/http/probes/sync.rs"),
-        include_str!("../../workers/src/sync/intake.rs"),
-        include_str!("../../workers/src/sync/upload.rs"),
+        include_str!("../../src/http/probes/mirror.rs"),
+        include_str!("../../src/http/probes/provision.rs"),
+        include_str!("../../workers/src/mirror/intake.rs"),
+        include_str!("../../workers/src/mirror/lane.rs"),
+        include_str!("../../workers/src/mirror/upload.rs"),
     ];
     known.extend(sources.iter().flat_map(|source| metrics_in(source)));
     for metric in metrics_in(ALERTS).into_iter().chain(metrics_in(GRAFANA)) {

@@ -2,11 +2,11 @@
 
 use tender::demo::zooid::Fault;
 use tender_jobs::{
-    queue::{self, Claim, JobState},
-    relay::{self},
+    provision::{self, Claim, relay},
+    queue::{self, JobState, NewJob, Settled},
 };
 
-use crate::support::{World, by};
+use crate::support::{World, by, patiently};
 
 #[tokio::test]
 async fn changes_share_the_job_that_waits() {
@@ -40,8 +40,8 @@ async fn a_fetched_job_is_left_alone_and_reads_the_newest_state() {
     let relay = world.relay("alpha").await;
     let fetched = world.fetch().await;
     world.rename(&relay, "newest").await;
-    assert_eq!(world.job().await.summary.state, JobState::Running);
-    tender_workers::sync_relay::attempt(&world.context, &fetched).await;
+    assert_eq!(world.job().await.summary.state, JobState::Queued);
+    tender_workers::provision::sync_relay::attempt(&world.context, &fetched).await;
     let relay = world.reload(&relay).await;
     assert!(relay.synced && relay.synced_generation == 2);
     assert_eq!(world.zooid.documents()[relay.id.as_str()]["info"]["name"], "newest");
@@ -75,7 +75,7 @@ async fn a_tenants_change_goes_before_an_operators_and_reconciles() {
     world.make_due().await;
     let mut order = Vec::new();
     while let Some(job) = world.try_fetch().await {
-        order.push(queue::SyncPayload::parse(&job.payload).unwrap().relay_id);
+        order.push(provision::SyncPayload::parse(&job.payload).unwrap().relay_id);
     }
     assert_eq!(order, [third.id, second.id, first.id]);
 }
@@ -88,11 +88,14 @@ async fn an_update_of_a_waiting_job_notifies_too() {
     let relay = world.relay("alpha").await;
     world.rename(&relay, "again").await;
     for _ in ["the insert", "the update"] {
-        let notification = tokio::time::timeout(crate::support::PATIENCE, listener.recv()).await;
-        let notification = notification.expect("a notification").unwrap();
+        let notification = patiently("a notification", listener.recv()).await.unwrap();
         let body: serde_json::Value = serde_json::from_str(notification.payload()).unwrap();
         assert_eq!(body["job_type"], "sync-relay");
     }
+}
+
+fn tick() -> NewJob {
+    NewJob::new(provision::RECONCILE, &serde_json::json!({ "v": 1 })).key("reconcile@60")
 }
 
 #[tokio::test]
@@ -100,24 +103,22 @@ async fn a_tick_is_inserted_once_however_many_ask() {
     let world = World::new().await;
     let asked = (0..20).map(|_| {
         let db = world.db.clone();
-        tokio::spawn(async move {
-            queue::enqueue_once(&db, queue::RECONCILE, "reconcile@60").await.unwrap()
-        })
+        tokio::spawn(async move { queue::enqueue(&db, &[tick()]).await.unwrap().len() })
     });
     let mut inserted = 0;
     for asked in asked {
-        inserted += u32::from(asked.await.unwrap());
+        inserted += asked.await.unwrap();
     }
     assert_eq!(inserted, 1);
     // Still so when it has run: a finished tick keeps its key.
-    queue::register(&world.db, "reconcile-1", queue::RECONCILE, "test").await.unwrap();
-    let job = queue::fetch(&world.db, "reconcile-1", queue::RECONCILE, 1, queue::Depth::All)
+    queue::register(&world.db, "reconcile-1", provision::RECONCILE, "test").await.unwrap();
+    let job = queue::fetch(&world.db, "reconcile-1", provision::RECONCILE, 1, queue::Depth::All)
         .await
         .unwrap()
         .remove(0);
-    assert!(queue::start(&world.db, &job).await.unwrap());
+    assert_eq!(queue::start(&world.db, &job).await.unwrap(), Settled::Written(()));
     queue::finish(&world.db, &job, &serde_json::json!({})).await.unwrap();
-    assert!(!queue::enqueue_once(&world.db, queue::RECONCILE, "reconcile@60").await.unwrap());
+    assert!(queue::enqueue(&world.db, &[tick()]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -130,7 +131,10 @@ async fn a_look_at_the_recent_passes_by_what_is_due_for_long_and_a_look_at_all_d
         .unwrap();
     world.relay("new").await;
     let fetch = async |depth| {
-        queue::fetch(&world.db, &world.worker, queue::SYNC_RELAY, 10, depth).await.unwrap().len()
+        queue::fetch(&world.db, &world.worker, provision::SYNC_RELAY, 10, depth)
+            .await
+            .unwrap()
+            .len()
     };
     assert_eq!(fetch(queue::Depth::Recent).await, 1);
     assert_eq!(fetch(queue::Depth::Recent).await, 0);

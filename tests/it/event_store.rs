@@ -8,13 +8,19 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use serde_json::json;
-use tender_jobs::event::{self, Batch, Event, EventId, Reason, Stored};
+use tender_jobs::{
+    mirror::{
+        event::{self, Batch, Event, EventId, Reason, Stored},
+        work::Work,
+    },
+    queue::{self, Settled},
+};
 use uuid::Uuid;
 
-use crate::support::World;
+use crate::support::mirror::MirrorWorld;
 
 /// An event with an id of its number; the store does not verify.
-fn event(number: u8, author: u8, kind: u16, at: i64, tags: &[(&str, String)]) -> Event {
+pub(super) fn event(number: u8, author: u8, kind: u16, at: i64, tags: &[(&str, String)]) -> Event {
     let mut id = [0; 32];
     id[0] = number.wrapping_mul(97); // the order of ids is not that of numbers
     id[1] = number;
@@ -105,18 +111,21 @@ fn model(events: &[Event]) -> BTreeSet<EventId> {
     events.iter().filter(stays).map(|event| event.id).collect()
 }
 
-async fn live(world: &World) -> BTreeSet<EventId> {
+pub(super) async fn live(world: &MirrorWorld) -> BTreeSet<EventId> {
     world.stored().await.iter().map(|id| EventId::parse(id).unwrap()).collect()
 }
 
-async fn store(world: &World, upstream: Uuid, events: &[Event]) -> Vec<Stored> {
-    event::store(&world.db, Batch { upstream, events, refused: &[] }).await.unwrap()
+async fn store(world: &MirrorWorld, upstream: Uuid, events: &[Event]) -> Vec<Stored> {
+    match event::store(&world.db, Batch::new(upstream, events)).await.unwrap() {
+        Settled::Written(stored) => stored,
+        Settled::LeaseLost => panic!("the batch has no lease"),
+    }
 }
 
 #[test]
 fn any_order_any_batches_any_writers_end_in_the_same_set() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let world = runtime.block_on(World::new());
+    let world = runtime.block_on(MirrorWorld::new());
     let upstream = runtime.block_on(world.upstream("ws://a.test", json!({"direction": "both"}))).id;
     let case = (
         proptest::collection::vec((shape(), 0_u8..2, 0_i64..5), 1..16),
@@ -136,14 +145,14 @@ fn any_order_any_batches_any_writers_end_in_the_same_set() {
             let writers = batches.into_iter().map(|batch| {
                 let db = world.db.clone();
                 tokio::spawn(async move {
-                    event::store(&db, Batch { upstream, events: &batch, refused: &[] }).await
+                    event::store(&db, Batch::new(upstream, &batch)).await
                 })
             });
             for writer in writers.collect::<Vec<_>>() {
                 writer.await.unwrap().unwrap();
             }
             // And everything once more, which changes nothing.
-            event::store(&world.db, Batch { upstream, events: &order, refused: &[] }).await.unwrap();
+            event::store(&world.db, Batch::new(upstream, &order)).await.unwrap();
             prop_assert_eq!(live(&world).await, model(&events));
             Ok(())
         })
@@ -153,7 +162,7 @@ fn any_order_any_batches_any_writers_end_in_the_same_set() {
 
 #[tokio::test]
 async fn a_batch_says_of_each_event_what_became_of_it() {
-    let world = World::new().await;
+    let world = MirrorWorld::new().await;
     let upstream = world.upstream("ws://a.test", json!({"direction": "both"})).await.id;
     let now = world.db_now().await - 1_700_000_000;
     let expired =
@@ -193,15 +202,15 @@ async fn a_batch_says_of_each_event_what_became_of_it() {
 
 #[tokio::test]
 async fn a_forgery_from_one_relay_keeps_no_genuine_copy_out() {
-    let world = World::new().await;
+    let world = MirrorWorld::new().await;
     let hostile = world.upstream("ws://hostile.test", json!({})).await.id;
     let honest = world.upstream("ws://honest.test", json!({})).await.id;
     let genuine = event(1, 1, 1, 0, &[]);
     let refused = [(genuine.id, genuine.created_at, Reason::BadSignature)];
-    let batch = Batch { upstream: hostile, events: &[], refused: &refused };
+    let batch = Batch { refused: &refused, ..Batch::new(hostile, &[]) };
     event::store(&world.db, batch).await.unwrap();
 
-    let filter = tender_jobs::filter::Filter::default();
+    let filter = tender_jobs::mirror::filter::Filter::default();
     let set = |upstream| {
         let (db, filter) = (&world.db, &filter);
         async move { event::set(db, upstream, filter, 0, 2_000_000_000).await.unwrap() }
@@ -218,7 +227,7 @@ async fn a_forgery_from_one_relay_keeps_no_genuine_copy_out() {
 
 #[tokio::test]
 async fn what_expires_goes_and_what_is_gone_for_long_leaves_its_id() {
-    let world = World::new().await;
+    let world = MirrorWorld::new().await;
     let upstream = world.upstream("ws://a.test", json!({})).await.id;
     let now = world.db_now().await;
     let soon = event(1, 1, 1, 0, &[("expiration", (now + 1000).to_string())]);
@@ -236,7 +245,7 @@ async fn what_expires_goes_and_what_is_gone_for_long_leaves_its_id() {
 
 #[tokio::test]
 async fn a_deletion_can_be_applied_once_more() {
-    let world = World::new().await;
+    let world = MirrorWorld::new().await;
     let upstream = world.upstream("ws://a.test", json!({})).await.id;
     let note = event(1, 1, 1, 0, &[]);
     let deletion = event(2, 1, 5, 1, &[("e", note.id.to_string())]);
@@ -247,10 +256,8 @@ async fn a_deletion_can_be_applied_once_more() {
         .await
         .unwrap();
 
-    let work = tender_jobs::queue::Work::ProcessDeletion { event: deletion.id.to_string() };
-    let mut connection = world.db.acquire().await.unwrap();
-    tender_jobs::queue::push(&mut connection, &work, std::time::Duration::ZERO).await.unwrap();
-    drop(connection);
+    let work = Work::ProcessDeletion { event: deletion.id.to_string() };
+    queue::enqueue(&world.db, &[work.job()]).await.unwrap();
     assert_eq!(world.drain().await, 1);
     assert_eq!(live(&world).await, BTreeSet::from([deletion.id]));
     assert!(!event::reapply_deletion(&world.db, note.id).await.unwrap());

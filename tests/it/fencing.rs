@@ -2,28 +2,23 @@
 
 use std::time::Duration;
 
+use tender::demo::zooid::{Fault, Gate};
 use tender_jobs::{
-    queue::{self, Claim, Completed, Failure, Job, JobState, Lease, Settled},
-    relay::{FailureKind, Relay},
+    provision::{
+        Claim, Completed, Failure, Lease, Verdict,
+        relay::{FailureKind, Relay},
+    },
+    queue::{self, Job, JobState, Requeue, Requeued, Settled},
 };
-use tender_workers::sync_relay::{self, Outcome};
+use tender_workers::provision::sync_relay::{self, Outcome};
 
-use crate::support::World;
+use crate::support::{Bracket, World, patiently};
 
 async fn claimed(world: &World) -> (Relay, Job, Lease) {
     let relay = world.relay("alpha").await;
     let job = world.fetch().await;
     let Claim::Ready(lease) = world.claim(&job, &relay.id).await else { panic!("not claimed") };
     (relay, job, *lease)
-}
-
-async fn fail(
-    world: &World,
-    job: &Job,
-    lease: &Lease,
-    failure: &Failure,
-) -> Settled<queue::Verdict> {
-    world.fail(job, lease, failure).await
 }
 
 fn failure() -> Failure {
@@ -45,7 +40,7 @@ async fn a_late_success_changes_nothing() {
 
     let late = world.complete(&job, &lease).await;
     assert_eq!(late, Completed::LeaseLost);
-    assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
+    assert_eq!(world.fail(&job, &lease, &failure()).await, Settled::LeaseLost);
     let after = world.reload(&relay).await;
     assert_eq!(
         (after.synced, after.updated_at, after.sync_error),
@@ -88,12 +83,12 @@ async fn a_busy_relay_snoozes_the_job_without_spending_an_attempt() {
     let world = World::new().await;
     let (relay, _running, _lease) = claimed(&world).await;
     world.rename(&relay, "newer").await;
-    assert_eq!(world.attempt().await, Outcome::Snoozed);
+    let (outcome, bracket) = Bracket::of(&world.db, world.attempt()).await;
+    assert_eq!(outcome, Outcome::Snoozed);
     let waiting = world.jobs().await.into_iter().find(|job| job.key.is_some()).unwrap();
     assert_eq!((waiting.summary.state, waiting.summary.attempts), (JobState::Waiting, 0));
-    assert_eq!(waiting.lock_by, None);
-    let wait = (waiting.summary.run_at - queue::now(&world.db).await.unwrap()).num_milliseconds();
-    assert!((1000..=2000).contains(&wait), "{wait}");
+    assert_eq!(waiting.summary.lock_by, None);
+    bracket.assert(waiting.summary.run_at, Duration::from_secs(2));
     assert!(world.zooid.calls().is_empty());
     assert_eq!(world.history(&relay).await, ["create_relay", "update_relay"]);
 }
@@ -104,9 +99,9 @@ async fn a_snooze_gives_way_to_a_newer_job() {
     let (relay, running, _lease) = claimed(&world).await;
     world.rename(&relay, "newer").await;
     // The running job is snoozed (a hand may do so): its key is taken by the newer one.
-    let settled =
-        queue::snooze(&world.db, &running, &relay.id, Duration::from_secs(2)).await.unwrap();
-    assert_eq!(settled, Settled::Written(()));
+    let how = Requeue::wait(Duration::from_secs(2));
+    let settled = queue::requeue(&world.db, &running, &how).await.unwrap();
+    assert_eq!(settled, Settled::Written(Requeued::Superseded));
     assert_eq!(world.job_by_id(&running.id).await.summary.state, JobState::Done);
 }
 
@@ -116,8 +111,8 @@ async fn a_failure_of_an_older_generation_is_superseded_and_says_nothing_about_t
     let (relay, job, lease) = claimed(&world).await;
     world.rename(&relay, "newer").await;
     let permanent = Failure::new(FailureKind::Permanent, "of the older");
-    let settled = fail(&world, &job, &lease, &permanent).await;
-    assert_eq!(settled, Settled::Written(queue::Verdict::Superseded));
+    let settled = world.fail(&job, &lease, &permanent).await;
+    assert_eq!(settled, Settled::Written(Verdict::Superseded));
     let relay = world.reload(&relay).await;
     assert_eq!((relay.sync_error.as_str(), relay.exhausted_at, relay.attempts), ("", None, 0));
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Done);
@@ -135,8 +130,8 @@ async fn a_failure_of_an_older_generation_without_a_newer_job_starts_over() {
         .execute(&world.db)
         .await
         .unwrap();
-    let settled = fail(&world, &job, &lease, &failure()).await;
-    assert!(matches!(settled, Settled::Written(queue::Verdict::RetryAt(_))));
+    let settled = world.fail(&job, &lease, &failure()).await;
+    assert!(matches!(settled, Settled::Written(Verdict::RetryAt(_))));
     let waiting = world.job().await;
     assert_eq!((waiting.summary.state, waiting.summary.attempts), (JobState::Waiting, 0));
     assert!(waiting.key.is_some());
@@ -168,7 +163,7 @@ async fn a_job_that_kills_its_process_ends_after_the_last_attempt() {
         world.expire_leases().await;
         assert_eq!(world.rescue().await.requeued, 1);
     }
-    assert_eq!(world.attempt().await, Outcome::Failed(queue::Verdict::GaveUp));
+    assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
     let relay = world.reload(&relay).await;
     assert_eq!((relay.sync_error.as_str(), relay.attempts), ("crashed 7 times", 7));
     assert_eq!(world.job().await.summary.state, JobState::Killed);
@@ -180,17 +175,18 @@ async fn a_second_request_is_not_made_without_the_lease() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
     // The id exists, so that the attempt would patch after its post.
-    world.zooid.plan(None, tender::demo::zooid::Fault::DropAfter, Some(1));
+    world.zooid.plan(None, Fault::DropAfter, Some(1));
     world.attempt().await;
     world.make_due().await;
-    world.zooid.plan(None, tender::demo::zooid::Fault::Delay(Duration::from_millis(200)), Some(1));
+    let gate = Gate::default();
+    world.zooid.plan(None, Fault::Hold(gate.clone()), Some(1));
     let job = world.fetch().await;
     let context = world.context.clone();
     let attempt = tokio::spawn(async move { sync_relay::attempt(&context, &job).await });
-    crate::support::eventually("the post is on its way", async || world.zooid.in_flight() == 1)
-        .await;
+    patiently("the post is on its way", gate.reached(1)).await;
     // Somebody else takes the relay over.
     sqlx::query("update relay set lease_epoch = lease_epoch + 1").execute(&world.db).await.unwrap();
+    gate.open();
     assert_eq!(attempt.await.unwrap(), Outcome::Unsettled);
     let methods: Vec<_> = world.zooid.calls().into_iter().map(|call| call.method).collect();
     assert_eq!(methods, ["POST", "POST"], "no patch");
@@ -204,7 +200,7 @@ async fn a_settle_needs_its_own_epoch() {
     // The job's guard alone would let it through.
     sqlx::query("update relay set lease_epoch = lease_epoch + 1").execute(&world.db).await.unwrap();
     assert_eq!(world.complete(&job, &lease).await, Completed::LeaseLost);
-    assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
+    assert_eq!(world.fail(&job, &lease, &failure()).await, Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced);
     assert_eq!(world.job().await.summary.state, JobState::Running);
 }
@@ -216,7 +212,7 @@ async fn a_settle_needs_its_own_attempt() {
     // The relay's guard alone would let it through.
     sqlx::query("update apalis.jobs set attempts = attempts + 1").execute(&world.db).await.unwrap();
     assert_eq!(world.complete(&job, &lease).await, Completed::LeaseLost);
-    assert_eq!(fail(&world, &job, &lease, &failure()).await, Settled::LeaseLost);
+    assert_eq!(world.fail(&job, &lease, &failure()).await, Settled::LeaseLost);
     assert!(!world.reload(&relay).await.synced);
     assert_eq!(world.history(&relay).await, ["create_relay"]);
 }

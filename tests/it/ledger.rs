@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use tender_jobs::{
+    provision::relay::{self, Change, MutationError, NewRelay, RelayId, Status},
     queue::JobState,
-    relay::{self, Change, MutationError, NewRelay, RelayId, Status},
 };
 
 use crate::support::{DOMAIN, World, by, change};
@@ -106,7 +106,7 @@ async fn asking_again_makes_a_synced_relay_pending() {
     let asked = relay::request_sync(&world.db, &relay.id, &by()).await.unwrap();
     assert!(!asked.synced);
     let waiting = world.jobs().await.into_iter().find(|job| job.summary.state == JobState::Waiting);
-    assert_eq!(waiting.unwrap().priority, 5);
+    assert_eq!(waiting.unwrap().summary.priority, 5);
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tender::demo::zooid::Fault;
 use tender_jobs::{
-    queue::{Claim, JobState},
-    relay::SyncState,
+    provision::{Claim, relay::SyncState},
+    queue::JobState,
 };
-use tender_workers::sync_relay::Outcome;
+use tender_workers::provision::sync_relay::Outcome;
 
 use crate::support::{World, settings};
 
@@ -23,7 +23,10 @@ async fn a_lost_job_is_made_again() {
     assert_eq!(world.reconcile().await, 1);
     assert_eq!(world.reconcile().await, 0, "it has a job now");
     let job = world.job().await;
-    assert_eq!((job.summary.state, job.summary.attempts, job.priority), (JobState::Waiting, 0, 0));
+    assert_eq!(
+        (job.summary.state, job.summary.attempts, job.summary.priority),
+        (JobState::Waiting, 0, 0)
+    );
     assert!(job.payload.contains("reconcile"));
     world.make_due().await;
     assert_eq!(world.attempt().await, Outcome::Synced);
@@ -78,7 +81,7 @@ async fn a_relay_that_gave_up_for_a_transient_reason_starts_afresh_after_its_res
     }
     assert_eq!(world.reload(&relay).await.sync_state(), SyncState::GaveUp);
     assert_eq!(world.reconcile().await, 0, "it rests");
-    sqlx::query("update relay set exhausted_at = now() - interval '21599 s'")
+    sqlx::query("update relay set exhausted_at = now() - interval '21000 s'")
         .execute(&world.db)
         .await
         .unwrap();
@@ -93,7 +96,10 @@ async fn a_relay_that_gave_up_for_a_transient_reason_starts_afresh_after_its_res
     world.make_due().await;
     let job = world.fetch().await;
     assert_eq!(job.attempt, 1);
-    assert_eq!(tender_workers::sync_relay::attempt(&world.context, &job).await, Outcome::Synced);
+    assert_eq!(
+        tender_workers::provision::sync_relay::attempt(&world.context, &job).await,
+        Outcome::Synced
+    );
 }
 
 #[tokio::test]
@@ -137,7 +143,7 @@ async fn many_at_once_make_one_job_per_relay() {
         .map(|_| {
             let db = world.db.clone();
             tokio::spawn(async move {
-                tender_workers::reconcile::reconcile(&db, Duration::ZERO).await.unwrap()
+                tender_workers::provision::reconcile(&db, Duration::ZERO).await.unwrap()
             })
         })
         .collect();

@@ -2,13 +2,27 @@
 
 use std::time::Duration;
 
-use tender_jobs::queue::{self, Claim, JobState, Pruned, Rescued, Retention};
-use tender_workers::sync_relay::Outcome;
+use tender_jobs::{
+    provision::{Claim, SYNC_RELAY, SyncPayload, relay::Relay},
+    queue::{self, Job, JobState, NewJob, Pruned, Requeue, Requeued, Rescued, Retention, Settled},
+};
+use tender_workers::{
+    provision::{Settings, sync_relay::Outcome},
+    runtime::STUCK_AFTER,
+};
 
-use crate::support::World;
+use crate::support::{World, settings};
 
 async fn let_die(world: &World) {
     world.expire_leases().await;
+}
+
+/// A relay whose job was claimed: it is started, and its key is free.
+async fn started(world: &World) -> (Relay, Job) {
+    let relay = world.relay("alpha").await;
+    let job = world.fetch().await;
+    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
+    (relay, job)
 }
 
 #[tokio::test]
@@ -16,6 +30,7 @@ async fn the_living_keep_their_jobs() {
     let world = World::new().await;
     world.relay("alpha").await;
     world.fetch().await;
+    world.beat().await;
     assert_eq!(world.rescue().await, Rescued::default());
 }
 
@@ -28,15 +43,13 @@ async fn a_job_that_was_only_fetched_waits_again_as_it_was() {
     assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
     let job = world.job().await;
     assert_eq!((job.summary.state, job.summary.attempts), (JobState::Waiting, 0));
-    assert!(job.key.is_some() && job.lock_by.is_none());
+    assert!(job.key.is_some() && job.summary.lock_by.is_none());
 }
 
 #[tokio::test]
 async fn a_job_that_was_started_has_spent_an_attempt_and_gets_its_key_back() {
     let world = World::new().await;
-    let relay = world.relay("alpha").await;
-    let job = world.fetch().await;
-    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
+    let (relay, _job) = started(&world).await;
     let_die(&world).await;
     assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
     let job = world.job().await;
@@ -48,9 +61,7 @@ async fn a_job_that_was_started_has_spent_an_attempt_and_gets_its_key_back() {
 #[tokio::test]
 async fn a_started_job_gives_way_to_a_newer_one() {
     let world = World::new().await;
-    let relay = world.relay("alpha").await;
-    let job = world.fetch().await;
-    assert!(matches!(world.claim(&job, &relay.id).await, Claim::Ready(_)));
+    let (relay, job) = started(&world).await;
     world.rename(&relay, "newer").await;
     let_die(&world).await;
     assert_eq!(world.rescue().await, Rescued { requeued: 0, superseded: 1 });
@@ -59,31 +70,121 @@ async fn a_started_job_gives_way_to_a_newer_one() {
     assert!(world.reload(&relay).await.synced);
 }
 
+/// A rescue must not wait for a tenant's transaction, which may stay open: it leaves the job to the next
+/// round.
+#[tokio::test]
+async fn a_newer_job_that_is_not_committed_yet_leaves_the_started_job_to_the_next_round() {
+    let world = World::new().await;
+    let (relay, job) = started(&world).await;
+    let_die(&world).await;
+    let mut open = world.db.begin().await.unwrap();
+    let key = format!("relay:{}", relay.id);
+    let newer = NewJob::new(SYNC_RELAY, &serde_json::json!({ "v": 1 })).key(key);
+    assert_eq!(queue::enqueue(&mut *open, &[newer]).await.unwrap().len(), 1);
+
+    assert_eq!(world.rescue().await, Rescued::default());
+    assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Running);
+
+    open.commit().await.unwrap();
+    assert_eq!(world.rescue().await, Rescued { requeued: 0, superseded: 1 });
+    assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Done);
+}
+
+#[tokio::test]
+async fn a_newer_job_that_is_never_committed_is_none() {
+    let world = World::new().await;
+    let (relay, job) = started(&world).await;
+    let_die(&world).await;
+    let mut open = world.db.begin().await.unwrap();
+    let key = format!("relay:{}", relay.id);
+    let newer = NewJob::new(SYNC_RELAY, &serde_json::json!({ "v": 1 })).key(key);
+    queue::enqueue(&mut *open, &[newer]).await.unwrap();
+    assert_eq!(world.rescue().await, Rescued::default());
+    open.rollback().await.unwrap();
+    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
+}
+
+/// One job whose row is locked does not hold up the others.
+#[tokio::test]
+async fn a_locked_job_is_left_to_the_next_round_and_the_others_are_rescued() {
+    let world = World::new().await;
+    let (_relay, locked) = started(&world).await;
+    world.relay("beta").await;
+    let other = world.fetch().await;
+    let_die(&world).await;
+    let mut open = world.db.begin().await.unwrap();
+    sqlx::query("select from apalis.jobs where id = $1 for update")
+        .bind(&locked.id)
+        .execute(&mut *open)
+        .await
+        .unwrap();
+    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.job_by_id(&other.id).await.summary.state, JobState::Waiting);
+    open.rollback().await.unwrap();
+    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.job_by_id(&locked.id).await.summary.state, JobState::Waiting);
+}
+
+/// A rescue no longer locks the relay's row: a mutation that holds it does not delay the relay's job.
+#[tokio::test]
+async fn a_locked_relay_does_not_hold_up_the_rescue_of_its_job() {
+    let world = World::new().await;
+    let (relay, job) = started(&world).await;
+    let_die(&world).await;
+    let mut open = world.db.begin().await.unwrap();
+    sqlx::query("select from relay where id = $1 for update")
+        .bind(relay.id.as_str())
+        .execute(&mut *open)
+        .await
+        .unwrap();
+    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
+}
+
+#[tokio::test]
+async fn a_started_job_that_is_requeued_while_a_newer_one_waits_is_superseded() {
+    let world = World::new().await;
+    let (relay, job) = started(&world).await;
+    world.rename(&relay, "newer").await;
+    let how = Requeue::wait(Duration::ZERO);
+    let requeued = queue::requeue(&world.db, &job, &how).await.unwrap();
+    assert_eq!(requeued, Settled::Written(Requeued::Superseded));
+    let ended = world.job_by_id(&job.id).await;
+    assert_eq!(
+        (ended.summary.state, ended.key, ended.summary.lock_by),
+        (JobState::Done, None, None)
+    );
+    let newer = world.fetch().await;
+    assert_ne!(newer.id, job.id);
+    assert!(world.try_fetch().await.is_none(), "one job for the relay");
+}
+
 #[tokio::test]
 async fn a_job_that_a_living_worker_lost_is_brought_back_after_two_minutes() {
     let world = World::new().await;
     world.relay("alpha").await;
     world.fetch().await;
-    sqlx::query("update apalis.jobs set lock_at = now() - interval '119 s'")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    assert_eq!(world.rescue().await.requeued, 0);
-    sqlx::query("update apalis.jobs set lock_at = now() - interval '121 s'")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    assert_eq!(world.rescue().await.requeued, 1);
+    // Far from the limit of 120 s, because time passes between the statements.
+    for (held, requeued) in [("60 s", 0), ("121 s", 1)] {
+        world.beat().await;
+        sqlx::query("update apalis.jobs set lock_at = now() - $1::interval")
+            .bind(held)
+            .execute(&world.db)
+            .await
+            .unwrap();
+        assert_eq!(world.rescue().await.requeued, requeued, "{held}");
+    }
 }
 
 #[tokio::test]
 async fn many_rescuers_bring_each_job_back_once() {
-    let settings = tender_workers::Settings { max_in_flight: 100, ..crate::support::settings() };
+    let settings = Settings { max_in_flight: 100, ..settings() };
     let world = World::with(settings, |_| {}).await;
     for number in 0..50 {
         world.relay(&format!("relay-{number}")).await;
         let job = world.fetch().await;
-        let id = queue::SyncPayload::parse(&job.payload).unwrap().relay_id;
+        let id = SyncPayload::parse(&job.payload).unwrap().relay_id;
         assert!(matches!(world.claim(&job, &id).await, Claim::Ready(_)));
     }
     let_die(&world).await;
@@ -91,9 +192,7 @@ async fn many_rescuers_bring_each_job_back_once() {
         .map(|_| {
             let db = world.db.clone();
             tokio::spawn(async move {
-                queue::rescue(&db, tender_workers::DEAD_AFTER, tender_workers::STUCK_AFTER)
-                    .await
-                    .unwrap()
+                queue::rescue(&db, queue::DEAD_AFTER, STUCK_AFTER).await.unwrap()
             })
         })
         .collect();

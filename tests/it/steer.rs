@@ -2,10 +2,12 @@
 
 use tender::demo::zooid::Fault;
 use tender_jobs::{
-    queue::{self, JobState, SteerError, Steered},
-    relay::{FailureKind, SyncState},
+    PRUNE,
+    provision::relay::{FailureKind, SyncState},
+    queue::{self, JobState, NewJob},
+    steer::{self, SteerError, Steered},
 };
-use tender_workers::sync_relay::Outcome;
+use tender_workers::provision::sync_relay::Outcome;
 
 use crate::support::{World, by};
 
@@ -16,7 +18,7 @@ async fn a_killed_job_is_retried_as_a_new_job_of_its_relay() {
     world.zooid.plan(None, Fault::Status(422, None), Some(1));
     world.attempt().await;
     let killed = world.job().await;
-    let steered = queue::retry(&world.db, &killed.summary.id, &by()).await.unwrap();
+    let steered = steer::retry(&world.db, &killed.summary.id, &by()).await.unwrap();
     assert_eq!(steered, Steered::RelayRequeued(relay.id.clone()));
     assert_eq!(world.attempt().await, Outcome::Synced);
     assert!(world.reload(&relay).await.synced);
@@ -29,21 +31,20 @@ async fn a_waiting_retry_is_retried_now() {
     world.zooid.plan(None, Fault::Status(500, None), Some(1));
     world.attempt().await;
     let job = world.job().await;
-    queue::retry(&world.db, &job.summary.id, &by()).await.unwrap();
+    steer::retry(&world.db, &job.summary.id, &by()).await.unwrap();
     assert_eq!(world.attempt().await, Outcome::Synced);
 }
 
 #[tokio::test]
 async fn a_recurring_job_that_failed_is_retried_as_it_is() {
     let world = World::new().await;
-    queue::enqueue_once(&world.db, queue::PRUNE, "prune@1").await.unwrap();
-    queue::register(&world.db, "prune-1", queue::PRUNE, "test").await.unwrap();
-    let job = queue::fetch(&world.db, "prune-1", queue::PRUNE, 1, queue::Depth::All)
-        .await
-        .unwrap()
-        .remove(0);
+    let job = NewJob::new(PRUNE, &serde_json::json!({ "v": 1 })).key("prune@1");
+    queue::enqueue(&world.db, &[job]).await.unwrap();
+    queue::register(&world.db, "prune-1", PRUNE, "test").await.unwrap();
+    let job =
+        queue::fetch(&world.db, "prune-1", PRUNE, 1, queue::Depth::All).await.unwrap().remove(0);
     queue::kill(&world.db, &job, "no disk").await.unwrap();
-    assert_eq!(queue::retry(&world.db, &job.id, &by()).await.unwrap(), Steered::Requeued);
+    assert_eq!(steer::retry(&world.db, &job.id, &by()).await.unwrap(), Steered::Requeued);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
 }
 
@@ -52,7 +53,7 @@ async fn a_cancelled_job_stays_cancelled_and_its_relay_says_so() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
     let job = world.job().await;
-    assert_eq!(queue::cancel(&world.db, &job.summary.id, &by()).await.unwrap(), Steered::Cancelled);
+    assert_eq!(steer::cancel(&world.db, &job.summary.id, &by()).await.unwrap(), Steered::Cancelled);
     let relay = world.reload(&relay).await;
     assert_eq!(
         (relay.sync_state(), relay.sync_error.as_str()),
@@ -72,12 +73,12 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let world = World::new().await;
     let relay = world.relay("alpha").await;
     let id = world.job().await.summary.id;
-    assert!(matches!(queue::retry(&world.db, &id, &by()).await, Err(SteerError::State { .. })));
+    assert!(matches!(steer::retry(&world.db, &id, &by()).await, Err(SteerError::State { .. })));
     world.fetch().await;
-    assert!(matches!(queue::cancel(&world.db, &id, &by()).await, Err(SteerError::State { .. })));
+    assert!(matches!(steer::cancel(&world.db, &id, &by()).await, Err(SteerError::State { .. })));
     assert_eq!(world.reload(&relay).await.sync_state(), SyncState::Pending);
     assert!(matches!(
-        queue::cancel(&world.db, "nothing", &by()).await,
+        steer::cancel(&world.db, "nothing", &by()).await,
         Err(SteerError::NotFound(_))
     ));
 }

@@ -1,13 +1,20 @@
 //! A death at every step of an attempt, by panic and by abort: nothing is lost, nothing is created
 //! twice, no two calls at once, no attempt beyond the cap.
 
+use futures_util::future::join_all;
 use nostr::key::Keys;
+use serde_json::json;
 use tender::demo::zooid::ZooidStandIn;
-use tender_jobs::relay::Relay;
+use tender_jobs::{mirror::lane::LaneKind, provision::relay::Relay};
 
-use crate::support::{
-    World, eventually,
-    process::{ROBOT_SECRET, Tender},
+use crate::{
+    stand_in,
+    support::{
+        World, eventually,
+        mirror::{MirrorWorld, days},
+        process::Tender,
+        relays::{RealRelay, ids, notes},
+    },
 };
 
 /// Every point of a first sync, in order.
@@ -22,10 +29,6 @@ const CREATE: [&str; 6] = [
 /// The points that only a change passes.
 const CHANGE: [&str; 2] = ["sync-before-patch", "sync-after-patch"];
 
-async fn stand_in() -> ZooidStandIn {
-    ZooidStandIn::start(vec![Keys::parse(ROBOT_SECRET).unwrap().public_key()]).await.unwrap()
-}
-
 async fn check_panic(point: &str, world: &World, zooid: &ZooidStandIn, relay: &Relay) {
     let failpoints = format!("{point}=1*panic");
     let quick = [
@@ -35,7 +38,8 @@ async fn check_panic(point: &str, world: &World, zooid: &ZooidStandIn, relay: &R
     ];
     let mut worker = Tender::start(world, &zooid.url(), &["work"], &quick);
     eventually("it is synced after the panic", async || world.reload(relay).await.synced).await;
-    assert!(worker.log().contains("panicked"), "{point}: the panic happened: {}", worker.log());
+    let what = format!("{point}: the panic is logged");
+    eventually(&what, async || worker.log().contains("panicked")).await;
     assert!(!worker.has_ended(), "{point}: the worker lives");
     worker.kill().await;
 }
@@ -44,7 +48,7 @@ async fn check_abort(point: &str, world: &World, zooid: &ZooidStandIn, relay: &R
     let failpoints = format!("{point}=1*return");
     let mut worker = Tender::start(world, &zooid.url(), &["work"], &[("FAILPOINTS", &failpoints)]);
     assert!(!worker.wait().await.success(), "{point}: it aborted");
-    world.expire_leases().await;
+    world.bury(&mut worker).await;
     let mut next = Tender::start(world, &zooid.url(), &["work"], &[]);
     eventually("the next worker syncs it", async || world.reload(relay).await.synced).await;
     next.kill().await;
@@ -66,44 +70,46 @@ async fn assert_whole(point: &str, world: &World, zooid: &ZooidStandIn, relay: &
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_any_step_of_a_creation_is_a_failed_attempt() {
-    for point in CREATE {
+    join_all(CREATE.map(async |point| {
         let (world, zooid) = (World::new().await, stand_in().await);
         let relay = world.relay("alpha").await;
         check_panic(point, &world, &zooid, &relay).await;
         assert_whole(point, &world, &zooid, &relay).await;
         let failed = world.history(&relay).await.contains(&"fail_relay_sync");
         assert_eq!(failed, point != "sync-after-settle", "{point}: recorded unless it was settled");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_at_any_step_of_a_creation_is_made_up_for() {
-    for point in CREATE {
+    join_all(CREATE.map(async |point| {
         let (world, zooid) = (World::new().await, stand_in().await);
         let relay = world.relay("alpha").await;
         check_abort(point, &world, &zooid, &relay).await;
         assert_whole(point, &world, &zooid, &relay).await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_at_any_step_of_a_change_is_made_up_for() {
-    for point in CHANGE {
-        for kill in [false, true] {
-            let (world, zooid) = (World::new().await, stand_in().await);
-            let relay = world.relay("alpha").await;
-            let mut worker = Tender::start(&world, &zooid.url(), &["work"], &[]);
-            eventually("it is created", async || world.reload(&relay).await.synced).await;
-            worker.kill().await;
-            world.rename(&relay, "changed").await;
-            if kill {
-                check_abort(point, &world, &zooid, &relay).await;
-            } else {
-                check_panic(point, &world, &zooid, &relay).await;
-            }
-            assert_whole(point, &world, &zooid, &relay).await;
+    let cases = CHANGE.into_iter().flat_map(|point| [(point, false), (point, true)]);
+    join_all(cases.map(async |(point, is_abort)| {
+        let (world, zooid) = (World::new().await, stand_in().await);
+        let relay = world.relay("alpha").await;
+        let mut worker = Tender::start(&world, &zooid.url(), &["work"], &[]);
+        eventually("it is created", async || world.reload(&relay).await.synced).await;
+        world.bury(&mut worker).await;
+        world.rename(&relay, "changed").await;
+        if is_abort {
+            check_abort(point, &world, &zooid, &relay).await;
+        } else {
+            check_panic(point, &world, &zooid, &relay).await;
         }
-    }
+        assert_whole(point, &world, &zooid, &relay).await;
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,4 +119,41 @@ async fn a_reconcile_that_dies_between_pages_goes_on_at_the_next() {
     sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
     check_abort("reconcile-after-page", &world, &zooid, &relay).await;
     assert_eq!(zooid.overlaps(), Vec::<String>::new());
+}
+
+/// The counters of a lane are written with the events that they count: a death between the two would
+/// show here.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_between_store_and_settle_leaves_true_counters() {
+    let (world, relay) = (MirrorWorld::new().await, RealRelay::start().await);
+    let events = notes(&Keys::generate(), 50, world.db_now().await - 60, 600);
+    relay.add(&events).await;
+    let fields = json!({"negentropy": true, "config": days(1)});
+    let upstream = world.upstream(&relay.url, fields).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    let counted = async || {
+        let (stored,): (i64,) =
+            sqlx::query_as("select count(*) from event").fetch_one(&world.db).await.unwrap();
+        let (of_minutes,): (i64,) =
+            sqlx::query_as("select coalesce(sum(stored), 0)::bigint from ingest_minute")
+                .fetch_one(&world.db)
+                .await
+                .unwrap();
+        (stored, of_minutes, world.lane(&upstream, LaneKind::Backfill).await.stored)
+    };
+    let queue = ["work", "--queue", "mirror"];
+    let failpoint = [("FAILPOINTS", "mirror-before-settle=1*return")];
+    let mut worker = Tender::start_mirror(&world, &queue, &failpoint);
+    assert!(!worker.wait().await.success(), "it aborted");
+    world.bury(&mut worker).await;
+    assert_eq!(counted().await, (50, 50, 50), "after the abort");
+
+    let mut next = Tender::start_mirror(&world, &queue, &[]);
+    eventually("history is done", async || {
+        world.lane(&upstream, LaneKind::Backfill).await.status == "completed"
+    })
+    .await;
+    assert_eq!(counted().await, (50, 50, 50), "at the end");
+    assert_eq!(world.stored().await, ids(&events));
+    next.kill().await;
 }

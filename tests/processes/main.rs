@@ -1,5 +1,12 @@
-//! Tests with the real executable: what it prints, and what it survives.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+//! Tests with the real executable: its commands, the processes that stay, and their recovery from faults.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::doc_markdown,
+    clippy::large_stack_arrays,
+    reason = "tests, some of which print their figures"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,9 +14,21 @@ mod support;
 mod commands;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod faults;
+mod mirror_commands;
 mod private_postgres;
 mod secrets;
 mod steering;
-mod sync_commands;
 #[cfg(feature = "otel")]
 mod traces;
+mod wings;
+
+use nostr::key::Keys;
+use support::process::ROBOT_SECRET;
+use tender::demo::zooid::ZooidStandIn;
+
+/// A stand-in for zooid that knows the key of real processes.
+async fn stand_in() -> ZooidStandIn {
+    support::install_tls();
+    ZooidStandIn::start(vec![Keys::parse(ROBOT_SECRET).unwrap().public_key()]).await.unwrap()
+}

@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tender::demo::zooid::ZooidStandIn;
+use tokio::process::Command;
 
 use crate::support::{
     eventually,
@@ -24,6 +28,17 @@ fn data_dir() -> tempfile::TempDir {
 fn postmaster(dir: &Path) -> Option<i32> {
     let pid = std::fs::read_to_string(dir.join("postgres/data/postmaster.pid")).ok()?;
     pid.lines().next()?.parse().ok()
+}
+
+/// The processes that this one started.
+async fn children(parent: i32) -> Vec<i32> {
+    let listed = Command::new("ps").args(["-A", "-o", "pid=", "-o", "ppid="]).output().await;
+    let listed = String::from_utf8(listed.expect("ps is installed").stdout).unwrap();
+    let pairs = listed.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map_while(|word| word.parse::<i32>().ok());
+        Some((numbers.next()?, numbers.next()?))
+    });
+    pairs.filter(|(_, of)| *of == parent).map(|(id, _)| id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,11 +72,13 @@ async fn it_is_made_shared_stopped_with_the_last_and_survives_a_crash() {
     assert_eq!(list[0]["host"], "alpha.zooid.test");
     assert_eq!(postmaster(dir.path()), Some(running), "a command beside it leaves it running");
 
-    // Everything dies at once: the service by -9, then the database by -9.
+    // Everything dies at once: the service by -9, then the database by -9. PostgreSQL refuses to start
+    // while a child of the killed server uses its shared memory.
     service.kill().await;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(running), Signal::SIGKILL).unwrap();
-    eventually("it is gone", async || {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(running), None).is_err()
+    let server = [vec![running], children(running).await].concat();
+    kill(Pid::from_raw(running), Signal::SIGKILL).unwrap();
+    eventually("the server and its children are gone", async || {
+        server.iter().all(|id| kill(Pid::from_raw(*id), None).is_err())
     })
     .await;
     let list: Value = serde_json::from_str(&tender(&["relay", "list", "--json"]).await).unwrap();

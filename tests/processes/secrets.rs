@@ -1,13 +1,15 @@
 //! No secret anywhere: database, logs, API, commands.
 
-use nostr::key::Keys;
 use reqwest::Method;
-use tender::demo::zooid::{Fault, ZooidStandIn};
-use tender_jobs::relay::Change;
+use tender::demo::zooid::Fault;
+use tender_jobs::provision::relay::Change;
 
-use crate::support::{
-    World, change, eventually,
-    process::{ROBOT_SECRET, Tender, run},
+use crate::{
+    stand_in,
+    support::{
+        World, change, eventually,
+        process::{ROBOT_SECRET, Tender, run},
+    },
 };
 
 const CONFIGURED: [(&str, &str); 9] = [
@@ -38,9 +40,7 @@ async fn dump(world: &World) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_stored_logged_or_shown() {
-    let world = World::new().await;
-    let robot = Keys::parse(ROBOT_SECRET).unwrap();
-    let zooid = ZooidStandIn::start(vec![robot.public_key()]).await.unwrap();
+    let (world, zooid) = (World::new().await, stand_in().await);
     let all_on =
         Change { flags: vec![("blossom_enabled", true), ("livekit_enabled", true)], ..change() };
     let relays = [

@@ -1,17 +1,16 @@
 //! The commands that steer: pause, retry, resync, and those that show who works on what.
 
 use serde_json::Value;
-use tender::demo::zooid::{Fault, ZooidStandIn};
+use tender::demo::zooid::Fault;
+use tender_jobs::{provision::SYNC_RELAY, queue};
 
-use crate::support::{
-    World, eventually,
-    process::{ROBOT_SECRET, Tender, run},
+use crate::{
+    stand_in,
+    support::{
+        World, eventually,
+        process::{Tender, run},
+    },
 };
-
-async fn zooid() -> ZooidStandIn {
-    let robot = nostr::key::Keys::parse(ROBOT_SECRET).unwrap().public_key();
-    ZooidStandIn::start(vec![robot]).await.unwrap()
-}
 
 /// Runs a command on the world's database; its JSON.
 async fn json(world: &World, arguments: &[&str]) -> Value {
@@ -30,31 +29,30 @@ async fn fails_with(world: &World, arguments: &[&str], words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_and_the_schedule_are_shown() {
-    let (world, zooid) = (World::new().await, zooid().await);
+    let (world, zooid) = (World::new().await, stand_in().await);
     let worker = Tender::start(
         &world,
         &zooid.url(),
         &["work", "--queue", "sync-relay=3", "--queue", "reconcile"],
         &[],
     );
-    eventually("they are alive", async || {
-        let workers = json(&world, &["workers"]).await;
-        let is_new = |w: &&Value| w["process"].as_str().is_some_and(|p| p.starts_with("0."));
-        let queues: Vec<_> =
-            workers.as_array().unwrap().iter().filter(is_new).map(|w| w["queue"].clone()).collect();
-        queues == ["reconcile", "sync-relay"]
-    })
-    .await;
+    worker.serves(&world.db, SYNC_RELAY).await;
+    worker.serves(&world.db, "reconcile").await;
+    let workers = json(&world, &["workers"]).await;
+    let is_new = |w: &&Value| w["process"].as_str().is_some_and(|p| p.starts_with("0."));
+    let queues: Vec<_> =
+        workers.as_array().unwrap().iter().filter(is_new).map(|w| w["queue"].clone()).collect();
+    assert_eq!(queues, ["reconcile", "sync-relay"]);
+
     eventually("the schedule is planned and its first run is over", async || {
-        let schedule = json(&world, &["schedule"]).await;
-        let rows = schedule.as_array().unwrap();
-        rows.iter().any(|row| {
-            row["queue"] == "reconcile"
-                && row["next_at"].is_string()
-                && row["last_ended_at"].is_string()
-        })
+        let schedule = queue::schedule::list(&world.db).await.unwrap();
+        let reconcile = schedule.iter().find(|row| row.name == "reconcile");
+        reconcile.is_some_and(|row| row.next_at.is_some() && row.last_ended_at.is_some())
     })
     .await;
+    let schedule = json(&world, &["schedule"]).await;
+    let shown = schedule.as_array().unwrap().iter().find(|row| row["name"] == "reconcile").unwrap();
+    assert!(shown["next_at"].is_string() && shown["last_ended_at"].is_string(), "{shown}");
     let top = json(&world, &["top"]).await;
     assert_eq!(top["fleet"]["summary"]["total"], 0);
     fails_with(&world, &["top"], "needs a terminal").await;
@@ -65,11 +63,11 @@ async fn workers_and_the_schedule_are_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_of_all_carries_every_relay_again_and_is_one_at_a_time() {
-    let (world, zooid) = (World::new().await, zooid().await);
+    let (world, zooid) = (World::new().await, stand_in().await);
     for number in 0..30 {
         world.relay(&format!("relay-{number}")).await;
     }
-    let worker = Tender::start(&world, &zooid.url(), &["work"], &[]);
+    let worker = Tender::start(&world, &zooid.url(), &["work", "--queue", SYNC_RELAY], &[]);
     let synced = async || -> i64 {
         sqlx::query_scalar(
             "select count(*) from relay where synced and synced_generation = generation",
@@ -81,8 +79,9 @@ async fn a_resync_of_all_carries_every_relay_again_and_is_one_at_a_time() {
     eventually("all are synced", async || synced().await == 30).await;
     json(&world, &["relay", "sync", "--all", "--rate", "4"]).await;
     let again = json(&world, &["relay", "sync", "--all"]).await;
-    assert!(again["done"].as_str().unwrap().contains("goes on already"), "{again}");
+    assert!(again["done"].as_str().unwrap().contains("is already running"), "{again}");
     // Twenty at a time, five seconds apart.
+    let resync = Tender::start(&world, &zooid.url(), &["work", "--queue", "resync"], &[]);
     eventually("every relay was asked for again", async || {
         let lowest: i64 = sqlx::query_scalar("select min(synced_generation) from relay")
             .fetch_one(&world.db)
@@ -92,12 +91,16 @@ async fn a_resync_of_all_carries_every_relay_again_and_is_one_at_a_time() {
     })
     .await;
     eventually("the resync has ended", async || {
-        let jobs = json(&world, &["queue", "list", "--queue", "resync"]).await;
-        jobs[0]["state"] == "done"
+        let filter = queue::JobFilter { queue: Some("resync".to_owned()), ..Default::default() };
+        let jobs = queue::jobs(&world.db, &filter, &queue::Page::First, 10).await.unwrap();
+        jobs[0].state == queue::JobState::Done
     })
     .await;
-    assert_eq!(zooid.calls().len(), 60);
-    drop(worker);
+    let jobs = json(&world, &["queue", "list", "--queue", "resync"]).await;
+    assert_eq!(jobs[0]["state"], "done");
+    let answered = zooid.calls().iter().filter(|call| call.status.is_some()).count();
+    assert_eq!(answered, 60, "each relay was carried twice");
+    drop((worker, resync));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,9 +123,10 @@ async fn retry_all_takes_what_matches_and_leaves_what_is_in_step() {
     }
     assert_eq!(world.zooid.len(), 3);
     assert_eq!(json(&world, &arguments).await["retried"], 0, "all are in step");
-    fails_with(&world, &["queue", "retry", "--all", "--where", "colour=red"], "is not known").await;
+    fails_with(&world, &["queue", "retry", "--all", "--where", "colour=red"], "unknown condition")
+        .await;
     fails_with(&world, &["queue", "pause", "nets"], "there is no queue nets").await;
-    let actions = tender_jobs::operator::last(&world.db, 10).await.unwrap();
+    let actions = tender_jobs::console::operator::last(&world.db, 10).await.unwrap();
     assert_eq!(actions.iter().filter(|action| action.action == "retry_all").count(), 3);
 }
 

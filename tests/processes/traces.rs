@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex};
 use axum::{Json, Router, extract::State, routing::post};
 use nostr::key::Keys;
 use serde_json::Value;
-use tender::demo::zooid::ZooidStandIn;
 
-use crate::support::{
-    World,
-    api::{header, strict},
-    eventually,
-    process::{ROBOT_SECRET, Tender},
-    server::free_port,
+use crate::{
+    stand_in,
+    support::{
+        World,
+        api::{header, strict},
+        eventually,
+        process::Tender,
+        server::free_port,
+    },
 };
 
 type Spans = Arc<Mutex<Vec<Value>>>;
@@ -39,21 +41,19 @@ async fn collector() -> (String, Spans) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_one_trace_from_the_request_to_zooid() {
-    let world = World::new().await;
-    let robot = Keys::parse(ROBOT_SECRET).unwrap().public_key();
-    let zooid = ZooidStandIn::start(vec![robot]).await.unwrap();
+    let (world, zooid) = (World::new().await, stand_in().await);
     let (endpoint, spans) = collector().await;
     let bind = format!("127.0.0.1:{}", free_port());
-    let mut service = Tender::start(
-        &world,
-        &zooid.url(),
-        &["serve"],
-        &[("API_BIND", &bind), ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)],
-    );
+    let settings = [
+        ("API_BIND", bind.as_str()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ];
+    let mut service = Tender::start(&world, &zooid.url(), &["serve"], &settings);
     let url = format!("http://{bind}/relays");
-    let event = strict(&Keys::generate(), &url, "POST", 0);
-    let http = reqwest::Client::new();
+    let (http, tenant) = (reqwest::Client::new(), Keys::generate());
     eventually("the relay is created", async || {
+        let event = strict(&tenant, &url, "POST", 0);
         let request = http.post(&url).header("authorization", header(&event));
         let answer = request.body(r#"{"subdomain": "traced"}"#).send().await;
         answer.is_ok_and(|answer| answer.status() == 201)
@@ -64,18 +64,18 @@ async fn a_change_is_one_trace_from_the_request_to_zooid() {
         let spans = spans.lock().unwrap();
         spans.iter().filter(|span| span["name"] == name).cloned().collect()
     };
+    let request_of =
+        |trace: &Value| named("request").into_iter().find(|request| request["traceId"] == *trace);
     eventually("the spans arrive", async || {
-        !named("zooid").is_empty()
-            && !named("sync_relay").is_empty()
-            && !named("request").is_empty()
+        let syncs = named("sync_relay");
+        let is_followed = syncs.first().is_some_and(|sync| request_of(&sync["traceId"]).is_some());
+        is_followed && !named("zooid").is_empty()
     })
     .await;
     let (call, sync) = (named("zooid").remove(0), named("sync_relay").remove(0));
     assert_eq!(call["traceId"], sync["traceId"]);
     assert_eq!(call["parentSpanId"], sync["spanId"], "the call is part of the attempt");
-    let requests = named("request");
-    let request = requests.iter().find(|span| span["traceId"] == sync["traceId"]);
-    let request = request.expect("the attempt follows the request's trace");
+    let request = request_of(&sync["traceId"]).expect("the attempt follows the request's trace");
     assert_eq!(sync["parentSpanId"], request["spanId"]);
     service.kill().await;
 }

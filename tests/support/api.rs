@@ -14,7 +14,7 @@ use tender::{
     config::ApiConfig,
     http::{self, Api},
 };
-use tender_workers::Settings;
+use tender_workers::provision::Settings;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -55,7 +55,7 @@ impl TestApi {
             viewers: vec![],
             dashboard_password: None,
             key_secret: Some("a secret of the tests".into()),
-            sync: tender_jobs::upstream::settings::Settings::default(),
+            mirror: tender_jobs::mirror::upstream::settings::Settings::default(),
         };
         tune(&mut config);
         let stop = CancellationToken::new();

@@ -7,15 +7,18 @@
     clippy::doc_markdown,
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "test support, used in parts by each binary"
 )]
 
 pub mod api;
 pub mod database;
+pub mod mirror;
 pub mod process;
+pub mod proxy;
 pub mod relays;
 pub mod server;
-pub mod sync;
+pub mod time;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,26 +26,32 @@ use nostr::key::Keys;
 use sqlx::PgPool;
 use tender::demo::zooid::ZooidStandIn;
 use tender_jobs::{
-    backoff::Backoff,
-    queue::{
-        self, Attempt, Claim, ClaimRequest, Completed, Completion, Failure, Job, JobDetail,
-        JobFilter, Lease, Retention, Rules, Settled, Verdict, instance::BreakerPolicy,
+    provision::{
+        self, Attempt, BreakerPolicy, Claim, ClaimRequest, Completed, Completion, Failure, Lease,
+        Rules, Verdict,
+        backoff::Backoff,
+        relay::{self, By, Change, NewRelay, Relay, RelayId},
     },
-    relay::{self, By, Change, NewRelay, Relay, RelayId},
+    queue::{self, Job, JobDetail, JobFilter, Retention, Settled},
 };
 use tender_workers::{
-    Context, Listen, Settings,
-    sync::{Profile, SyncSettings},
-    sync_relay::{self, Outcome},
-    zooid::{Zooid, ZooidSettings},
+    provision::{
+        Context, Settings,
+        sync_relay::{self, Outcome},
+        zooid::{Zooid, ZooidSettings},
+    },
+    runtime::{self, Listen},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use database::TestDatabase;
+pub use time::{Bracket, PATIENCE, eventually, patiently, within};
 
 /// The zooid domain of every relay in a test.
 pub const DOMAIN: &str = "zooid.test";
-/// Longest wait for something that another task does.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest duration of a request to zooid. A busy machine has time to answer, and the 30 s of a lease
+/// leave time before a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A ledger, a stand-in for zooid, and what a worker would have.
 pub struct World {
@@ -57,21 +66,37 @@ pub struct World {
 pub fn settings() -> Settings {
     let seconds = Duration::from_secs;
     Settings {
-        queues: queue::QUEUES.map(str::to_owned).to_vec(),
-        sync_concurrency: 16,
+        concurrency: 16,
         backoff: Backoff::new(seconds(30), seconds(900), 6, 0.0).unwrap(),
         recreate_missing: true,
         // Never by itself within a test: the first of January.
         reconcile_schedule: "0 0 0 1 1 *".parse().unwrap(),
         exhausted_after: seconds(21_600),
-        retention: Retention { done: seconds(86_400), killed: seconds(604_800) },
         breaker: BreakerPolicy::default(),
         max_in_flight: 32,
-        concurrency: HashMap::new(),
-        listen: Listen::Pool,
-        process: "test".to_owned(),
-        sync: SyncSettings { profile: Profile::Off, ..SyncSettings::default() },
+        poll: seconds(1),
     }
+}
+
+/// The usual retention.
+pub fn retention() -> Retention {
+    let hours = Duration::from_hours;
+    Retention { done: hours(24), killed: hours(168) }
+}
+
+/// Runs the workers of provisioning alone, until `stop`.
+pub async fn run_workers(context: &Context, stop: CancellationToken) {
+    run_workers_as(context, runtime::Settings::default(), stop).await;
+}
+
+/// As [`run_workers`], with settings of the runtime.
+pub async fn run_workers_as(context: &Context, how: runtime::Settings, stop: CancellationToken) {
+    let wings = vec![
+        tender_workers::provision::wing(context, &stop),
+        tender_workers::upkeep::wing(&context.db, retention()),
+    ];
+    let how = runtime::Settings { process: "test".to_owned(), ..how };
+    runtime::run(&context.db, how, wings, stop).await;
 }
 
 pub fn zooid_settings(url: &str, robot: Keys) -> ZooidSettings {
@@ -81,6 +106,7 @@ pub fn zooid_settings(url: &str, robot: Keys) -> ZooidSettings {
         robot,
         blossom: None,
         livekit: None,
+        timeout: REQUEST_TIMEOUT,
     }
 }
 
@@ -109,7 +135,7 @@ impl World {
         let mut zooid_settings = zooid_settings(&zooid.url(), robot);
         tune(&mut zooid_settings);
         let client = Arc::new(Zooid::new(zooid_settings).unwrap());
-        let context = Context::new(database.pool.clone(), client, settings);
+        let context = Context::new(&database.pool, client, settings, &Listen::Pool);
         let world =
             Self { db: database.pool.clone(), zooid, context, worker: String::new(), database };
         let worker = world.another_worker().await;
@@ -119,7 +145,7 @@ impl World {
     /// Registers one more worker of `sync-relay`; its name.
     pub async fn another_worker(&self) -> String {
         let name = format!("sync-relay-{}", RelayId::random());
-        queue::register(&self.db, &name, queue::SYNC_RELAY, "test").await.unwrap();
+        queue::register(&self.db, &name, provision::SYNC_RELAY, "test").await.unwrap();
         name
     }
 
@@ -160,7 +186,10 @@ impl World {
     }
 
     pub async fn fetch_as(&self, worker: &str) -> Option<Job> {
-        queue::fetch(&self.db, worker, queue::SYNC_RELAY, 1, queue::Depth::All).await.unwrap().pop()
+        queue::fetch(&self.db, worker, provision::SYNC_RELAY, 1, queue::Depth::All)
+            .await
+            .unwrap()
+            .pop()
     }
 
     /// Fetches the one due job and runs an attempt of it.
@@ -169,11 +198,10 @@ impl World {
         sync_relay::attempt(&self.context, &job).await
     }
 
-    /// Claims a fetched job for 30 s.
+    /// Claims a fetched job.
     pub async fn claim(&self, job: &Job, relay_id: &RelayId) -> Claim {
         let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
-        let lease = Duration::from_secs(30);
-        queue::claim(&self.db, &[request], lease, &self.context.instances).await.unwrap().remove(0)
+        provision::claim(&self.db, &[request], &self.context.instances).await.unwrap().remove(0)
     }
 
     /// Settles an attempt as one that reached zooid.
@@ -183,7 +211,7 @@ impl World {
         let sent = serde_json::json!({});
         let completion =
             Completion { job: job.clone(), lease: lease.clone(), attempt, instance, sent };
-        queue::complete(&self.db, &[completion]).await.unwrap().remove(0)
+        provision::complete(&self.db, &[completion]).await.unwrap().remove(0)
     }
 
     /// Settles an attempt as failed, on the usual schedule.
@@ -192,7 +220,12 @@ impl World {
         let (breaker, instances) = (&self.context.settings.breaker, &self.context.instances);
         let rules = Rules { backoff: &backoff, breaker, instances };
         let (id, attempt) = (&lease.relay.id, Attempt::default());
-        queue::fail(&self.db, job, id, Some(lease), &attempt, failure, rules).await.unwrap()
+        provision::fail(&self.db, job, id, Some(lease), &attempt, failure, rules).await.unwrap()
+    }
+
+    /// Sends a heartbeat of every worker: they are alive, however long the test has taken so far.
+    pub async fn beat(&self) {
+        sqlx::query("update apalis.workers set last_seen = now()").execute(&self.db).await.unwrap();
     }
 
     /// Moves every waiting job to where it is due.
@@ -203,7 +236,7 @@ impl World {
             .unwrap();
     }
 
-    /// Lets time pass for leases and heartbeats of everybody.
+    /// Lets all leases and all heartbeats expire.
     pub async fn expire_leases(&self) {
         for statement in [
             "update relay set lease_until = now() - interval '1 s' where lease_until is not null",
@@ -214,21 +247,20 @@ impl World {
     }
 
     pub async fn rescue(&self) -> queue::Rescued {
-        let (dead, stuck) = (tender_workers::DEAD_AFTER, tender_workers::STUCK_AFTER);
-        queue::rescue(&self.db, dead, stuck).await.unwrap()
+        queue::rescue(&self.db, queue::DEAD_AFTER, runtime::STUCK_AFTER).await.unwrap()
     }
 
-    pub async fn reconcile(&self) -> i64 {
+    pub async fn reconcile(&self) -> usize {
         let rest = self.context.settings.exhausted_after;
-        tender_workers::reconcile::reconcile(&self.db, rest).await.unwrap()
+        tender_workers::provision::reconcile(&self.db, rest).await.unwrap()
     }
 
     /// Every job of `sync-relay`, waiting ones first.
     pub async fn jobs(&self) -> Vec<JobDetail> {
         let filter =
-            JobFilter { queue: Some(queue::SYNC_RELAY.to_owned()), ..JobFilter::default() };
+            JobFilter { queue: Some(provision::SYNC_RELAY.to_owned()), ..JobFilter::default() };
         let mut jobs = Vec::new();
-        for summary in queue::jobs(&self.db, &filter, 10_000).await.unwrap() {
+        for summary in queue::jobs(&self.db, &filter, &queue::Page::First, 10_000).await.unwrap() {
             jobs.push(queue::job(&self.db, &summary.id).await.unwrap().unwrap());
         }
         jobs
@@ -252,29 +284,11 @@ impl World {
     }
 
     /// A relay's activity, oldest first.
-    pub async fn records(&self, relay: &Relay) -> Vec<tender_jobs::activity::Activity> {
-        let records = tender_jobs::activity::of_relay(&self.db, &relay.id, None, 500).await;
+    pub async fn records(&self, relay: &Relay) -> Vec<tender_jobs::provision::activity::Activity> {
+        let records =
+            tender_jobs::provision::activity::of_relay(&self.db, &relay.id, None, 500).await;
         let mut records = records.unwrap();
         records.reverse();
         records
     }
-}
-
-/// Waits until `reached` says so, looking every few milliseconds, within [`PATIENCE`].
-pub async fn eventually(what: &str, reached: impl AsyncFnMut() -> bool) {
-    within(PATIENCE, what, reached).await;
-}
-
-/// As [`eventually`], with another bound.
-pub async fn within(bound: Duration, what: &str, mut reached: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(bound, async {
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        loop {
-            look.tick().await;
-            if reached().await {
-                break;
-            }
-        }
-    });
-    assert!(waited.await.is_ok(), "not within {bound:?}: {what}");
 }

@@ -1,6 +1,7 @@
 //! Relays for event sync: real ones in this process, and a scripted one for every misbehaviour.
 
 use std::{
+    io::ErrorKind,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -18,11 +19,14 @@ use nostr_database::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase};
 use nostr_relay_builder::{
     LocalRelay, RelayBuilder,
     builder::RateLimit,
+    error::Error,
     prelude::{Event as TheirEvent, Filter as TheirFilter, JsonUtil},
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+
+pub use super::proxy::{Proxy, gated, proxy, spy};
 
 /// A relay of rust-nostr's, in memory, without limits.
 pub struct RealRelay {
@@ -43,8 +47,16 @@ impl RealRelay {
             .addr(std::net::Ipv4Addr::LOCALHOST.into())
             .database(database.clone())
             .rate_limit(RateLimit { max_reqs: 10_000, notes_per_minute: u32::MAX });
-        let relay = LocalRelay::new(tune(builder));
-        relay.run().await.unwrap();
+        let builder = tune(builder);
+        // It looks for a free port and binds it later; in between, another process may take the port.
+        let relay = loop {
+            let relay = LocalRelay::new(builder.clone());
+            match relay.run().await {
+                Ok(()) => break relay,
+                Err(Error::IO(error)) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
         let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
         Self { relay, database, url }
     }
@@ -65,11 +77,6 @@ impl RealRelay {
             self.relay.notify_event(theirs);
         }
     }
-}
-
-/// A proxy to a real relay that tells of each message to it.
-pub async fn spy(url: &str, tells: impl Fn(&str) + Clone + Send + Sync + 'static) -> Proxy {
-    between(url, tells, |_| true).await
 }
 
 /// An event of kind 1.
@@ -207,61 +214,4 @@ pub fn as_json(events: &[Event]) -> Vec<Value> {
 /// A pause that a script takes; scripts are relays, not tests.
 pub async fn pause(duration: Duration) {
     let _time = tokio::time::timeout(duration, std::future::pending::<()>()).await;
-}
-
-/// A proxy to a real relay that lets through what `lets` lets through of its messages.
-pub async fn proxy(
-    url: &str,
-    lets: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
-) -> Proxy {
-    between(url, |_| {}, lets).await
-}
-
-async fn between(
-    url: &str,
-    tells: impl Fn(&str) + Clone + Send + Sync + 'static,
-    lets: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
-) -> Proxy {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let own = format!("ws://{}", listener.local_addr().unwrap());
-    let target = url.to_owned();
-    let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (target, tells, lets) = (target.clone(), tells.clone(), lets.clone());
-            tokio::spawn(async move {
-                let Ok(near) = tokio_tungstenite::accept_async(stream).await else { return };
-                let (far, _) = tokio_tungstenite::connect_async(target).await.unwrap();
-                let ((mut to_near, mut from_near), (mut to_far, mut from_far)) =
-                    (near.split(), far.split());
-                let up = async {
-                    while let Some(Ok(message)) = from_near.next().await {
-                        tells(message.to_text().unwrap_or_default());
-                        to_far.send(message).await.unwrap();
-                    }
-                };
-                let down = async {
-                    while let Some(Ok(message)) = from_far.next().await {
-                        if message.to_text().map_or(true, &lets)
-                            && to_near.send(message).await.is_err()
-                        {
-                            break;
-                        }
-                    }
-                };
-                tokio::select! { () = up => {}, () = down => {} }
-            });
-        }
-    });
-    Proxy { url: own, task }
-}
-
-pub struct Proxy {
-    pub url: String,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }

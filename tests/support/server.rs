@@ -1,6 +1,10 @@
 //! A PostgreSQL of one test's own, which may be stopped, and a pooler before it.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    net::{TcpListener, UdpSocket},
+    path::PathBuf,
+    process::Stdio,
+};
 
 use tokio::process::{Child, Command};
 
@@ -12,9 +16,19 @@ fn unprivileged(command: &mut Command) {
     }
 }
 
+/// Returns a TCP port on which nothing listens, and that no other test is given until this process ends.
+///
+/// The ports are below the range from which systems take the ports of outgoing connections, and below
+/// those of `bin/lib.sh`. A UDP socket of the same number, which stays open, marks a port as taken.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    let offset = u16::try_from(std::process::id() % 10_000).unwrap();
+    let mut ports = (0..10_000).map(|next| 10_000 + (offset + next) % 10_000);
+    let port = ports.find(|port| {
+        let Ok(mark) = UdpSocket::bind(("127.0.0.1", *port)) else { return false };
+        std::mem::forget(mark);
+        TcpListener::bind(("127.0.0.1", *port)).is_ok()
+    });
+    port.expect("a port is free")
 }
 
 /// A PostgreSQL, gone with its owner.
@@ -42,23 +56,10 @@ impl Server {
         let bin = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let server = Self { bin, dir, temporary: Some(temporary), port: free_port() };
         server.hand_over();
-        server
-            .run(
-                "initdb",
-                &[
-                    "-D",
-                    &server.data(),
-                    "-U",
-                    "tender",
-                    "-A",
-                    "trust",
-                    "-E",
-                    "UTF8",
-                    "--locale=C",
-                    "--wal-segsize=1",
-                ],
-            )
-            .await;
+        let data = server.data();
+        let arguments = ["-D", &data, "-U", "tender", "-A", "trust", "-E", "UTF8", "--locale=C"];
+        let arguments = [&arguments[..], &["--wal-segsize=1", "--no-sync"]].concat();
+        server.run("initdb", &arguments).await;
         server.ctl(&["start"]).await;
         server
     }
@@ -87,9 +88,11 @@ impl Server {
 
     pub async fn ctl(&self, verb: &[&str]) {
         let dir = self.dir.display().to_string();
-        let options = format!("-p {} -k {dir} -c listen_addresses=127.0.0.1", self.port);
+        // It need not survive a crash of the machine.
+        let options =
+            format!("-p {} -k {dir} -c listen_addresses=127.0.0.1 -c fsync=off", self.port);
         let (data, log) = (self.data(), format!("{dir}/log"));
-        let base = ["-D", data.as_str(), "-w", "-l", log.as_str(), "-o", options.as_str()];
+        let base = ["-D", &data, "-w", "-t", "300", "-l", &log, "-o", &options];
         self.run("pg_ctl", &[&base[..], verb].concat()).await;
     }
 

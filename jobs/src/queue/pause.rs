@@ -1,4 +1,4 @@
-//! Pausing: nobody fetches from a paused queue. Jobs that were fetched go on; new ones wait.
+//! Pausing: workers fetch nothing from a paused queue. Fetched jobs go on; new jobs wait.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -7,18 +7,18 @@ use sqlx::PgExecutor;
 /// A paused queue.
 #[derive(Debug, Clone, Serialize)]
 pub struct Paused {
-    /// Its name.
+    /// The name of the queue.
     pub queue: String,
-    /// Since when.
+    /// When it was paused.
     pub paused_at: DateTime<Utc>,
-    /// Who paused it.
+    /// The operator that paused it.
     pub paused_by: String,
 }
 
-/// Pauses a queue for every process, until it is resumed. False when it was paused already.
+/// Pauses a queue for every process until it is resumed. Returns false if it was paused already.
 ///
 /// # Errors
-/// The database did not answer.
+/// See [`queue`](super).
 pub async fn pause(db: impl PgExecutor<'_>, queue: &str, by: &str) -> Result<bool, sqlx::Error> {
     let paused = sqlx::query!(
         "insert into paused_queue (queue, paused_by) values ($1, $2) on conflict do nothing",
@@ -30,20 +30,20 @@ pub async fn pause(db: impl PgExecutor<'_>, queue: &str, by: &str) -> Result<boo
     Ok(paused.rows_affected() == 1)
 }
 
-/// Lets a paused queue go on. False when it was not paused.
+/// Resumes a queue. Returns false if it was not paused.
 ///
 /// # Errors
-/// The database did not answer.
+/// See [`queue`](super).
 pub async fn resume(db: impl PgExecutor<'_>, queue: &str) -> Result<bool, sqlx::Error> {
     let resumed =
         sqlx::query!("delete from paused_queue where queue = $1", queue).execute(db).await?;
     Ok(resumed.rows_affected() == 1)
 }
 
-/// The queues that are paused.
+/// Returns the paused queues.
 ///
 /// # Errors
-/// The database did not answer.
+/// See [`queue`](super).
 pub async fn paused(db: impl PgExecutor<'_>) -> Result<Vec<Paused>, sqlx::Error> {
     sqlx::query_as!(Paused, "select queue, paused_at, paused_by from paused_queue order by queue")
         .fetch_all(db)

@@ -1,35 +1,35 @@
-//! Pruning: finished jobs and long-dead workers leave the tables.
+//! Pruning: finished jobs and long-dead workers are deleted.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::PgPool;
 
-/// Rows deleted in one transaction.
+/// Rows that one transaction deletes.
 const BATCH: i64 = 5000;
 
-/// How long finished jobs stay.
+/// How long finished jobs are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Jobs that were done.
+    /// Done jobs.
     pub done: Duration,
-    /// Jobs that were given up.
+    /// Killed jobs.
     pub killed: Duration,
 }
 
-/// What was deleted.
+/// The numbers of deleted rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Pruned {
     /// Finished jobs.
     pub jobs: u64,
-    /// Workers not seen for a day, that hold nothing.
+    /// Workers without a heartbeat for a day that hold no job.
     pub workers: u64,
 }
 
-/// Deletes at most `batches` × 5,000 finished jobs past their time, and dead workers.
+/// Deletes finished jobs past their retention, at most `batches` × 5,000, and dead workers.
 ///
 /// # Errors
-/// The database did not answer; what was deleted before stays so.
+/// See [`queue`](super); rows deleted before the error stay deleted.
 pub async fn prune(db: &PgPool, keep: Retention, batches: u32) -> Result<Pruned, sqlx::Error> {
     let mut pruned = Pruned::default();
     for _ in 0..batches {

@@ -1,16 +1,16 @@
-//! What a worker does with the queue: appear, stay alive, fetch, give back.
+//! Workers: registration, heartbeats, and the list that people read.
 
-use std::time::Duration;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{PgExecutor, PgPool};
 
-use sqlx::PgExecutor;
+use super::{DEAD_AFTER, Guard, Requeue, requeue_all};
 
-use super::Job;
-
-/// Makes a worker known; its name is new at every start, so that nobody takes its jobs for those
-/// of its predecessor. `process` tells people where it runs.
+/// Registers a worker. The name must be new at every start, so that the jobs of its predecessor are not
+/// taken for its own. `process` tells people where the worker runs.
 ///
 /// # Errors
-/// The database did not answer, or the name is taken.
+/// See the module; also a unique violation if the name is taken.
 pub async fn register(
     db: impl PgExecutor<'_>,
     worker: &str,
@@ -29,10 +29,11 @@ pub async fn register(
     Ok(())
 }
 
-/// Says that a worker lives. False when it is not registered any more, so that it must start anew.
+/// Sends a heartbeat. Returns false if the worker is not registered any more; it must then register
+/// under a new name.
 ///
 /// # Errors
-/// The database did not answer.
+/// See the module.
 pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sqlx::Error> {
     let beat = sqlx::query!("update apalis.workers set last_seen = now() where id = $1", worker)
         .execute(db)
@@ -40,139 +41,33 @@ pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sq
     Ok(beat.rows_affected() == 1)
 }
 
-/// How far back a fetch looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// At all that is due.
-    All,
-    /// At what became due within the last [`RECENT`]. While some transaction keeps PostgreSQL from
-    /// cleaning up, the entries of finished jobs pile up before the due ones: this passes them by.
-    Recent,
-}
-
-/// See [`Depth::Recent`].
-pub const RECENT: Duration = Duration::from_mins(1);
-
-/// What a fetch reads of a job.
-struct Fetched {
-    id: String,
-    payload: Vec<u8>,
-    attempts: i32,
-    waited: f64,
-}
-
-/// Takes up to `limit` due jobs of a queue for a worker, by priority and then by age; none while the
-/// queue is paused.
+/// Puts back the jobs that a worker fetched and did not start. Returns how many.
 ///
 /// # Errors
-/// The database did not answer; then nothing was taken, or what was taken is rescued.
-pub async fn fetch(
-    db: impl PgExecutor<'_>,
-    worker: &str,
-    queue: &str,
-    limit: i32,
-    depth: Depth,
-) -> Result<Vec<Job>, sqlx::Error> {
-    let rows = match depth {
-        Depth::All => fetch_all(db, worker, queue, limit).await?,
-        Depth::Recent => fetch_recent(db, worker, queue, limit).await?,
-    };
-    let job = |row: Fetched| Job {
-        id: row.id,
-        payload: row.payload,
-        attempt: row.attempts.saturating_add(1),
-        queue: queue.to_owned(),
-        worker: worker.to_owned(),
-        waited: Duration::from_secs_f64(row.waited),
-    };
-    Ok(rows.into_iter().map(job).collect())
-}
-
-/// By apalis's own function.
-async fn fetch_all(
-    db: impl PgExecutor<'_>,
-    worker: &str,
-    queue: &str,
-    limit: i32,
-) -> Result<Vec<Fetched>, sqlx::Error> {
-    sqlx::query_as!(
-        Fetched,
-        r#"with going as materialized (
-               select $1::text as worker where not exists (select from paused_queue where queue = $2)
-           )
-           select job.id as "id!", job.job as "payload!", job.attempts as "attempts!",
-                  greatest(extract(epoch from now() - job.run_at), 0)::float8 as "waited!"
-           from going, apalis.get_jobs(going.worker, $2, $3) job
-           order by job.priority desc, job.run_at"#,
+/// See the module; then the jobs are rescued later.
+pub async fn release(db: &PgPool, worker: &str) -> Result<usize, sqlx::Error> {
+    let fetched = sqlx::query!(
+        "select id, attempts from apalis.jobs where lock_by = $1 and status = 'Queued'",
         worker,
-        queue,
-        limit,
     )
     .fetch_all(db)
-    .await
-}
-
-/// As apalis's function would, of the priorities that we use: each is a range of the queue's index.
-async fn fetch_recent(
-    db: impl PgExecutor<'_>,
-    worker: &str,
-    queue: &str,
-    limit: i32,
-) -> Result<Vec<Fetched>, sqlx::Error> {
-    sqlx::query_as!(
-        Fetched,
-        r#"with due as materialized (
-               select job.id
-               from unnest($4::int[]) with ordinality as level (priority, place), lateral (
-                   select id, run_at from apalis.jobs
-                   where job_type = $2 and priority = level.priority
-                     and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
-                     and run_at < now() and run_at >= now() - make_interval(secs => $5)
-                   order by run_at
-                   limit $3
-                   for update skip locked) job
-               where not exists (select from paused_queue where queue = $2)
-               order by level.place, job.run_at
-               limit $3
-           ), taken as (
-               update apalis.jobs job
-               set status = 'Queued', lock_by = $1, lock_at = now()
-               from due where job.id = due.id
-               returning job.id, job.job, job.attempts, job.priority, job.run_at
-           )
-           select id as "id!", job as "payload!", attempts as "attempts!",
-                  greatest(extract(epoch from now() - run_at), 0)::float8 as "waited!"
-           from taken order by priority desc, run_at"#,
-        worker,
-        queue,
-        i64::from(limit),
-        &super::PRIORITIES,
-        RECENT.as_secs_f64(),
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Gives back the jobs that a worker fetched and did not start, attempts unchanged: they hold
-/// their keys still.
-///
-/// # Errors
-/// The database did not answer; then they are rescued later.
-pub async fn release(db: impl PgExecutor<'_>, worker: &str) -> Result<u64, sqlx::Error> {
-    let released = sqlx::query!(
-        "update apalis.jobs set status = 'Pending', lock_by = null, lock_at = null
-         where lock_by = $1 and status = 'Queued'",
-        worker,
-    )
-    .execute(db)
     .await?;
-    Ok(released.rows_affected())
+    let guards: Vec<Guard> = fetched
+        .into_iter()
+        .map(|row| Guard {
+            id: row.id,
+            worker: Some(worker.to_owned()),
+            attempts: row.attempts,
+            status: Some("Queued"),
+        })
+        .collect();
+    Ok(requeue_all(db, &guards, &Requeue::unstarted()).await?.len())
 }
 
-/// Takes an ended worker off the list, unless a job of its still runs.
+/// Removes an ended worker from the list, unless one of its jobs still runs.
 ///
 /// # Errors
-/// The database did not answer; then pruning does it.
+/// See the module; then pruning removes it.
 pub async fn unregister(db: impl PgExecutor<'_>, worker: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "delete from apalis.workers worker
@@ -182,4 +77,52 @@ pub async fn unregister(db: impl PgExecutor<'_>, worker: &str) -> Result<(), sql
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// A worker that sent a heartbeat in the last day.
+#[derive(Debug, Clone, Serialize)]
+pub struct Worker {
+    /// The name, unique per start.
+    pub id: String,
+    /// The queue that it serves.
+    pub queue: String,
+    /// The last heartbeat.
+    pub last_seen: DateTime<Utc>,
+    /// Whether the last heartbeat is younger than [`DEAD_AFTER`].
+    pub is_alive: bool,
+    /// Version, host and process id.
+    pub process: String,
+    /// When the worker started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// The number of jobs that it holds, at most 1,000.
+    pub running: i64,
+    /// The ids of those jobs.
+    pub jobs: Vec<String>,
+}
+
+/// Returns the workers seen in the last day, living ones first; at most 1,000.
+///
+/// # Errors
+/// See the module.
+pub async fn workers(db: impl PgExecutor<'_>) -> Result<Vec<Worker>, sqlx::Error> {
+    sqlx::query_as!(
+        Worker,
+        r#"select worker.id, worker.worker_type as queue, worker.last_seen,
+                  worker.last_seen > now() - make_interval(secs => $1) as "is_alive!",
+                  worker.layers as process, worker.started_at,
+                  coalesce(array_length(held.jobs, 1), 0)::bigint as "running!",
+                  coalesce(held.jobs, '{}') as "jobs!"
+           from apalis.workers worker
+           left join lateral (select array_agg(id order by id) as jobs from (
+               select job.id from apalis.jobs job
+               where job.lock_by = worker.id and job.status in ('Queued', 'Running')
+               limit 1000) j) held on true
+           where worker.last_seen > now() - interval '1 day'
+           order by worker.last_seen > now() - make_interval(secs => $1) desc, worker.worker_type,
+                    worker.id
+           limit 1000"#,
+        DEAD_AFTER.as_secs_f64(),
+    )
+    .fetch_all(db)
+    .await
 }

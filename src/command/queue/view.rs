@@ -1,18 +1,19 @@
-//! What `queue status`, `queue list` and `queue show` print.
+//! The output of `queue status`, `queue list` and `queue show`.
 
 use anyhow::Context;
 use comfy_table::{Cell, Color};
 use serde_json::json;
 use tender_jobs::{
-    queue::{self, COUNT_CAP, JobFilter, JobState, JobSummary},
-    relay,
+    provision::relay,
+    queue::{self, COUNT_CAP, JobFilter, JobState, JobSummary, Page},
 };
 
 use crate::{command::print, postgres::Database};
 
 pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()> {
     let db = &database.pool;
-    let (queues, workers) = (queue::status(db).await?, queue::workers(db).await?);
+    let (queues, workers) =
+        (queue::status(db, &tender_jobs::queues()).await?, queue::workers(db).await?);
     let relays = relay::summary(db).await?;
     if json {
         return print::json(&json!({ "queues": queues, "workers": workers, "relays": relays }));
@@ -63,12 +64,12 @@ pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()
     ))
 }
 
-/// A count, with a plus when it is only the least that there is.
+/// Formats a count. A `+` marks a count that stopped at [`COUNT_CAP`].
 fn at_least(count: i64) -> String {
     if count >= COUNT_CAP { format!("{count}+") } else { count.to_string() }
 }
 
-/// A count in colour, unless it is zero.
+/// Returns a cell with a count, in colour unless it is zero.
 fn alarming(count: i64, color: Color) -> Cell {
     if count == 0 { count.into() } else { Cell::new(count).fg(color) }
 }
@@ -79,7 +80,7 @@ pub(super) async fn list(
     limit: i64,
     json: bool,
 ) -> anyhow::Result<()> {
-    let jobs = queue::jobs(&database.pool, filter, limit).await?;
+    let jobs = queue::jobs(&database.pool, filter, &Page::default(), limit).await?;
     if json {
         return print::json(&jobs);
     }
@@ -109,7 +110,7 @@ fn state_cell(job: &JobSummary) -> Cell {
     let color = match job.state {
         JobState::Waiting => Color::Cyan,
         JobState::Retrying => Color::Yellow,
-        JobState::Running => Color::Blue,
+        JobState::Queued | JobState::Running => Color::Blue,
         JobState::Done => Color::Green,
         JobState::Killed => Color::Red,
     };
@@ -133,10 +134,10 @@ pub(super) async fn show(database: &Database, id: &str, json: bool) -> anyhow::R
         ("attempts", format!("{} of {}", summary.attempts, summary.max_attempts)),
         ("due", time(Some(summary.run_at))),
         ("ended", time(summary.done_at)),
-        ("priority", job.priority.to_string()),
+        ("priority", summary.priority.to_string()),
         ("key", job.key.unwrap_or_else(|| "-".to_owned())),
-        ("held by", job.lock_by.unwrap_or_else(|| "-".to_owned())),
-        ("held since", time(job.lock_at)),
+        ("held by", summary.lock_by.clone().unwrap_or_else(|| "-".to_owned())),
+        ("held since", time(summary.lock_at)),
         ("last error", summary.error.clone().unwrap_or_else(|| "-".to_owned())),
         ("payload", print::short(&job.payload, 2000)),
     ])

@@ -1,4 +1,4 @@
-// What the pages do beyond reading: times told from now, questions before actions, the chart.
+// What scripts add to the pages: relative times, confirmations, live filters, the chart.
 
 const SPANS = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
 
@@ -24,7 +24,7 @@ setInterval(tell, 1000);
 new MutationObserver(tell).observe(document, { childList: true, subtree: true });
 tell();
 
-// Each action asks once; the server asks instead where there are no scripts.
+// Each action needs a confirmation. Without scripts the server asks for it.
 document.addEventListener('submit', (event) => {
   const form = event.target;
   if (!form.dataset.ask || form.elements.confirmed) return;
@@ -35,7 +35,7 @@ document.addEventListener('submit', (event) => {
   form.append(confirmed);
 });
 
-// The filters of the table of relays: the address and the live part follow what is typed.
+// The filters of the list of relays: the address and the live part follow the input.
 for (const form of document.querySelectorAll('form[data-filters]')) {
   let waiting;
   const follow = () => {
@@ -52,7 +52,7 @@ for (const form of document.querySelectorAll('form[data-filters]')) {
   form.addEventListener('input', () => { clearTimeout(waiting); waiting = setTimeout(follow, 300); });
 }
 
-// Syncs and failures per minute. The figures are in its table for those who do not see it.
+// The chart of syncs and failures per minute. The table inside it has the same figures as text.
 class SyncChart extends HTMLElement {
   static observedAttributes = ['data-points'];
 

@@ -1,4 +1,4 @@
-// Asks the browser's signer for an event that logs in here, once.
+// Asks the browser's signer for an event, which is valid for one login here.
 const button = document.getElementById('nostr-login');
 const problem = document.getElementById('nostr-problem');
 
@@ -8,7 +8,7 @@ function say(text) {
 }
 
 async function logIn() {
-  if (!window.nostr) return say('There is no Nostr signer in this browser (NIP-07).');
+  if (!window.nostr) return say('This browser has no Nostr signer (NIP-07). Install one and reload the page.');
   const url = button.dataset.url;
   const event = await window.nostr.signEvent({
     kind: 27235,
@@ -26,4 +26,4 @@ async function logIn() {
   else say(answer.error);
 }
 
-button?.addEventListener('click', () => logIn().catch((error) => say(`Not signed: ${error.message}`)));
+button?.addEventListener('click', () => logIn().catch((error) => say(`The login event was not signed: ${error.message}`)));

@@ -1,4 +1,4 @@
-//! One call to the stand-in: authenticate, fault, apply, answer, in zooid's order.
+//! A call to the stand-in: authentication, planned fault, change and answer.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 
 use super::{Call, Fault, Shared, State, auth, document, lock};
 
-/// zooid refuses longer bodies.
+/// The longest body that zooid accepts, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Status and JSON of an answer.
+/// The status and the JSON of an answer.
 type Answer = (u16, Value);
 
-/// Answers a request; `None` drops the connection.
+/// Answers a request. Returns `None` if the connection must be dropped.
 pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Response> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
@@ -39,6 +39,9 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
         Some(Fault::DropBefore) => return None,
         Some(Fault::Delay(delay)) => {
             let _time = tokio::time::timeout(*delay, shared.stop.cancelled()).await;
+        }
+        Some(Fault::Hold(gate)) => {
+            let _passed_or_stopped = shared.stop.run_until_cancelled(gate.pass()).await;
         }
         Some(Fault::Status(status, retry_after)) => {
             call.end(*status, false);
@@ -89,7 +92,8 @@ fn route(path: &str) -> Option<(&str, Route)> {
     }
 }
 
-/// A call from its arrival to its end, however it ends; notes two calls for one relay at once.
+/// A call in flight. Records overlapping calls for one relay, and the call itself when it is
+/// dropped.
 struct InFlight {
     shared: Arc<Shared>,
     call: Call,
@@ -210,7 +214,7 @@ fn with_retry_after(mut response: Response, seconds: Option<u64>) -> Response {
     response
 }
 
-/// Headers that promise more than the body gives.
+/// Returns an answer whose body breaks off.
 fn half(status: u16) -> Response {
     let part = stream::iter([
         Ok(Bytes::from_static(b"{\"message\": \"rel")),

@@ -1,4 +1,4 @@
-//! The stand-in's authentication, in zooid's order of checks.
+//! The authentication of the stand-in. The checks have the same order as in zooid.
 
 use axum::http::{HeaderMap, Method, header::AUTHORIZATION};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -7,10 +7,11 @@ use nostr::{
     key::PublicKey,
 };
 
-/// Why a caller is sent away: status and words.
+/// The status and the message of a refusal.
 pub(super) type Refusal = (u16, &'static str);
 
-/// The caller's key, if its event is for this request and it is on the whitelist.
+/// Returns the key of the caller if its event is signed for this request and the key is on the
+/// whitelist.
 pub(super) fn check(
     headers: &HeaderMap,
     method: &Method,
@@ -45,7 +46,8 @@ fn tag<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
     event.tags.iter().find(|tag| tag.kind() == name)?.content()
 }
 
-/// The URL as zooid sees it: the `Host` header with its port, the path without the query.
+/// Returns the URL as zooid computes it: the `Host` header with its port, and the path without the
+/// query.
 fn url(headers: &HeaderMap, path: &str) -> String {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };

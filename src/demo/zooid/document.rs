@@ -1,9 +1,10 @@
-//! A relay's document on the stand-in: merging and validation.
+//! The document of a relay on the stand-in: merge and validation.
 
 use nostr::key::{PublicKey, SecretKey};
 use serde_json::Value;
 
-/// zooid's deep merge: objects merge key by key, null deletes, everything else replaces.
+/// Merges `patch` into `target` as zooid does: objects merge key by key, null deletes a key, and
+/// any other value replaces.
 pub(super) fn merge(target: &mut Value, patch: Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
@@ -29,7 +30,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// The first rule that a document breaks.
+/// Returns the first rule that a document violates, in zooid's words.
 pub(super) fn problem(document: &Value) -> Option<&'static str> {
     let text =
         |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default();

@@ -1,0 +1,286 @@
+//! Benchmarks of the mirror: downloads, comparisons of large stores that differ little or not at
+//! all, uploads, and nostr-sdk's own sync on the same input. The upstream is rust-nostr's relay, in
+//! this process and in memory.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a benchmark"
+)]
+
+mod support;
+
+use std::{sync::Arc, time::Instant};
+
+use nostr::{
+    event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
+    key::Keys,
+    types::Timestamp,
+};
+use nostr_database::{MemoryDatabase, MemoryDatabaseOptions, NostrDatabase};
+use nostr_relay_builder::{
+    LocalRelay, RelayBuilder,
+    builder::RateLimit,
+    prelude::{Event as TheirEvent, JsonUtil},
+};
+use support::Bench;
+use tender_jobs::{
+    mirror::{
+        event::{self, Batch, Limits},
+        lane::{self, LaneKind, LaneState},
+        upstream::{self, Change, Upstream, settings::Settings},
+        work,
+    },
+    queue,
+};
+use tender_workers::mirror::orchestrate;
+
+/// The number of days over which the events are spread.
+const DAYS: i64 = 30;
+
+fn main() {
+    support::run(&["download", "step", "upload", "peer"], async |bench, name| match name {
+        "download" => download(bench).await,
+        "step" => in_step(bench).await,
+        "upload" => upload(bench).await,
+        _ => peer(bench).await,
+    });
+}
+
+struct Relay {
+    _relay: LocalRelay,
+    url: String,
+}
+
+/// Starts a relay that holds `events`.
+async fn relay_with(events: &[Event]) -> Relay {
+    let options = MemoryDatabaseOptions { events: true, max_events: None };
+    let database = Arc::new(MemoryDatabase::with_opts(options));
+    for event in events {
+        database.save_event(&theirs(event)).await.unwrap();
+    }
+    let builder = RelayBuilder::default()
+        .addr(std::net::Ipv4Addr::LOCALHOST.into())
+        .database(database)
+        .rate_limit(RateLimit { max_reqs: 100_000, notes_per_minute: u32::MAX });
+    let relay = LocalRelay::new(builder);
+    relay.run().await.unwrap();
+    let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
+    Relay { _relay: relay, url }
+}
+
+fn theirs(event: &Event) -> TheirEvent {
+    TheirEvent::from_json(serde_json::to_string(event).unwrap()).unwrap()
+}
+
+/// Makes text notes spread evenly over the days before `now`, and signs them on all cores.
+fn notes(count: usize, now: i64) -> Vec<Event> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (part, step) =
+        (count.div_ceil(cores), DAYS * 86_400 / i64::try_from(count).unwrap().max(1));
+    let spread = move |index: usize| {
+        let index = i64::try_from(index).unwrap();
+        now - 60
+            - if step > 0 {
+                index * step
+            } else {
+                index * DAYS * 86_400 / i64::try_from(count).unwrap()
+            }
+    };
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..cores)
+            .map(|core| {
+                scope.spawn(move || {
+                    let keys = Keys::generate();
+                    let range = core * part..((core + 1) * part).min(count);
+                    range
+                        .map(|index| {
+                            let at = u64::try_from(spread(index)).unwrap();
+                            EventBuilder::new(Kind::TextNote, format!("note {index}, as long as notes usually are, more or less, in the end"))
+                                .tag(Tag::custom("t", ["bench"]))
+                                .custom_created_at(Timestamp::from(at))
+                                .finalize(&keys)
+                                .unwrap()
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    })
+}
+
+async fn upstream(
+    bench: &Bench,
+    url: &str,
+    mut config: serde_json::Value,
+    direction: &str,
+) -> Upstream {
+    config["backfill_since_hours"] = serde_json::json!(24 * (DAYS + 1));
+    let change = Change {
+        url: Some(url.to_owned()),
+        negentropy: Some(true),
+        direction: Some(direction.to_owned()),
+        config: Some(config),
+        ..Change::default()
+    };
+    upstream::create(bench.db(), &change).await.unwrap()
+}
+
+/// Triggers a mode and waits for its end. Returns the lane's state and the duration in seconds.
+async fn run(bench: &Bench, upstream: &Upstream, mode: LaneKind) -> (LaneState, f64) {
+    let begun = Instant::now();
+    let settings = Settings::default();
+    let dispatched =
+        orchestrate::dispatch(bench.db(), &settings, mode, Some(upstream.id), true).await.unwrap();
+    let lane = dispatched[0].lane.unwrap_or_else(|| panic!("{dispatched:?}"));
+    let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
+    while work::lane_has_job(bench.db(), lane).await.unwrap() {
+        look.tick().await;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let state = lane::state(bench.db(), lane, 600).await.unwrap().unwrap();
+    assert!(state.error_message.is_none(), "{state:?}");
+    (state, seconds)
+}
+
+async fn until_workers(bench: &Bench) {
+    bench.until("select count(*) from apalis.workers where worker_type = 'mirror' and last_seen > now() - interval '10 s'", 1).await;
+}
+
+async fn now(bench: &Bench) -> i64 {
+    queue::now(bench.db()).await.unwrap().timestamp()
+}
+
+/// Downloads 100,000 events into an empty store, by negentropy and by polling.
+async fn download(bench: &Bench) {
+    let events = notes(100_000, now(bench).await);
+    let relay = relay_with(&events).await;
+    let worker = bench.spawn("work");
+    until_workers(bench).await;
+    let upstream = upstream(bench, &relay.url, serde_json::json!({}), "down").await;
+    let (state, seconds) = run(bench, &upstream, LaneKind::Backfill).await;
+    assert_eq!((state.stored, state.status.as_str()), (100_000, "completed"));
+    println!(
+        "download by negentropy: {} events verified and stored in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
+        state.stored,
+        state.stored as f64 / seconds,
+        worker.rss_mb()
+    );
+    let wide = relay_with(&events).await;
+    event::wipe(bench.db()).await.unwrap();
+    let hours = 24 * (DAYS + 1);
+    let config = serde_json::json!({"negentropy_chunk_hours": 168, "backfill_since_hours": hours});
+    let change = Change { url: Some(wide.url.clone()), config: Some(config), ..Change::default() };
+    let week = upstream::update(bench.db(), upstream.id, &change).await.unwrap();
+    let (state, seconds) = run(bench, &week, LaneKind::Backfill).await;
+    println!(
+        "download by negentropy, windows of a week: {} events in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
+        state.stored,
+        state.stored as f64 / seconds,
+        worker.rss_mb()
+    );
+    let other = relay_with(&events).await;
+    event::wipe(bench.db()).await.unwrap();
+    let change =
+        Change { negentropy: Some(false), url: Some(other.url.clone()), ..Change::default() };
+    let polled = upstream::update(bench.db(), upstream.id, &change).await.unwrap();
+    let (state, seconds) = run(bench, &polled, LaneKind::Backfill).await;
+    println!(
+        "download by polling: {} events in {seconds:.1} s, {:.0}/s",
+        state.stored,
+        state.stored as f64 / seconds
+    );
+}
+
+/// Compares a million events with a store that first lacks a thousand of them, and then none.
+async fn in_step(bench: &Bench) {
+    let events = notes(1_000_000, now(bench).await);
+    let upstream_of = upstream(bench, "ws://nowhere.test", serde_json::json!({}), "down").await;
+    for (index, part) in events.chunks(5000).enumerate() {
+        let limits = Limits { bytes: 100_000, tags: 100 };
+        let parsed: Vec<_> = part
+            .iter()
+            .map(|event| event::parse(&serde_json::to_string(event).unwrap(), limits).unwrap())
+            .collect();
+        let kept: Vec<_> = parsed
+            .into_iter()
+            .enumerate()
+            .filter(|(inner, _)| (index * 5000 + inner) % 1000 != 500)
+            .map(|(_, event)| event)
+            .collect();
+        event::store(bench.db(), Batch::new(upstream_of.id, &kept)).await.unwrap();
+    }
+    upstream::delete(bench.db(), upstream_of.id).await.unwrap();
+    sqlx::query("vacuum analyze event").execute(bench.db()).await.unwrap();
+    let relay = relay_with(&events).await;
+    let worker = bench.spawn("work");
+    until_workers(bench).await;
+    let upstream = upstream(bench, &relay.url, serde_json::json!({}), "down").await;
+    // The first full run of this upstream.
+    let (state, seconds) = run(bench, &upstream, LaneKind::Full).await;
+    println!(
+        "1,000 missing of 1,000,000: {} found and stored in {seconds:.2} s; {:.0} MB RSS",
+        state.stored,
+        worker.rss_mb()
+    );
+    for _ in 0..3 {
+        let (state, seconds) = run(bench, &upstream, LaneKind::Full).await;
+        assert_eq!(state.stored, 1000);
+        println!("1,000,000 in step: {seconds:.2} s; {:.0} MB RSS", worker.rss_mb());
+    }
+}
+
+/// Uploads 50,000 events to a relay that has none.
+async fn upload(bench: &Bench) {
+    let events = notes(50_000, now(bench).await);
+    let from = relay_with(&events).await;
+    let to = relay_with(&[]).await;
+    let worker = bench.spawn("work");
+    until_workers(bench).await;
+    let source = upstream(bench, &from.url, serde_json::json!({}), "down").await;
+    run(bench, &source, LaneKind::Backfill).await;
+    let config = serde_json::json!({"upload_batch_size": 500, "upload_delay_ms": 0});
+    let target = upstream(bench, &to.url, config, "up").await;
+    let (state, seconds) = run(bench, &target, LaneKind::Upload).await;
+    assert_eq!(state.uploaded, 50_000);
+    println!(
+        "upload: {} events acknowledged in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
+        state.uploaded,
+        state.uploaded as f64 / seconds,
+        worker.rss_mb()
+    );
+}
+
+/// Runs nostr-sdk's sync into its own stores, on the input of `download`.
+async fn peer(bench: &Bench) {
+    let events = notes(100_000, now(bench).await);
+    let relay = relay_with(&events).await;
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = Arc::new(nostr_lmdb::NostrLMDB::open(folder.path()).unwrap());
+    peer_into("on disk (LMDB)", &relay.url, on_disk).await;
+    let options = MemoryDatabaseOptions { events: true, max_events: None };
+    peer_into("in memory", &relay.url, Arc::new(MemoryDatabase::with_opts(options))).await;
+}
+
+async fn peer_into<Store: NostrDatabase + 'static>(what: &str, url: &str, database: Arc<Store>) {
+    use nostr_sdk::prelude::{Client, Filter, SyncDirection, SyncOptions};
+    let client = Client::builder().database(database.clone()).build();
+    client.add_relay(url).await.unwrap();
+    client.connect().await;
+    let begun = Instant::now();
+    let options = SyncOptions::default().direction(SyncDirection::Down);
+    let synced = client.sync(Filter::new(), &options).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    let stored = database.count(Filter::new()).await.unwrap();
+    match synced {
+        Ok(_) => println!(
+            "nostr-sdk, {what}: {stored} events in {seconds:.1} s, {:.0}/s",
+            stored as f64 / seconds
+        ),
+        Err(error) => println!("nostr-sdk, {what}: {error} after {seconds:.1} s, {stored} events"),
+    }
+}

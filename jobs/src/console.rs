@@ -1,0 +1,8 @@
+//! The console: who may use the dashboard and the API, what operators did, and statistics for charts.
+//!
+//! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
+
+pub mod api_key;
+pub mod operator;
+pub mod session;
+pub mod stats;

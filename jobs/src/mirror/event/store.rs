@@ -1,0 +1,202 @@
+//! Storing: every event enters the store through [`store`]. A batch takes one transaction, or two
+//! if it holds deletions (kind 5). Its result does not depend on the order of arrival or on
+//! concurrent batches:
+//!
+//! - `lock`: a transaction that stores shares the store's lock; one that deletes holds it alone. A
+//!   deletion and its target therefore always see each other.
+//! - `heads`: the newest version of a replaceable or addressable key wins.
+//! - `sieve`: the rules that an event must pass. `insert`: the rows of an event.
+//! - `known`: ids that need no further work.
+//!
+//! Each transaction ends with its counters: those of the lane, then those of the minute and the
+//! upstream. An event and its count are therefore stored together or not at all.
+//!
+//! Locks are taken in this order, so that no two transactions wait for each other: the upstream's
+//! row (shared), the store's lock, heads by key, events by time and id, the keys of upload jobs,
+//! the lane's row, the rows of the statistics.
+
+mod columns;
+mod heads;
+mod insert;
+mod known;
+mod lock;
+mod sieve;
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{Event, EventId, Reason, Tally, deletion, stats};
+use crate::{
+    mirror::lane::{self, Lease},
+    queue::Settled,
+};
+use sieve::Sieve;
+
+pub(super) use columns::{column, rows_of};
+pub use known::{Known, known};
+pub(super) use lock::LOCK;
+
+/// A refused event: the id and the time that it claims, and the reason.
+pub type Refused = (EventId, i64, Reason);
+
+/// The outcome of an event. An id without one was stored before.
+type Outcomes = HashMap<EventId, Stored>;
+
+/// Events of one upstream that are stored together: at most a few hundred.
+#[derive(Debug, Clone)]
+pub struct Batch<'a> {
+    /// The upstream that sent the events.
+    pub upstream: Uuid,
+    /// The lease of the lane that received the events. The batch is stored only under this lease,
+    /// and is counted on the lane. `None` if no lane is held.
+    pub lane: Option<&'a Lease>,
+    /// Events whose id and signature are verified.
+    pub events: &'a [Event],
+    /// Events that were refused before.
+    pub refused: &'a [Refused],
+    /// Counts of the received events that have an outcome already: duplicates that
+    /// [`known`](fn@known) found, and refused events. They are stored with those of the batch.
+    pub before: Tally,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch without a lane, in which nothing was refused before.
+    pub fn new(upstream: Uuid, events: &'a [Event]) -> Self {
+        Self { upstream, lane: None, events, refused: &[], before: Tally::default() }
+    }
+}
+
+/// The outcome of storing an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// The event was new and is stored now.
+    New,
+    /// The event was stored before, or is known and not wanted.
+    Duplicate,
+    /// The event is not stored. An event from the future is accepted later, when its time has come.
+    Refused(Reason),
+}
+
+/// Stores a batch, counts it, and returns the outcomes in the order of its events. Returns
+/// [`Settled::LeaseLost`] if the batch has a lane and its lease is over; then the caller must stop.
+///
+/// # Errors
+/// The transaction of the deletions may fail, or lose the lease, after the other one has committed.
+/// A batch that is stored again stores nothing twice; its events are counted as duplicates.
+pub async fn store(db: &PgPool, mut batch: Batch<'_>) -> Result<Settled<Vec<Stored>>, sqlx::Error> {
+    let mut outcomes = Outcomes::new();
+    for part in parts(&batch) {
+        let before = std::mem::take(&mut batch.before); // counted by the first part
+        match store_part(db, &batch, &part, before).await? {
+            Settled::Written(of_part) => outcomes.extend(of_part),
+            Settled::LeaseLost => return Ok(Settled::LeaseLost),
+        }
+    }
+    Ok(Settled::Written(of_each(batch.events.iter(), outcomes)))
+}
+
+/// The events of a batch that are stored in one transaction.
+struct Part<'a> {
+    events: Vec<&'a Event>,
+    are_deletions: bool,
+}
+
+/// Splits a batch into its transactions. There is always one, even if there is nothing but counts
+/// to store.
+fn parts<'a>(batch: &Batch<'a>) -> Vec<Part<'a>> {
+    let (deletions, others): (Vec<&Event>, Vec<&Event>) =
+        batch.events.iter().partition(|event| event.is_deletion());
+    let mut parts = Vec::new();
+    if deletions.is_empty() || !others.is_empty() || !batch.refused.is_empty() {
+        parts.push(Part { events: others, are_deletions: false });
+    }
+    if !deletions.is_empty() {
+        parts.push(Part { events: deletions, are_deletions: true });
+    }
+    parts
+}
+
+/// Runs one transaction; `tally` holds the counts from before it.
+async fn store_part(
+    db: &PgPool,
+    batch: &Batch<'_>,
+    part: &Part<'_>,
+    mut tally: Tally,
+) -> Result<Settled<Outcomes>, sqlx::Error> {
+    let mut tx = lock::begin(db, batch.upstream).await?;
+    let outcomes = if part.are_deletions {
+        store_deletions(&mut tx, batch, &part.events).await?
+    } else {
+        store_others(&mut tx, batch, &part.events).await?
+    };
+    for outcome in of_each(part.events.iter().copied(), outcomes.clone()) {
+        tally.count(outcome);
+    }
+    if count(&mut tx, batch, &tally).await? == Settled::LeaseLost {
+        return Ok(Settled::LeaseLost); // rolls back the events too
+    }
+    tx.commit().await?;
+    Ok(Settled::Written(outcomes))
+}
+
+async fn store_others(
+    tx: &mut PgConnection,
+    batch: &Batch<'_>,
+    events: &[&Event],
+) -> Result<Outcomes, sqlx::Error> {
+    if events.is_empty() && batch.refused.is_empty() {
+        return Ok(Outcomes::new());
+    }
+    lock::shared(tx).await?;
+    let mut sieve = Sieve::new(tx, events).await?;
+    let deleted = sieve::deleted(tx, sieve.kept()).await?;
+    let winners = heads::win(tx, sieve.kept()).await?;
+    sieve.refuse(|event| deleted.contains(&event.id).then_some(Reason::Deleted));
+    let is_beaten = |event: &Event| event.d_tag().is_some() && !winners.contains(&event.id);
+    sieve.refuse(|event| is_beaten(event).then_some(Reason::Superseded));
+    let new = insert::insert(tx, batch.upstream, sieve.kept()).await?;
+    let refused = [sieve.refused(), batch.refused].concat();
+    known::remember(tx, batch.upstream, &refused, sieve.now()).await?;
+    Ok(sieve.outcomes(new))
+}
+
+async fn store_deletions(
+    tx: &mut PgConnection,
+    batch: &Batch<'_>,
+    events: &[&Event],
+) -> Result<Outcomes, sqlx::Error> {
+    lock::alone(tx).await?;
+    let sieve = Sieve::new(tx, events).await?;
+    let new = insert::insert(tx, batch.upstream, sieve.kept()).await?;
+    deletion::apply(tx, sieve.kept()).await?;
+    known::remember(tx, batch.upstream, sieve.refused(), sieve.now()).await?;
+    Ok(sieve.outcomes(new))
+}
+
+/// Returns the outcome of each event. A second copy of a new event is a duplicate of the first.
+fn of_each<'a>(events: impl Iterator<Item = &'a Event>, mut outcomes: Outcomes) -> Vec<Stored> {
+    let outcome = |event: &Event| match outcomes.get(&event.id).copied() {
+        Some(Stored::New) => {
+            outcomes.insert(event.id, Stored::Duplicate);
+            Stored::New
+        }
+        outcome => outcome.unwrap_or(Stored::Duplicate),
+    };
+    events.map(outcome).collect()
+}
+
+async fn count(
+    tx: &mut PgConnection,
+    batch: &Batch<'_>,
+    tally: &Tally,
+) -> Result<Settled<()>, sqlx::Error> {
+    if let Some(lease) = batch.lane
+        && lane::count(&mut *tx, lease, tally).await? == Settled::LeaseLost
+    {
+        return Ok(Settled::LeaseLost);
+    }
+    stats::note(tx, batch.upstream, tally).await?;
+    Ok(Settled::Written(()))
+}

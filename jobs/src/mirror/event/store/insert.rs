@@ -1,0 +1,110 @@
+//! The rows of an event: the event, its tags, and the upstream that holds it.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{column, rows_of};
+use crate::mirror::{
+    event::{Event, EventId},
+    work,
+};
+
+/// The position of each event that was new.
+type Positions = HashMap<EventId, i64>;
+
+/// Inserts events and returns the ids of those that were new. Live upstreams that take events get
+/// an upload job.
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+    events: &[&Event],
+) -> Result<Vec<EventId>, sqlx::Error> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let positions = insert_events(tx, events).await?;
+    insert_tags(tx, events, &positions).await?;
+    note_source(tx, upstream, events, &positions).await?;
+    if !positions.is_empty() {
+        work::push_live_uploads(tx).await?;
+    }
+    Ok(positions.into_keys().collect())
+}
+
+async fn insert_events(tx: &mut PgConnection, events: &[&Event]) -> Result<Positions, sqlx::Error> {
+    let tags = |event: &Event| serde_json::to_value(&event.tags).unwrap_or_default();
+    let rows = sqlx::query!(
+        "insert into event (id, pubkey, created_at, kind, tags, content, sig, d_tag, expires_at)
+         select * from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::int[], $5::jsonb[],
+                              $6::text[], $7::bytea[], $8::text[], $9::bigint[])
+         on conflict (id) do nothing
+         returning id, position",
+        &rows_of(events.iter().map(|event| &event.id)),
+        &column(events, |event| event.pubkey.to_vec()),
+        &column(events, |event| event.created_at),
+        &column(events, |event| i32::from(event.kind)),
+        &column(events, |event| tags(event)),
+        &column(events, |event| event.content.clone()),
+        &column(events, |event| event.sig.to_vec()),
+        &column(events, |event| event.d_tag().map(str::to_owned)) as &[Option<String>],
+        &column(events, |event| event.expires_at()) as &[Option<i64>],
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.iter().map(|row| (EventId::of_row(&row.id), row.position)).collect())
+}
+
+async fn insert_tags(
+    tx: &mut PgConnection,
+    events: &[&Event],
+    positions: &Positions,
+) -> Result<(), sqlx::Error> {
+    let tags: Vec<_> = events
+        .iter()
+        .filter_map(|event| Some((positions.get(&event.id)?, event)))
+        .flat_map(|(position, event)| event.indexed_tags().map(move |tag| (*position, tag)))
+        .collect();
+    if tags.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into event_tag (position, name, value, index)
+         select * from unnest($1::bigint[], $2::text[], $3::text[], $4::int[])",
+        &column(&tags, |(position, _)| *position),
+        &column(&tags, |(_, tag)| tag.name.to_string()),
+        &column(&tags, |(_, tag)| tag.value.to_owned()),
+        &column(&tags, |(_, tag)| i32::try_from(tag.index).unwrap_or(i32::MAX)),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Stores that the upstream holds the events, so that they are not sent back to it; an upstream
+/// that takes no events needs no rows. Ids of new events are no longer ids that are known and not
+/// stored.
+async fn note_source(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+    events: &[&Event],
+    positions: &Positions,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "with welcome as (
+             delete from known_id where event_id = any($3) and upstream_id is null
+         )
+         insert into event_source (event_id, upstream_id)
+         select n.id, upstream.id from unnest($1::bytea[]) as n (id), upstream
+         where upstream.id = $2 and upstream.direction in ('up', 'both')
+         order by n.id
+         on conflict do nothing",
+        &rows_of(events.iter().map(|event| &event.id)),
+        upstream,
+        &rows_of(positions.keys()),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

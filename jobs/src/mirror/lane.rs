@@ -1,0 +1,245 @@
+//! Lanes: independent streams of work for one upstream and filter. `docs/ARCHITECTURE.md` draws
+//! their states.
+//!
+//! A lane has at most one holder: a job, or a process for the lane `live`. Every claim adds one to
+//! the lane's epoch, and every write names the epoch of its claim. A write that changes no row has
+//! lost the lease, and its whole transaction is rolled back. Windows and cursors never lose
+//! progress. In the queue, a lane's job has the key `lane:<id>`, so at most one waits or runs.
+//!
+//! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
+
+mod claim;
+mod count;
+mod list;
+mod recover;
+mod settle;
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
+pub use count::count_live;
+pub(super) use count::{count, count_uploads};
+pub use list::{LaneState, state, states, states_of, troubled};
+pub use recover::{Recovered, recover, reset};
+pub use settle::{Ending, Progress, checkpoint, settle};
+
+use super::{
+    filter::Filter,
+    upstream::{Upstream, settings::Settings},
+};
+
+/// The kind of a lane: the work that it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum LaneKind {
+    /// Downloads new events.
+    Realtime,
+    /// Mirrors the history once.
+    Backfill,
+    /// Mirrors the history again, to verify it.
+    Full,
+    /// Uploads our events to the upstream.
+    Upload,
+    /// Keeps a subscription open. Its holder is a process, not a job.
+    Live,
+}
+
+impl LaneKind {
+    /// The four modes: the kinds that can be triggered.
+    pub const MODES: [Self; 4] = [Self::Realtime, Self::Backfill, Self::Full, Self::Upload];
+
+    /// Returns the name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Realtime => "realtime",
+            Self::Backfill => "backfill",
+            Self::Full => "full",
+            Self::Upload => "upload",
+            Self::Live => "live",
+        }
+    }
+
+    /// Returns the mode with this name; `None` if there is none.
+    pub fn parse_mode(text: &str) -> Option<Self> {
+        Self::MODES.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for LaneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A lane's row, without its statistics.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    /// The id of the row.
+    pub id: Uuid,
+    /// The id of the upstream.
+    pub upstream_id: Uuid,
+    /// The work that the lane does.
+    pub kind: LaneKind,
+    /// `idle`, `syncing`, `completed` or `error`.
+    pub status: String,
+    /// Realtime: the upstream was asked for every event before this time, in Unix seconds.
+    pub cursor_at: Option<i64>,
+    /// When the backfill began, in Unix seconds.
+    pub backfill_started_at: Option<i64>,
+    /// The oldest time that the backfill covers, in Unix seconds.
+    pub backfill_target: Option<i64>,
+    /// The backfill has covered the time from here to its beginning; Unix seconds.
+    pub backfill_until: Option<i64>,
+    /// The length of the next window.
+    pub window_seconds: Option<i64>,
+    /// Cheap windows in a row; three of them double the length of the next one.
+    pub cheap_windows: i32,
+    /// Every stored event up to this position has a verdict of the upstream.
+    pub upload_position: i64,
+    /// When a lane in error is due for its retry.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// Whether the holder has sent no heartbeat for `stale_threshold_minutes`.
+    pub is_stale: bool,
+    /// Whether the lane is in error and its retry is not due yet.
+    pub is_resting: bool,
+}
+
+impl Lane {
+    /// Returns whether the backfill has reached its target.
+    pub fn is_complete(&self) -> bool {
+        self.backfill_until.is_some() && self.backfill_until <= self.backfill_target
+    }
+}
+
+/// Returns the identity of a filter: the first 16 hex characters of the SHA-256 of `down:` and its
+/// canonical form.
+pub fn filter_hash(filter: &Filter) -> String {
+    let form = serde_json::Value::Object(filter.to_json()).to_string();
+    hex::encode(Sha256::digest(format!("down:{form}")))[..16].to_owned()
+}
+
+/// Returns the lane of an upstream, and creates it if it does not exist. A lane of another filter
+/// is deleted, because its progress does not apply to this filter. A completed backfill reopens if
+/// the settings ask for older history.
+pub async fn ensure(
+    db: &PgPool,
+    upstream: &Upstream,
+    kind: LaneKind,
+    settings: &Settings,
+) -> Result<Lane, sqlx::Error> {
+    let hash = match kind {
+        LaneKind::Upload => "upload".to_owned(),
+        _ => filter_hash(&settings.download_filter()),
+    };
+    let mut tx = db.begin().await?;
+    sqlx::query!(
+        "delete from lane where upstream_id = $1 and lane = $2 and filter_hash <> $3",
+        upstream.id,
+        kind.as_str(),
+        hash,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "insert into lane (upstream_id, lane, filter_hash) select id, $2, $3 from upstream where id = $1
+         on conflict do nothing",
+        upstream.id,
+        kind.as_str(),
+        hash,
+    )
+    .execute(&mut *tx)
+    .await?;
+    if kind == LaneKind::Backfill {
+        aim(&mut tx, upstream.id, &hash, settings.backfill_since_hours).await?;
+    }
+    let stale = settings.stale_threshold_minutes;
+    let lane = find(&mut tx, upstream.id, kind, stale).await?;
+    tx.commit().await?;
+    Ok(lane)
+}
+
+/// Sets the beginning and the target of a backfill. Later calls only move the target further back.
+async fn aim(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+    hash: &str,
+    hours: u64,
+) -> Result<(), sqlx::Error> {
+    let seconds = i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(3600);
+    sqlx::query!(
+        "update lane set
+             backfill_started_at = coalesce(backfill_started_at, extract(epoch from now())::bigint),
+             backfill_until = coalesce(backfill_until, extract(epoch from now())::bigint),
+             backfill_target = least(backfill_target, greatest(
+                 coalesce(backfill_started_at, extract(epoch from now())::bigint) - $3, 0)),
+             status = case when status = 'completed' then 'idle' else status end
+         where upstream_id = $1 and lane = 'backfill' and filter_hash = $2
+           and (backfill_target is null
+                or greatest(backfill_started_at - $3, 0) < backfill_target)",
+        upstream,
+        hash,
+        seconds,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Starts a full run over the last `hours` hours. Returns false if the previous run is not
+/// completed, or if the lane is held or in error.
+pub async fn begin_full(db: &PgPool, lane: Uuid, hours: u64) -> Result<bool, sqlx::Error> {
+    let seconds = i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(3600);
+    let begun = sqlx::query!(
+        "update lane set
+             backfill_started_at = extract(epoch from now())::bigint,
+             backfill_until = extract(epoch from now())::bigint,
+             backfill_target = greatest(extract(epoch from now())::bigint - $2, 0),
+             window_seconds = null, cheap_windows = 0, status = 'idle'
+         where id = $1 and lane = 'full' and status in ('idle', 'completed')
+           and (backfill_until is null or backfill_until <= backfill_target)",
+        lane,
+        seconds,
+    )
+    .execute(db)
+    .await?;
+    Ok(begun.rows_affected() == 1)
+}
+
+async fn find(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+    kind: LaneKind,
+    stale_minutes: u64,
+) -> Result<Lane, sqlx::Error> {
+    sqlx::query_as!(
+        Lane,
+        r#"select id, upstream_id, lane as "kind: LaneKind", status, cursor_at, backfill_started_at,
+                  backfill_target, backfill_until, window_seconds, cheap_windows, upload_position, retry_at,
+                  coalesce(status = 'syncing'
+                      and heartbeat_at < now() - make_interval(mins => $3), false) as "is_stale!",
+                  coalesce(status = 'error' and retry_at > now(), false) as "is_resting!"
+           from lane where upstream_id = $1 and lane = $2"#,
+        upstream,
+        kind.as_str(),
+        i32::try_from(stale_minutes).unwrap_or(i32::MAX),
+    )
+    .fetch_one(tx)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_filter_has_the_hash_of_its_specification() {
+        assert_eq!(filter_hash(&Filter::default()), "dcf37e3092693008");
+    }
+}

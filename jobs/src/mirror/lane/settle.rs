@@ -1,0 +1,212 @@
+//! Settling: the progress of a lane, the state of the lane, the row of its job and the next job are
+//! written in one transaction.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+
+use super::Lease;
+use crate::{
+    mirror::{
+        event::EventId,
+        work::{self, Work},
+    },
+    queue::{self, Job, Requeue, Settled, one_line},
+};
+
+/// The progress of a job that its lane does not have yet. Counts are added to the lane's. The
+/// counters of events and uploads are not here: they are written together with the events and the
+/// verdicts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Ids that the upstream listed and did not deliver.
+    pub unavailable: i64,
+    /// Events and answers that the upstream sent and were not asked for.
+    pub violations: i64,
+    /// Seconds that hold more events than a page.
+    pub saturated_seconds: i64,
+    /// History is complete from this second on. The lane's value never rises.
+    pub backfill_until: Option<i64>,
+    /// The upstream was asked for everything before this second. The lane's value never falls.
+    pub cursor_at: Option<i64>,
+    /// The length of the next window in seconds, and the number of cheap windows that count towards
+    /// a longer one.
+    pub window: Option<(i64, i32)>,
+    /// Every event up to this position has a verdict. The lane's value never falls.
+    pub upload_position: Option<i64>,
+    /// The newest event received.
+    pub last_download: Option<EventId>,
+    /// How the window was done: `polling` or `negentropy`.
+    pub method: Option<&'static str>,
+}
+
+/// How a job ends.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// The lane continues with a new job, due after this delay.
+    GoesOn(Duration),
+    /// The lane rests until its next run.
+    Rests {
+        /// Whether history is complete: the lane is then `completed`, else `idle`.
+        is_complete: bool,
+    },
+    /// The attempt failed and is spent; the same job is retried.
+    Again {
+        /// The delay of the retry.
+        after: Duration,
+        /// Why the attempt failed.
+        error: String,
+    },
+    /// The lane is in error until its cool-down is over.
+    Failed {
+        /// Why the job failed.
+        error: String,
+        /// The cool-down after a first failure. Each further failure doubles it, up to a day.
+        rest: Duration,
+    },
+}
+
+/// Writes progress. Returns false if the lease is lost; then nothing was written.
+pub async fn checkpoint(
+    db: impl PgExecutor<'_>,
+    lease: &Lease,
+    progress: &Progress,
+) -> Result<bool, sqlx::Error> {
+    let written = sqlx::query!(
+        "update lane set
+             unavailable = unavailable + $3, violations = violations + $4,
+             saturated_seconds = saturated_seconds + $5,
+             backfill_until = case when $6::bigint is null then backfill_until
+                                   else least(backfill_until, greatest($6, backfill_target)) end,
+             cursor_at = greatest(cursor_at, $7),
+             window_seconds = coalesce($8, window_seconds),
+             cheap_windows = coalesce($9, cheap_windows),
+             upload_position = greatest(upload_position, $10),
+             last_download_event_id = coalesce($11, last_download_event_id),
+             method = coalesce($12, method),
+             last_synced_at = now(), heartbeat_at = now()
+         where id = $1 and lease_epoch = $2 and status = 'syncing'",
+        lease.lane.id,
+        lease.epoch,
+        progress.unavailable,
+        progress.violations,
+        progress.saturated_seconds,
+        progress.backfill_until,
+        progress.cursor_at,
+        progress.window.map(|(seconds, _)| seconds),
+        progress.window.map(|(_, cheap)| cheap),
+        progress.upload_position,
+        progress.last_download.map(|id| id.0.to_vec()),
+        progress.method,
+    )
+    .execute(db)
+    .await?;
+    Ok(written.rows_affected() == 1)
+}
+
+/// Ends a job. Writes its progress, the lane's state, the job's row, the next job, and the jobs in
+/// `more`, all or nothing. Repeating the call is harmless.
+pub async fn settle(
+    db: &PgPool,
+    job: &Job,
+    lease: &Lease,
+    progress: &Progress,
+    ending: &Ending,
+    more: &[Work],
+    result: &Value,
+) -> Result<Settled<()>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if !checkpoint(&mut *tx, lease, progress).await? {
+        return Ok(Settled::LeaseLost);
+    }
+    if end_job(&mut tx, job, ending, result).await? == Settled::LeaseLost {
+        return Ok(Settled::LeaseLost); // rolls back: the worker that has the job settles it
+    }
+    match ending {
+        Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
+        Ending::Rests { is_complete } => rest(&mut *tx, lease, *is_complete).await?,
+        Ending::Failed { error, rest } => {
+            fail(&mut *tx, lease, error, *rest).await?;
+            // The lane in error is shown to the operator; its killed job need not be.
+            queue::mark_seen(&mut *tx, std::slice::from_ref(&job.id)).await?;
+        }
+        Ending::Again { .. } => {}
+    }
+    queue::enqueue(&mut *tx, &more.iter().map(Work::job).collect::<Vec<_>>()).await?;
+    tx.commit().await?;
+    Ok(Settled::Written(()))
+}
+
+async fn end_job(
+    tx: &mut PgConnection,
+    job: &Job,
+    ending: &Ending,
+    result: &Value,
+) -> Result<Settled<()>, sqlx::Error> {
+    match ending {
+        Ending::Again { after, error } => {
+            let requeued = queue::requeue(tx, job, &Requeue::retry(*after, error)).await?;
+            Ok(requeued.map(|_| ()))
+        }
+        Ending::Failed { error, .. } => queue::kill(tx, job, error).await,
+        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await,
+    }
+}
+
+/// Enqueues the next job and makes it the lane's owner before other transactions can see it.
+async fn pass_on(tx: &mut PgConnection, lease: &Lease, after: Duration) -> Result<(), sqlx::Error> {
+    let next = work::push_lane(&mut *tx, lease.lane.id, lease.lane.kind, after).await?;
+    // Another transaction has enqueued a job with the lane's key: that job continues.
+    let Some(next) = next else { return rest(tx, lease, false).await };
+    sqlx::query!(
+        "update lane set lease_owner = $3, consecutive_failures = 0
+         where id = $1 and lease_epoch = $2",
+        lease.lane.id,
+        lease.epoch,
+        next,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn rest(
+    db: impl PgExecutor<'_>,
+    lease: &Lease,
+    is_complete: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update lane set status = case when $3 then 'completed' else 'idle' end,
+                lease_owner = null, consecutive_failures = 0
+         where id = $1 and lease_epoch = $2",
+        lease.lane.id,
+        lease.epoch,
+        is_complete,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn fail(
+    db: impl PgExecutor<'_>,
+    lease: &Lease,
+    error: &str,
+    rest: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update lane set status = 'error', error_message = $3, failed_at = now(), lease_owner = null,
+                consecutive_failures = consecutive_failures + 1,
+                retry_at = now() + make_interval(
+                    secs => least($4::float8 * 2::float8 ^ least(consecutive_failures, 20), 86400))
+         where id = $1 and lease_epoch = $2",
+        lease.lane.id,
+        lease.epoch,
+        one_line(error),
+        rest.as_secs_f64(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Adding, changing and removing upstreams.
+
+use serde::Deserialize;
+use serde_json::Value;
+use sqlx::{PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{
+    Direction, Upstream, UpstreamUrl,
+    settings::{Settings, SettingsError},
+};
+
+/// The fields of a new upstream, or a change of some fields. `None` means the default of a new
+/// upstream, and keeps the value of an existing one.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Change {
+    /// The address; it is normalised on write.
+    pub url: Option<String>,
+    /// See [`Upstream::enabled`].
+    pub enabled: Option<bool>,
+    /// See [`Upstream::backfill`].
+    pub backfill: Option<bool>,
+    /// See [`Upstream::negentropy`].
+    pub negentropy: Option<bool>,
+    /// See [`Upstream::live`].
+    pub live: Option<bool>,
+    /// The name of a [`Direction`].
+    pub direction: Option<String>,
+    /// The operator's notes, at most 2,000 characters.
+    pub notes: Option<String>,
+    /// Overrides of the deployment's settings. They replace all overrides of the upstream.
+    pub config: Option<Value>,
+    /// See [`Upstream::relay_id`]. Only [`create`] reads it.
+    #[serde(skip)]
+    pub relay_id: Option<String>,
+}
+
+/// Why an upstream was not created or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Fields violate their rules; each message names its field.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// Another upstream has this address.
+    #[error("Url has already been taken")]
+    Taken,
+    /// The upstream does not exist.
+    #[error("the upstream does not exist; `tender mirror list` lists the upstreams")]
+    NotFound,
+    /// The database is unreachable or refused a statement.
+    #[error("could not store the upstream")]
+    Database(#[from] sqlx::Error),
+}
+
+/// The parsed fields of a change that violates no rule.
+struct Valid {
+    url: Option<UpstreamUrl>,
+    direction: Option<Direction>,
+}
+
+fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
+    let mut problems = Vec::new();
+    let url = match &change.url {
+        Some(url) => UpstreamUrl::parse(url).map(Some),
+        None if is_new => Err("can't be blank"),
+        None => Ok(None),
+    };
+    let url = url.map_err(|problem| problems.push(format!("Url {problem}"))).unwrap_or_default();
+    let direction = change.direction.as_deref().map(Direction::parse);
+    if direction == Some(None) {
+        problems.push("Direction is not in the list: down, up, both".to_owned());
+    }
+    if change.notes.as_ref().is_some_and(|notes| notes.chars().count() > 2000) {
+        problems.push("Notes are longer than 2,000 characters".to_owned());
+    }
+    if change.notes.as_ref().is_some_and(|notes| notes.contains('\0')) {
+        problems.push("Notes must not contain U+0000".to_owned());
+    }
+    if let Some(config) = &change.config
+        && let Err(SettingsError(found)) = Settings::default().overlaid(config)
+    {
+        problems.extend(found.into_iter().map(|problem| format!("Config {problem}")));
+    }
+    if problems.is_empty() {
+        Ok(Valid { url, direction: direction.flatten() })
+    } else {
+        Err(UpstreamError::Invalid(problems))
+    }
+}
+
+/// Creates an upstream.
+///
+/// # Errors
+/// [`UpstreamError::Invalid`] or [`UpstreamError::Taken`].
+pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamError> {
+    let valid = check(change, true)?;
+    let created = sqlx::query_as!(
+        Upstream,
+        r#"insert into upstream (url, enabled, backfill, negentropy, live, direction, notes, config, relay_id)
+           values ($1, coalesce($2, true), coalesce($3, true), coalesce($4, false), coalesce($5, false),
+                   $6, $7, coalesce($8, '{}'::jsonb), $9)
+           on conflict (url) do nothing
+           returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
+                     notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
+                     negentropy_reason, information, information_at, created_at, updated_at"#,
+        valid.url.as_ref().map(UpstreamUrl::as_str),
+        change.enabled,
+        change.backfill,
+        change.negentropy,
+        change.live,
+        valid.direction.unwrap_or_default().as_str(),
+        change.notes,
+        change.config,
+        change.relay_id,
+    )
+    .fetch_optional(db)
+    .await;
+    created.map_err(taken)?.ok_or(UpstreamError::Taken)
+}
+
+/// Changes an upstream. After a change of the filter, [`ensure`](super::lane::ensure) replaces its
+/// lanes.
+///
+/// # Errors
+/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::NotFound`].
+pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, UpstreamError> {
+    let valid = check(change, false)?;
+    let updated = sqlx::query_as!(
+        Upstream,
+        r#"update upstream set
+               url = coalesce($2, url), enabled = coalesce($3, enabled),
+               backfill = coalesce($4, backfill), negentropy = coalesce($5, negentropy),
+               live = coalesce($6, live), direction = coalesce($7, direction),
+               notes = coalesce($8, notes), config = coalesce($9, config), updated_at = now()
+           where id = $1
+           returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
+                     notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
+                     negentropy_reason, information, information_at, created_at, updated_at"#,
+        id,
+        valid.url.as_ref().map(UpstreamUrl::as_str),
+        change.enabled,
+        change.backfill,
+        change.negentropy,
+        change.live,
+        valid.direction.map(Direction::as_str),
+        change.notes,
+        change.config,
+    )
+    .fetch_optional(db)
+    .await;
+    updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
+}
+
+fn taken(error: sqlx::Error) -> UpstreamError {
+    let is_unique = |error: &dyn sqlx::error::DatabaseError| error.is_unique_violation();
+    match &error {
+        sqlx::Error::Database(found) if is_unique(&**found) => UpstreamError::Taken,
+        _ => error.into(),
+    }
+}
+
+/// Deletes an upstream with its lanes and its verdicts; its events stay. Returns false if it does
+/// not exist.
+pub async fn delete(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool, sqlx::Error> {
+    let deleted = sqlx::query!("delete from upstream where id = $1", id).execute(db).await?;
+    Ok(deleted.rows_affected() == 1)
+}

@@ -1,0 +1,198 @@
+//! The mirror's jobs: their payloads, and their insertion into the queue.
+//!
+//! The job of a lane holds the key `lane:<id>` until it ends, so a lane has at most one job. The
+//! other jobs need no key, because doing them twice is harmless.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{
+    DELETIONS, EVENTS, MIRROR, UPLOADS,
+    lane::LaneKind,
+    upstream::{Direction, Participation},
+};
+use crate::queue::{self, NewJob};
+
+/// The payload of a job. It holds ids; only [`Work::ProcessEvents`] holds the events themselves,
+/// since they are stored nowhere else yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Work {
+    /// Enqueues the lanes of a mode that have work.
+    Orchestrate {
+        /// The mode.
+        mode: LaneKind,
+        /// The only upstream to consider; `None` for all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upstream: Option<Uuid>,
+        /// Whether an operator asked for this run: then lanes in their cool-down are included.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        manual: bool,
+    },
+    /// Does the next step of a lane: a window, or a run of uploads.
+    Lane {
+        /// The lane.
+        lane: Uuid,
+        /// The kind of the lane, which decides the queue.
+        kind: LaneKind,
+    },
+    /// Frees lanes whose holder died or whose cool-down is over.
+    Recover,
+    /// Deletes expired events, and removes events that were deleted long ago.
+    Purge,
+    /// Verifies and stores events that a live subscription received.
+    ProcessEvents {
+        /// The upstream that sent the events.
+        upstream: Uuid,
+        /// The events, each as JSON text.
+        events: Vec<String>,
+    },
+    /// Applies a stored deletion once more.
+    ProcessDeletion {
+        /// The id of the deletion, in hex.
+        event: String,
+    },
+    /// Uploads events that the upstream lacks, as far as it still takes them.
+    UploadEvents {
+        /// The upstream.
+        upstream: Uuid,
+        /// The ids of the events, in hex.
+        events: Vec<String>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned {
+    v: u32,
+    #[serde(flatten)]
+    work: Work,
+}
+
+impl Work {
+    /// Reads the payload of a job.
+    ///
+    /// # Errors
+    /// The reason why this job can never be done: its payload is malformed, or of another version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let read = serde_json::from_slice::<Versioned>(bytes);
+        let read = read.map_err(|error| format!("the payload is unreadable: {error}"))?;
+        match read.v {
+            1 => Ok(read.work),
+            v => Err(format!("the payload has version {v}; this worker reads version 1")),
+        }
+    }
+
+    /// Returns the queue of this work.
+    pub fn queue(&self) -> &'static str {
+        match self {
+            Self::Lane { kind: LaneKind::Upload, .. } | Self::UploadEvents { .. } => UPLOADS,
+            Self::Orchestrate { .. } | Self::Lane { .. } | Self::Recover | Self::Purge => MIRROR,
+            Self::ProcessEvents { .. } => EVENTS,
+            Self::ProcessDeletion { .. } => DELETIONS,
+        }
+    }
+
+    /// The attempts of this work, the first included. A recurring run has one attempt, because the
+    /// next run does the same work.
+    fn max_attempts(&self) -> i32 {
+        match self {
+            Self::Orchestrate { .. } | Self::Recover | Self::Purge => 1,
+            Self::Lane { kind: LaneKind::Upload, .. } | Self::UploadEvents { .. } => 3,
+            Self::Lane { .. } | Self::ProcessEvents { .. } | Self::ProcessDeletion { .. } => 5,
+        }
+    }
+
+    /// Returns the job that carries this work, due now. The job of a lane has the lane's key.
+    pub fn job(&self) -> NewJob {
+        let job = NewJob::new(self.queue(), &Versioned { v: 1, work: self.clone() })
+            .max_attempts(self.max_attempts());
+        match self {
+            Self::Lane { lane, .. } => job.key(lane_key(*lane)),
+            _ => job,
+        }
+    }
+}
+
+fn lane_key(lane: Uuid) -> String {
+    format!("lane:{lane}")
+}
+
+/// Enqueues the next job of a lane, due after a delay. Returns its id, or `None` if the lane has a
+/// job already.
+pub async fn push_lane(
+    db: impl PgExecutor<'_>,
+    lane: Uuid,
+    kind: LaneKind,
+    after: Duration,
+) -> Result<Option<String>, sqlx::Error> {
+    let job = Work::Lane { lane, kind }.job().after(after);
+    Ok(queue::enqueue(db, &[job]).await?.pop())
+}
+
+/// Makes a lane's waiting job due now. Returns false if the lane has no waiting job.
+pub async fn hurry_lane(
+    db: impl PgExecutor<'_>,
+    lane: Uuid,
+    kind: LaneKind,
+) -> Result<bool, sqlx::Error> {
+    queue::hurry(db, Work::Lane { lane, kind }.queue(), &lane_key(lane)).await
+}
+
+/// Whether a lane has a job, waiting or running.
+pub async fn lane_has_job(db: impl PgExecutor<'_>, lane: Uuid) -> Result<bool, sqlx::Error> {
+    queue::has_job(db, &[MIRROR, UPLOADS], &lane_key(lane)).await
+}
+
+/// The most deletions that [`push_deletions`] enqueues.
+const MOST_DELETIONS: i64 = 100_000;
+/// The jobs that one statement inserts.
+const PAGE: usize = 1000;
+
+/// Enqueues stored deletions to be applied again, at most 100,000, and returns how many. After an
+/// error, some of them are enqueued.
+pub async fn push_deletions(db: &PgPool) -> Result<usize, sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        r#"select encode(id, 'hex') as "id!" from event where kind = 5 order by position limit $1"#,
+        MOST_DELETIONS,
+    )
+    .fetch_all(db)
+    .await?;
+    for page in ids.chunks(PAGE) {
+        let job = |id: &String| {
+            Work::ProcessDeletion { event: id.clone() }.job().after(Duration::from_secs(1))
+        };
+        queue::enqueue(db, &page.iter().map(job).collect::<Vec<_>>()).await?;
+    }
+    Ok(ids.len())
+}
+
+/// Enqueues an upload for every live upstream that takes events, so that new events are sent at
+/// once. A lane whose upload runs at this time has a job already: its next run sends the events.
+pub(super) async fn push_live_uploads(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let lanes = sqlx::query!(
+        r#"select lane.id as lane, u.enabled, u.direction as "direction: Direction", u.backfill,
+                  u.negentropy, u.live
+           from lane join upstream u on u.id = lane.upstream_id
+           where lane.lane = 'upload' and u.live and (lane.status <> 'error' or lane.retry_at <= now())
+           order by lane.id"#,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let jobs: Vec<NewJob> = lanes
+        .into_iter()
+        .filter(|row| {
+            let (enabled, direction) = (row.enabled, row.direction);
+            let (backfill, negentropy, live) = (row.backfill, row.negentropy, row.live);
+            let upstream = Participation { enabled, direction, backfill, negentropy, live };
+            upstream.takes_part_in(LaneKind::Upload)
+        })
+        .map(|row| Work::Lane { lane: row.lane, kind: LaneKind::Upload }.job())
+        .collect();
+    if !jobs.is_empty() {
+        queue::enqueue(db, &jobs).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Failing: settles an attempt that did not succeed. [`super::plan`] decides; this writes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::{PgConnection, PgPool};
+
+use super::{
+    Attempt, BreakerPolicy, Failure, Lease, Reached, SYNC_RELAY, Verdict,
+    activity::{self, ActivityType},
+    backoff::Backoff,
+    breaker::{self, Outage},
+    hold,
+    instance::Instances,
+    job,
+    plan::Plan,
+    relay::RelayId,
+    settle::detail_of,
+};
+use crate::queue::{self, Job, Requeue, Requeued, Settled};
+
+/// The rules by which a failure is settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// When a failed attempt is retried.
+    pub backoff: &'a Backoff,
+    /// When an instance's breaker opens.
+    pub breaker: &'a BreakerPolicy,
+    /// Which instance serves which domain.
+    pub instances: &'a Instances,
+}
+
+/// Settles a failed attempt in one transaction: the relay, its activity, the instance's breaker and the
+/// job's row. Without a lease (the attempt died before it had one) only the job's guard applies.
+///
+/// # Errors
+/// See [`provision`](super). Asking again is harmless, because every write is guarded.
+pub async fn fail(
+    db: &PgPool,
+    job: &Job,
+    relay_id: &RelayId,
+    lease: Option<&Lease>,
+    attempt: &Attempt,
+    failure: &Failure,
+    rules: Rules<'_>,
+) -> Result<Settled<Verdict>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let Some(held) = lock_relay(&mut tx, job, relay_id, lease).await? else {
+        return Ok(Settled::LeaseLost);
+    };
+    let news = tell_instance(&mut tx, job, relay_id, lease, failure, rules).await?;
+    let is_current = lease.is_none_or(|lease| lease.relay.generation == held.generation);
+    let plan =
+        Plan::new(job, failure, rules.backoff, is_current, held.has_newer_job, news.open_for);
+    let instance = lease.map_or("", |lease| rules.instances.of(&lease.relay.zooid_domain));
+    let written = write_job(&mut tx, job, failure, rules, plan, instance).await?;
+    let Some(verdict) = written else {
+        return Ok(Settled::LeaseLost);
+    };
+    let attempts = plan.attempts().filter(|_| is_current);
+    write_relay(&mut tx, job, relay_id, failure, attempts, verdict).await?;
+    // A held job counts as not tried: it leaves no activity.
+    if !matches!(verdict, Verdict::Held(_)) {
+        let generation = lease.map_or(held.generation, |lease| lease.relay.generation);
+        let detail = detail(job, generation, attempt, failure, verdict);
+        let tenant = &held.tenant_pubkey;
+        activity::append(&mut tx, relay_id, tenant, ActivityType::FailRelaySync, &detail).await?;
+    }
+    tx.commit().await?;
+    if let Some(relays) = news.closed {
+        // The outcome is stored; the next round of `release_held` releases the rest.
+        let _the_next_round_does_it = hold::release(db, &relays).await;
+    }
+    Ok(Settled::Written(verdict))
+}
+
+/// The detail of the activity.
+fn detail(
+    job: &Job,
+    generation: i64,
+    attempt: &Attempt,
+    failure: &Failure,
+    verdict: Verdict,
+) -> Value {
+    let mut detail = detail_of(job, generation, attempt);
+    detail["error"] = json!(failure.message);
+    detail["status"] = json!(failure.status);
+    detail["kind"] = json!(failure.kind);
+    detail["retry_at"] = json!(verdict.retry_at().map(|at| at.timestamp()));
+    if verdict == Verdict::Superseded {
+        detail["superseded"] = json!(true);
+    }
+    detail
+}
+
+/// How a failure changed its instance's breaker.
+#[derive(Default)]
+struct News {
+    /// The breaker is open: the time until the next probe.
+    open_for: Option<Duration>,
+    /// The breaker closed: the relays whose calls had failed.
+    closed: Option<Vec<RelayId>>,
+}
+
+async fn tell_instance(
+    tx: &mut PgConnection,
+    job: &Job,
+    relay_id: &RelayId,
+    lease: Option<&Lease>,
+    failure: &Failure,
+    rules: Rules<'_>,
+) -> Result<News, sqlx::Error> {
+    let Some(lease) = lease else { return Ok(News::default()) };
+    let name = rules.instances.of(&lease.relay.zooid_domain);
+    Ok(match failure.reached {
+        Reached::NotCalled => News::default(),
+        Reached::Answered => {
+            News { closed: breaker::record_answer(tx, name).await?, open_for: None }
+        }
+        Reached::Outage => {
+            let last = rules.backoff.max_attempts();
+            let outage = Outage {
+                instance: name,
+                relay_id,
+                job_id: &job.id,
+                is_last_attempt: u32::try_from(job.attempt).is_ok_and(|attempt| attempt >= last),
+                error: &failure.message,
+            };
+            let open_for = breaker::record_outage(tx, &outage, rules.breaker).await?;
+            News { open_for, closed: None }
+        }
+    })
+}
+
+struct Held {
+    tenant_pubkey: String,
+    generation: i64,
+    has_newer_job: bool,
+}
+
+/// Locks the relay if the lease still belongs to this attempt. A separate statement looks for a newer
+/// job, because one may have been committed while the first waited for the lock.
+async fn lock_relay(
+    tx: &mut PgConnection,
+    job: &Job,
+    relay_id: &RelayId,
+    lease: Option<&Lease>,
+) -> Result<Option<Held>, sqlx::Error> {
+    let relay = sqlx::query!(
+        "select tenant_pubkey, generation from relay
+         where id = $1 and ($2::bigint is null or (lease_epoch = $2 and lease_job = $3))
+         for update",
+        relay_id.as_str(),
+        lease.map(|lease| lease.epoch),
+        job.id,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(relay) = relay else { return Ok(None) };
+    let has_newer_job = sqlx::query_scalar!(
+        r#"select exists (select from apalis.jobs
+                          where job_type = $1 and idempotency_key = $2 and id <> $3) as "waits!""#,
+        SYNC_RELAY,
+        job::key(relay_id),
+        job.id,
+    )
+    .fetch_one(tx)
+    .await?;
+    let (tenant_pubkey, generation) = (relay.tenant_pubkey, relay.generation);
+    Ok(Some(Held { tenant_pubkey, generation, has_newer_job }))
+}
+
+/// Writes the job's row under its guard; `None` if the job belongs to another worker now.
+async fn write_job(
+    tx: &mut PgConnection,
+    job: &Job,
+    failure: &Failure,
+    rules: Rules<'_>,
+    plan: Plan,
+    instance: &str,
+) -> Result<Option<Verdict>, sqlx::Error> {
+    let error = failure.message.as_str();
+    let ended = |settled: Settled<()>, verdict| match settled {
+        Settled::Written(()) => Ok(Some(verdict)),
+        Settled::LeaseLost => Ok(None),
+    };
+    let how = match plan {
+        Plan::GiveUp { .. } => {
+            return ended(queue::kill(tx, job, error).await?, Verdict::GaveUp);
+        }
+        Plan::Supersede { .. } => {
+            return ended(queue::supersede(tx, job, error).await?, Verdict::Superseded);
+        }
+        Plan::Retry { delay, .. } => Requeue::retry(delay, error).jitter(rules.backoff.jitter()),
+        Plan::StartOver => Requeue::start_over().error(error),
+        Plan::Hold { wait, is_current: true } => hold::held(instance, wait).error(error),
+        Plan::Hold { wait, is_current: false } => hold::held(instance, wait).error(error).reset(),
+    };
+    let most = i32::try_from(rules.backoff.max_attempts()).unwrap_or(i32::MAX);
+    Ok(match (queue::requeue(tx, job, &how.max_attempts(most)).await?, plan) {
+        (Settled::LeaseLost, _) => None,
+        (Settled::Written(Requeued::Superseded), _) => Some(Verdict::Superseded),
+        (Settled::Written(Requeued::Waits(at)), Plan::Hold { .. }) => Some(Verdict::Held(at)),
+        (Settled::Written(Requeued::Waits(at)), _) => Some(Verdict::RetryAt(at)),
+    })
+}
+
+/// Writes the relay's row. If `attempts` is `None` the attempt only gives back its lease: it was for an
+/// older generation, or it was held, and its failure proves nothing about the current one.
+async fn write_relay(
+    tx: &mut PgConnection,
+    job: &Job,
+    relay_id: &RelayId,
+    failure: &Failure,
+    attempts: Option<i32>,
+    verdict: Verdict,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update relay
+         set sync_error = case when $3 then $4 else sync_error end,
+             failure_kind = case when $3 then $5 else failure_kind end,
+             attempts = case when $3 then $6 else attempts end,
+             retry_at = case when $3 then $7 else retry_at end,
+             exhausted_at = case when $3 and $8 then now() when $3 then null else exhausted_at end,
+             lease_owner = case when lease_job = $2 then null else lease_owner end,
+             lease_until = case when lease_job = $2 then null else lease_until end,
+             lease_job = case when lease_job = $2 then null else lease_job end
+         where id = $1",
+        relay_id.as_str(),
+        job.id,
+        attempts.is_some(),
+        failure.message,
+        failure.kind.as_str(),
+        attempts.unwrap_or_default(),
+        verdict.retry_at(),
+        verdict == Verdict::GaveUp,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! The overview and the table of all relays. Counts come from counters or are capped, and pages
+//! start at a key. The cost therefore does not grow with the number of relays.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, PgExecutor, Postgres, QueryBuilder};
+
+use super::{Relay, RelayId, Status, SyncState, relay_query};
+
+/// Counts stop here. A larger count is shown as "at least" this number.
+pub const COUNT_CAP: i64 = 10_000;
+
+/// Counts of relays by state.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// All relays.
+    pub total: i64,
+    /// Relays whose wanted state zooid has.
+    pub synced: i64,
+    /// Relays without an attempt at their current generation.
+    pub pending: i64,
+    /// Relays that wait for a retry.
+    pub retrying: i64,
+    /// Relays that gave up.
+    pub gave_up: i64,
+    /// Relays that the tenant or the operator deactivated, synced or not.
+    pub inactive: i64,
+    /// A count exceeded [`COUNT_CAP`]: the relays that are not synced are at least the count, and
+    /// `synced` is an upper bound.
+    pub is_capped: bool,
+    /// When the relay that has waited longest for zooid last changed.
+    pub oldest_pending_at: Option<DateTime<Utc>>,
+}
+
+/// Returns the counts of relays. Reads two counters and three capped ranges of small indexes.
+pub async fn summary(db: impl PgExecutor<'_>) -> Result<Summary, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select
+               (select coalesce(sum(relays), 0)::bigint from relay_count) as "total!",
+               (select coalesce(sum(relays), 0)::bigint from relay_count where status <> 'active') as "inactive!",
+               (select count(*) from (select from relay
+                where not synced and exhausted_at is null limit $1) waiting) as "waiting!",
+               (select count(*) from (select from relay
+                where not synced and attempts > 0 and exhausted_at is null limit $1) r) as "retrying!",
+               (select count(*) from (select from relay
+                where exhausted_at is not null limit $1) g) as "gave_up!",
+               (select min(updated_at) from relay
+                where not synced and exhausted_at is null) as oldest_pending_at"#,
+        COUNT_CAP + 1,
+    )
+    .fetch_one(db)
+    .await?;
+    let is_capped = row.waiting > COUNT_CAP || row.gave_up > COUNT_CAP;
+    let (waiting, retrying) = (row.waiting.min(COUNT_CAP), row.retrying.min(COUNT_CAP));
+    let gave_up = row.gave_up.min(COUNT_CAP);
+    Ok(Summary {
+        total: row.total,
+        synced: (row.total - waiting - gave_up).max(0),
+        pending: (waiting - retrying).max(0),
+        retrying,
+        gave_up,
+        inactive: row.inactive,
+        is_capped,
+        oldest_pending_at: row.oldest_pending_at,
+    })
+}
+
+/// Returns at most `limit` relays that gave up, the latest first.
+pub async fn gave_up(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Relay>, sqlx::Error> {
+    let rows = relay_query!(
+        "",
+        "from relay where exhausted_at is not null order by exhausted_at desc, id desc limit $1",
+        limit,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
+}
+
+/// The order of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// By creation, newest first.
+    #[default]
+    Newest,
+    /// By host, in byte order.
+    Host,
+    /// Only relays that are pending or retrying, the longest-waiting first.
+    Waiting,
+}
+
+/// The filters, the order and the position of a page of the table.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// The start of a host, a whole id, or a tenant's whole public key.
+    pub text: Option<String>,
+    /// Only relays in this state.
+    pub sync: Option<SyncState>,
+    /// Only relays with this status.
+    pub status: Option<Status>,
+    /// Only relays that the tenant or the operator deactivated.
+    pub is_off: bool,
+    /// The order of the rows.
+    pub order: Order,
+    /// Only relays that follow this one in that order.
+    pub after: Option<RelayId>,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct Row {
+    /// The relay's id.
+    pub id: String,
+    /// The relay's host, `subdomain.zooid_domain`.
+    pub host: String,
+    /// The public key of the tenant, 64 hex digits.
+    pub tenant_pubkey: String,
+    /// Whether the relay serves its members.
+    pub status: Status,
+    /// Whether zooid has the wanted state.
+    pub synced: bool,
+    /// Failed attempts in a row at this generation.
+    pub attempts: i32,
+    /// When the next retry is due; `None` if none is scheduled.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// When the relay gave up; `None` while attempts are left.
+    pub exhausted_at: Option<DateTime<Utc>>,
+    /// The last failure at this generation; empty without a failure.
+    pub sync_error: String,
+    /// When the generation last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Row {
+    /// Returns the progress of the current generation.
+    pub fn sync_state(&self) -> SyncState {
+        SyncState::of(self.synced, self.exhausted_at.is_some(), self.attempts)
+    }
+}
+
+/// Returns one page of at most `limit` relays. The statement contains only the filters in use, so
+/// PostgreSQL plans each combination over the index that fits it.
+pub async fn search(
+    db: impl PgExecutor<'_>,
+    search: &Search,
+    limit: i64,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let mut query = QueryBuilder::<Postgres>::new(
+        "select id::text as id, subdomain || '.' || zooid_domain as host,
+                tenant_pubkey::text as tenant_pubkey, status::text as status, synced, attempts,
+                retry_at, exhausted_at, sync_error::text as sync_error, updated_at
+         from relay where true",
+    );
+    push_text(&mut query, search.text.as_deref());
+    push_state(&mut query, search.sync);
+    if let Some(status) = search.status {
+        query.push(" and status = ").push_bind(status.as_str());
+        if status != Status::Active {
+            // The condition of the partial index on deactivated relays.
+            query.push(" and status <> 'active'");
+        }
+    }
+    if search.is_off {
+        query.push(" and status <> 'active'");
+    }
+    push_order(&mut query, search.order, search.after.as_ref());
+    query.push(" limit ").push_bind(limit);
+    query.build_query_as().fetch_all(db).await
+}
+
+fn push_text(query: &mut QueryBuilder<Postgres>, text: Option<&str>) {
+    let Some(text) = text.map(str::to_lowercase).filter(|text| !text.contains('\0')) else {
+        return;
+    };
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        query.push(" and tenant_pubkey = ").push_bind(text);
+    } else if let Ok(id) = text.parse::<RelayId>() {
+        query.push(" and id = ").push_bind(id.as_str().to_owned());
+    } else {
+        let (subdomain, domain) = match text.split_once('.') {
+            Some((subdomain, domain)) => (subdomain.to_owned(), Some(domain.to_owned())),
+            None => (text, None),
+        };
+        query.push(" and subdomain collate \"C\" >= ").push_bind(subdomain.clone());
+        if let Some(domain) = domain {
+            query.push(" and subdomain = ").push_bind(subdomain);
+            query.push(" and starts_with(zooid_domain, ").push_bind(domain).push(")");
+        } else {
+            query.push(" and subdomain collate \"C\" < ").push_bind(format!("{subdomain}\u{7f}"));
+        }
+    }
+}
+
+fn push_state(query: &mut QueryBuilder<Postgres>, state: Option<SyncState>) {
+    if let Some(state) = state {
+        query.push(" and ").push(state.condition());
+    }
+}
+
+fn push_order(query: &mut QueryBuilder<Postgres>, order: Order, after: Option<&RelayId>) {
+    let (columns, than, direction, only) = match order {
+        Order::Newest => ("created_at, id", "<", "created_at desc, id desc", ""),
+        Order::Host => ("subdomain collate \"C\", id", ">", "subdomain collate \"C\", id", ""),
+        Order::Waiting => {
+            ("updated_at, id", ">", "updated_at, id", " and not synced and exhausted_at is null")
+        }
+    };
+    query.push(only);
+    if let Some(after) = after {
+        query.push(format!(" and ({columns}) {than} (select {columns} from relay where id = "));
+        query.push_bind(after.as_str().to_owned()).push(")");
+    }
+    query.push(format!(" order by {direction}"));
+}

@@ -1,0 +1,75 @@
+//! Reads relays: one by its id, those of a tenant, or all in pages.
+
+use sqlx::{PgExecutor, PgPool, Postgres, QueryBuilder};
+
+use super::{Relay, RelayId, Status, SyncState, relay_query};
+
+/// The conditions and the position of a page of [`list`].
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only relays with this status.
+    pub status: Option<Status>,
+    /// Only relays in this state.
+    pub sync: Option<SyncState>,
+    /// Only relays whose host or name contains this text, or whose id or tenant starts with it.
+    /// Case does not matter.
+    pub query: Option<String>,
+    /// Only relays that follow this one in the order of the list.
+    pub after: Option<RelayId>,
+}
+
+/// Returns the relay with this id; `None` if it does not exist.
+pub async fn find(db: impl PgExecutor<'_>, id: &RelayId) -> Result<Option<Relay>, sqlx::Error> {
+    let row = relay_query!("", "from relay where id = $1", id.as_str()).fetch_optional(db).await?;
+    Ok(row.map(Relay::from))
+}
+
+/// Returns the last body that zooid accepted, with secrets masked; `None` before the first one.
+pub async fn last_sent(
+    db: impl PgExecutor<'_>,
+    id: &RelayId,
+) -> Result<Option<serde_json::Value>, sqlx::Error> {
+    let sent = sqlx::query_scalar!("select sent from relay where id = $1", id.as_str());
+    Ok(sent.fetch_optional(db).await?.flatten())
+}
+
+/// Returns the relays of a tenant, newest first; at most 1,000.
+pub async fn of_tenant(db: impl PgExecutor<'_>, pubkey: &str) -> Result<Vec<Relay>, sqlx::Error> {
+    let rows = relay_query!(
+        "",
+        "from relay where tenant_pubkey = $1 order by created_at desc, id desc limit 1000",
+        pubkey
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
+}
+
+/// Returns at most `limit` relays that match, newest first.
+pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Relay>, sqlx::Error> {
+    let mut query = QueryBuilder::<Postgres>::new("select id from relay where true");
+    if let Some(status) = filter.status {
+        query.push(" and status = ").push_bind(status.as_str());
+    }
+    if let Some(state) = filter.sync {
+        query.push(" and ").push(state.condition());
+    }
+    if let Some(text) = filter.query.as_deref().map(str::to_lowercase) {
+        push_text(&mut query, &text);
+    }
+    if let Some(after) = &filter.after {
+        query.push(" and (created_at, id) < (select created_at, id from relay where id = ");
+        query.push_bind(after.as_str()).push(")");
+    }
+    query.push(" order by created_at desc, id desc limit ").push_bind(limit);
+    let ids: Vec<String> = query.build_query_scalar().fetch_all(db).await?;
+    let rows =
+        relay_query!("", "from relay where id = any($1) order by created_at desc, id desc", &ids,);
+    Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
+}
+
+/// Part of a host or name, or the start of an id or a tenant's key; `text` is in lower case.
+fn push_text(query: &mut QueryBuilder<Postgres>, text: &str) {
+    query.push(" and (strpos(subdomain || '.' || zooid_domain, ").push_bind(text.to_owned());
+    query.push(") > 0 or strpos(lower(info_name), ").push_bind(text.to_owned());
+    query.push(") > 0 or starts_with(id, ").push_bind(text.to_owned());
+    query.push(") or starts_with(tenant_pubkey, ").push_bind(text.to_owned()).push("))");
+}

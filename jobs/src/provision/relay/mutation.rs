@@ -1,0 +1,306 @@
+//! Mutations of a relay. Each is one transaction that writes the relay's row, a record of activity
+//! and a SyncRelay job.
+
+use serde_json::{Map, Value, json};
+use sqlx::{PgConnection, PgPool};
+
+use super::{Change, NewRelay, Relay, RelayId, Status, Wanted, relay_query};
+use crate::provision::{
+    Cause,
+    activity::{self, ActivityType},
+    job::enqueue_sync,
+};
+
+/// The author of a mutation, and the trace that its job continues.
+#[derive(Debug, Clone)]
+pub struct By {
+    /// A public key in hex, or `operator` for the command line.
+    pub who: String,
+    /// The id of the request, which becomes part of the job's payload.
+    pub trace: Option<String>,
+}
+
+/// The result of an accepted mutation.
+#[derive(Debug, Clone)]
+pub struct Requested {
+    /// The relay after the mutation.
+    pub relay: Relay,
+    /// False if the relay had the requested state already; nothing was written then.
+    pub changed: bool,
+}
+
+/// Why a mutation failed. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum MutationError {
+    /// The relay does not exist.
+    #[error("there is no relay {0}")]
+    NotFound(RelayId),
+    /// Another relay has this host.
+    #[error("{0} is taken by another relay")]
+    HostTaken(String),
+    /// The database is unreachable or refused a statement.
+    #[error("failed to write the change")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Creates a relay with its activity and its job.
+///
+/// # Errors
+/// [`MutationError::HostTaken`] if another relay has the host.
+pub async fn create(db: &PgPool, new: &NewRelay, by: &By) -> Result<Relay, MutationError> {
+    let mut tx = db.begin().await?;
+    let relay = insert(&mut tx, new).await.map_err(|error| host_taken(error, &new.wanted))?;
+    let detail = json!({ "by": by.who, "status": relay.status, "wanted": new.wanted });
+    record(&mut tx, &relay, ActivityType::CreateRelay, &detail, Cause::Create, by).await?;
+    tx.commit().await?;
+    Ok(relay)
+}
+
+/// Changes the wanted state. A change without a difference writes nothing.
+///
+/// # Errors
+/// [`MutationError::NotFound`], or [`MutationError::HostTaken`] if the change moves the relay to
+/// another relay's host.
+pub async fn update(
+    db: &PgPool,
+    id: &RelayId,
+    change: &Change,
+    by: &By,
+) -> Result<Requested, MutationError> {
+    let mut tx = db.begin().await?;
+    let old = lock(&mut tx, id).await?;
+    let before = wanted_of(&old);
+    let after = change.applied_to(&before);
+    if after == before {
+        return Ok(Requested { relay: old, changed: false });
+    }
+    let relay = write(&mut tx, id, &after).await.map_err(|error| host_taken(error, &after))?;
+    let detail = json!({ "by": by.who, "changed": difference(&before, &after) });
+    record(&mut tx, &relay, ActivityType::UpdateRelay, &detail, Cause::Update, by).await?;
+    tx.commit().await?;
+    Ok(Requested { relay, changed: true })
+}
+
+/// Activates a relay, deactivates it or marks it as delinquent. Writes nothing if the relay has
+/// that status already.
+///
+/// # Errors
+/// [`MutationError::NotFound`].
+pub async fn set_status(
+    db: &PgPool,
+    id: &RelayId,
+    status: Status,
+    by: &By,
+) -> Result<Requested, MutationError> {
+    let mut tx = db.begin().await?;
+    let old = lock(&mut tx, id).await?;
+    if old.status == status {
+        return Ok(Requested { relay: old, changed: false });
+    }
+    let relay = next_generation(&mut tx, id, status).await?;
+    let (activity_type, cause) = match status {
+        Status::Active => (ActivityType::ActivateRelay, Cause::Activate),
+        Status::Inactive | Status::Delinquent => (ActivityType::DeactivateRelay, Cause::Deactivate),
+    };
+    let detail = json!({ "by": by.who, "status": status });
+    record(&mut tx, &relay, activity_type, &detail, cause, by).await?;
+    tx.commit().await?;
+    Ok(Requested { relay, changed: true })
+}
+
+/// Starts a new generation of the relay without a change, so that it is sent to zooid again even if
+/// it is synced or gave up.
+///
+/// # Errors
+/// [`MutationError::NotFound`].
+pub async fn request_sync(db: &PgPool, id: &RelayId, by: &By) -> Result<Relay, MutationError> {
+    let mut tx = db.begin().await?;
+    let old = lock(&mut tx, id).await?;
+    let relay = next_generation(&mut tx, id, old.status).await?;
+    let detail = json!({ "by": by.who, "cause": Cause::Operator });
+    record(&mut tx, &relay, ActivityType::UpdateRelay, &detail, Cause::Operator, by).await?;
+    tx.commit().await?;
+    Ok(relay)
+}
+
+/// Writes what every mutation has in common: the activity and the job.
+async fn record(
+    tx: &mut PgConnection,
+    relay: &Relay,
+    activity_type: ActivityType,
+    detail: &Value,
+    cause: Cause,
+    by: &By,
+) -> Result<(), sqlx::Error> {
+    activity::append(tx, &relay.id, &relay.tenant_pubkey, activity_type, detail).await?;
+    enqueue_sync(tx, &relay.id, cause, by.trace.as_deref()).await
+}
+
+async fn lock(tx: &mut PgConnection, id: &RelayId) -> Result<Relay, MutationError> {
+    let row = relay_query!("", "from relay where id = $1 for update", id.as_str())
+        .fetch_optional(tx)
+        .await?;
+    row.map(Relay::from).ok_or_else(|| MutationError::NotFound(id.clone()))
+}
+
+async fn insert(tx: &mut PgConnection, new: &NewRelay) -> Result<Relay, sqlx::Error> {
+    let id = RelayId::random();
+    let wanted = &new.wanted;
+    let flags = wanted.flags;
+    let row = relay_query!(
+        "with relay as (
+            insert into relay (
+                id, tenant_pubkey, subdomain, zooid_domain, schema, plan_id, info_name, info_icon,
+                info_description, custom_domain, policy_public_read, policy_public_write,
+                policy_public_join, policy_strip_signatures, groups_enabled, management_enabled,
+                members_can_invite, blossom_enabled, livekit_enabled, push_enabled)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                    $18, $19, $20)
+            returning *)",
+        "from relay",
+        id.as_str(),
+        new.tenant_pubkey,
+        wanted.subdomain,
+        wanted.zooid_domain,
+        schema_name(&wanted.subdomain, &id),
+        wanted.plan_id,
+        wanted.info_name,
+        wanted.info_icon,
+        wanted.info_description,
+        wanted.custom_domain,
+        flags.policy_public_read,
+        flags.policy_public_write,
+        flags.policy_public_join,
+        flags.policy_strip_signatures,
+        flags.groups_enabled,
+        flags.management_enabled,
+        flags.members_can_invite,
+        flags.blossom_enabled,
+        flags.livekit_enabled,
+        flags.push_enabled,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(row.into())
+}
+
+/// Writes the wanted state as the relay's next generation.
+async fn write(tx: &mut PgConnection, id: &RelayId, wanted: &Wanted) -> Result<Relay, sqlx::Error> {
+    let flags = wanted.flags;
+    let row = relay_query!(
+        "with relay as (
+            update relay set
+                subdomain = $2, zooid_domain = $3, plan_id = $4, info_name = $5, info_icon = $6,
+                info_description = $7, custom_domain = $8,
+                custom_domain_verified = custom_domain_verified and custom_domain = $8,
+                policy_public_read = $9, policy_public_write = $10, policy_public_join = $11,
+                policy_strip_signatures = $12, groups_enabled = $13, management_enabled = $14,
+                members_can_invite = $15, blossom_enabled = $16, livekit_enabled = $17,
+                push_enabled = $18,
+                generation = generation + 1
+            where id = $1
+            returning *)",
+        "from relay",
+        id.as_str(),
+        wanted.subdomain,
+        wanted.zooid_domain,
+        wanted.plan_id,
+        wanted.info_name,
+        wanted.info_icon,
+        wanted.info_description,
+        wanted.custom_domain,
+        flags.policy_public_read,
+        flags.policy_public_write,
+        flags.policy_public_join,
+        flags.policy_strip_signatures,
+        flags.groups_enabled,
+        flags.management_enabled,
+        flags.members_can_invite,
+        flags.blossom_enabled,
+        flags.livekit_enabled,
+        flags.push_enabled,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(row.into())
+}
+
+/// Starts the relay's next generation with `status`; other columns keep their values.
+async fn next_generation(
+    tx: &mut PgConnection,
+    id: &RelayId,
+    status: Status,
+) -> Result<Relay, sqlx::Error> {
+    let row = relay_query!(
+        "with relay as (
+            update relay set
+                status = $2,
+                generation = generation + 1
+            where id = $1
+            returning *)",
+        "from relay",
+        id.as_str(),
+        status.as_str(),
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(row.into())
+}
+
+fn wanted_of(relay: &Relay) -> Wanted {
+    Wanted {
+        subdomain: relay.subdomain.clone(),
+        zooid_domain: relay.zooid_domain.clone(),
+        plan_id: relay.plan_id.clone(),
+        info_name: relay.info_name.clone(),
+        info_icon: relay.info_icon.clone(),
+        info_description: relay.info_description.clone(),
+        custom_domain: relay.custom_domain.clone(),
+        flags: relay.flags,
+    }
+}
+
+/// Returns the fields that differ, with their new values.
+fn difference(before: &Wanted, after: &Wanted) -> Value {
+    let flat = |wanted: &Wanted| match json!(wanted) {
+        Value::Object(mut fields) => {
+            if let Some(Value::Object(flags)) = fields.remove("flags") {
+                fields.extend(flags);
+            }
+            fields
+        }
+        _ => Map::new(),
+    };
+    let before = flat(before);
+    let changed = flat(after).into_iter().filter(|(name, value)| before.get(name) != Some(value));
+    Value::Object(changed.collect())
+}
+
+fn host_taken(error: sqlx::Error, wanted: &Wanted) -> MutationError {
+    match &error {
+        sqlx::Error::Database(cause) if cause.constraint() == Some("relay_host_key") => {
+            MutationError::HostTaken(format!("{}.{}", wanted.subdomain, wanted.zooid_domain))
+        }
+        _ => error.into(),
+    }
+}
+
+/// Returns a SQLite identifier that no other relay has: `my-relay` → `my_relay_0b6d9f0e`.
+fn schema_name(subdomain: &str, id: &RelayId) -> String {
+    let stem = subdomain.replace('-', "_");
+    let digits = &id.as_str()[..8];
+    let underscore = if stem.starts_with(|first: char| first.is_ascii_digit()) { "_" } else { "" };
+    format!("{underscore}{stem}_{digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_an_identifier_made_of_subdomain_and_id() {
+        let id: RelayId = "0b6d9f0e-5b1c-4c7e-9b43-1c1f6b8f2a10".parse().expect("a UUID");
+        assert_eq!(schema_name("my-relay", &id), "my_relay_0b6d9f0e");
+        assert_eq!(schema_name("4chan", &id), "_4chan_0b6d9f0e");
+    }
+}

@@ -1,0 +1,205 @@
+//! Adding jobs. Every insertion into the queue's table is one of the two statements here.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgExecutor;
+use ulid::Ulid;
+
+use super::CHANNEL;
+
+/// The attempts of a job that says nothing else.
+const MAX_ATTEMPTS: i32 = 3;
+
+/// A job to be added. It has no key, priority 0, three attempts, and is due at once, unless the
+/// builder's methods say otherwise.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    queue: &'static str,
+    payload: Vec<u8>,
+    key: Option<String>,
+    priority: i32,
+    attempts: i32,
+    max_attempts: i32,
+    after: Duration,
+    not_before: Option<DateTime<Utc>>,
+}
+
+impl NewJob {
+    /// A job of `queue`. The payload is stored as JSON; it should hold ids and a version, not copies
+    /// of rows. A payload that serde cannot represent as JSON is stored as `null`.
+    pub fn new(queue: &'static str, payload: &impl Serialize) -> Self {
+        Self {
+            queue,
+            payload: serde_json::to_vec(payload).unwrap_or_else(|_| b"null".to_vec()),
+            key: None,
+            priority: 0,
+            attempts: 0,
+            max_attempts: MAX_ATTEMPTS,
+            after: Duration::ZERO,
+            not_before: None,
+        }
+    }
+
+    /// Sets the key: a second job of the queue with this key is not inserted.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the priority, one of [`PRIORITIES`](super::PRIORITIES); higher goes first.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets how many attempts the job may make, the first included.
+    #[must_use]
+    pub fn max_attempts(mut self, max_attempts: i32) -> Self {
+        self.max_attempts = max_attempts;
+        self
+    }
+
+    /// Makes the job a retry that has spent `attempts` attempts already.
+    #[must_use]
+    pub fn attempts(mut self, attempts: i32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// Makes the job due after a delay. No notification announces a job with a delay, so that a
+    /// transaction with a thousand jobs does not hold the lock that `NOTIFY` takes: workers find it
+    /// when they poll.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.after = delay;
+        self
+    }
+
+    /// Makes the job due no earlier than this instant.
+    #[must_use]
+    pub fn not_before(mut self, instant: Option<DateTime<Utc>>) -> Self {
+        self.not_before = instant;
+        self
+    }
+}
+
+/// The insertion; `$conflict` says what happens to a job whose key is taken.
+macro_rules! insert {
+    ($jobs:expr, $head:literal, $conflict:literal $(, $argument:expr)*) => {{
+        let jobs: &[NewJob] = $jobs;
+        let ids: Vec<String> = jobs.iter().map(|_| Ulid::generate().to_string()).collect();
+        let queues: Vec<String> = jobs.iter().map(|job| job.queue.to_owned()).collect();
+        let payloads: Vec<Vec<u8>> = jobs.iter().map(|job| job.payload.clone()).collect();
+        let keys: Vec<Option<String>> = jobs.iter().map(|job| job.key.clone()).collect();
+        let delays: Vec<f64> = jobs.iter().map(|job| job.after.as_secs_f64()).collect();
+        let instants: Vec<Option<DateTime<Utc>>> = jobs.iter().map(|job| job.not_before).collect();
+        let numbers = |number: fn(&NewJob) -> i32| jobs.iter().map(number).collect::<Vec<i32>>();
+        sqlx::query_scalar!(
+            $head
+                + "insert into apalis.jobs as job
+                       (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
+                   select id, queue, payload, case when attempts > 0 then 'Failed' else 'Pending' end,
+                          attempts, greatest(max_attempts, attempts + 1),
+                          greatest(not_before, now() + make_interval(secs => delay)), priority, key
+                   from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::int[], $6::int[],
+                               $7::int[], $8::float8[], $9::timestamptz[])
+                       as asked (id, queue, payload, key, priority, attempts, max_attempts, delay, not_before)
+                   order by key
+                   on conflict (job_type, idempotency_key) do "
+                + $conflict,
+            &ids,
+            &queues,
+            &payloads,
+            &keys as &[Option<String>],
+            &numbers(|job| job.priority),
+            &numbers(|job| job.attempts),
+            &numbers(|job| job.max_attempts),
+            &delays,
+            &instants as &[Option<DateTime<Utc>>],
+            $($argument),*
+        )
+    }};
+}
+
+/// Adds jobs and returns the ids of those that were inserted. A job whose key is taken is left out:
+/// its queue has a job for the same thing already.
+///
+/// # Errors
+/// See the module; then none was added.
+pub async fn enqueue(db: impl PgExecutor<'_>, jobs: &[NewJob]) -> Result<Vec<String>, sqlx::Error> {
+    insert!(jobs, "", "nothing returning id").fetch_all(db).await
+}
+
+/// Adds jobs. A job with the same key that waits, for its turn or for a retry, is given the new
+/// payload and starts over: due as asked, with no attempt spent. One that a worker has fetched is left
+/// alone, because its handler has not read its subject yet.
+///
+/// # Errors
+/// See the module; then none was added.
+pub async fn enqueue_or_restart(
+    db: impl PgExecutor<'_>,
+    jobs: &[NewJob],
+) -> Result<(), sqlx::Error> {
+    // The trigger announces insertions only; a restarted job that is due is announced here.
+    let restarted = insert!(
+        jobs,
+        "with waiting as (",
+        r#"update set job = excluded.job, status = 'Pending', attempts = 0, run_at = excluded.run_at,
+                      priority = greatest(job.priority, excluded.priority), done_at = null
+           where job.status in ('Pending', 'Failed')
+           returning job.id, job.job_type, job.run_at, not (job.id = any($1)) as was_waiting)
+           select pg_notify($10, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
+                  is null as "told!"
+           from waiting where was_waiting and run_at <= now()"#,
+        CHANNEL
+    );
+    restarted.fetch_all(db).await?;
+    Ok(())
+}
+
+/// Makes a waiting job due now and announces it. Returns false when no job of `queue` with this key
+/// waits.
+///
+/// # Errors
+/// See the module.
+pub async fn hurry(db: impl PgExecutor<'_>, queue: &str, key: &str) -> Result<bool, sqlx::Error> {
+    let hurried = sqlx::query_scalar!(
+        r#"with hurried as (
+               update apalis.jobs set run_at = now()
+               where job_type = $1 and idempotency_key = $2 and status in ('Pending', 'Failed')
+               returning id, job_type, run_at)
+           select pg_notify($3, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
+                  is null as "told!"
+           from hurried"#,
+        queue,
+        key,
+        CHANNEL,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(hurried.is_some())
+}
+
+/// Whether one of the queues has a job with this key, waiting or running.
+///
+/// # Errors
+/// See the module.
+pub async fn has_job(
+    db: impl PgExecutor<'_>,
+    queues: &[&str],
+    key: &str,
+) -> Result<bool, sqlx::Error> {
+    let queues: Vec<String> = queues.iter().map(|queue| (*queue).to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select exists (select from apalis.jobs
+                          where job_type = any($1) and idempotency_key = $2) as "has!""#,
+        &queues,
+        key,
+    )
+    .fetch_one(db)
+    .await
+}

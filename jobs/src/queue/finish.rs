@@ -1,0 +1,67 @@
+//! Ending a job, well or not.
+
+use serde_json::{Value, json};
+use sqlx::PgExecutor;
+
+use super::{Job, Settled, one_line};
+
+/// Ends a job as `Done` and stores its result, which people read.
+///
+/// # Errors
+/// See the module.
+pub async fn finish(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    result: &Value,
+) -> Result<Settled<()>, sqlx::Error> {
+    end(db, job, "Done", &json!({ "Ok": result })).await
+}
+
+/// Ends a job as `Killed` and stores the reason. A killed job is not retried by itself; it stays
+/// visible until someone retries it or it is pruned.
+///
+/// # Errors
+/// See the module.
+pub async fn kill(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    reason: &str,
+) -> Result<Settled<()>, sqlx::Error> {
+    end(db, job, "Killed", &json!({ "Err": one_line(reason) })).await
+}
+
+/// Ends a failed job as `Done`, because a newer job for the same thing waits. The error stays
+/// readable.
+pub(crate) async fn supersede(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    error: &str,
+) -> Result<Settled<()>, sqlx::Error> {
+    end(db, job, "Done", &json!({ "Err": one_line(error) })).await
+}
+
+/// A killed job remembers its key, so that people and `is_settled` know what it was about.
+async fn end(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    status: &str,
+    result: &Value,
+) -> Result<Settled<()>, sqlx::Error> {
+    let ended = sqlx::query!(
+        "update apalis.jobs
+         set status = $4, attempts = $3 + 1, done_at = now(), lock_by = null, last_result = $5,
+             metadata = case when $4 = 'Killed'
+                             then hstore('key', coalesce(idempotency_key, metadata->'key'))
+                             else ''::hstore end,
+             idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
+         where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')",
+        job.id,
+        job.worker,
+        job.attempt - 1,
+        status,
+        result,
+    )
+    .execute(db)
+    .await?;
+    Ok(Settled::of(ended.rows_affected()))
+}

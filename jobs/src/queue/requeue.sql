@@ -1,0 +1,51 @@
+-- Jobs go back to the queue, each under its guard (worker, attempts, status). A job gets back the key
+-- that it had when it was fetched; if a newer job has that key by now, the old one ends instead.
+with asked as (
+    select * from unnest($1::text[], $2::text[], $3::int[], $4::text[])
+        as asked (id, worker, attempts, status)
+), held as (
+    select job.id, job.job_type, coalesce(job.idempotency_key, job.metadata->'key') as key,
+           case $6::text
+               when 'reset' then 0
+               when 'one' then job.attempts + 1
+               when 'one if started' then job.attempts + (job.status = 'Running')::int
+               else job.attempts
+           end as attempts
+    from asked
+    join apalis.jobs job on job.id = asked.id and job.lock_by is not distinct from asked.worker
+                        and job.attempts = asked.attempts
+    where job.status in ('Queued', 'Running')
+      and (asked.status is null or job.status = asked.status)
+    for update of job
+), judged as (
+    select held.*, exists (select from apalis.jobs newer
+                           where newer.job_type = held.job_type and newer.idempotency_key = held.key
+                             and newer.id <> held.id) as is_superseded
+    from held
+), requeued as (
+    update apalis.jobs job
+    set status = case when is_superseded then 'Done' else $5 end,
+        idempotency_key = case when is_superseded then null else key end,
+        attempts = judged.attempts,
+        max_attempts = greatest(max_attempts, $7, judged.attempts + 1),
+        run_at = case when $8::float8 is null then run_at
+                      else now() + make_interval(
+                          secs => $8 * (1 + (random() * 2 - 1) * $9::float8) + random() * $10::float8)
+                 end,
+        done_at = case when is_superseded then now() end,
+        last_result = coalesce($11::jsonb,
+                               case when is_superseded then '{"Ok": "superseded"}'::jsonb end,
+                               last_result),
+        metadata = case when $12::text is null or is_superseded then ''::hstore
+                        else hstore('held_by', $12) end,
+        lock_by = null, lock_at = null
+    from judged
+    where job.id = judged.id
+    returning job.id, job.job_type, job.run_at, is_superseded
+)
+select id as "id!", run_at as "run_at!", is_superseded as "is_superseded!",
+       case when $13::bool and not is_superseded
+            then pg_notify($14::text, json_build_object(
+                     'job_type', job_type, 'id', id, 'run_at', run_at)::text) is null
+       end as told
+from requeued

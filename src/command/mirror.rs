@@ -1,0 +1,178 @@
+//! `mirror …`: manages upstreams, their lanes and the mirrored events.
+
+mod config;
+mod events;
+mod lanes;
+mod status;
+mod upstream;
+mod wait;
+
+use std::{io::BufRead, path::PathBuf};
+
+use clap::{Subcommand, ValueEnum};
+use tender_jobs::mirror::lane::LaneKind;
+
+use super::{load, print, with_database};
+use crate::config::Needs;
+use upstream::Fields;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MirrorCommand {
+    /// Add an upstream: a relay elsewhere, or one that we host.
+    Add {
+        /// Address of the relay, ws:// or wss://.
+        #[arg(required_unless_present = "relay", conflicts_with = "relay")]
+        url: Option<String>,
+        /// Id or host of a relay that we host, instead of an address.
+        #[arg(long)]
+        relay: Option<String>,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// Change an upstream.
+    Update {
+        /// Address or id of the upstream.
+        upstream: String,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// List upstreams.
+    List,
+    /// Show an upstream with its lanes.
+    Show {
+        /// Address or id of the upstream.
+        upstream: String,
+    },
+    /// Remove an upstream and stop its work. Its events are kept.
+    Remove {
+        /// Address or id of the upstream.
+        upstream: String,
+    },
+    /// Add the upstreams in a file that do not exist yet. Existing upstreams do not change.
+    Seed {
+        /// JSON list of objects with `url` and the other fields that the API accepts.
+        file: PathBuf,
+    },
+    /// Show lanes, events, waiting jobs, upstreams and connections.
+    Status,
+    /// Enqueue the work of a mode now, for one upstream or for all. Ignores cool-downs.
+    Trigger {
+        #[arg(value_enum, default_value = "realtime")]
+        mode: ModeArg,
+        /// Address or id of an upstream; without it, all upstreams.
+        upstream: Option<String>,
+        /// Wait until the work is done, and show its progress.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Free lanes whose holder died or whose cool-down is over, and enqueue their work.
+    Recover {
+        /// Seconds without a heartbeat after which a holder counts as dead (default: the setting
+        /// `stale_threshold_minutes`).
+        #[arg(long, value_name = "SECONDS")]
+        stale: Option<u64>,
+        /// Seconds after which a failed lane is freed, instead of after its cool-down.
+        #[arg(long, value_name = "SECONDS")]
+        error: Option<u64>,
+    },
+    /// Delete the lanes of one upstream, or of all. They start from the beginning; events are kept.
+    Reset {
+        /// Address or id of an upstream; without it, all upstreams.
+        upstream: Option<String>,
+        /// Do not ask for confirmation.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show the settings of the deployment, or those in effect for one upstream.
+    Config {
+        /// Address or id of an upstream; without it, the deployment.
+        upstream: Option<String>,
+    },
+    /// Print the ids of events that either side lacks, by negentropy. Changes nothing.
+    Diff {
+        /// Address or id of the upstream.
+        upstream: String,
+        /// Hours before now that are compared.
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=175_200))]
+        hours: u32,
+    },
+    /// Delete every stored event and all progress. Asks for confirmation.
+    Wipe {
+        /// Do not ask for confirmation.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Apply stored deletions again in the background, at most 100,000.
+    Redelete,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ModeArg {
+    Realtime,
+    Backfill,
+    Full,
+    Upload,
+}
+
+impl From<ModeArg> for LaneKind {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Realtime => Self::Realtime,
+            ModeArg::Backfill => Self::Backfill,
+            ModeArg::Full => Self::Full,
+            ModeArg::Upload => Self::Upload,
+        }
+    }
+}
+
+impl MirrorCommand {
+    pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
+        let config = load(Needs::Database, "warn")?;
+        with_database(&config, async |database| {
+            let db = &database.pool;
+            match self {
+                Self::Add { url, relay, fields } => {
+                    upstream::add(db, url, relay, fields, json).await
+                }
+                Self::Update { upstream, fields } => {
+                    upstream::update(db, &upstream, fields, json).await
+                }
+                Self::List => upstream::list(db, json).await,
+                Self::Show { upstream } => upstream::show(db, &upstream, json).await,
+                Self::Remove { upstream } => upstream::remove(db, &upstream, json).await,
+                Self::Seed { file } => upstream::seed(db, &file, json).await,
+                Self::Status => status::print(db, &config, json).await,
+                Self::Trigger { mode, upstream, wait } => {
+                    let upstream = upstream.as_deref();
+                    lanes::trigger(db, &config, mode.into(), upstream, wait, json).await
+                }
+                Self::Recover { stale, error } => {
+                    lanes::recover(db, &config, stale, error, json).await
+                }
+                Self::Reset { upstream, yes } => {
+                    lanes::reset(db, upstream.as_deref(), yes, json).await
+                }
+                Self::Config { upstream } => {
+                    config::show(db, &config, upstream.as_deref(), json).await
+                }
+                Self::Diff { upstream, hours } => {
+                    events::diff(db, &config, &upstream, hours, json).await
+                }
+                Self::Wipe { yes } => events::wipe(db, yes, json).await,
+                Self::Redelete => events::redelete(db, json).await,
+            }
+        })
+        .await
+    }
+}
+
+/// Asks `question` and reads the answer. Every answer except `y`, `Y` and `yes` means no, and so
+/// does the end of the input.
+async fn confirmed(question: &str) -> anyhow::Result<bool> {
+    print::line(&format!("{question} [y/N]"))?;
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    Ok(matches!(answer.await??.trim(), "y" | "Y" | "yes"))
+}

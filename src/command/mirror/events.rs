@@ -1,0 +1,69 @@
+//! `mirror diff`, `wipe`, `redelete`: the commands on stored events.
+
+use anyhow::Context;
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    console::operator as record,
+    mirror::{
+        event::{self, EventId},
+        work,
+    },
+    queue,
+};
+use tender_workers::mirror::{self, Connections};
+
+use super::{confirmed, upstream::named};
+use crate::{
+    command::{operator, print},
+    config::Config,
+};
+
+pub(super) async fn diff(
+    db: &PgPool,
+    config: &Config,
+    name: &str,
+    hours: u32,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let upstream = named(db, name).await?;
+    let settings = upstream.settings(&config.mirror.defaults);
+    let connections = Connections::new(1, config.mirror.key.clone());
+    let now = queue::now(db).await?.timestamp();
+    let window = ((now - 3600 * i64::from(hours)).max(0), now);
+    let compared = mirror::diff::diff(db, &connections, &upstream, &settings, window).await;
+    let found = compared.with_context(|| format!("failed to compare with {}", upstream.url))?;
+    let hex = |ids: &[EventId]| -> Vec<String> { ids.iter().map(ToString::to_string).collect() };
+    if as_json {
+        return print::json(&json!({
+            "ours": found.ours, "missing_there": hex(&found.have), "missing_here": hex(&found.need),
+        }));
+    }
+    for id in hex(&found.have) {
+        print::line(&format!("missing there  {id}"))?;
+    }
+    for id in hex(&found.need) {
+        print::line(&format!("missing here   {id}"))?;
+    }
+    print::line(&format!(
+        "last {} h: of {} known here, {} are missing there; {} are missing here",
+        hours,
+        found.ours,
+        found.have.len(),
+        found.need.len()
+    ))
+}
+
+pub(super) async fn wipe(db: &PgPool, yes: bool, as_json: bool) -> anyhow::Result<()> {
+    if !yes && !confirmed("Delete every stored event and all progress?").await? {
+        return print::done(as_json, "cancelled");
+    }
+    event::wipe(db).await?;
+    record::record(db, &operator().who, "wipe_events", "all", "").await?;
+    print::done(as_json, "deleted every event and all progress")
+}
+
+pub(super) async fn redelete(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
+    let enqueued = work::push_deletions(db).await?;
+    print::done(as_json, &format!("enqueued {enqueued} deletions"))
+}

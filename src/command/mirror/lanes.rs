@@ -1,0 +1,98 @@
+//! `mirror trigger`, `recover`, `reset`: the commands on lanes.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    console::operator as record,
+    mirror::lane::{self, LaneKind},
+};
+use tender_workers::mirror::{self, orchestrate};
+
+use super::{confirmed, upstream::named, wait};
+use crate::{
+    command::{operator, print},
+    config::Config,
+};
+
+pub(super) async fn trigger(
+    db: &PgPool,
+    config: &Config,
+    mode: LaneKind,
+    upstream: Option<&str>,
+    wait: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let only = match upstream {
+        Some(name) => Some(named(db, name).await?.id),
+        None => None,
+    };
+    if !as_json {
+        print::line(&format!("triggering {mode} for {}", upstream.unwrap_or("all upstreams")))?;
+    }
+    let settings = &config.mirror.defaults;
+    let dispatched = orchestrate::dispatch(db, settings, mode, only, true).await?;
+    let words = format!("{mode}: dispatched {} of {}", count(&dispatched), dispatched.len());
+    record::record(db, &operator().who, "trigger_mirror", upstream.unwrap_or("all"), &words)
+        .await?;
+    if !as_json {
+        print::line(&format!("dispatched {}", count(&dispatched)))?;
+        for one in &dispatched {
+            if let Some(why) = one.skipped {
+                print::line(&format!("skipped {}: {why}", one.url))?;
+            }
+        }
+    }
+    let lanes: Vec<_> = dispatched.iter().filter_map(|one| one.lane).collect();
+    let ended = if wait { wait::until_done(db, &lanes, as_json).await? } else { Vec::new() };
+    if as_json {
+        print::json(&json!({ "mode": mode, "relays": dispatched, "ended": ended }))?;
+    }
+    if let Some(failed) = ended.iter().find(|lane| lane.status == "error") {
+        bail!(
+            "mirroring of {} failed: {}",
+            failed.url,
+            failed.error_message.as_deref().unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+fn count(dispatched: &[orchestrate::Dispatch]) -> usize {
+    dispatched.iter().filter(|one| one.skipped.is_none()).count()
+}
+
+pub(super) async fn recover(
+    db: &PgPool,
+    config: &Config,
+    stale: Option<u64>,
+    error: Option<u64>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let (stale, error) = (stale.map(Duration::from_secs), error.map(Duration::from_secs));
+    let recovered = mirror::recover_now(db, &config.mirror.defaults, stale, error).await?;
+    if as_json {
+        return print::json(&recovered);
+    }
+    let (stale, errors) = (recovered.stale.len(), recovered.errors.len());
+    print::line(&format!("Recovered: {stale} stale, {errors} errors"))
+}
+
+pub(super) async fn reset(
+    db: &PgPool,
+    upstream: Option<&str>,
+    yes: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let only = match upstream {
+        Some(name) => Some(named(db, name).await?.id),
+        None if yes || confirmed("Delete the progress of all upstreams?").await? => None,
+        None => return print::done(as_json, "cancelled"),
+    };
+    let removed = lane::reset(db, only).await?;
+    let words = format!("removed the progress of {removed} lanes");
+    record::record(db, &operator().who, "reset_mirror", upstream.unwrap_or("all"), &words).await?;
+    print::done(as_json, &words)
+}

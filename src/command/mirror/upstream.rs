@@ -1,0 +1,237 @@
+//! `mirror add`, `list`, `show`, `update`, `remove`, `seed`: the commands on upstreams.
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, Color};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tender_jobs::{
+    console::operator,
+    mirror::{
+        lane,
+        upstream::{self, Change, Upstream, UpstreamError},
+    },
+    provision::relay::{self, RelayId},
+    queue,
+};
+
+use super::status::print_lanes;
+use crate::command::{operator, print, provision};
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DirectionArg {
+    Down,
+    Up,
+    Both,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fields {
+    /// Direction of the events: down from the upstream, up to it, or both.
+    #[arg(long, value_enum)]
+    direction: Option<DirectionArg>,
+    /// Whether the upstream is mirrored at all.
+    #[arg(long, value_name = "BOOL")]
+    enabled: Option<bool>,
+    /// Whether to download the upstream's history.
+    #[arg(long, value_name = "BOOL")]
+    backfill: Option<bool>,
+    /// Whether to try NIP-77 (negentropy).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    negentropy: Option<bool>,
+    /// Whether to keep a subscription open and to push local events at once.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    live: Option<bool>,
+    /// Notes for operators.
+    #[arg(long)]
+    notes: Option<String>,
+    /// Settings that override the deployment's, as a JSON object; replaces all earlier overrides.
+    /// See `tender mirror config`.
+    #[arg(long, value_name = "JSON")]
+    config: Option<String>,
+}
+
+impl Fields {
+    fn change(self) -> anyhow::Result<Change> {
+        let direction = self.direction.map(|direction| match direction {
+            DirectionArg::Down => "down",
+            DirectionArg::Up => "up",
+            DirectionArg::Both => "both",
+        });
+        let config = self.config.as_deref().map(serde_json::from_str::<Value>).transpose();
+        Ok(Change {
+            enabled: self.enabled,
+            backfill: self.backfill,
+            negentropy: self.negentropy,
+            live: self.live,
+            direction: direction.map(str::to_owned),
+            notes: self.notes,
+            config: config.context("--config is not JSON such as '{\"poll_page_limit\": 300}'")?,
+            ..Change::default()
+        })
+    }
+}
+
+pub(super) async fn update(
+    db: &PgPool,
+    name: &str,
+    fields: Fields,
+    json: bool,
+) -> anyhow::Result<()> {
+    let found = named(db, name).await?;
+    let changed = upstream::update(db, found.id, &fields.change()?).await?;
+    record(db, "update_upstream", &changed.url).await?;
+    said(&changed, "changed", json)
+}
+
+pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
+    let found = named(db, name).await?;
+    upstream::delete(db, found.id).await?;
+    record(db, "remove_upstream", &found.url).await?;
+    print::done(json, &format!("removed {}; its events are kept", found.url))
+}
+
+async fn record(db: &PgPool, action: &str, url: &str) -> anyhow::Result<()> {
+    Ok(operator::record(db, &operator().who, action, url, "").await?)
+}
+
+/// Finds an upstream by its address or id.
+pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<Upstream> {
+    let found = upstream::find_named(db, name).await?;
+    found.with_context(|| format!("there is no upstream {name}; see `tender mirror list`"))
+}
+
+fn said(upstream: &Upstream, what: &str, json: bool) -> anyhow::Result<()> {
+    if json { print::json(upstream) } else { print::line(&format!("{what} {}", upstream.url)) }
+}
+
+pub(super) async fn add(
+    db: &PgPool,
+    url: Option<String>,
+    hosted: Option<String>,
+    fields: Fields,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut change = fields.change()?;
+    change.url = url;
+    if let Some(hosted) = hosted {
+        let relay = provision::find(db, &hosted).await?;
+        change.url = Some(format!("wss://{}", relay.host()));
+        change.relay_id = Some(relay.id.as_str().to_owned());
+    }
+    let created = match upstream::create(db, &change).await {
+        Err(UpstreamError::Taken) => {
+            bail!("this upstream already exists; `tender mirror update` changes it")
+        }
+        created => created?,
+    };
+    record(db, "add_upstream", &created.url).await?;
+    said(&created, "added", json)?;
+    if !json {
+        print::line(
+            "mirroring starts at the next scheduled run; `tender mirror trigger backfill` starts \
+             it now",
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
+    let upstreams = upstream::list(db).await?;
+    if json {
+        return print::json(&upstreams);
+    }
+    if upstreams.is_empty() {
+        return print::line(
+            "no upstreams yet: `tender mirror add wss://relay.example.com` adds one",
+        );
+    }
+    let mut table =
+        print::table(&["URL", "", "DIRECTION", "BACKFILL", "NEGENTROPY", "LIVE", "NOTES"]);
+    for one in &upstreams {
+        table.add_row(vec![
+            Cell::new(&one.url),
+            if one.enabled { Cell::new("on").fg(Color::Green) } else { Cell::new("off") },
+            one.direction.as_str().into(),
+            yes(one.backfill).into(),
+            negentropy_of(one).into(),
+            yes(one.live).into(),
+            one.notes.as_deref().unwrap_or_default().into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+pub(super) fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
+/// Returns whether NIP-77 is tried, with the verdict on the upstream's support if it is known.
+pub(super) fn negentropy_of(upstream: &Upstream) -> String {
+    match (upstream.negentropy, upstream.negentropy_verdict.as_str()) {
+        (false, _) => "no".to_owned(),
+        (true, "unknown") => "yes".to_owned(),
+        (true, verdict) => format!("yes ({verdict})"),
+    }
+}
+
+pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
+    let upstream = named(db, name).await?;
+    let lanes = lane::states_of(db, upstream.id, 600).await?;
+    if json {
+        return print::json(&json!({ "upstream": upstream, "lanes": lanes }));
+    }
+    let now = queue::now(db).await?;
+    let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
+        Some(id) => relay::find(db, &id).await?.map(|relay| relay.host()).unwrap_or_default(),
+        None => "-".to_owned(),
+    };
+    print::pairs(&[
+        ("url", upstream.url.clone()),
+        ("id", upstream.id.to_string()),
+        ("enabled", yes(upstream.enabled).to_owned()),
+        ("direction", upstream.direction.to_string()),
+        ("backfill", yes(upstream.backfill).to_owned()),
+        ("negentropy", negentropy_of(&upstream)),
+        ("live", yes(upstream.live).to_owned()),
+        ("hosted relay", hosted),
+        ("config", upstream.config.to_string()),
+        (
+            "NIP-11 document",
+            upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
+        ),
+        ("notes", upstream.notes.clone().unwrap_or_default()),
+    ])?;
+    print::line("")?;
+    print_lanes(&lanes, now)
+}
+
+pub(super) async fn seed(db: &PgPool, file: &std::path::Path, json: bool) -> anyhow::Result<()> {
+    let text = tokio::fs::read_to_string(file).await;
+    let text = text.with_context(|| format!("failed to read {}", file.display()))?;
+    let changes: Vec<Change> = serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{} is not a JSON list such as [{{\"url\": \"wss://relay.example.com\"}}]",
+            file.display()
+        )
+    })?;
+    let mut seeded = Vec::with_capacity(changes.len());
+    for change in &changes {
+        let url = change.url.clone().unwrap_or_default();
+        match upstream::create(db, change).await {
+            Ok(created) => seeded.push(("Created", created.url)),
+            Err(UpstreamError::Taken) => seeded.push(("Exists", url)),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("failed to add {url} from {}", file.display()));
+            }
+        }
+    }
+    if json {
+        return print::json(&seeded);
+    }
+    for (what, url) in &seeded {
+        print::line(&format!("{what:<8} {url}"))?;
+    }
+    print::line(&format!("{} upstreams", upstream::list(db).await?.len()))
+}

@@ -1,0 +1,5 @@
+//! The commands of provisioning.
+
+mod relay;
+
+pub(super) use relay::{RelayCommand, find};

@@ -1,0 +1,75 @@
+//! Actions on upstreams.
+
+use axum::extract::Path;
+use tender_jobs::mirror::{
+    lane::{self, LaneKind},
+    upstream::{self, Change},
+};
+use tender_workers::mirror::orchestrate;
+use uuid::Uuid;
+
+use crate::dashboard::{
+    Dashboard, PATH,
+    actions::{Action, Answer, Asked, begin},
+    parts::Problem,
+};
+
+pub(in crate::dashboard) async fn upstream(
+    Path((id, verb)): Path<(String, String)>,
+    asked: Asked,
+) -> Answer {
+    let dashboard = &asked.dashboard;
+    let upstream = super::upstream::find(dashboard, &id).await?;
+    let mode = LaneKind::parse_mode(&verb);
+    let question = match verb.as_str() {
+        "enable" => "Enable this upstream?",
+        "disable" => "Stop all work on this upstream?",
+        "reset" => {
+            "Delete the progress of all lanes of this upstream? They start from the beginning. Stored \
+             events are kept."
+        }
+        _ if mode.is_some() => "Start this now?",
+        _ => return Err(Problem::NotFound),
+    };
+    let action = Action {
+        name: format!("upstream_{verb}"),
+        target: upstream.url.clone(),
+        question,
+        path: format!("{PATH}/upstreams/{id}/{verb}"),
+        otherwise: format!("{PATH}/upstreams/{id}"),
+    };
+    let doing = begin!(asked, action);
+    let words = match mode {
+        Some(mode) => trigger(dashboard, upstream.id, mode).await?,
+        None if verb == "reset" => {
+            let removed = lane::reset(&dashboard.db, Some(upstream.id)).await?;
+            format!("{removed} lanes start from the beginning.")
+        }
+        None => {
+            let change = Change { enabled: Some(verb == "enable"), ..Change::default() };
+            match upstream::update(&dashboard.db, upstream.id, &change).await {
+                Ok(changed) if changed.enabled => "The upstream is enabled.".to_owned(),
+                Ok(_) => {
+                    "The upstream is disabled. Its running work stops within seconds.".to_owned()
+                }
+                Err(error) => return doing.done(Err(error.to_string())).await,
+            }
+        }
+    };
+    doing.done(Ok(words)).await
+}
+
+/// Starts a mode of the upstream now.
+async fn trigger(
+    dashboard: &Dashboard,
+    upstream: Uuid,
+    mode: LaneKind,
+) -> Result<String, sqlx::Error> {
+    let settings = &dashboard.config.mirror;
+    let dispatched =
+        orchestrate::dispatch(&dashboard.db, settings, mode, Some(upstream), true).await?;
+    Ok(match dispatched.first().and_then(|one| one.skipped) {
+        Some(why) => format!("{mode} was not started: {why}."),
+        None => format!("{mode} starts now."),
+    })
+}

@@ -1,0 +1,202 @@
+//! One upstream: its lanes, settings and connections.
+
+use axum::{
+    extract::{Path, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use maud::{Markup, html};
+use tender_jobs::mirror::{
+    lane::{self, LaneKind, LaneState},
+    upstream::{self, Connection, Upstream},
+};
+
+use super::upstreams::{class_of, stale_secs};
+use crate::dashboard::{
+    Dashboard, PATH, actions,
+    layout::{self, Page},
+    parts::{Ask, Problem, ask, bytes, count, maybe_time, scroll, time},
+    session::Viewer,
+};
+use crate::words::span;
+
+/// Returns the upstream with this id.
+pub(in crate::dashboard) async fn find(
+    dashboard: &Dashboard,
+    id: &str,
+) -> Result<Upstream, Problem> {
+    let id = id.parse().map_err(|_| Problem::NotFound)?;
+    upstream::find(&dashboard.db, id).await?.ok_or(Problem::NotFound)
+}
+
+pub(in crate::dashboard) async fn page(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let upstream = find(&dashboard, &id).await?;
+    let source = format!("/upstreams/{}", upstream.id);
+    let page = Page {
+        title: &upstream.url,
+        section: "/upstreams",
+        notice: actions::notice(&headers),
+        fixed: html! {},
+        live: Some((&source, live(&dashboard, &upstream, &viewer).await?)),
+    };
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
+}
+
+/// The live part.
+pub(in crate::dashboard) async fn live(
+    dashboard: &Dashboard,
+    upstream: &Upstream,
+    viewer: &Viewer,
+) -> Result<Markup, sqlx::Error> {
+    let db = &dashboard.db;
+    let lanes = lane::states_of(db, upstream.id, stale_secs(dashboard)).await?;
+    let mut connections = upstream::connections(db).await?;
+    connections.retain(|one| one.upstream_id == upstream.id);
+    Ok(html! {
+        (buttons(upstream, viewer))
+        section aria-labelledby="lanes" {
+            h2 #lanes { "Lanes" }
+            @if lanes.is_empty() { p { "No lane has run yet." } }
+            @for lane in &lanes { (lane_section(lane)) }
+        }
+        (facts(upstream))
+        (connection_table(&connections))
+    })
+}
+
+fn buttons(upstream: &Upstream, viewer: &Viewer) -> Markup {
+    let action = |verb: &str| format!("{PATH}/upstreams/{}/{verb}", upstream.id);
+    let modes = LaneKind::MODES.into_iter().filter(|mode| upstream.takes_part_in(*mode));
+    html! {
+        div.buttons {
+            @for mode in modes {
+                (ask(viewer, &Ask {
+                    action: &action(mode.as_str()), label: &format!("Sync {mode} now"),
+                    question: &format!("Start {mode} of {} now?", upstream.url), fields: &[], is_grave: false,
+                }))
+            }
+            @if upstream.enabled {
+                (ask(viewer, &Ask {
+                    action: &action("disable"), label: "Disable", question: "Stop all work on this upstream?",
+                    fields: &[], is_grave: true,
+                }))
+            } @else {
+                (ask(viewer, &Ask {
+                    action: &action("enable"), label: "Enable", question: "Enable this upstream?",
+                    fields: &[], is_grave: false,
+                }))
+            }
+            (ask(viewer, &Ask {
+                action: &action("reset"), label: "Reset", is_grave: true, fields: &[],
+                question: "Delete the progress of all lanes of this upstream? They start from the beginning. Stored events are kept.",
+            }))
+        }
+    }
+}
+
+fn lane_section(lane: &LaneState) -> Markup {
+    html! {
+        div.item class=(class_of(lane)) {
+            h3 { (lane.lane) " " span class={ "badge " (class_of(lane)) } { (lane.status) @if lane.is_stale { " (stale)" } } }
+            @if let Some(done) = lane.progress { (progress(lane, done)) }
+            @if let Some(error) = &lane.error_message {
+                p { span.error { (error) } " " (maybe_time(lane.failed_at)) ", next attempt " (maybe_time(lane.retry_at)) ", " (lane.consecutive_failures) " consecutive failures" }
+            }
+            dl.facts {
+                dt { "Last sync" } dd { (maybe_time(lane.last_synced_at)) }
+                @if let Some(method) = &lane.method { dt { "Method" } dd { (method) } }
+                @if let Some(window) = lane.window_seconds { dt { "Window" } dd { (span(window)) } }
+                @if let Some(age) = lane.cursor_age { dt { "Cursor behind" } dd { (span(age.max(0))) } }
+                @for (name, number) in numbers(lane) { dt { (name) } dd { (count(number, false)) } }
+            }
+        }
+    }
+}
+
+/// How much of the history is done, in per cent.
+fn progress(lane: &LaneState, done: f64) -> Markup {
+    let instant = |at: i64| chrono::DateTime::from_timestamp(at, 0);
+    html! {
+        p {
+            progress max="100" value=(format!("{done:.1}")) aria-label="share of the history that is done" {}
+            (format!(" {done:.1} % of history"))
+            @if let Some(until) = lane.backfill_until.and_then(instant) { ", back to " (until.format("%F %T UTC")) }
+            @if let Some(target) = lane.backfill_target.and_then(instant) { ", target " (target.format("%F")) }
+        }
+    }
+}
+
+/// The counts that are not zero.
+fn numbers(lane: &LaneState) -> Vec<(&'static str, i64)> {
+    let all = [
+        ("Received", lane.received),
+        ("Stored", lane.stored),
+        ("Duplicates", lane.duplicate),
+        ("Rejected", lane.rejected),
+        ("Uploaded", lane.uploaded),
+        ("Uploads already there", lane.upload_duplicate),
+        ("Uploads rejected", lane.upload_rejected),
+        ("Uploads to retry", lane.upload_pending),
+        ("Listed but not delivered", lane.unavailable),
+        ("Outside the filter", lane.violations),
+        ("Seconds with more events than a page", lane.saturated_seconds),
+    ];
+    all.into_iter().filter(|(_, number)| *number > 0).collect()
+}
+
+fn facts(upstream: &Upstream) -> Markup {
+    html! {
+        section aria-labelledby="about" {
+            h2 #about { "Settings" }
+            dl.facts {
+                dt { "Direction" } dd { (upstream.direction) }
+                dt { "Backfill" } dd { @if upstream.backfill { "yes" } @else { "no" } }
+                dt { "Live" } dd { @if upstream.live { "yes" } @else { "no" } }
+                dt { "Negentropy" } dd {
+                    @if upstream.negentropy { (upstream.negentropy_verdict) } @else { "off" }
+                    @if let Some(until) = upstream.negentropy_verdict_until { " until " (time(until)) }
+                    @if let Some(reason) = &upstream.negentropy_reason { " " span.error { (reason) } }
+                }
+                @if let Some(relay) = &upstream.relay_id { dt { "Hosted relay" } dd { a href={ (PATH) "/relays/" (relay) } { (relay) } } }
+                dt { "Overrides" } dd { code { (upstream.config) } }
+                @if let Some(information) = &upstream.information { dt { "NIP-11 document" } dd { code { (information) } } }
+                @if let Some(notes) = &upstream.notes { dt { "Notes" } dd { (notes) } }
+            }
+        }
+    }
+}
+
+fn connection_table(connections: &[Connection]) -> Markup {
+    html! {
+        section aria-labelledby="connections" {
+            h2 #connections { "Connections" }
+            @if connections.is_empty() { p { "No process is connected." } } @else {
+                (scroll("Connections", &html! {
+                    table {
+                        thead { tr {
+                            th { "Process" } th { "State" } th.n { "Subscriptions" } th.n { "Attempts" }
+                            th.n { "Received" } th.n { "Sent" } th { "Error" }
+                        } }
+                        tbody { @for one in connections { (connection_row(one)) } }
+                    }
+                }))
+            }
+        }
+    }
+}
+
+fn connection_row(one: &Connection) -> Markup {
+    html! {
+        tr {
+            td { (one.process) } td { (one.state) }
+            td.n { (one.subscriptions) } td.n { (one.attempts) }
+            td.n { (bytes(one.bytes_in)) } td.n { (bytes(one.bytes_out)) }
+            td.error { @if let Some(error) = &one.error { (error) } }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The list of upstreams with the state of their lanes.
+
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use maud::{Markup, html};
+use tender_jobs::mirror::{
+    lane::{self, LaneState},
+    upstream::{self, Connection, Upstream},
+};
+use uuid::Uuid;
+
+use crate::dashboard::{
+    Dashboard, PATH, actions,
+    layout::{self, Page},
+    parts::{Problem, count, maybe_time, scroll},
+    session::Viewer,
+};
+
+pub(in crate::dashboard) async fn page(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let page = Page {
+        title: "Upstreams",
+        section: "/upstreams",
+        notice: actions::notice(&headers),
+        fixed: html! {
+            p { "The relays that events are mirrored with. " code { "tender mirror add" } " adds one." }
+        },
+        live: Some(("/upstreams", table(&dashboard).await?)),
+    };
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
+}
+
+/// Returns the age of a heartbeat from which a lane counts as stale, unless its upstream overrides it.
+pub(super) fn stale_secs(dashboard: &Dashboard) -> u64 {
+    60 * dashboard.config.mirror.stale_threshold_minutes
+}
+
+/// The live part.
+pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup, sqlx::Error> {
+    let db = &dashboard.db;
+    let (upstreams, lanes) =
+        (upstream::list(db).await?, lane::states(db, stale_secs(dashboard)).await?);
+    let connections = upstream::connections(db).await?;
+    Ok(html! {
+        @if upstreams.is_empty() { p { "There is no upstream yet." } } @else {
+            (scroll("Upstreams", &html! {
+                table.cards {
+                    thead { tr {
+                        th { "Upstream" } th { "Direction" } th { "Connection" } th { "Lanes" }
+                        th.n { "Stored" } th.n { "Uploaded" } th.n { "Rejected" } th { "Last sync" } th { "Last error" }
+                    } }
+                    tbody { @for one in &upstreams { (row(one, &lanes, &connections)) } }
+                }
+            }))
+        }
+    })
+}
+
+fn row(one: &Upstream, lanes: &[LaneState], connections: &[Connection]) -> Markup {
+    let own: Vec<&LaneState> = lanes.iter().filter(|lane| lane.upstream_id == one.id).collect();
+    let sum = |number: fn(&LaneState) -> i64| own.iter().map(|lane| number(lane)).sum::<i64>();
+    let error = own.iter().find_map(|lane| lane.error_message.as_ref());
+    let last = own.iter().filter_map(|lane| lane.last_synced_at).max();
+    html! {
+        tr {
+            td data-label="Upstream" {
+                a href={ (PATH) "/upstreams/" (one.id) } { (one.url) }
+                @if !one.enabled { " " span class="badge off" { "off" } }
+                @if one.live { " " span class="badge good" { "live" } }
+            }
+            td data-label="Direction" { (one.direction) }
+            td data-label="Connection" { (connection_badge(one.id, connections)) }
+            td data-label="Lanes" {
+                @for lane in &own { (lane_badge(lane)) " " }
+                @if own.is_empty() { "–" }
+            }
+            td.n data-label="Stored" { (count(sum(|lane| lane.stored), false)) }
+            td.n data-label="Uploaded" { (count(sum(|lane| lane.uploaded), false)) }
+            td.n data-label="Rejected" { (count(sum(|lane| lane.rejected + lane.upload_rejected), false)) }
+            td.none[last.is_none()] data-label="Last sync" { (maybe_time(last)) }
+            td.error.none[error.is_none()] data-label="Last error" { @if let Some(error) = error { (error) } }
+        }
+    }
+}
+
+/// The best connection of any process.
+fn connection_badge(upstream: Uuid, connections: &[Connection]) -> Markup {
+    let mut own = connections.iter().filter(|one| one.upstream_id == upstream);
+    let best = own.clone().find(|one| one.state == "open").or_else(|| own.next());
+    let state = best.map_or("closed", |one| one.state.as_str());
+    let class = match state {
+        "open" => "good",
+        "connecting" => "busy",
+        "waiting" => "warn",
+        _ => "off",
+    };
+    html! { span class={ "badge " (class) } { (state) } }
+}
+
+/// The class of a lane, for its colour.
+pub(super) fn class_of(lane: &LaneState) -> &'static str {
+    match lane.status.as_str() {
+        _ if lane.is_stale => "warn",
+        "completed" => "good",
+        "syncing" => "busy",
+        "error" => "bad",
+        _ => "off",
+    }
+}
+
+fn lane_badge(lane: &LaneState) -> Markup {
+    let progress = lane.progress.filter(|done| *done < 100.0);
+    html! {
+        span class={ "badge " (class_of(lane)) } title={ (lane.status) @if lane.is_stale { ", stale" } } {
+            (lane.lane) @if let Some(done) = progress { (format!(" {done:.0} %")) }
+        }
+    }
+}

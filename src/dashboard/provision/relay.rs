@@ -1,0 +1,272 @@
+//! One relay: its wanted state, what was sent to zooid, and its timeline.
+
+use axum::{
+    extract::{Path, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use maud::{Markup, html};
+use serde_json::Value;
+use tender_jobs::provision::{
+    activity::{self, Activity, ActivityType},
+    relay::{self, Relay, RelayId, Status},
+};
+
+use crate::dashboard::{
+    Dashboard, PATH, actions,
+    layout::{self, Page},
+    parts::{Ask, Problem, ask, maybe_time, short_key, status_badge, sync_badge, time},
+    session::Viewer,
+};
+
+/// The number of records in the timeline.
+const RECORDS: i64 = 100;
+
+pub(in crate::dashboard) async fn page(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let relay = find(&dashboard, &id).await?;
+    let live_part = live(&dashboard, &relay, &viewer).await?;
+    let (title, source) = (relay.host(), format!("/relays/{}", relay.id));
+    let page = Page {
+        title: &title,
+        section: "/relays",
+        notice: actions::notice(&headers),
+        fixed: html! {},
+        live: Some((&source, live_part)),
+    };
+    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
+}
+
+pub(in crate::dashboard) async fn find(dashboard: &Dashboard, id: &str) -> Result<Relay, Problem> {
+    let id: RelayId = id.parse().map_err(|_| Problem::NotFound)?;
+    relay::find(&dashboard.db, &id).await?.ok_or(Problem::NotFound)
+}
+
+fn buttons(viewer: &Viewer, relay: &Relay) -> Markup {
+    let host = relay.host();
+    let button = |action: &str, label: &str, question: &str, is_grave: bool| {
+        let action = format!("{PATH}/relays/{}/{action}", relay.id);
+        ask(viewer, &Ask { action: &action, label, question, fields: &[], is_grave })
+    };
+    html! {
+        @if viewer.may_act() {
+            div.buttons {
+                (button("sync", "Sync now", &format!("Send {host} to zooid again now?"), false))
+                @if relay.status != Status::Active {
+                    (button("activate", "Activate", &format!("Switch {host} on for its members?"), false))
+                }
+                @if relay.status == Status::Active {
+                    (button("deactivate", "Deactivate", &format!("Switch {host} off for its members?"), true))
+                }
+                @if relay.status != Status::Delinquent {
+                    (button("delinquent", "Mark delinquent", &format!("Switch {host} off as delinquent? Its tenant cannot switch it on again."), true))
+                }
+            }
+        }
+    }
+}
+
+/// The live part.
+pub(in crate::dashboard) async fn live(
+    dashboard: &Dashboard,
+    relay: &Relay,
+    viewer: &Viewer,
+) -> Result<Markup, sqlx::Error> {
+    let records = activity::of_relay(&dashboard.db, &relay.id, None, RECORDS).await?;
+    let sent = relay::last_sent(&dashboard.db, &relay.id).await?;
+    Ok(html! {
+        (buttons(viewer, relay))
+        (state(relay, dashboard.max_attempts))
+        div.columns {
+            (timeline(&records))
+            (body(dashboard, relay, sent.as_ref()))
+        }
+        (wanted(relay))
+    })
+}
+
+fn state(relay: &Relay, max_attempts: u32) -> Markup {
+    html! {
+        section aria-label="State" {
+            dl.facts {
+                dt { "Sync" } dd { (sync_badge(relay.sync_state())) }
+                dt { "Status" } dd { (status_badge(relay.status)) }
+                @if relay.attempts > 0 {
+                    dt { "Attempt" } dd { (relay.attempts) " of " (max_attempts) }
+                    dt { "Next attempt" } dd { (maybe_time(relay.retry_at)) }
+                }
+                @if let Some(at) = relay.exhausted_at { dt { "Gave up" } dd { (time(at)) } }
+                @if !relay.sync_error.is_empty() { dt { "Last error" } dd.error { (relay.sync_error) } }
+                dt { "Wanted" } dd { "generation " (relay.generation) ", changed " (time(relay.updated_at)) }
+                dt { "On zooid" } dd {
+                    @if relay.provisioned_at.is_some() { "generation " (relay.synced_generation) } @else { "not yet" }
+                }
+            }
+        }
+    }
+}
+
+fn timeline(records: &[Activity]) -> Markup {
+    html! {
+        section aria-labelledby="timeline" {
+            h2 #timeline { "Timeline" }
+            ol.timeline { @for record in records { (entry(record)) } }
+        }
+    }
+}
+
+fn entry(record: &Activity) -> Markup {
+    let detail = &record.detail;
+    let text = |name: &str| detail[name].as_str().map(str::to_owned);
+    let class = match record.activity_type {
+        ActivityType::CompleteRelaySync => "good",
+        ActivityType::FailRelaySync => "bad",
+        _ => "busy",
+    };
+    html! {
+        li class=(class) {
+            p { strong { (words(record)) } " " (time(record.created_at)) }
+            p.quiet {
+                @if let Some(by) = text("by") { "by " span title=(by) { (short_key(&by)) } " " }
+                @if let Some(attempt) = detail["attempt"].as_i64() { "attempt " (attempt) " " }
+                @if let Some(method) = text("method") { (method) " " }
+                @if let Some(ms) = detail["duration_ms"].as_i64() { (ms) " ms " }
+                @if let Some(status) = detail["status"].as_i64() { "status " (status) " " }
+                @if let Some(at) = detail["retry_at"].as_i64().and_then(|at| chrono::DateTime::from_timestamp(at, 0)) { "next attempt " (time(at)) }
+            }
+            @if let Some(error) = text("error") { p.error { (error) } }
+            @if let Some(note) = text("note") { p { (note) } }
+            @if let Some(changed) = detail["changed"].as_object() {
+                ul.changes { @for (name, value) in changed { li { code { (name) } " → " (short(value)) } } }
+            }
+        }
+    }
+}
+
+/// The title of a record.
+fn words(record: &Activity) -> &'static str {
+    match record.activity_type {
+        ActivityType::CreateRelay => "Created",
+        ActivityType::UpdateRelay if record.detail["cause"] == "operator" => "Sync requested",
+        ActivityType::UpdateRelay => "Changed",
+        ActivityType::ActivateRelay => "Activated",
+        ActivityType::DeactivateRelay if record.detail["status"] == "delinquent" => {
+            "Marked delinquent"
+        }
+        ActivityType::DeactivateRelay => "Deactivated",
+        ActivityType::CompleteRelaySync => "Synced",
+        ActivityType::FailRelaySync if record.detail["retry_at"].is_null() => "Gave up",
+        ActivityType::FailRelaySync => "Failed",
+    }
+}
+
+fn short(value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut short: String = text.chars().take(120).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// The body of the next request, and its difference from the last one.
+fn body(dashboard: &Dashboard, relay: &Relay, sent: Option<&Value>) -> Markup {
+    let next = dashboard.zooid.as_ref().map(|zooid| zooid.preview(relay));
+    html! {
+        section aria-labelledby="body" {
+            h2 #body { "Request to zooid" }
+            @match &next {
+                None => p { "Not shown: zooid is not configured in this process." },
+                Some(next) => {
+                    (difference(sent, next))
+                    details {
+                        summary { "The body of the next " (if relay.provisioned_at.is_some() { "PATCH" } else { "POST" }) }
+                        pre.scroll tabindex="0" { (serde_json::to_string_pretty(next).unwrap_or_default()) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn difference(sent: Option<&Value>, next: &Value) -> Markup {
+    let Some(sent) = sent else { return html! { p { "No request was sent yet." } } };
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    flatten("", sent, &mut before);
+    flatten("", next, &mut after);
+    let lacks = |lines: &[(String, String)], line: &(String, String)| !lines.contains(line);
+    let changed: Vec<_> = after.iter().filter(|line| lacks(&before, line)).collect();
+    let gone: Vec<_> = before.iter().filter(|line| lacks(&after, line)).collect();
+    html! {
+        @if changed.is_empty() && gone.is_empty() {
+            p { "The same as the last request." }
+        } @else {
+            p { "Differences from the last request:" }
+            pre.diff.scroll tabindex="0" {
+                @for (path, value) in gone { span.gone { "- " (path) ": " (value) "\n" } }
+                @for (path, value) in changed { span.new { "+ " (path) ": " (value) "\n" } }
+            }
+        }
+    }
+}
+
+/// Adds a document to `lines`, a line per value with its path.
+fn flatten(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    let Value::Object(fields) = value else {
+        return lines.push((path.to_owned(), value.to_string()));
+    };
+    for (name, value) in fields {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        flatten(&path, value, lines);
+    }
+}
+
+fn wanted(relay: &Relay) -> Markup {
+    let on: Vec<_> = relay.flags.named().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    let texts = [
+        ("Name", &relay.info_name),
+        ("Icon", &relay.info_icon),
+        ("Description", &relay.info_description),
+        ("Plan", &relay.plan_id),
+        ("Custom domain", &relay.custom_domain),
+    ];
+    html! {
+        section aria-labelledby="wanted" {
+            h2 #wanted { "Wanted state" }
+            dl.facts {
+                dt { "Id" } dd { code { (relay.id) } }
+                dt { "Tenant" } dd { code { (relay.tenant_pubkey) } }
+                @for (name, text) in texts {
+                    @if !text.is_empty() { dt { (name) } dd { (text) } }
+                }
+                dt { "Schema" } dd { code { (relay.schema) } }
+                dt { "Switched on" } dd { (on.join(", ")) }
+                dt { "Created" } dd { (time(relay.created_at)) }
+                dt { "First synced" } dd { (maybe_time(relay.provisioned_at)) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn documents_differ_by_line() {
+        let next = json!({"host": "b", "info": {"name": "x"}});
+        let markup = difference(Some(&json!({"host": "a", "info": {"name": "x"}})), &next);
+        let text = markup.into_string();
+        assert!(text.contains("- host: &quot;a&quot;") && text.contains("+ host: &quot;b&quot;"));
+        assert!(!text.contains("info.name"), "{text}");
+        assert!(
+            difference(Some(&next), &next).into_string().contains("The same as the last request")
+        );
+    }
+}

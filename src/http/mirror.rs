@@ -1,0 +1,3 @@
+//! The routes of the mirror wing.
+
+pub(super) mod v1;

@@ -1,0 +1,290 @@
+//! The API of the mirror: upstreams, API keys, lanes and triggers. Answers are plain objects and
+//! lists, as existing clients expect them. Callers authenticate with bearer tokens.
+
+use axum::{
+    Json, Router,
+    body::{Bytes, to_bytes},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tender_jobs::{
+    console::api_key,
+    mirror::{
+        lane::{self, LaneKind, LaneState},
+        upstream::{self, Change, Upstream, UpstreamError, settings::Settings},
+    },
+};
+use tender_workers::mirror::orchestrate;
+use uuid::Uuid;
+
+use crate::http::{Api, ApiError, MAX_BODY, extract::Segment};
+use crate::tokens;
+
+/// A request failed.
+pub(in crate::http) enum V1Error {
+    /// 400, with the reason.
+    Bad(&'static str),
+    /// 401.
+    Unauthorized,
+    /// 404.
+    NotFound,
+    /// 422, with the problems.
+    Invalid(Vec<String>),
+    /// An error that is answered as by the other routes.
+    Other(ApiError),
+}
+
+impl IntoResponse for V1Error {
+    fn into_response(self) -> Response {
+        let (status, body) = match self {
+            Self::Bad(words) => (StatusCode::BAD_REQUEST, json!({ "error": words })),
+            Self::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, json!({ "error": "Invalid or missing API key" }))
+            }
+            Self::NotFound => (StatusCode::NOT_FOUND, json!({ "error": "Resource not found" })),
+            Self::Invalid(errors) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, json!({ "errors": errors }))
+            }
+            Self::Other(error) => return error.into_response(),
+        };
+        (status, Json(body)).into_response()
+    }
+}
+
+impl From<sqlx::Error> for V1Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<UpstreamError> for V1Error {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Invalid(errors) => Self::Invalid(errors),
+            UpstreamError::Taken => Self::Invalid(vec![error.to_string()]),
+            UpstreamError::NotFound => Self::NotFound,
+            UpstreamError::Database(error) => error.into(),
+        }
+    }
+}
+
+type Answer = Result<Response, V1Error>;
+
+/// Returns the routes below `/api/v1`; each requires a bearer token.
+pub(in crate::http) fn router(api: Api) -> Router<Api> {
+    Router::new()
+        .route("/relays", get(relays).post(create_relay))
+        .route(
+            "/relays/{id}",
+            get(relay).patch(update_relay).put(update_relay).delete(delete_relay),
+        )
+        .route("/api_keys", get(api_keys).post(create_key))
+        .route("/api_keys/{id}", delete(revoke_key))
+        .route("/sync_states", get(sync_states))
+        .route("/sync", post(sync))
+        .fallback(|| async { V1Error::NotFound })
+        .route_layer(middleware::from_fn_with_state(api, authenticate))
+}
+
+/// Counts the request against the rate limit of the caller's address, reads the body up to
+/// [`MAX_BODY`] and verifies the token.
+async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Answer {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, MAX_BODY).await.map_err(|_| V1Error::Other(ApiError::TooLarge))?;
+    let peer = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>();
+    let peer = peer.map(|info| info.0.ip().to_string()).unwrap_or_default();
+    api.limiter
+        .check(&format!("v1 {peer}"))
+        .map_err(|wait| V1Error::Other(ApiError::TooManyRequests(wait)))?;
+    let Some(secret) = &api.config.key_secret else {
+        return Err(V1Error::Other(ApiError::Unavailable(
+            "this API is disabled: API_KEY_HMAC_SECRET is not set on this server",
+        )));
+    };
+    let token = bearer(&parts.headers).ok_or(V1Error::Unauthorized)?;
+    if tokens::authenticate(&api.db, secret, token).await?.is_none() {
+        return Err(V1Error::Unauthorized);
+    }
+    Ok(next.run(Request::from_parts(parts, body.into())).await)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
+    serde_json::from_slice(bytes).map_err(|_| V1Error::Bad("the body is not JSON"))
+}
+
+/// Returns the change in the object `upstream_relay` of a body. Unknown fields are ignored.
+fn change_of(bytes: &Bytes) -> Result<Change, V1Error> {
+    let mut body = json_of(bytes)?;
+    let change = body.get_mut("upstream_relay").filter(|change| change.is_object());
+    let change = change.ok_or(V1Error::Bad("the body must have an object upstream_relay"))?.take();
+    serde_json::from_value(change).map_err(|error| V1Error::Invalid(vec![error.to_string()]))
+}
+
+fn id_of(text: &str) -> Result<Uuid, V1Error> {
+    text.parse().map_err(|_| V1Error::NotFound)
+}
+
+/// Returns an upstream with its effective settings and its lanes.
+fn body_of(upstream: &Upstream, deployment: &Settings, lanes: &[LaneState]) -> Value {
+    let mut body = json!(upstream);
+    let own: Vec<&LaneState> =
+        lanes.iter().filter(|lane| lane.upstream_id == upstream.id).collect();
+    body["effective_config"] = upstream.settings(deployment).to_json();
+    body["sync"] = json!(own);
+    body
+}
+
+/// Returns the silence in seconds after which a lane is shown as stale.
+fn stale_secs(api: &Api) -> u64 {
+    60 * api.config.mirror.stale_threshold_minutes
+}
+
+async fn shown(api: &Api, upstream: &Upstream) -> Result<Json<Value>, V1Error> {
+    let lanes = lane::states_of(&api.db, upstream.id, stale_secs(api)).await?;
+    Ok(Json(body_of(upstream, &api.config.mirror, &lanes)))
+}
+
+/// Returns all upstreams.
+#[utoipa::path(get, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
+    responses((status = 200), (status = 401)))]
+pub(in crate::http) async fn relays(State(api): State<Api>) -> Answer {
+    let lanes = lane::states(&api.db, stale_secs(&api)).await?;
+    let upstreams = upstream::list(&api.db).await?;
+    let bodies: Vec<Value> =
+        upstreams.iter().map(|one| body_of(one, &api.config.mirror, &lanes)).collect();
+    Ok(Json(bodies).into_response())
+}
+
+/// Returns an upstream.
+#[utoipa::path(get, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
+    responses((status = 200), (status = 401), (status = 404)))]
+pub(in crate::http) async fn relay(State(api): State<Api>, Segment(id): Segment) -> Answer {
+    let upstream = upstream::find(&api.db, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
+    Ok(shown(&api, &upstream).await?.into_response())
+}
+
+/// Adds an upstream.
+#[utoipa::path(post, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
+    responses((status = 201), (status = 400), (status = 401), (status = 422)))]
+pub(in crate::http) async fn create_relay(State(api): State<Api>, bytes: Bytes) -> Answer {
+    let upstream = upstream::create(&api.db, &change_of(&bytes)?).await?;
+    Ok((StatusCode::CREATED, shown(&api, &upstream).await?).into_response())
+}
+
+/// Changes any subset of an upstream's fields. `config` is replaced as a whole.
+#[utoipa::path(patch, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
+    responses((status = 200), (status = 400), (status = 401), (status = 404), (status = 422)))]
+pub(in crate::http) async fn update_relay(
+    State(api): State<Api>,
+    Segment(id): Segment,
+    bytes: Bytes,
+) -> Answer {
+    let id = id_of(&id)?;
+    let upstream = upstream::update(&api.db, id, &change_of(&bytes)?).await?;
+    Ok(shown(&api, &upstream).await?.into_response())
+}
+
+/// Removes an upstream and stops its work. Its events are kept.
+#[utoipa::path(delete, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
+    responses((status = 204), (status = 401), (status = 404)))]
+pub(in crate::http) async fn delete_relay(State(api): State<Api>, Segment(id): Segment) -> Answer {
+    if upstream::delete(&api.db, id_of(&id)?).await? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(V1Error::NotFound)
+    }
+}
+
+/// Returns the active API keys.
+#[utoipa::path(get, path = "/api/v1/api_keys", tag = "mirror", security(("bearer" = [])),
+    responses((status = 200), (status = 401)))]
+pub(in crate::http) async fn api_keys(State(api): State<Api>) -> Answer {
+    Ok(Json(api_key::list(&api.db, false).await?).into_response())
+}
+
+/// Creates an API key. Its token is returned only once.
+#[utoipa::path(post, path = "/api/v1/api_keys", tag = "mirror", security(("bearer" = [])),
+    responses((status = 201), (status = 400), (status = 401), (status = 422)))]
+pub(in crate::http) async fn create_key(State(api): State<Api>, bytes: Bytes) -> Answer {
+    let body = json_of(&bytes)?;
+    let wrapper = body.get("api_key").and_then(Value::as_object);
+    let wrapper = wrapper.ok_or(V1Error::Bad("the body must have an object api_key"))?;
+    let name = wrapper.get("name").and_then(Value::as_str).unwrap_or_default().trim();
+    key_name(name).map_err(|problem| V1Error::Invalid(vec![problem]))?;
+    let Some(secret) = &api.config.key_secret else { return Err(V1Error::Unauthorized) };
+    let new = tokens::create(&api.db, secret, name).await?;
+    let mut body = json!({
+        "id": new.key.id, "name": new.key.name, "token": new.token,
+        "key_prefix": new.key.prefix, "created_at": new.key.created_at,
+    });
+    body["message"] = json!("Keep this token; it is not shown again.");
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// Checks the name of an API key. The error is a message for the caller.
+pub(crate) fn key_name(name: &str) -> Result<(), String> {
+    match name.chars().count() {
+        0 => Err("Name can't be blank".to_owned()),
+        length if length > api_key::MAX_NAME => {
+            Err(format!("Name has more than {} characters", api_key::MAX_NAME))
+        }
+        _ if name.contains('\0') => Err("Name must not contain U+0000".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Revokes an API key at once. Revoking it again is harmless.
+#[utoipa::path(delete, path = "/api/v1/api_keys/{id}", tag = "mirror", security(("bearer" = [])),
+    responses((status = 204), (status = 401), (status = 404)))]
+pub(in crate::http) async fn revoke_key(State(api): State<Api>, Segment(id): Segment) -> Answer {
+    if api_key::revoke(&api.db, id_of(&id)?).await? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(V1Error::NotFound)
+    }
+}
+
+/// Returns the states of all lanes.
+#[utoipa::path(get, path = "/api/v1/sync_states", tag = "mirror", security(("bearer" = [])),
+    responses((status = 200), (status = 401)))]
+pub(in crate::http) async fn sync_states(State(api): State<Api>) -> Answer {
+    Ok(Json(lane::states(&api.db, stale_secs(&api)).await?).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+struct Trigger {
+    mode: Option<String>,
+    relay_url: Option<String>,
+}
+
+/// Triggers a mode for one upstream or for all. The default mode is `realtime`.
+#[utoipa::path(post, path = "/api/v1/sync", tag = "mirror", security(("bearer" = [])),
+    responses((status = 202), (status = 400), (status = 401), (status = 404), (status = 422)))]
+pub(in crate::http) async fn sync(State(api): State<Api>, bytes: Bytes) -> Answer {
+    let trigger: Trigger = serde_json::from_value(json_of(&bytes)?)
+        .map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
+    let mode = trigger.mode.as_deref().unwrap_or("realtime");
+    let mode = LaneKind::parse_mode(mode).ok_or_else(|| {
+        V1Error::Invalid(vec![
+            "Mode is not in the list: realtime, backfill, full, upload".to_owned(),
+        ])
+    })?;
+    let only = match &trigger.relay_url {
+        Some(url) => Some(upstream::find_named(&api.db, url).await?.ok_or(V1Error::NotFound)?.id),
+        None => None,
+    };
+    let relays = orchestrate::dispatch(&api.db, &api.config.mirror, mode, only, true).await?;
+    let dispatched = relays.iter().filter(|relay| relay.skipped.is_none()).count();
+    let body = json!({ "mode": mode, "dispatched": dispatched, "relays": relays });
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}

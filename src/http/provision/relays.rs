@@ -1,0 +1,241 @@
+//! The routes of relays. A tenant sees and changes its own relays, and an admin all relays. A relay
+//! of another tenant is answered with 404.
+
+use axum::{Json, body::Bytes, extract::State, http::StatusCode};
+use nostr::key::PublicKey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tender_jobs::provision::{
+    activity,
+    relay::{self, FieldError, Filter, NewRelay, Relay, RelayId, Status, SyncState},
+};
+
+use super::body::{ActivityBody, RelayBody, parse};
+use crate::http::{
+    Api, ApiError,
+    auth::Caller,
+    data,
+    extract::{Params, Segment},
+};
+
+type Answer = Result<Json<Value>, ApiError>;
+
+#[derive(Debug, Deserialize)]
+pub(in crate::http) struct Page {
+    status: Option<String>,
+    sync: Option<String>,
+    q: Option<String>,
+    limit: Option<i64>,
+    after: Option<String>,
+    before: Option<i64>,
+}
+
+/// Returns the relays of a tenant, newest first.
+#[utoipa::path(get, path = "/tenants/{pubkey}/relays", tag = "relays",
+    responses((status = 200, body = Vec<RelayBody>), (status = 404)))]
+pub(in crate::http) async fn of_tenant(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(pubkey): Segment,
+) -> Answer {
+    if !caller.may_see(&pubkey) {
+        return Err(ApiError::NotFound);
+    }
+    Ok(data(bodies(relay::of_tenant(&api.db, &pubkey).await?)))
+}
+
+/// Returns all relays, for admins.
+#[utoipa::path(get, path = "/relays", tag = "relays",
+    params(("status" = Option<String>, Query, description = "active, inactive or delinquent"),
+           ("sync" = Option<String>, Query, description = "synced, pending, retrying or gave_up"),
+           ("q" = Option<String>, Query, description = "a part of the host or name, or the start of the id or tenant key"),
+           ("limit" = Option<i64>, Query, description = "1 to 1,000; default 100"),
+           ("after" = Option<String>, Query, description = "id of the last relay of the previous page")),
+    responses((status = 200, body = Vec<RelayBody>), (status = 404), (status = 422)))]
+pub(in crate::http) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(page): Params<Page>,
+) -> Answer {
+    if !caller.is_admin {
+        return Err(ApiError::NotFound);
+    }
+    let filter = Filter {
+        status: known("status", page.status, status_of)?,
+        sync: known("sync", page.sync, SyncState::parse)?,
+        query: page.q.filter(|text| !text.is_empty() && !text.contains('\0')),
+        after: known("after", page.after, |text| text.parse().ok())?,
+    };
+    let limit = page.limit.unwrap_or(100).clamp(1, 1000);
+    Ok(data(bodies(relay::list(&api.db, &filter, limit).await?)))
+}
+
+/// Creates a relay. A worker creates it on zooid afterwards.
+#[utoipa::path(post, path = "/relays", tag = "relays", request_body = super::body::RelayChange,
+    responses((status = 201, body = RelayBody), (status = 400), (status = 409), (status = 413), (status = 422)))]
+pub(in crate::http) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let sent = parse(&bytes)?;
+    let tenant = tenant_of(&caller, sent.tenant_pubkey)?;
+    let (domain, domains) = (&api.config.relay_domain, &api.config.domains);
+    let new = NewRelay::parse(tenant, &sent.change, domain, domains).map_err(ApiError::Invalid)?;
+    let relay = relay::create(&api.db, &new, &caller.by()).await?;
+    Ok((StatusCode::CREATED, data(RelayBody::from(relay))))
+}
+
+/// Returns a relay.
+#[utoipa::path(get, path = "/relays/{id}", tag = "relays",
+    responses((status = 200, body = RelayBody), (status = 404)))]
+pub(in crate::http) async fn show(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Answer {
+    Ok(data(RelayBody::from(visible(&api, &caller, &id).await?)))
+}
+
+/// Changes any subset of the settable fields.
+#[utoipa::path(put, path = "/relays/{id}", tag = "relays", request_body = super::body::RelayChange,
+    responses((status = 200, body = RelayBody), (status = 400), (status = 404), (status = 409), (status = 413), (status = 422)))]
+pub(in crate::http) async fn update(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+    bytes: Bytes,
+) -> Answer {
+    let relay = visible(&api, &caller, &id).await?;
+    let change = parse(&bytes)?.change;
+    // The relay may keep its domain even if this server is no longer configured for it.
+    let mut domains = api.config.domains.clone();
+    domains.push(relay.zooid_domain);
+    let problems = change.problems(&domains);
+    if !problems.is_empty() {
+        return Err(ApiError::Invalid(problems));
+    }
+    let requested = relay::update(&api.db, &relay.id, &change, &caller.by()).await?;
+    Ok(data(RelayBody::from(requested.relay)))
+}
+
+/// Deactivates a relay.
+#[utoipa::path(post, path = "/relays/{id}/deactivate", tag = "relays",
+    responses((status = 200, body = RelayBody), (status = 404), (status = 409)))]
+pub(in crate::http) async fn deactivate(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Answer {
+    set_status(&api, &caller, &id, Status::Inactive).await
+}
+
+/// Activates a relay.
+#[utoipa::path(post, path = "/relays/{id}/reactivate", tag = "relays",
+    responses((status = 200, body = RelayBody), (status = 404), (status = 409)))]
+pub(in crate::http) async fn reactivate(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Answer {
+    set_status(&api, &caller, &id, Status::Active).await
+}
+
+/// Sends a relay to zooid again at once, even if it gave up.
+#[utoipa::path(post, path = "/relays/{id}/sync", tag = "relays",
+    responses((status = 202, body = RelayBody), (status = 404)))]
+pub(in crate::http) async fn sync(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let relay = visible(&api, &caller, &id).await?;
+    let relay = relay::request_sync(&api.db, &relay.id, &caller.by()).await?;
+    Ok((StatusCode::ACCEPTED, data(RelayBody::from(relay))))
+}
+
+/// Returns the members of a relay, from zooid.
+#[utoipa::path(get, path = "/relays/{id}/members", tag = "relays",
+    responses((status = 200, description = "{\"members\": [public keys in hex]}"), (status = 404), (status = 502)))]
+pub(in crate::http) async fn members(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Answer {
+    let relay = visible(&api, &caller, &id).await?;
+    let zooid = api.zooid.as_ref();
+    let zooid = zooid.ok_or(ApiError::Unavailable("zooid is not configured on this server"))?;
+    Ok(data(json!({ "members": zooid.members(&relay).await? })))
+}
+
+/// Returns the activity of a relay, newest first: requested changes and outcomes.
+#[utoipa::path(get, path = "/relays/{id}/activity", tag = "relays",
+    params(("limit" = Option<i64>, Query, description = "1 to 500; default 50"),
+           ("before" = Option<i64>, Query, description = "id of the last record of the previous page")),
+    responses((status = 200, description = "{\"activity\": […]}", body = Vec<ActivityBody>), (status = 404)))]
+pub(in crate::http) async fn activity(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+    Params(page): Params<Page>,
+) -> Answer {
+    let relay = visible(&api, &caller, &id).await?;
+    let limit = page.limit.unwrap_or(50).clamp(1, 500);
+    let records = activity::of_relay(&api.db, &relay.id, page.before, limit).await?;
+    let records: Vec<_> = records.into_iter().map(ActivityBody::from).collect();
+    Ok(data(json!({ "activity": records })))
+}
+
+/// Sets the status of a relay. Only an admin may change the status of a delinquent relay.
+async fn set_status(api: &Api, caller: &Caller, id: &str, status: Status) -> Answer {
+    let relay = visible(api, caller, id).await?;
+    if relay.status == Status::Delinquent && !caller.is_admin {
+        let words = "this relay is delinquent; ask the operator".to_owned();
+        return Err(ApiError::Conflict(words));
+    }
+    let requested = relay::set_status(&api.db, &relay.id, status, &caller.by()).await?;
+    Ok(data(RelayBody::from(requested.relay)))
+}
+
+/// Returns the relay if the caller may see it, else 404.
+async fn visible(api: &Api, caller: &Caller, id: &str) -> Result<Relay, ApiError> {
+    let id: RelayId = id.parse().map_err(|_| ApiError::NotFound)?;
+    let relay = relay::find(&api.db, &id).await?;
+    relay.filter(|relay| caller.may_see(&relay.tenant_pubkey)).ok_or(ApiError::NotFound)
+}
+
+fn tenant_of(caller: &Caller, sent: Option<String>) -> Result<String, ApiError> {
+    let Some(tenant) = sent else { return Ok(caller.pubkey.clone()) };
+    let invalid =
+        |problem: &str| ApiError::Invalid(vec![FieldError::new("tenant_pubkey", problem)]);
+    let key = PublicKey::from_hex(&tenant)
+        .map_err(|_| invalid("must be a public key of 64 hex digits"))?;
+    if caller.may_see(&key.to_hex()) {
+        Ok(key.to_hex())
+    } else {
+        Err(invalid(
+            "must be the caller's own key; only an admin may create relays for other tenants",
+        ))
+    }
+}
+
+fn bodies(relays: Vec<Relay>) -> Vec<RelayBody> {
+    relays.into_iter().map(RelayBody::from).collect()
+}
+
+fn known<T>(
+    field: &'static str,
+    text: Option<String>,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let problem = || {
+        ApiError::Invalid(vec![FieldError::new(field, "has an unknown value; see /openapi.json")])
+    };
+    parse(&text).map(Some).ok_or_else(problem)
+}
+
+fn status_of(text: &str) -> Option<Status> {
+    let all = [Status::Active, Status::Inactive, Status::Delinquent];
+    all.into_iter().find(|status| status.as_str() == text)
+}

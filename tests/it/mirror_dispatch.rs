@@ -1,0 +1,125 @@
+//! Which lanes get work, and how a change of the upstream or its settings shows in them.
+
+use nostr::key::Keys;
+use serde_json::json;
+use tender_jobs::{
+    mirror::{MIRROR, lane::LaneKind, upstream::settings::Settings},
+    queue::{self, Page},
+};
+use tender_workers::mirror::orchestrate;
+
+use crate::support::{
+    mirror::{MirrorWorld, days},
+    relays::{FakeRelay, RealRelay, as_json, notes, serve_req},
+};
+
+#[tokio::test]
+async fn who_has_no_work_is_skipped_with_the_reason() {
+    let world = MirrorWorld::new().await;
+    let disabled = world.upstream("ws://a.test", json!({"enabled": false})).await;
+    let up = world.upstream("ws://b.test", json!({"direction": "up"})).await;
+    let down = world.upstream("ws://c.test", json!({"backfill": false})).await;
+    let excluded = Some("its direction or its backfill flag excludes this mode");
+    for (upstream, mode, skipped) in [
+        (&disabled, LaneKind::Realtime, Some("disabled")),
+        (&up, LaneKind::Realtime, excluded),
+        (&up, LaneKind::Backfill, excluded),
+        (&down, LaneKind::Backfill, excluded),
+        (&down, LaneKind::Upload, excluded),
+        (&down, LaneKind::Realtime, None),
+        (&up, LaneKind::Upload, None),
+    ] {
+        assert_eq!(world.trigger(upstream, mode).await.skipped, skipped, "{} {mode}", upstream.url);
+    }
+    let settings = Settings::default();
+    let tick = orchestrate::dispatch(&world.db, &settings, LaneKind::Upload, None, false).await;
+    assert_eq!(tick.unwrap()[1].skipped, Some("already waiting"));
+}
+
+#[tokio::test]
+async fn fifty_triggers_make_one_job() {
+    let world = MirrorWorld::new().await;
+    let upstream = world.upstream("ws://127.0.0.1:1", json!({})).await;
+    let settings = Settings::default();
+    let triggers = (0..50).map(|_| {
+        orchestrate::dispatch(&world.db, &settings, LaneKind::Backfill, Some(upstream.id), true)
+    });
+    for dispatched in futures_util::future::join_all(triggers).await {
+        assert_eq!(dispatched.unwrap().len(), 1);
+    }
+    let filter = queue::JobFilter { queue: Some(MIRROR.to_owned()), ..Default::default() };
+    assert_eq!(queue::jobs(&world.db, &filter, &Page::First, 100).await.unwrap().len(), 1);
+    let (lanes,): (i64,) =
+        sqlx::query_as("select count(*) from lane").fetch_one(&world.db).await.unwrap();
+    assert_eq!(lanes, 1);
+}
+
+#[tokio::test]
+async fn a_disabled_relay_pauses_and_goes_on_where_it_was() {
+    let world = MirrorWorld::new().await;
+    let relay = RealRelay::start().await;
+    relay.add(&notes(&Keys::generate(), 50, world.db_now().await - 60, 3600)).await;
+    let upstream = world.upstream(&relay.url, json!({"config": days(5)})).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    assert!(world.step().await);
+    let before = world.lane(&upstream, LaneKind::Backfill).await;
+    let upstream = world.change_upstream(&upstream, json!({"enabled": false})).await;
+    world.drain().await;
+    let paused = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!((paused.status.as_str(), paused.backfill_until), ("idle", before.backfill_until));
+
+    let upstream = world.change_upstream(&upstream, json!({"enabled": true})).await;
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.stored), ("completed", 50));
+}
+
+#[tokio::test]
+async fn a_longer_history_opens_a_completed_backfill_and_another_filter_starts_anew() {
+    let world = MirrorWorld::new().await;
+    let events = as_json(&notes(&Keys::generate(), 10, world.db_now().await - 60, 3600));
+    let fake = FakeRelay::start(move |client, message| {
+        let events = events.clone();
+        async move {
+            if message[0] == "REQ" {
+                serve_req(&client, &message, &events, 500).await;
+            }
+        }
+    })
+    .await;
+    let upstream = world.upstream(&fake.url, json!({"config": days(1)})).await;
+    let done = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!(world.trigger(&upstream, LaneKind::Backfill).await.skipped, Some("complete"));
+    let upstream = world.change_upstream(&upstream, json!({"config": days(3)})).await;
+    let longer = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!(longer.status, "completed");
+    assert_eq!(longer.backfill_target.unwrap(), done.backfill_target.unwrap() - 2 * 86_400);
+
+    let mut config = days(1);
+    config["event_kinds"] = json!([7]);
+    let upstream = world.change_upstream(&upstream, json!({ "config": config })).await;
+    let anew = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_ne!(anew.id, longer.id);
+    assert_eq!((anew.violations, anew.status.as_str()), (0, "error"), "the fake knows no kinds");
+}
+
+#[tokio::test]
+async fn a_full_run_looks_at_everything_again() {
+    let world = MirrorWorld::new().await;
+    let (relay, keys) = (RealRelay::start().await, Keys::generate());
+    let now = world.db_now().await;
+    let events = notes(&keys, 20, now - 60, 3600);
+    relay.add(&events[..10]).await;
+    let upstream = world.upstream(&relay.url, json!({"negentropy": true, "config": days(2)})).await;
+    world.mirror(&upstream, LaneKind::Backfill).await;
+    relay.add(&events[10..]).await; // what was published late, with an old date
+
+    let full = world.mirror(&upstream, LaneKind::Full).await;
+    assert_eq!((full.status.as_str(), full.stored), ("completed", 10));
+    assert_eq!(world.stored().await.len(), 20);
+    let again = world.mirror(&upstream, LaneKind::Full).await;
+    assert_eq!(
+        (again.status.as_str(), again.received),
+        ("completed", 10),
+        "nothing more was fetched"
+    );
+}

@@ -1,0 +1,115 @@
+//! What an upload can be answered with.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use nostr::{event::Event, key::Keys};
+use serde_json::json;
+use tender_jobs::mirror::lane::LaneKind;
+
+use crate::support::{
+    mirror::{MirrorWorld, days},
+    relays::{FakeRelay, RealRelay, note, notes},
+};
+
+#[tokio::test]
+async fn each_answer_to_an_upload_has_its_verdict() {
+    let world = MirrorWorld::new().await;
+    let keys = Keys::generate();
+    let now = world.db_now().await;
+    let words = [
+        (true, ""),
+        (true, "duplicate: have it"),
+        (false, "duplicate: have it"),
+        (false, "invalid: bad"),
+        (false, "pow: more"),
+        (false, "blocked: you"),
+        (false, "error: disk"),
+    ];
+    let source = RealRelay::start().await;
+    let events: Vec<Event> = (0_i64..)
+        .zip(&words)
+        .map(|(index, (taken, words))| note(&keys, now - 60 - index, &format!("{taken}|{words}")))
+        .collect();
+    source.add(&events).await;
+    let from = world.upstream(&source.url, json!({"config": days(1)})).await;
+    world.mirror(&from, LaneKind::Backfill).await;
+    let fake = FakeRelay::start(|client, message| async move {
+        if message[0] == "EVENT" {
+            let (taken, words) = message[1]["content"].as_str().unwrap().split_once('|').unwrap();
+            client.send(json!(["OK", message[1]["id"], taken == "true", words])).await;
+        }
+    })
+    .await;
+    let upstream = world.upstream(&fake.url, json!({"direction": "up"})).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!(
+        (lane.uploaded, lane.upload_duplicate, lane.upload_rejected, lane.upload_pending),
+        (1, 2, 3, 1)
+    );
+    assert_eq!(fake.verbs("EVENT").len(), 7);
+    assert_eq!(fake.verbs("REQ").len(), 0, "an up relay is never downloaded from");
+
+    // What is pending is tried again in its time, five times in all, and then given up.
+    for attempt in 2..=5 {
+        sqlx::query("update upload_verdict set next_try = now() where verdict = 'pending'")
+            .execute(&world.db)
+            .await
+            .unwrap();
+        let lane = world.mirror(&upstream, LaneKind::Upload).await;
+        assert_eq!(lane.upload_pending, i64::from(attempt < 5));
+    }
+    assert_eq!(fake.verbs("EVENT").len(), 11);
+    assert_eq!(world.lane(&upstream, LaneKind::Upload).await.upload_rejected, 4);
+}
+
+#[tokio::test]
+async fn a_relay_that_limits_our_rate_gets_its_pauses_and_then_everything() {
+    let world = MirrorWorld::new().await;
+    let source = RealRelay::start().await;
+    let events = notes(&Keys::generate(), 20, world.db_now().await - 60, 1);
+    source.add(&events).await;
+    let from = world.upstream(&source.url, json!({"config": days(1)})).await;
+    world.mirror(&from, LaneKind::Backfill).await;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let fake = FakeRelay::start(move |client, message| {
+        let heard = heard.clone();
+        async move {
+            if message[0] == "EVENT" {
+                // The first fifteen are too many.
+                let is_late = heard.fetch_add(1, Ordering::SeqCst) >= 15;
+                let words = if is_late { "" } else { "rate-limited: slow down" };
+                client.send(json!(["OK", message[1]["id"], is_late, words])).await;
+            }
+        }
+    })
+    .await;
+    let upstream = world.upstream(&fake.url, json!({"direction": "up"})).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!((lane.uploaded, lane.status.as_str()), (20, "idle"));
+}
+
+#[tokio::test]
+async fn twenty_refusals_in_a_row_are_believed() {
+    let world = MirrorWorld::new().await;
+    let source = RealRelay::start().await;
+    source.add(&notes(&Keys::generate(), 100, world.db_now().await - 60, 1)).await;
+    let from = world.upstream(&source.url, json!({"config": days(1)})).await;
+    world.mirror(&from, LaneKind::Backfill).await;
+    let fake = FakeRelay::start(|client, message| async move {
+        if message[0] == "EVENT" {
+            client.send(json!(["OK", message[1]["id"], false, "restricted: members only"])).await;
+        }
+    })
+    .await;
+    let fields =
+        json!({"direction": "up", "config": {"upload_batch_size": 10, "upload_delay_ms": 0}});
+    let upstream = world.upstream(&fake.url, fields).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!(lane.status, "error");
+    assert!(lane.error_message.unwrap().contains("members only"));
+    assert!(fake.verbs("EVENT").len() <= 30);
+    assert_eq!(lane.upload_position, 0, "nothing is passed over");
+}

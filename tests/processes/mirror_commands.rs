@@ -1,0 +1,174 @@
+//! The mirror's commands, as an operator types them.
+
+use nostr::key::Keys;
+use serde_json::{Value, json};
+use tender_jobs::{mirror::lane::LaneKind, queue};
+
+use crate::support::{
+    DOMAIN, eventually,
+    mirror::{MirrorWorld, days},
+    process::{ROBOT_SECRET, Tender, run},
+    relays::{RealRelay, notes},
+};
+
+const TENANT: &str = "npub1xtscya34g58tk0z605fvr788k263gsu6cy9x0mhnm87echrgufzsevkk5s";
+
+struct Typed {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+async fn tender(world: &MirrorWorld, arguments: &[&str]) -> Typed {
+    let url = world.database.url();
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("ROBOT_SECRET", ROBOT_SECRET),
+        ("API_KEY_HMAC_SECRET", "a secret of the tests"),
+    ];
+    let output = run(arguments, &environment).await;
+    Typed {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+async fn says(world: &MirrorWorld, arguments: &[&str], words: &[&str]) {
+    let typed = tender(world, arguments).await;
+    assert_eq!(typed.code, 0, "{arguments:?}: {}", typed.err);
+    for word in words {
+        assert!(typed.out.contains(word), "{arguments:?} says no {word}: {}", typed.out);
+    }
+}
+
+async fn refuses(world: &MirrorWorld, arguments: &[&str], words: &str) {
+    let typed = tender(world, arguments).await;
+    assert_eq!(typed.code, 1, "{arguments:?}: {}", typed.out);
+    assert!(typed.err.contains(words), "{arguments:?}: {}", typed.err);
+}
+
+async fn json_of(world: &MirrorWorld, arguments: &[&str]) -> Value {
+    let typed = tender(world, &[arguments, &["--json"]].concat()).await;
+    assert_eq!(typed.code, 0, "{}", typed.err);
+    serde_json::from_str(&typed.out).unwrap()
+}
+
+#[tokio::test]
+async fn upstreams_are_managed_from_the_command_line() {
+    let world = MirrorWorld::new().await;
+    let environment = [("DATABASE_URL", &*world.database.url()), ("RELAY_DOMAIN", DOMAIN)];
+    let created =
+        run(&["relay", "create", "alpha", "--tenant", TENANT, "--json"], &environment).await;
+    let relay: Value = serde_json::from_slice(&created.stdout).unwrap();
+    says(&world, &["mirror", "list"], &["no upstreams yet"]).await;
+    says(&world, &["mirror", "add", "WSS://A.test/", "--negentropy"], &["added wss://a.test"])
+        .await;
+    refuses(&world, &["mirror", "add", "wss://a.test"], "already exists").await;
+    refuses(&world, &["mirror", "add", "https://a.test"], "valid WebSocket URL").await;
+    refuses(&world, &["mirror", "add", "wss://b.test", "--config", "{"], "not JSON").await;
+    let hosted = ["mirror", "add", "--relay", "alpha.zooid.test", "--direction", "both"];
+    says(&world, &hosted, &["added wss://alpha.zooid.test"]).await;
+    let found = json_of(&world, &["mirror", "show", "wss://alpha.zooid.test"]).await;
+    assert_eq!(found["upstream"]["relay_id"], relay["id"]);
+    let set = [
+        "mirror",
+        "update",
+        "wss://a.test",
+        "--enabled",
+        "false",
+        "--config",
+        r#"{"batch_size": 9}"#,
+    ];
+    says(&world, &set, &["changed"]).await;
+    refuses(
+        &world,
+        &["mirror", "update", "wss://a.test", "--config", r#"{"batch_size": 0}"#],
+        "1 to 500",
+    )
+    .await;
+    says(&world, &["mirror", "list"], &["wss://a.test", "off", "both"]).await;
+    let config = json_of(&world, &["mirror", "config", "wss://a.test"]).await;
+    assert_eq!(
+        (&config["settings"]["batch_size"], &config["overridden"]["batch_size"]),
+        (&json!(9), &json!(9))
+    );
+    says(&world, &["mirror", "config"], &["backfill_since_hours", "5.0 years", "event_kinds"])
+        .await;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        r#"[{"url": "wss://a.test"}, {"url": "wss://c.test", "direction": "up"}]"#,
+    )
+    .unwrap();
+    let seed = ["mirror", "seed", file.path().to_str().unwrap()];
+    says(&world, &seed, &["Exists   wss://a.test", "Created  wss://c.test", "3 upstreams"]).await;
+    says(&world, &seed, &["Exists   wss://c.test", "3 upstreams"]).await;
+    says(&world, &["mirror", "remove", "wss://c.test"], &["its events are kept"]).await;
+    refuses(&world, &["mirror", "show", "wss://c.test"], "no upstream").await;
+}
+
+#[tokio::test]
+async fn keys_are_made_listed_and_revoked() {
+    let world = MirrorWorld::new().await;
+    says(&world, &["keys", "list"], &["No API keys found"]).await;
+    let made = json_of(&world, &["keys", "create"]).await;
+    assert_eq!(made["key"]["name"], "Admin Key");
+    let prefix = made["key"]["key_prefix"].as_str().unwrap().to_owned();
+    says(&world, &["keys", "create", "second"], &["rlk_", "not shown again"]).await;
+    says(&world, &["keys", "list"], &[&prefix, "active", "never"]).await;
+    refuses(&world, &["keys", "revoke", "rlk_"], "give a longer prefix").await;
+    refuses(&world, &["keys", "revoke", "nobody"], "no active key").await;
+    says(&world, &["keys", "revoke", &prefix], &["revoked"]).await;
+    refuses(&world, &["keys", "revoke", &prefix], "no active key").await;
+    assert_eq!(tender(&world, &["keys", "revoke"]).await.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_is_triggered_waited_for_and_looked_at() {
+    let world = MirrorWorld::new().await;
+    let relay = RealRelay::start().await;
+    relay.add(&notes(&Keys::generate(), 50, world.db_now().await - 60, 600)).await;
+    let fields = json!({"negentropy": true, "config": days(1)});
+    let upstream = world.upstream(&relay.url, fields).await;
+    let url = relay.url.as_str();
+    says(&world, &["mirror", "status"], &["no lanes yet", "[ON]", "not connected"]).await;
+    says(&world, &["mirror", "diff", url], &["of 0 known here", "50 are missing here"]).await;
+    let diff = json_of(&world, &["mirror", "diff", url]).await;
+    assert_eq!(diff["missing_here"].as_array().unwrap().len(), 50);
+    refuses(&world, &["mirror", "trigger", "backfill", "ws://nobody.test"], "no upstream").await;
+    assert_eq!(tender(&world, &["mirror", "trigger", "sideways"]).await.code, 2);
+    refuses(
+        &world,
+        &["mirror", "trigger", "backfill", url, "--wait"],
+        "no worker of the queue mirror is running",
+    )
+    .await;
+
+    let worker = Tender::start_mirror(&world, &["work", "--queue", "mirror"], &[]);
+    worker.serves(&world.db, "mirror").await;
+    let wait = ["mirror", "trigger", "backfill", url, "--wait"];
+    let typed = tender(&world, &wait).await;
+    assert_eq!(typed.code, 0, "{}", typed.err);
+    assert_eq!(world.stored().await.len(), 50);
+    says(&world, &["mirror", "trigger", "backfill", url], &["dispatched 0", "complete"]).await;
+    says(&world, &["mirror", "status"], &["[OK]", "100.0 %", "backfill", "events: 50 in total"])
+        .await;
+    says(&world, &["mirror", "diff", url], &["0 are missing there; 0 are missing here"]).await;
+    says(&world, &["mirror", "recover"], &["Recovered: 0 stale, 0 errors"]).await;
+    eventually("the schedule is planned", async || {
+        let schedule = queue::schedule::list(&world.db).await.unwrap();
+        schedule.iter().any(|row| row.name == "prune")
+    })
+    .await;
+    says(&world, &["schedule"], &["prune"]).await;
+
+    says(&world, &["mirror", "reset"], &["[y/N]", "cancelled"]).await;
+    assert_eq!(world.lane(&upstream, LaneKind::Backfill).await.status, "completed");
+    says(&world, &["mirror", "reset", url], &["removed the progress of 1 lanes"]).await;
+    says(&world, &["mirror", "wipe"], &["cancelled"]).await;
+    says(&world, &["mirror", "wipe", "--yes"], &["deleted"]).await;
+    assert!(world.stored().await.is_empty());
+    says(&world, &["mirror", "redelete"], &["enqueued 0 deletions"]).await;
+}

@@ -1,0 +1,179 @@
+//! History, window by window, newest first: by negentropy if the upstream supports it, else by
+//! polling. The lane's `backfill_until` falls with each window, and with each page of a window. If
+//! an upstream turns out not to support NIP-77, the same window is polled under the same lease.
+
+mod poll;
+mod reconcile;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tender_jobs::mirror::{
+    lane::{Ending, Lane, LaneKind, Progress},
+    upstream,
+    work::Work,
+};
+
+use super::{
+    error::StepError,
+    lane::{Done, Report, Run},
+};
+
+pub(super) use poll::asked;
+
+/// The shortest window that a refusal makes, in seconds.
+pub(super) const SHORTEST: i64 = 60;
+/// The number of cheap windows in a row after which windows get longer.
+const CHEAP_RUN: i32 = 3;
+
+/// A window of history. Both ends are inclusive, so that neighbours share a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    since: i64,
+    until: i64,
+}
+
+impl Span {
+    fn seconds(self) -> i64 {
+        self.until - self.since
+    }
+}
+
+/// Returns the window that ends where history is complete. It is `length` seconds long, but does
+/// not reach beyond the target.
+fn next_span(until: i64, target: i64, length: i64) -> Span {
+    Span { since: (until - length).max(target), until }
+}
+
+/// How a window ended.
+enum Way {
+    Done {
+        method: &'static str,
+        is_cheap: bool,
+        result: Value,
+        more: Vec<Work>,
+    },
+    /// The window holds more events than one job can fetch. It is repeated, and lacks fewer events
+    /// then.
+    Cut,
+    /// The window is too large for the upstream or for us. It is repeated with a shorter length.
+    Halve {
+        /// The most records that the upstream accepts, if it says so.
+        most: Option<u64>,
+        /// The number of our events in the window.
+        items: usize,
+    },
+}
+
+/// The lengths of windows, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Lengths {
+    next: i64,
+    longest: i64,
+}
+
+/// Does the next window of a backfill or full lane.
+pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
+    let lane = &run.lease.lane;
+    let (Some(until), Some(target)) = (lane.backfill_until, lane.backfill_target) else {
+        return Err(StepError::Unwanted); // the lane was never started
+    };
+    if until <= target {
+        let ending = Ending::Rests { is_complete: true };
+        return Ok(Done { ending, more: Vec::new(), result: json!({ "complete": true }) });
+    }
+    let by_negentropy = upstream::tries_negentropy(&run.context.db, run.upstream.id).await?;
+    let lengths = lengths(run, by_negentropy);
+    let span = next_span(until, target, lengths.next);
+    let way = if by_negentropy {
+        reconcile::reconcile(run, span, report).await?
+    } else {
+        poll::poll(run, span, report).await?
+    };
+    Ok(conclude(lane, span, lengths, way, &mut report.progress))
+}
+
+fn lengths(run: &Run<'_>, by_negentropy: bool) -> Lengths {
+    let (lane, settings) = (&run.lease.lane, run.settings);
+    let hours = |hours: u64| 3600 * i64::try_from(hours).unwrap_or(i64::MAX / 3600);
+    let first = match (lane.kind, by_negentropy) {
+        (LaneKind::Full, true) => hours(settings.chunk_max_hours),
+        (_, true) => hours(settings.negentropy_chunk_hours),
+        (_, false) => hours(settings.polling_chunk_hours),
+    };
+    let longest = hours(settings.chunk_max_hours);
+    Lengths { next: lane.window_seconds.unwrap_or(first).min(longest.max(first)), longest }
+}
+
+/// Turns the end of a window into the lane's progress and the end of the job.
+fn conclude(lane: &Lane, span: Span, lengths: Lengths, way: Way, progress: &mut Progress) -> Done {
+    let again = |result| Done { ending: Ending::GoesOn(Duration::ZERO), more: Vec::new(), result };
+    match way {
+        Way::Cut => again(json!({ "unfinished": [span.since, span.until] })),
+        Way::Halve { most, items } => {
+            let seconds = halved(span.seconds(), most, items);
+            progress.window = Some((seconds, 0));
+            again(json!({ "halved": [span.since, span.until], "seconds": seconds }))
+        }
+        Way::Done { method, is_cheap, mut result, more } => {
+            let cheap = if is_cheap { lane.cheap_windows + 1 } else { 0 };
+            progress.window = Some(grown(lengths, cheap));
+            progress.backfill_until = Some(span.since);
+            progress.method = Some(method);
+            result["window"] = json!([span.since, span.until]);
+            result["method"] = json!(method);
+            Done { ending: ending(lane, span), more, result }
+        }
+    }
+}
+
+/// Returns how the job of a finished window ends: the lane rests at its target, else continues.
+fn ending(lane: &Lane, span: Span) -> Ending {
+    if lane.backfill_target.is_some_and(|target| span.since <= target) {
+        return Ending::Rests { is_complete: true };
+    }
+    Ending::GoesOn(Duration::ZERO)
+}
+
+/// Returns the length of the next window, and the number of cheap windows that count towards a
+/// longer one.
+fn grown(Lengths { next, longest }: Lengths, cheap: i32) -> (i64, i32) {
+    if cheap >= CHEAP_RUN { ((2 * next).min(longest.max(next)), 0) } else { (next, cheap) }
+}
+
+/// Halves a length once, or as often as `most` records of the upstream require, down to the
+/// shortest.
+fn halved(seconds: i64, most: Option<u64>, items: usize) -> i64 {
+    let mut shorter = seconds / 2;
+    let mut records = u64::try_from(items).unwrap_or(u64::MAX) / 2;
+    while most.is_some_and(|most| most > 0 && records > most) && shorter > SHORTEST {
+        (shorter, records) = (shorter / 2, records / 2);
+    }
+    shorter.max(SHORTEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_go_back_to_the_target_and_not_beyond() {
+        assert_eq!(next_span(1000, 0, 300), Span { since: 700, until: 1000 });
+        assert_eq!(next_span(100, 0, 300), Span { since: 0, until: 100 });
+    }
+
+    #[test]
+    fn three_cheap_windows_double_the_next_up_to_the_ceiling() {
+        let grown = |next, cheap| grown(Lengths { next, longest: 1000 }, cheap);
+        assert_eq!(grown(100, 2), (100, 2));
+        assert_eq!(grown(100, 3), (200, 0));
+        assert_eq!(grown(800, 3), (1000, 0));
+    }
+
+    #[test]
+    fn a_refusal_halves_as_often_as_the_relay_says() {
+        assert_eq!(halved(7200, None, 0), 3600);
+        assert_eq!(halved(7200, Some(1000), 8000), 900);
+        assert_eq!(halved(100, None, 0), 60);
+    }
+}

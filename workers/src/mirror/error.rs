@@ -1,0 +1,93 @@
+//! Errors of a lane's work. The variants differ in the reaction that they need.
+
+use std::time::Duration;
+
+/// A step of a lane's work failed or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The upstream cannot be reached or the connection was lost. The job is retried.
+    #[error("{0}")]
+    Connection(String),
+    /// The upstream did not answer in time. The job is retried.
+    #[error("{0}")]
+    Silent(String),
+    /// The upstream limits our request rate. The job is retried.
+    #[error("the upstream limits our rate: {0}")]
+    RateLimited(String),
+    /// The upstream requires authentication (NIP-42), and authentication failed.
+    #[error("{0}")]
+    Auth(String),
+    /// The upstream refused the request.
+    #[error("the upstream refused: {0}")]
+    Refused(String),
+    /// The upstream violated the protocol.
+    #[error("the upstream violated the protocol: {0}")]
+    Protocol(String),
+    /// Another holder has the lane. Nothing more may be written.
+    #[error("lease lost: another holder has the lane")]
+    LeaseLost,
+    /// The work panicked, or its workers died in every attempt.
+    #[error("{0}")]
+    Crashed(String),
+    /// The upstream is disabled, or its settings exclude this work now.
+    #[error("the upstream is disabled, or its settings exclude this work")]
+    Unwanted,
+    /// This process is stopping. The job is requeued.
+    #[error("the process is stopping")]
+    Stopping,
+    /// The job reached its time limit. The finished work is kept, and the lane's next job
+    /// continues.
+    #[error("the job reached its time limit")]
+    TimeOver,
+    /// A statement on our database failed. The job is retried.
+    #[error("database error: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl StepError {
+    /// Whether a retry within minutes may succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Connection(_) | Self::Silent(_) | Self::RateLimited(_) | Self::Database(_)
+        )
+    }
+
+    /// Returns the error for the reason of a `CLOSED`, by its prefix. Source: NIP-01.
+    pub(crate) fn of_closed(reason: &str) -> Self {
+        match reason.split_once(':').map_or("", |(prefix, _)| prefix) {
+            "rate-limited" => Self::RateLimited(reason.to_owned()),
+            "auth-required" => Self::Auth(reason.to_owned()),
+            "error" => Self::Connection(format!("the relay closed the subscription: {reason}")),
+            _ => Self::Refused(reason.to_owned()),
+        }
+    }
+}
+
+/// Returns the delay after the failed attempt `n`, counted from 1: n⁴ + 2 seconds, plus up to 15 %.
+/// `jitter` from 0 to 1 sets the added part.
+pub fn delay(attempt: i32, jitter: f64) -> Duration {
+    let attempt = f64::from(attempt.clamp(1, 20));
+    Duration::from_secs_f64((attempt.powi(4) + 2.0) * 0.15f64.mul_add(jitter.clamp(0.0, 1.0), 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_with_the_fourth_power() {
+        let waits = [1, 2, 3, 4].map(|attempt| delay(attempt, 0.0).as_secs());
+        assert_eq!(waits, [3, 18, 83, 258]);
+        assert!(delay(4, 1.0) <= Duration::from_secs(297));
+    }
+
+    #[test]
+    fn the_prefix_of_a_closed_says_what_to_do() {
+        assert!(matches!(StepError::of_closed("rate-limited: slow"), StepError::RateLimited(_)));
+        assert!(matches!(StepError::of_closed("auth-required: who"), StepError::Auth(_)));
+        assert!(matches!(StepError::of_closed("error: disk"), StepError::Connection(_)));
+        assert!(matches!(StepError::of_closed("restricted: no"), StepError::Refused(_)));
+        assert!(matches!(StepError::of_closed("bye"), StepError::Refused(_)));
+    }
+}

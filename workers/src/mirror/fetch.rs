@@ -1,0 +1,153 @@
+//! Fetches events by id, as a reconciliation finds them missing. An id that the upstream does not
+//! deliver is requested a second time, and then counted as unavailable.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use serde_json::json;
+use tender_jobs::mirror::event::{self, Event, EventId, Limits, Unusable};
+use tokio::sync::mpsc;
+
+use super::{
+    connection::{Connection, Heard},
+    error::StepError,
+    intake::Intake,
+};
+
+/// The longest duration of the fetches of one job. The next job skips the events that are stored by
+/// then.
+const ALL_WITHIN: Duration = Duration::from_mins(1);
+/// The number of batches that are requested concurrently.
+const IN_FLIGHT: usize = 2;
+/// The longest wait between two messages of a batch.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The result of a fetch; the events go to the intake.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    /// The number of ids that the upstream listed and did not deliver in two requests.
+    pub(crate) unavailable: i64,
+    /// The number of events that were not requested.
+    pub(crate) violations: i64,
+    /// Whether the time limit ended the fetch before all events had come.
+    pub(crate) is_cut: bool,
+}
+
+/// Fetches the ids that arrive in `needed`, in batches of `size`, until its sender is dropped. The
+/// upstream prepares a batch while we read the one before it.
+pub(crate) async fn fetch(
+    connection: &Connection,
+    mut needed: mpsc::Receiver<EventId>,
+    size: usize,
+    limits: Limits,
+    intake: &mut Intake,
+) -> Result<Fetched, StepError> {
+    let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
+    let (mut ids, mut is_open) = (Vec::with_capacity(size), true);
+    let mut running = FuturesUnordered::new();
+    while is_open || !running.is_empty() {
+        let (has_room, wanted) = (running.len() < IN_FLIGHT, size - ids.len());
+        tokio::select! {
+            biased;
+            Some(done) = running.next() => {
+                let batch: Batch = done?;
+                missing.extend(batch.missing);
+                fetched.violations += batch.violations;
+                for event in batch.events {
+                    intake.offer(event).await?;
+                }
+            }
+            found = needed.recv_many(&mut ids, wanted), if is_open && has_room => is_open = found > 0,
+        }
+        if ids.len() == size || (!is_open && !ids.is_empty()) {
+            running.push(batch(connection, std::mem::take(&mut ids), limits));
+        }
+        if begun.elapsed() > ALL_WITHIN {
+            fetched.is_cut = true;
+            return Ok(fetched);
+        }
+    }
+    for ids in missing.chunks(size) {
+        let batch = batch(connection, ids.to_vec(), limits).await?;
+        fetched.unavailable += i64::try_from(batch.missing.len()).unwrap_or(i64::MAX);
+        fetched.violations += batch.violations;
+        for event in batch.events {
+            intake.offer(event).await?;
+        }
+    }
+    Ok(fetched)
+}
+
+/// The result of one REQ.
+struct Batch {
+    events: Vec<Result<Event, Unusable>>,
+    /// The requested ids that were not delivered.
+    missing: Vec<EventId>,
+    /// The number of events that were not requested.
+    violations: i64,
+}
+
+/// Requests one batch. If the upstream requires authentication, waits for it and retries the
+/// request.
+async fn batch(
+    connection: &Connection,
+    ids: Vec<EventId>,
+    limits: Limits,
+) -> Result<Batch, StepError> {
+    match try_batch(connection, &ids, limits).await {
+        Err(StepError::Auth(_)) => {
+            connection.authenticated().await?;
+            try_batch(connection, &ids, limits).await
+        }
+        ended => ended,
+    }
+}
+
+async fn try_batch(
+    connection: &Connection,
+    ids: &[EventId],
+    limits: Limits,
+) -> Result<Batch, StepError> {
+    let mut missing: HashSet<EventId> = ids.iter().copied().collect();
+    let mut subscription = connection.subscribe("fetch");
+    let wanted: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let most = ids.len() * 10;
+    connection
+        .send(&json!(["REQ", subscription.id(), { "ids": wanted, "limit": ids.len() }]))
+        .await?;
+    let mut batch =
+        Batch { events: Vec::with_capacity(ids.len()), missing: Vec::new(), violations: 0 };
+    let mut heard = 0;
+    loop {
+        match subscription.next(SILENCE).await? {
+            Heard::Event(text) => {
+                heard += 1;
+                let event = event::parse(&text, limits);
+                let id = match &event {
+                    Ok(event) => Some(event.id),
+                    Err(unusable) => unusable.claims.map(|(id, _)| id),
+                };
+                if id.is_some_and(|id| missing.remove(&id)) {
+                    batch.events.push(event);
+                } else {
+                    batch.violations += 1;
+                }
+            }
+            Heard::Eose => {
+                batch.missing.extend(missing);
+                return Ok(batch);
+            }
+            Heard::Closed(why) => return Err(StepError::of_closed(&why)),
+            _ => {}
+        }
+        if heard > most {
+            return Err(StepError::Protocol(format!(
+                "{heard} events for {} requested ids, and no EOSE",
+                ids.len()
+            )));
+        }
+    }
+}

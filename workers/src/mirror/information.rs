@@ -1,0 +1,90 @@
+//! The NIP-11 document of an upstream, read at most once a day. It is advice only: some relays list
+//! features that they refuse.
+
+use std::time::Duration;
+
+use reqwest::{Client, Url, header::ACCEPT};
+use serde_json::{Map, Value, json};
+use sqlx::PgPool;
+use tender_jobs::mirror::upstream::{self, Upstream};
+
+/// The longest duration of a read.
+const WITHIN: Duration = Duration::from_secs(5);
+/// The longest document, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Reads the document if a day has passed since the last read, even if that read failed. Errors are
+/// logged.
+pub(super) async fn refresh(db: &PgPool, upstream: &Upstream) {
+    match upstream::wants_information(db, upstream.id).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            return tracing::debug!(%error, "could not read whether a NIP-11 document is due");
+        }
+    }
+    let read = tokio::time::timeout(WITHIN, read(&upstream.url)).await.unwrap_or(None);
+    if let Err(error) = upstream::note_information(db, upstream.id, read.as_ref()).await {
+        tracing::debug!(%error, "could not store a NIP-11 document");
+    }
+}
+
+async fn read(url: &str) -> Option<Value> {
+    let mut url: Url = url.parse().ok()?;
+    let scheme = if url.scheme() == "wss" { "https" } else { "http" };
+    url.set_scheme(scheme).ok()?;
+    let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().ok()?;
+    let request = client.get(url).header(ACCEPT, "application/nostr+json");
+    let mut response = request.send().await.ok()?.error_for_status().ok()?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.ok()? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BYTES {
+            return None;
+        }
+    }
+    kept(&serde_json::from_slice(&body).ok()?)
+}
+
+/// Returns the fields of a document that are used or shown, with bounded texts; `None` if it is not
+/// an object.
+pub fn kept(document: &Value) -> Option<Value> {
+    let text = |key: &str| {
+        let text: String = document[key].as_str()?.chars().take(200).collect();
+        Some(json!(text))
+    };
+    let number = |key: &str| document["limitation"][key].as_u64().map(|number| json!(number));
+    let nips = document["supported_nips"]
+        .as_array()
+        .map(|nips| json!(nips.iter().filter_map(Value::as_u64).take(200).collect::<Vec<_>>()));
+    document.as_object()?;
+    let found = [
+        ("name", text("name")),
+        ("software", text("software")),
+        ("version", text("version")),
+        ("supported_nips", nips),
+        ("max_limit", number("max_limit")),
+        ("max_subscriptions", number("max_subscriptions")),
+        ("max_message_length", number("max_message_length")),
+    ];
+    let kept = found.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Some(Value::Object(kept.collect::<Map<_, _>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_used_is_kept() {
+        let document = json!({
+            "name": "x".repeat(500), "supported_nips": [1, "2", 77], "junk": {"a": 1},
+            "limitation": {"max_limit": 300, "max_subscriptions": "many"},
+        });
+        let kept = kept(&document).expect("an object");
+        assert_eq!(kept["name"].as_str().map(str::len), Some(200));
+        assert_eq!(kept["supported_nips"], json!([1, 77]));
+        assert_eq!((&kept["max_limit"], &kept["junk"]), (&json!(300), &Value::Null));
+        assert_eq!(super::kept(&json!([])), None);
+    }
+}

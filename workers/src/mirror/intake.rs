@@ -1,0 +1,185 @@
+//! Intake: the one path of received events into the store. Events are looked up, verified on all
+//! cores, and stored in batches. A slow store slows the upstream down, because [`Intake::offer`]
+//! waits.
+
+mod verify;
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tender_jobs::mirror::{
+    event::{self, Batch, Event, EventId, Limits, Refused, Stored, Tally, Unusable},
+    lane::Lease,
+};
+use tokio::task::{JoinError, JoinSet};
+use uuid::Uuid;
+
+use super::{error::StepError, lane::under_lease};
+
+/// The events of one batch.
+pub(crate) const BATCH: usize = 500;
+/// The longest that an event waits for its batch to fill, if events arrive one by one.
+pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// Batches in progress at the same time: one is verified while another is stored.
+const AT_ONCE: usize = 3;
+
+/// The upstream that events come from, and the lane that receives them.
+#[derive(Debug, Clone)]
+struct Source {
+    db: PgPool,
+    upstream: Uuid,
+    lease: Option<Lease>,
+}
+
+/// Takes in the events of one upstream.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    source: Source,
+    events: Vec<Event>,
+    unusable: Vec<Unusable>,
+    running: JoinSet<Result<Tally, StepError>>,
+    tally: Tally,
+}
+
+impl Intake {
+    /// Events are stored and counted under the lease of the lane that receives them; without a
+    /// lease, they are counted on no lane.
+    pub(crate) fn new(db: &PgPool, upstream: Uuid, lease: Option<&Lease>) -> Self {
+        Self {
+            source: Source { db: db.clone(), upstream, lease: lease.cloned() },
+            events: Vec::new(),
+            unusable: Vec::new(),
+            running: JoinSet::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes an event, or one that cannot be used. Waits while three batches are in progress.
+    pub(crate) async fn offer(&mut self, event: Result<Event, Unusable>) -> Result<(), StepError> {
+        match event {
+            Ok(event) => self.events.push(event),
+            Err(unusable) => self.unusable.push(unusable),
+        }
+        if self.events.len() + self.unusable.len() >= BATCH {
+            self.dispatch().await?;
+        }
+        Ok(())
+    }
+
+    async fn dispatch(&mut self) -> Result<(), StepError> {
+        while self.running.len() >= AT_ONCE {
+            self.join().await?;
+        }
+        let events = std::mem::take(&mut self.events);
+        let unusable = std::mem::take(&mut self.unusable);
+        self.running.spawn(take_in(self.source.clone(), events, unusable));
+        Ok(())
+    }
+
+    async fn join(&mut self) -> Result<(), StepError> {
+        if let Some(ended) = self.running.join_next().await {
+            self.tally.add(&ended.map_err(task_failed)??);
+        }
+        Ok(())
+    }
+
+    /// Waits until every event has an outcome. Returns the counts since the last call; the lane has
+    /// them already.
+    pub(crate) async fn settle(&mut self) -> Result<Tally, StepError> {
+        if !self.events.is_empty() || !self.unusable.is_empty() {
+            self.dispatch().await?;
+        }
+        while !self.running.is_empty() {
+            self.join().await?;
+        }
+        Ok(std::mem::take(&mut self.tally))
+    }
+}
+
+/// Reports a panic like a refused statement, so that the job is retried.
+fn task_failed(error: JoinError) -> sqlx::Error {
+    sqlx::Error::Protocol(format!("a batch of events was not stored: {error}"))
+}
+
+/// Looks up, verifies and stores one batch.
+async fn take_in(
+    source: Source,
+    events: Vec<Event>,
+    unusable: Vec<Unusable>,
+) -> Result<Tally, StepError> {
+    let mut tally = Tally::default();
+    let unknown = without_known(&source, events, &mut tally).await?;
+    let verified = verify::verify(unknown).await.map_err(task_failed)?;
+    let refused = refused(unusable, verified.forged, &mut tally);
+    let batch = Batch {
+        upstream: source.upstream,
+        lane: source.lease.as_ref(),
+        events: &verified.genuine,
+        refused: &refused,
+        before: tally.clone(),
+    };
+    for stored in under_lease(event::store(&source.db, batch).await?)? {
+        tally.count(stored);
+    }
+    measure(&tally);
+    Ok(tally)
+}
+
+/// Drops events that need no further work; they are duplicates.
+async fn without_known(
+    source: &Source,
+    mut events: Vec<Event>,
+    tally: &mut Tally,
+) -> Result<Vec<Event>, StepError> {
+    let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
+    let known = event::known(&source.db, source.upstream, &ids).await?;
+    events.retain(|event| {
+        let is_known = known.ids.contains(&event.id);
+        if is_known {
+            tally.count(Stored::Duplicate);
+        }
+        !is_known
+    });
+    Ok(events)
+}
+
+/// Counts the events that are refused before the store. Returns those that say which event they
+/// are.
+fn refused(unusable: Vec<Unusable>, forged: Vec<Refused>, tally: &mut Tally) -> Vec<Refused> {
+    let mut refused = forged;
+    for (_, _, reason) in &refused {
+        tally.count(Stored::Refused(*reason));
+    }
+    for Unusable { reason, claims } in unusable {
+        tally.count(Stored::Refused(reason));
+        refused.extend(claims.map(|(id, at)| (id, at, reason)));
+    }
+    refused
+}
+
+/// Adds a stored batch to the metrics of this process.
+fn measure(tally: &Tally) {
+    let count = |outcome: &'static str, events: i64| {
+        metrics::counter!("tender_events_total", "outcome" => outcome)
+            .increment(u64::try_from(events).unwrap_or(0));
+    };
+    count("stored", tally.stored);
+    count("duplicate", tally.duplicate);
+    for (reason, events) in &tally.rejected {
+        count(reason.as_str(), *events);
+    }
+}
+
+/// Takes in events that waited in the queue, each as JSON text. They are counted on no lane.
+pub(crate) async fn take_in_texts(
+    db: &PgPool,
+    upstream: Uuid,
+    texts: &[String],
+    limits: Limits,
+) -> Result<Tally, StepError> {
+    let mut intake = Intake::new(db, upstream, None);
+    for text in texts {
+        intake.offer(event::parse(text, limits)).await?;
+    }
+    intake.settle().await
+}

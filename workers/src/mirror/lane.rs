@@ -1,0 +1,277 @@
+//! The frame of every job that holds a lane: the job claims the lane, works under the lease, and
+//! settles. The lane and its upstream decide the work, as they are when the job starts.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tender_jobs::{
+    mirror::{
+        event::{Tally, outgoing::UploadTally},
+        lane::{self, Beat, Claim, Ending, LaneKind, Lease, Progress},
+        upstream::{self, Upstream, settings::Settings},
+        work::Work,
+    },
+    queue::{self, Job, Requeue, Settled},
+};
+use uuid::Uuid;
+
+use super::{
+    Context, backfill,
+    error::{StepError, delay},
+    information,
+    intake::Intake,
+    realtime, uploads,
+};
+use crate::runtime::{failpoint, outcome};
+
+/// How often the holder sends a heartbeat, and learns whether its work is still wanted.
+const BEAT: Duration = Duration::from_secs(10);
+/// The longest that a job may take: well below the time after which it counts as lost.
+const JOB_WITHIN: Duration = Duration::from_secs(100);
+/// A job that has run for this long begins no further step; the lane's next job continues.
+const STEP_WITHIN: Duration = Duration::from_secs(20);
+
+/// The lane, its upstream and its lease, as the work of a job sees them.
+pub(super) struct Run<'a> {
+    pub(super) context: &'a Context,
+    pub(super) upstream: &'a Upstream,
+    pub(super) settings: &'a Settings,
+    pub(super) lease: &'a Lease,
+    begun: Instant,
+}
+
+/// The account of a job while it works.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Progress that the lane does not have yet.
+    pub(super) progress: Progress,
+    /// Events received. The lane has these counts already; they are kept for the log and the
+    /// result.
+    pub(super) events: Tally,
+    /// Events sent. The lane has these counts already, too.
+    pub(super) uploads: UploadTally,
+}
+
+/// How the work of a job ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) ending: Ending,
+    /// Jobs to enqueue besides the lane's next one.
+    pub(super) more: Vec<Work>,
+    /// The result of the job, for people.
+    pub(super) result: Value,
+}
+
+impl Run<'_> {
+    /// Whether the next step is left to the next job.
+    pub(super) fn is_long(&self) -> bool {
+        self.begun.elapsed() > STEP_WITHIN
+    }
+
+    /// Reads the database's clock, in Unix seconds.
+    pub(super) async fn now(&self) -> Result<i64, StepError> {
+        Ok(queue::now(&self.context.db).await?.timestamp())
+    }
+
+    /// Opens an intake that stores and counts under the lease.
+    pub(super) fn intake(&self) -> Intake {
+        Intake::new(&self.context.db, self.upstream.id, Some(self.lease))
+    }
+}
+
+/// Returns the value of a write under a lease; a lost lease is an error, because the work must
+/// stop.
+pub(super) fn under_lease<T>(written: Settled<T>) -> Result<T, StepError> {
+    match written {
+        Settled::Written(value) => Ok(value),
+        Settled::LeaseLost => Err(StepError::LeaseLost),
+    }
+}
+
+/// Runs a lane's job.
+pub(super) async fn run(context: &Context, job: &Job, lane: Uuid) {
+    if outcome::persist(job, || queue::start(&context.db, job)).await.is_none() {
+        return;
+    }
+    let claimed = outcome::with_retries(job, || claim(context, job, lane)).await;
+    match claimed {
+        Some(Ok((lease, upstream))) => hold(context, job, &lease, &upstream).await,
+        Some(Err(why)) => skip(context, job, why).await,
+        None => {} // logged already; the job will be rescued
+    }
+}
+
+/// Claims the lane. Returns the lease and the upstream, or the reason why there is nothing to do.
+async fn claim(
+    context: &Context,
+    job: &Job,
+    lane: Uuid,
+) -> Result<Result<(Box<Lease>, Upstream), &'static str>, sqlx::Error> {
+    let stale = 60 * context.settings.defaults.stale_threshold_minutes;
+    let lease = match lane::claim(&context.db, lane, job, Duration::from_secs(stale)).await? {
+        Claim::Held(lease) => lease,
+        Claim::Busy => return Ok(Err("already syncing")),
+        Claim::Gone => return Ok(Err("the lane was deleted")),
+    };
+    let upstream = upstream::find(&context.db, lease.lane.upstream_id).await?;
+    Ok(upstream.map(|upstream| (lease, upstream)).ok_or("the upstream was deleted"))
+}
+
+/// Ends a job that found nothing to do; this is a success.
+async fn skip(context: &Context, job: &Job, why: &'static str) {
+    tracing::info!(job.id, why, "lane job skipped");
+    outcome::count(job, "done");
+    let result = json!({ "skipped": why });
+    outcome::persist(job, || queue::finish(&context.db, job, &result)).await;
+}
+
+/// Does the work under the lease, and settles its outcome.
+async fn hold(context: &Context, job: &Job, lease: &Lease, upstream: &Upstream) {
+    let settings = upstream.settings(&context.settings.defaults);
+    let run = Run { context, upstream, settings: &settings, lease, begun: Instant::now() };
+    let mut report = Report::default();
+    let done = if job.attempt > job.max_attempts {
+        Err(StepError::Crashed("the worker died in every attempt of the job".to_owned()))
+    } else {
+        let work = Box::pin(guard(&run, step(&run, &mut report)));
+        match outcome::catch_panic(work).await {
+            Ok(done) => done,
+            Err(panic) => Err(StepError::Crashed(panic)),
+        }
+    };
+    failpoint!("mirror-before-settle");
+    let done = match done {
+        Ok(done) => done,
+        Err(StepError::LeaseLost) => return outcome::lease_lost(job),
+        Err(StepError::Stopping) => return give_back(context, job).await,
+        Err(error) => after_error(&run, job, &error),
+    };
+    log(&run, job, &report, &done);
+    outcome::persist(job, || {
+        let Done { ending, more, result } = &done;
+        lane::settle(&context.db, job, lease, &report.progress, ending, more, result)
+    })
+    .await;
+}
+
+async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
+    if !run.upstream.takes_part_in(run.lease.lane.kind) {
+        return Err(StepError::Unwanted);
+    }
+    information::refresh(&run.context.db, run.upstream).await;
+    match run.lease.lane.kind {
+        LaneKind::Realtime => realtime::run(run, report).await,
+        LaneKind::Backfill | LaneKind::Full => backfill::run(run, report).await,
+        LaneKind::Upload => uploads::run(run, report).await,
+        LaneKind::Live => Err(StepError::Unwanted), // a process holds this lane, not a job
+    }
+}
+
+/// Runs the work, and ends it early if the lease is lost, the work is not wanted any more, the
+/// process stops, or the time limit is reached.
+async fn guard<T>(
+    run: &Run<'_>,
+    work: impl Future<Output = Result<T, StepError>>,
+) -> Result<T, StepError> {
+    tokio::select! {
+        done = tokio::time::timeout(JOB_WITHIN, work) => done.unwrap_or(Err(StepError::TimeOver)),
+        error = beats(run) => Err(error),
+        () = run.context.stopping.cancelled() => Err(StepError::Stopping),
+    }
+}
+
+/// Sends heartbeats until one of them shows that the work must end.
+async fn beats(run: &Run<'_>) -> StepError {
+    let mut pace = tokio::time::interval(BEAT);
+    pace.tick().await; // the claim was a heartbeat
+    loop {
+        pace.tick().await;
+        match lane::beat(&run.context.db, run.lease).await {
+            Ok(Beat::Held) => {}
+            Ok(Beat::Lost) => return StepError::LeaseLost,
+            Ok(Beat::Unwanted) => return StepError::Unwanted,
+            Err(error) => {
+                let url = &run.upstream.url;
+                tracing::warn!(url, %error, "could not store a lane's heartbeat; trying again in 10 s");
+            }
+        }
+    }
+}
+
+/// Decides how a job ends after an error: by a retry, a further job, rest, or an error of the lane.
+fn after_error(run: &Run<'_>, job: &Job, error: &StepError) -> Done {
+    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
+    let ending = match error {
+        StepError::Unwanted => Ending::Rests { is_complete: false },
+        StepError::TimeOver => Ending::GoesOn(Duration::ZERO),
+        error if error.is_transient() && !job.is_last_attempt() => {
+            let after = delay(job.attempt, jitter(&job.id));
+            Ending::Again { after, error: error.to_string() }
+        }
+        error => Ending::Failed { error: error.to_string(), rest },
+    };
+    let result = json!({ "stopped": error.to_string() });
+    Done { ending, more: Vec::new(), result }
+}
+
+/// Returns a number from 0 to 1 that spreads the retries of jobs that failed together.
+fn jitter(job_id: &str) -> f64 {
+    let sum: u32 = job_id.bytes().map(u32::from).sum();
+    f64::from(sum % 100) / 100.0
+}
+
+/// Requeues the job, because the process stops. No attempt is spent and the job still owns the
+/// lane, so that another worker can continue at once.
+async fn give_back(context: &Context, job: &Job) {
+    let at_once = Requeue::wait(Duration::ZERO);
+    outcome::persist(job, || queue::requeue(&context.db, job, &at_once)).await;
+}
+
+/// Logs one line about the job, and adds it to the metrics.
+fn log(run: &Run<'_>, job: &Job, report: &Report, done: &Done) {
+    let (url, lane) = (&run.upstream.url, run.lease.lane.kind.as_str());
+    let duration = run.begun.elapsed();
+    metrics::histogram!("tender_mirror_step_seconds", "lane" => lane)
+        .record(duration.as_secs_f64());
+    match &done.ending {
+        Ending::Failed { error, rest } => {
+            outcome::count(job, "killed");
+            let rest_secs = rest.as_secs();
+            tracing::error!(
+                job.id,
+                url,
+                lane,
+                error,
+                rest_secs,
+                "lane failed; retrying after its cool-down"
+            );
+        }
+        Ending::Again { after, error } => {
+            outcome::count(job, "retry");
+            let after_secs = after.as_secs();
+            tracing::warn!(
+                job.id,
+                job.attempt,
+                url,
+                lane,
+                error,
+                after_secs,
+                "lane job failed; retrying"
+            );
+        }
+        Ending::GoesOn(_) | Ending::Rests { .. } => {
+            outcome::count(job, "done");
+            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            let Report { events, uploads, .. } = report;
+            tracing::info!(
+                job.id, url, lane, duration_ms, received = events.received(),
+                stored = events.stored, duplicate = events.duplicate,
+                rejected = events.rejected(), uploaded = uploads.accepted,
+                result = %done.result, "lane job done"
+            );
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Live: a standing subscription for each live upstream, held by one process at a time. Received
+//! events are put into the queue. Polling continues as the safety net, and a poll runs whenever a
+//! subscription begins, so that no event is missed in between.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    mirror::{
+        event::{self, EventId, Limits},
+        lane::{self, LaneKind},
+        upstream::{self, Upstream, settings::Settings},
+        work::Work,
+    },
+    queue,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Context,
+    connection::{Connection, Heard, Subscription},
+    error::StepError,
+    intake::{BATCH, FLUSH_AFTER},
+    orchestrate,
+};
+use crate::runtime::{pause, pause_or_stop};
+
+/// How often this process renews its subscriptions and looks for free ones.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A holder without a heartbeat for this long loses its subscriptions.
+const STALE: Duration = Duration::from_secs(35);
+/// The pause after the last attempt to connect.
+const REST: Duration = Duration::from_mins(5);
+/// The most bytes of events in one job, apart from the last event.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// A subscription that this process holds.
+struct Held {
+    url: String,
+    stop: CancellationToken,
+}
+
+/// The subscriptions of this process, by lane.
+type Subscriptions = HashMap<Uuid, Held>;
+
+/// Holds the subscriptions that no other process holds, until the process stops.
+pub(super) async fn run(context: Context) {
+    let process = format!("{} {}", context.process, Uuid::new_v4().simple());
+    let mut held = Subscriptions::new();
+    loop {
+        if let Err(error) = look(&context, &process, &mut held).await {
+            tracing::warn!(%error, "could not renew the standing subscriptions; trying again in 10 s");
+        }
+        if pause_or_stop(LOOK_EVERY, &context.stopping).await {
+            break;
+        }
+    }
+    for lane in held.keys() {
+        if let Err(error) = lane::release_live(&context.db, *lane, &process).await {
+            tracing::debug!(%lane, %error, "could not release a live lane; it is free after 35 s");
+        }
+    }
+}
+
+/// Ends the subscriptions that are not wanted any more, renews the others, and begins those that
+/// are free.
+async fn look(
+    context: &Context,
+    process: &str,
+    held: &mut Subscriptions,
+) -> Result<(), sqlx::Error> {
+    let wanted = wanted(context).await?;
+    end_unwanted(context, process, held, &wanted).await?;
+    for (lane, upstream) in wanted {
+        if lane::claim_live(&context.db, lane, process, STALE).await?.is_none() {
+            end(held, lane);
+        } else if let Entry::Vacant(free) = held.entry(lane) {
+            free.insert(begin(context, lane, upstream));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the live lanes that should have a holder. A live upstream that takes events gets its
+/// upload lane here, because new events are sent at once only if the lane exists.
+async fn wanted(context: &Context) -> Result<Vec<(Uuid, Upstream)>, sqlx::Error> {
+    let mut wanted = Vec::new();
+    for upstream in upstream::list(&context.db).await? {
+        let settings = upstream.settings(&context.settings.defaults);
+        if upstream.live && upstream.takes_part_in(LaneKind::Upload) {
+            lane::ensure(&context.db, &upstream, LaneKind::Upload, &settings).await?;
+        }
+        if upstream.takes_part_in(LaneKind::Live) {
+            let lane = lane::ensure(&context.db, &upstream, LaneKind::Live, &settings).await?;
+            wanted.push((lane.id, upstream));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Ends and releases the subscriptions whose upstream is not live any more, or has another URL.
+async fn end_unwanted(
+    context: &Context,
+    process: &str,
+    held: &mut Subscriptions,
+    wanted: &[(Uuid, Upstream)],
+) -> Result<(), sqlx::Error> {
+    let is_wanted = |lane: &Uuid, one: &Held| {
+        wanted.iter().any(|(id, upstream)| id == lane && upstream.url == one.url)
+    };
+    let unwanted: Vec<Uuid> =
+        held.iter().filter(|(lane, one)| !is_wanted(lane, one)).map(|(lane, _)| *lane).collect();
+    for lane in unwanted {
+        end(held, lane);
+        lane::release_live(&context.db, lane, process).await?;
+    }
+    Ok(())
+}
+
+fn begin(context: &Context, lane: Uuid, upstream: Upstream) -> Held {
+    let held = Held { url: upstream.url.clone(), stop: context.stopping.child_token() };
+    let settings = upstream.settings(&context.settings.defaults);
+    let (stop, follow) = (held.stop.clone(), follow(context.clone(), lane, upstream, settings));
+    tokio::spawn(async move { stop.run_until_cancelled(follow).await });
+    held
+}
+
+fn end(held: &mut Subscriptions, lane: Uuid) {
+    if let Some(one) = held.remove(&lane) {
+        one.stop.cancel();
+    }
+}
+
+/// Subscribes, and subscribes again whenever the subscription ends.
+async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Settings) {
+    let mut attempt = 0;
+    loop {
+        let begun = Instant::now();
+        let error = match subscribe(&context, lane, &upstream, &settings).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        // After a connection that lasted for a minute, the attempts are counted anew.
+        attempt = if begun.elapsed() > Duration::from_mins(1) { 1 } else { attempt + 1 };
+        let is_last = attempt > settings.max_reconnect_attempts;
+        let wait = if is_last {
+            attempt = 0;
+            REST
+        } else {
+            Duration::from_secs(settings.reconnect_delay_seconds.saturating_mul(attempt))
+        };
+        let (url, wait_secs) = (&upstream.url, wait.as_secs());
+        tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
+        pause(wait).await;
+    }
+}
+
+/// A type without values: a subscription ends only with an error.
+enum Never {}
+
+async fn subscribe(
+    context: &Context,
+    lane: Uuid,
+    upstream: &Upstream,
+    settings: &Settings,
+) -> Result<Never, StepError> {
+    let connection = context.connections.get(upstream).await?;
+    match listen(context, &connection, lane, upstream, settings).await {
+        Err(StepError::Auth(_)) => {
+            connection.authenticated().await?;
+            listen(context, &connection, lane, upstream, settings).await
+        }
+        ended => ended,
+    }
+}
+
+async fn listen(
+    context: &Context,
+    connection: &Connection,
+    lane: Uuid,
+    upstream: &Upstream,
+    settings: &Settings,
+) -> Result<Never, StepError> {
+    let mut subscription = open(context, connection, upstream, settings).await?;
+    let mut batch = Batch::default();
+    loop {
+        let wait = if batch.texts.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
+        match subscription.next(wait).await {
+            Ok(Heard::Event(text)) => {
+                batch.add(text);
+                if !batch.is_full() {
+                    continue;
+                }
+            }
+            Ok(Heard::Closed(reason)) => return Err(StepError::of_closed(&reason)),
+            Ok(_) => continue,
+            Err(StepError::Silent(_)) => {} // no further event fills the batch
+            Err(error) => {
+                batch.flush(&context.db, lane, upstream, settings).await?;
+                return Err(error);
+            }
+        }
+        batch.flush(&context.db, lane, upstream, settings).await?;
+    }
+}
+
+/// Subscribes to new events, and enqueues a poll for those that were published since the last one.
+async fn open(
+    context: &Context,
+    connection: &Connection,
+    upstream: &Upstream,
+    settings: &Settings,
+) -> Result<Subscription, StepError> {
+    let subscription = connection.subscribe("live");
+    let mut filter = settings.download_filter().to_json();
+    filter.insert("since".to_owned(), json!(queue::now(&context.db).await?.timestamp()));
+    filter.insert("limit".to_owned(), json!(0));
+    connection.send(&json!(["REQ", subscription.id(), filter])).await?;
+    tracing::info!(url = upstream.url, "standing subscription begun");
+    let (defaults, mode) = (&context.settings.defaults, LaneKind::Realtime);
+    orchestrate::dispatch(&context.db, defaults, mode, Some(upstream.id), true).await?;
+    Ok(subscription)
+}
+
+/// Events that go into the queue together.
+#[derive(Default)]
+struct Batch {
+    texts: Vec<String>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, text: String) {
+        self.bytes += text.len();
+        self.texts.push(text);
+    }
+
+    fn is_full(&self) -> bool {
+        self.texts.len() >= BATCH || self.bytes >= MAX_BYTES
+    }
+
+    /// Enqueues the events that are not known, and counts all of them on the lane, in one
+    /// transaction. Our own uploads come back here too; they are known.
+    async fn flush(
+        &mut self,
+        db: &PgPool,
+        lane: Uuid,
+        upstream: &Upstream,
+        settings: &Settings,
+    ) -> Result<(), StepError> {
+        let texts = std::mem::take(self).texts;
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let received = i64::try_from(texts.len()).unwrap_or(i64::MAX);
+        let events = unknown(db, upstream.id, texts, settings.limits()).await?;
+        let mut tx = db.begin().await?;
+        if !events.is_empty() {
+            let work = Work::ProcessEvents { upstream: upstream.id, events };
+            queue::enqueue(&mut *tx, &[work.job()]).await?;
+        }
+        lane::count_live(&mut *tx, lane, received).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Returns the events that need work: those that are not known, and those that are malformed,
+/// because they are rejected and counted later.
+async fn unknown(
+    db: &PgPool,
+    upstream: Uuid,
+    mut texts: Vec<String>,
+    limits: Limits,
+) -> Result<Vec<String>, sqlx::Error> {
+    let id = |text: &String| event::parse(text, limits).ok().map(|event| event.id);
+    let ids: Vec<Option<EventId>> = texts.iter().map(id).collect();
+    let parsed: Vec<EventId> = ids.iter().copied().flatten().collect();
+    let known = event::known(db, upstream, &parsed).await?;
+    let mut is_known = ids.iter().map(|id| id.is_some_and(|id| known.ids.contains(&id)));
+    texts.retain(|_| !is_known.next().unwrap_or(false));
+    Ok(texts)
+}

@@ -1,0 +1,185 @@
+//! Batches: attempts that claim or settle at the same time share one statement and one commit. A
+//! batch does not wait to fill. Items that arrive while a statement runs form the next batch.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
+use tender_jobs::provision::{
+    self, Claim, ClaimRequest, Completed, Completion, instance::Instances,
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::runtime::Listen;
+
+/// Concurrent statements of one kind. The second keeps PostgreSQL busy while the first commits.
+const RUNNERS: usize = 2;
+/// The maximum number of items in one statement.
+const LARGEST: usize = 64;
+
+/// A batch failed. All items of the batch share the error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum BatchError {
+    #[error(transparent)]
+    Database(Arc<sqlx::Error>),
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+impl From<sqlx::Error> for BatchError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+type Asked<Item, Answer> = (Item, oneshot::Sender<Result<Answer, BatchError>>);
+
+/// Collects single items into batches.
+#[derive(Debug)]
+pub(super) struct Batcher<Item, Answer> {
+    sender: mpsc::Sender<Asked<Item, Answer>>,
+}
+
+impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer> {
+    /// Starts the tasks that run the batches. `run` returns one answer per item, in the order of
+    /// the items.
+    fn start<Run, Running>(run: Run) -> Self
+    where
+        Run: Fn(Vec<Item>) -> Running + Clone + Send + Sync + 'static,
+        Running: Future<Output = Result<Vec<Answer>, sqlx::Error>> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(LARGEST);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..RUNNERS {
+            tokio::spawn(serve(receiver.clone(), run.clone()));
+        }
+        Self { sender }
+    }
+
+    /// Adds an item to the next batch and returns its answer.
+    pub(super) async fn ask(&self, item: Item) -> Result<Answer, BatchError> {
+        let (answer, answered) = oneshot::channel();
+        self.sender.send((item, answer)).await.map_err(|_| BatchError::Stopping)?;
+        answered.await.map_err(|_| BatchError::Stopping)?
+    }
+}
+
+/// Runs batches until every sender is dropped.
+async fn serve<Item, Answer, Run, Running>(
+    receiver: Arc<Mutex<mpsc::Receiver<Asked<Item, Answer>>>>,
+    run: Run,
+) where
+    Item: Clone,
+    Run: Fn(Vec<Item>) -> Running,
+    Running: Future<Output = Result<Vec<Answer>, sqlx::Error>>,
+{
+    loop {
+        let mut asked = Vec::with_capacity(LARGEST);
+        if receiver.lock().await.recv_many(&mut asked, LARGEST).await == 0 {
+            return;
+        }
+        let items: Vec<Item> = asked.iter().map(|(item, _)| item.clone()).collect();
+        match run(items).await {
+            Ok(answers) => {
+                for ((_, answer), value) in asked.into_iter().zip(answers) {
+                    let _gone_already = answer.send(Ok(value));
+                }
+            }
+            // PostgreSQL refused the statement; one bad row must not fail the others.
+            Err(sqlx::Error::Database(_)) if asked.len() > 1 => one_by_one(asked, &run).await,
+            Err(error) => {
+                let error = Arc::new(error);
+                for (_, answer) in asked {
+                    let _gone_already = answer.send(Err(BatchError::Database(error.clone())));
+                }
+            }
+        }
+    }
+}
+
+async fn one_by_one<Item, Answer, Run, Running>(asked: Vec<Asked<Item, Answer>>, run: &Run)
+where
+    Run: Fn(Vec<Item>) -> Running,
+    Running: Future<Output = Result<Vec<Answer>, sqlx::Error>>,
+{
+    for (item, answer) in asked {
+        let result = run(vec![item]).await;
+        let value = result
+            .map_err(BatchError::from)
+            .and_then(|mut answers| answers.pop().ok_or(BatchError::Stopping));
+        let _gone_already = answer.send(value);
+    }
+}
+
+/// The batches that the attempts of a process share.
+#[derive(Debug)]
+pub(super) struct Batches {
+    pub(super) claims: Batcher<ClaimRequest, Claim>,
+    pub(super) completions: Batcher<Completion, Completed>,
+}
+
+impl Batches {
+    /// Must be called within a Tokio runtime, because the batches run as tasks.
+    pub(super) fn start(db: &PgPool, instances: Arc<Instances>, listen: &Listen) -> Self {
+        let db = connections(db, listen);
+        let (claims, completions) = (db.clone(), db);
+        Self {
+            claims: Batcher::start(move |requests: Vec<ClaimRequest>| {
+                let (db, instances) = (claims.clone(), instances.clone());
+                async move { provision::claim(&db, &requests, &instances).await }
+            }),
+            completions: Batcher::start(move |items: Vec<Completion>| {
+                let db = completions.clone();
+                async move { provision::complete(&db, &items).await }
+            }),
+        }
+    }
+}
+
+/// A separate pool for the batches, with generic plans. By default PostgreSQL plans these
+/// statements again for each array length, which costs a fifth of an attempt.
+///
+/// Behind a pooler the setting is not made, because it would leak into the sessions of other
+/// clients.
+fn connections(db: &PgPool, listen: &Listen) -> PgPool {
+    let is_pooled = !matches!(listen, Listen::Pool);
+    PgPoolOptions::new()
+        .max_connections(u32::try_from(2 * RUNNERS).unwrap_or(u32::MAX))
+        .acquire_timeout(Duration::from_secs(5))
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if is_pooled {
+                    return Ok(());
+                }
+                connection.execute("set plan_cache_mode = force_generic_plan").await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with((*db.connect_options()).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everybody_gets_its_own_answer() {
+        let batcher = Arc::new(Batcher::start(|items: Vec<u32>| async move {
+            Ok(items.into_iter().map(|item| item * 2).collect())
+        }));
+        let asked = (0..500).map(|item| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { (item, batcher.ask(item).await.expect("an answer")) })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            let (item, answer) = asked.await.expect("no panic");
+            assert_eq!(answer, item * 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_reaches_everybody_in_the_batch() {
+        let batcher =
+            Batcher::start(|_: Vec<u32>| async { Err::<Vec<u32>, _>(sqlx::Error::PoolTimedOut) });
+        assert!(matches!(batcher.ask(1).await, Err(BatchError::Database(_))));
+    }
+}

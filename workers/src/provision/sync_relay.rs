@@ -1,0 +1,300 @@
+//! The SyncRelay job. One attempt is claim → call → settle; no transaction is open during the call.
+//!
+//! - `call`: the requests that an attempt makes.
+
+mod call;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use metrics::histogram;
+use tender_jobs::{
+    provision::{
+        self, Attempt, Claim, ClaimRequest, Completed, Completion, Failure, Lease, Rules,
+        SyncPayload, Verdict,
+        relay::{FailureKind, RelayId},
+    },
+    queue::{self, Guard, Job, Requeue, Settled},
+};
+use tracing::Instrument;
+
+use super::{Context, batch::BatchError};
+use crate::runtime::{failpoint, outcome, pause, trace};
+use call::Call;
+
+/// The first pause after a claim that found no permit. The pauses double and add up to 0.6 s.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The last of these pauses.
+const LAST_PAUSE: Duration = Duration::from_millis(320);
+/// The shortest delay of a job that is requeued after these pauses. A random part of up to the same
+/// length is added.
+const MAKE_WAY: Duration = Duration::from_secs(1);
+/// The delay of a job whose relay is busy: the attempt of the relay's other job ends soon.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+
+/// The result of an attempt, for tests and metrics. The ledger holds the details.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// zooid has the state that this attempt carried.
+    Synced,
+    /// The attempt failed. The verdict names the next step, as the ledger stored it.
+    Failed(Verdict),
+    /// No call was needed: zooid has the wanted state already, or the relay does not exist.
+    Nothing,
+    /// Requeued without spending an attempt: the relay is busy, or the limit of calls in flight is
+    /// reached.
+    Snoozed,
+    /// Requeued without spending an attempt: the breaker of the zooid instance is open.
+    Held,
+    /// The payload is unreadable, and the job was killed.
+    Unreadable,
+    /// Nothing was stored: another worker has the job, or the database could not be written.
+    Unsettled,
+}
+
+impl Outcome {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Failed(Verdict::RetryAt(_)) => "retry",
+            Self::Failed(Verdict::GaveUp) => "gave_up",
+            Self::Failed(Verdict::Superseded) => "superseded",
+            Self::Failed(Verdict::Held(_)) | Self::Held => "held",
+            Self::Nothing => "nothing",
+            Self::Snoozed => "snoozed",
+            Self::Unreadable => "unreadable",
+            Self::Unsettled => "unsettled",
+        }
+    }
+}
+
+/// Runs a fetched job and counts its outcome. Errors and panics are settled within the attempt.
+pub(crate) async fn run(context: Context, job: Job) {
+    let outcome = attempt(&context, &job).await;
+    outcome::count(&job, outcome.label());
+}
+
+/// Runs one attempt from the claim to the settle. A panic is settled as a failed attempt.
+pub async fn attempt(context: &Context, job: &Job) -> Outcome {
+    let payload = match SyncPayload::parse(&job.payload) {
+        Ok(payload) => payload,
+        Err(error) => {
+            let is_killed = outcome::kill_unreadable(&context.db, job, &error.to_string()).await;
+            return if is_killed { Outcome::Unreadable } else { Outcome::Unsettled };
+        }
+    };
+    let span = tracing::info_span!("sync_relay", relay.id = %payload.relay_id, job.id, job.attempt);
+    trace::follow(&span, payload.trace.as_deref());
+    let steps = steps(context, job, &payload.relay_id).instrument(span);
+    match outcome::catch_panic(steps).await {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            tracing::error!(job.id, job.attempt, %panic, "an attempt panicked");
+            after_panic(context, job, &payload.relay_id, &panic).await
+        }
+    }
+}
+
+/// Claims, calls zooid and settles.
+async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
+    failpoint!("sync-before-claim");
+    let (claimed_at, claim) = claim_patiently(context, job, relay_id).await;
+    failpoint!("sync-after-claim");
+    let lease = match claim {
+        Some(Claim::Ready(lease)) => lease,
+        Some(Claim::Gone) => return end(context, job, "the relay does not exist").await,
+        Some(Claim::InStep) => return end(context, job, "already in step").await,
+        Some(Claim::Busy) => {
+            return put_back(context, job, job.into(), Requeue::wait(BUSY_WAIT)).await;
+        }
+        Some(Claim::Held) => return Outcome::Held,
+        Some(Claim::Later) => {
+            let how = Requeue::wait(MAKE_WAY).spread(MAKE_WAY);
+            return put_back(context, job, Guard::from(job).unstarted(), how).await;
+        }
+        Some(Claim::Lost) => {
+            outcome::lease_lost(job);
+            return Outcome::Unsettled;
+        }
+        None => return Outcome::Unsettled,
+    };
+    let attempt = Attempt::default();
+    let mut call = Call { context, job, lease: &lease, claimed_at, attempt };
+    let result = if is_past_cap(context, job) {
+        Err(Failure::new(FailureKind::Transient, &format!("crashed {} times", job.attempt - 1)))
+    } else {
+        call.carry().await
+    };
+    let attempt = Attempt { duration: claimed_at.elapsed(), ..call.attempt };
+    histogram!("tender_sync_duration_seconds").record(attempt.duration.as_secs_f64());
+    failpoint!("sync-before-settle");
+    let outcome = match result {
+        Ok(()) => complete(context, job, *lease, attempt).await,
+        Err(failure) => fail(context, job, relay_id, Some(&lease), &attempt, &failure).await,
+    };
+    failpoint!("sync-after-settle");
+    outcome
+}
+
+/// Claims the relay, and repeats the claim if there is no permit for a call or a transaction holds
+/// the relay's row: both usually pass within milliseconds. Also returns the instant before the last
+/// claim, so that our deadline is never later than the lease's.
+async fn claim_patiently(
+    context: &Context,
+    job: &Job,
+    relay_id: &RelayId,
+) -> (Instant, Option<Claim>) {
+    let mut wait = FIRST_PAUSE;
+    loop {
+        let asked_at = Instant::now();
+        match claim(context, job, relay_id).await {
+            Some(Claim::Later) if wait <= LAST_PAUSE => {
+                pause(wait).await;
+                wait *= 2;
+            }
+            claim => return (asked_at, claim),
+        }
+    }
+}
+
+/// Claims the relay, and retries the statement if it fails. A claim whose answer was lost may have
+/// been granted; its lease is then read back.
+async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<Claim> {
+    let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
+    let is_again = AtomicBool::new(false);
+    let claim = || async {
+        if is_again.swap(true, Ordering::Relaxed)
+            && let Some(lease) = provision::lease_of(&context.db, job, relay_id).await?
+        {
+            return Ok(Claim::Ready(Box::new(lease)));
+        }
+        context.batches.claims.ask(request.clone()).await
+    };
+    outcome::with_retries::<_, BatchError, _>(job, claim).await
+}
+
+/// Whether the job has used up its attempts. A rescue does not check this, so a job that crashes
+/// its process would be retried forever.
+fn is_past_cap(context: &Context, job: &Job) -> bool {
+    u32::try_from(job.attempt)
+        .is_ok_and(|attempt| attempt > context.settings.backoff.max_attempts())
+}
+
+async fn complete(context: &Context, job: &Job, lease: Lease, attempt: Attempt) -> Outcome {
+    let instance = context.instances.of(&lease.relay.zooid_domain).to_owned();
+    let sent = context.zooid.preview(&lease.relay);
+    let completion = Completion { job: job.clone(), lease, attempt, instance, sent };
+    let (relay, attempt) = (&completion.lease.relay, &completion.attempt);
+    let written = outcome::persist(job, || write_completion(context, &completion)).await;
+    let Some((in_step, latency)) = written else { return Outcome::Unsettled };
+    tracing::info!(
+        relay.id = %relay.id, job.id, job.attempt, generation = relay.generation, in_step,
+        method = attempt.method, duration_ms = attempt.duration.as_millis(), "relay synced"
+    );
+    context.stats.count(|counts| counts.add_synced(latency));
+    Outcome::Synced
+}
+
+/// Stores a success. A locked relay row is an error here, so that the write is retried.
+async fn write_completion(
+    context: &Context,
+    completion: &Completion,
+) -> Result<Settled<(bool, Duration)>, WriteError> {
+    match context.batches.completions.ask(completion.clone()).await? {
+        Completed::Written { in_step, latency } => Ok(Settled::Written((in_step, latency))),
+        Completed::LeaseLost => Ok(Settled::LeaseLost),
+        Completed::Locked => Err(WriteError::Locked),
+    }
+}
+
+/// A success could not be stored yet.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("a transaction holds the relay's row")]
+    Locked,
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+async fn fail(
+    context: &Context,
+    job: &Job,
+    relay_id: &RelayId,
+    lease: Option<&Lease>,
+    attempt: &Attempt,
+    failure: &Failure,
+) -> Outcome {
+    let settings = &context.settings;
+    let (backoff, breaker) = (&settings.backoff, &settings.breaker);
+    let rules = Rules { backoff, breaker, instances: &context.instances };
+    let write = || provision::fail(&context.db, job, relay_id, lease, attempt, failure, rules);
+    let Some(verdict) = outcome::persist(job, write).await else { return Outcome::Unsettled };
+    context.stats.count(|counts| match verdict {
+        Verdict::GaveUp => counts.gave_up += 1,
+        _ => counts.failed += 1,
+    });
+    log_failure(job, relay_id, failure, verdict);
+    Outcome::Failed(verdict)
+}
+
+fn log_failure(job: &Job, relay_id: &RelayId, failure: &Failure, verdict: Verdict) {
+    let (id, error) = (relay_id.as_str(), failure.message.as_str());
+    match verdict {
+        Verdict::RetryAt(at) => {
+            tracing::warn!(
+                relay.id = id, job.id, job.attempt, error, retry_at = %at,
+                "relay not synced; retry scheduled"
+            );
+        }
+        Verdict::Held(_) => {
+            tracing::warn!(
+                relay.id = id,
+                job.id,
+                error,
+                "relay not synced; its zooid instance is out, and its jobs are held"
+            );
+        }
+        Verdict::Superseded => {
+            tracing::info!(
+                relay.id = id,
+                job.id,
+                job.attempt,
+                error,
+                "relay not synced; a newer job carries the next change"
+            );
+        }
+        Verdict::GaveUp => {
+            tracing::error!(
+                relay.id = id,
+                job.id,
+                job.attempt,
+                error,
+                "relay not synced; gave up: see `tender relay show`"
+            );
+        }
+    }
+}
+
+/// Finishes a job that needs no call.
+async fn end(context: &Context, job: &Job, why: &str) -> Outcome {
+    let why = serde_json::Value::from(why);
+    let ended = outcome::persist(job, || queue::finish(&context.db, job, &why)).await;
+    ended.map_or(Outcome::Unsettled, |()| Outcome::Nothing)
+}
+
+/// Requeues a job without spending an attempt.
+async fn put_back(context: &Context, job: &Job, guard: Guard, how: Requeue<'_>) -> Outcome {
+    let requeued = outcome::persist(job, || queue::requeue(&context.db, guard.clone(), &how)).await;
+    requeued.map_or(Outcome::Unsettled, |_| Outcome::Snoozed)
+}
+
+/// Settles a panic as a failed attempt. Reads the lease back, because the panic may have come
+/// before or after the claim.
+async fn after_panic(context: &Context, job: &Job, relay_id: &RelayId, panic: &str) -> Outcome {
+    let read = || provision::lease_of(&context.db, job, relay_id);
+    let Some(lease) = outcome::with_retries(job, read).await else { return Outcome::Unsettled };
+    let failure = Failure::new(FailureKind::Transient, panic);
+    fail(context, job, relay_id, lease.as_ref(), &Attempt::default(), &failure).await
+}

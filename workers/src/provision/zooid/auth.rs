@@ -1,0 +1,38 @@
+//! NIP-98: each request to zooid carries an event that signs it.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use nostr::{
+    event::{EventBuilder, FinalizeEvent, Kind, Tag},
+    key::Keys,
+};
+use reqwest::{Method, Url};
+use sha2::{Digest, Sha256};
+
+use super::ZooidError;
+
+/// Returns the `Authorization` header of a request. zooid compares `u` with the URL that it
+/// receives, byte by byte. It checks neither the age nor the payload hash; both are valid
+/// nevertheless.
+pub(super) fn header(
+    robot: &Keys,
+    method: &Method,
+    url: &Url,
+    body: Option<&str>,
+) -> Result<String, ZooidError> {
+    let payload = body.map(|body| {
+        let hash = Sha256::digest(body)
+            .iter()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Tag::custom("payload", [hash])
+    });
+    let event = EventBuilder::new(Kind::HttpAuth, "")
+        .tag(Tag::custom("u", [url.as_str()]))
+        .tag(Tag::custom("method", [method.as_str()]))
+        .tag_maybe(payload)
+        .finalize(robot)
+        .map_err(|error| ZooidError::Unreachable(format!("could not sign the request: {error}")))?;
+    let json = serde_json::to_vec(&event).map_err(|error| {
+        ZooidError::Unreachable(format!("could not serialize the event: {error}"))
+    })?;
+    Ok(format!("Nostr {}", STANDARD.encode(json)))
+}

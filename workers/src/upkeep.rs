@@ -1,0 +1,47 @@
+//! Upkeep of what belongs to no wing: finished jobs, old statistics and ended sessions are deleted.
+
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    PRUNE,
+    console::{session, stats},
+    queue::{self, Job, NewJob, Retention},
+};
+
+use crate::runtime::{Recurring, Schedule, Station, Wing, outcome};
+
+/// In the middle of every minute, away from the recurring jobs that run on the minute.
+const PRUNE_SCHEDULE: &str = "30 * * * * *";
+/// Batches of one run; with a run every minute, this keeps up with 1,600 finished jobs per second.
+const BATCHES: u32 = 20;
+
+/// The wing that prunes.
+pub fn wing(db: &PgPool, keep: Retention) -> Wing {
+    let db = db.clone();
+    let station = Station::new(PRUNE, 1, move |job| prune(db.clone(), job, keep));
+    let recurring = PRUNE_SCHEDULE.parse().ok().map(|schedule: Schedule| {
+        Recurring::new(PRUNE, schedule, NewJob::new(PRUNE, &json!({ "v": 1 })))
+    });
+    let wing = Wing::new("upkeep").station(station);
+    recurring.into_iter().fold(wing, Wing::recurring)
+}
+
+async fn prune(db: PgPool, job: Job, keep: Retention) {
+    let work = async {
+        let pruned = queue::prune(&db, keep, BATCHES).await?;
+        stats::prune(&db).await?;
+        session::prune(&db).await?;
+        Ok(json!(pruned))
+    };
+    outcome::recurring(&db, &job, PRUNE, work).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_of_pruning_is_one() {
+        assert!(PRUNE_SCHEDULE.parse::<Schedule>().is_ok());
+    }
+}
