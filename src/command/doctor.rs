@@ -145,7 +145,13 @@ async fn examine_ledger(
 }
 
 async fn examine_zooid(config: &Config, findings: &mut Vec<Finding>) {
-    let Some(settings) = config.zooid.clone() else { return }; // not configured, or reported above
+    let Some(settings) = config.zooid.clone() else {
+        // An incomplete configuration is reported already.
+        if findings.iter().all(|finding| finding.grade != Grade::Fail) {
+            findings.push(finding(Grade::Ok, "provisioning", "off: ZOOID_API_URL is not set"));
+        }
+        return;
+    };
     let zooid = match Zooid::new(settings) {
         Ok(zooid) => zooid,
         Err(error) => return findings.push(finding(Grade::Fail, "zooid", error.to_string())),

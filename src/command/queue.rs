@@ -69,6 +69,7 @@ pub(crate) enum QueueCommand {
 pub(crate) enum StateArg {
     Waiting,
     Retrying,
+    Queued,
     Running,
     Done,
     Killed,
@@ -79,6 +80,7 @@ impl From<StateArg> for JobState {
         match state {
             StateArg::Waiting => Self::Waiting,
             StateArg::Retrying => Self::Retrying,
+            StateArg::Queued => Self::Queued,
             StateArg::Running => Self::Running,
             StateArg::Done => Self::Done,
             StateArg::Killed => Self::Killed,

@@ -232,7 +232,7 @@ fn queues(fleet: &Fleet) -> Table<'static> {
             queue.queue.clone(),
             queue.waiting.to_string(),
             queue.retrying.to_string(),
-            queue.running.to_string(),
+            (queue.queued + queue.running).to_string(),
             queue.killed.to_string(),
             due,
             paused.to_owned(),

@@ -90,6 +90,7 @@ async fn measure_queues(api: &Api, now: DateTime<Utc>) -> Result<(), sqlx::Error
         for (state, count) in [
             ("waiting", status.waiting),
             ("retrying", status.retrying),
+            ("queued", status.queued),
             ("running", status.running),
             ("killed", status.killed),
             ("killed_open", status.killed_open),

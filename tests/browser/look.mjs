@@ -26,12 +26,18 @@ await browse(async (browser) => {
   await first.getByText('gave up', { exact: false }).first().waitFor();
   await first.locator('.number.warn .figure', { hasText: '1' }).waitFor();
 
+  await first.goto('/dashboard/jobs?state=killed');
+  const job = await first.locator('td[data-label="Job"] a').first().getAttribute('href');
+
   const pages = [
     ['fleet', '/dashboard'],
     ['relays', '/dashboard/relays'],
     ['relay', `/dashboard/relays/${flaky}`],
     ['queues', '/dashboard/queues'],
-    ['jobs', '/dashboard/jobs?state=killed'],
+    ['jobs', '/dashboard/jobs'],
+    ['killed', '/dashboard/jobs?state=killed'],
+    ['job', job],
+    ['workers', '/dashboard/workers'],
     ['actions', '/dashboard/actions'],
     ['upstreams', '/dashboard/upstreams'],
     ['upstream', `/dashboard/upstreams/${upstream}`],

@@ -4,9 +4,9 @@ import { ask, browse, check, logIn, open } from './browser.mjs';
 await browse(async (browser) => {
   const page = await open(browser);
   const id = await ask('relay', { subdomain: 'alpha', name: '<img src=x onerror="window.owned=1"><script>window.owned=1</script>' });
-  const paths = ['', '/relays', `/relays/${id}`, '/queues', '/jobs', '/jobs/x', '/actions', '/board',
-    '/board/frame', '/board/api/v1/queues', '/live/fleet', '/live/relays', `/live/relays/${id}`,
-    '/live/queues', '/assets/app.js', '/nothing'];
+  const paths = ['', '/relays', `/relays/${id}`, '/queues', '/jobs', '/jobs/x', '/workers', '/actions',
+    '/live/fleet', '/live/relays', `/live/relays/${id}`, '/live/queues', '/live/jobs', '/live/jobs/x',
+    '/live/workers', '/assets/app.js', '/nothing'];
   for (const path of paths) {
     const response = await page.goto(`/dashboard${path}`);
     const is = page.url().endsWith('/dashboard/login') || response.status() === 401 || response.status() === 404;
@@ -17,7 +17,7 @@ await browse(async (browser) => {
   }
 
   await logIn(page);
-  for (const path of ['', '/relays', `/relays/${id}`, '/jobs', '/actions']) {
+  for (const path of ['', '/relays', `/relays/${id}`, '/jobs', '/queues', '/workers', '/actions']) {
     await page.goto(`/dashboard${path}`);
     check(!await page.evaluate(() => window.owned), `nothing a tenant wrote runs on ${path}`);
   }

@@ -32,6 +32,8 @@ async fn too_many_requests_are_told_when_to_come_back() {
     // Another caller, and a caller without a key, have their own.
     let (status, _) = api.call_as(&api.admin, Method::GET, "/relays", None).await;
     assert_eq!(status, StatusCode::OK);
+    let without = api.send(Method::GET, &path, None, None).await;
+    assert_eq!(without.status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tender_jobs::mirror::{
 };
 
 use crate::support::{
-    mirror::{MirrorWorld, days},
+    mirror::{Mirror, MirrorWorld, days, settings},
     relays::{FakeRelay, RealRelay, as_json, event as make, ids, note, serve_req},
 };
 
@@ -23,13 +23,27 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
 }
 
+/// A mirror without connections over the emptied ledger. A database per case would take longer than the
+/// case.
+async fn anew(whole: &MirrorWorld) -> Mirror {
+    sqlx::query(
+        "truncate upstream, event, event_tag, event_head, event_source, known_id, deletion_mark,
+             deletion_address, apalis.jobs, apalis.workers cascade",
+    )
+    .execute(&whole.db)
+    .await
+    .unwrap();
+    Mirror::over(&whole.db, settings())
+}
+
 #[test]
 fn any_page_cap_ends_with_every_event() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let case = (1_usize..8, proptest::collection::vec((0_i64..40, 1_usize..8), 1..12));
+    let whole = runtime.block_on(MirrorWorld::new());
     let run = runner(12).run(&case, |(cap, seconds)| {
         runtime.block_on(async {
-            let (world, keys) = (MirrorWorld::new().await, Keys::generate());
+            let (world, keys) = (anew(&whole).await, Keys::generate());
             let now = world.db_now().await;
             let mut events = Vec::new();
             let mut at = now - 10;
@@ -63,9 +77,10 @@ fn any_difference_is_found_and_made_up_for_on_both_sides() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // Where each event is: 0 here, 1 there, else on both; and how far from the one before.
     let case = proptest::collection::vec((0_u8..6, 0_i64..3), 0..400);
+    let whole = runtime.block_on(MirrorWorld::new());
     let run = runner(8).run(&case, |places| {
         runtime.block_on(async {
-            let (world, relay) = (MirrorWorld::new().await, RealRelay::start().await);
+            let (world, relay) = (anew(&whole).await, RealRelay::start().await);
             let keys = Keys::generate();
             let mut at = world.db_now().await - 10;
             let (mut ours, mut theirs, mut all) = (Vec::new(), Vec::new(), Vec::new());
@@ -102,7 +117,7 @@ fn any_difference_is_found_and_made_up_for_on_both_sides() {
 }
 
 /// Events of our own, from an upstream that is no part of the test.
-async fn put(world: &MirrorWorld, events: &[nostr::event::Event]) {
+async fn put(world: &Mirror, events: &[nostr::event::Event]) {
     let own = world.upstream("ws://own.test", json!({})).await;
     let limits = Limits { bytes: 100_000, tags: 100 };
     let texts: Vec<Value> = as_json(events);

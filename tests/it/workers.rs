@@ -46,7 +46,7 @@ async fn all_synced(world: &World) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn relays_are_synced_soon_and_each_is_created_once() {
+async fn relays_are_synced_and_each_is_created_once() {
     let world = World::new().await;
     let running = start(&world, settings());
     for number in 0..100 {
@@ -147,6 +147,13 @@ async fn the_schedule_runs_each_tick_once_in_several_processes() {
     let doubled: i64 = sqlx::query_scalar("select count(*) - count(distinct idempotency_key) from apalis.jobs where job_type = 'reconcile'")
         .fetch_one(&world.db).await.unwrap();
     assert_eq!(doubled, 0);
+    let again: i64 = sqlx::query_scalar(
+        "select count(*) from apalis.jobs where job_type = 'reconcile' and attempts > 1",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(again, 0, "each run is attempted once");
     for one in running {
         one.stop().await;
     }

@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 /// The longest wait for something that another task does. It bounds a hang; a passing test never waits
 /// for it, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often a condition is read.
 const LOOK: Duration = Duration::from_millis(25);
@@ -51,11 +51,17 @@ pub struct Bracket {
 
 impl Bracket {
     /// Runs `act`, and returns its value with the instants before and after it.
-    pub async fn of<T>(db: &PgPool, act: impl Future<Output = T>) -> (T, Self) {
-        let before = queue::now(db).await.unwrap();
-        let value = act.await;
-        let after = queue::now(db).await.unwrap();
-        (value, Self { before, after })
+    pub fn of<'a, T: 'a>(
+        db: &'a PgPool,
+        act: impl Future<Output = T> + 'a,
+    ) -> impl Future<Output = (T, Self)> + 'a {
+        let act = Box::pin(act); // the future of an attempt is large
+        async move {
+            let before = queue::now(db).await.unwrap();
+            let value = act.await;
+            let after = queue::now(db).await.unwrap();
+            (value, Self { before, after })
+        }
     }
 
     /// Whether the act may have stored `at` as its own time plus one of these delays.

@@ -27,18 +27,18 @@ const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// How long an outage failure counts; see [`record_outage`].
 const REMEMBERED: Duration = Duration::from_hours(1);
 
-/// When the breaker opens, and for how long.
+/// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerPolicy {
-    /// Outage failures in a row.
+    /// The number of outage failures in a row that opens it.
     pub failures: i64,
-    /// From at least so many relays.
+    /// The number of relays that these failures must concern.
     pub relays: i64,
-    /// Within this time.
+    /// The time in which they must happen.
     pub within: Duration,
-    /// The first wait until a probe.
+    /// The wait before the first probe.
     pub wait: Duration,
-    /// Each failed probe doubles the wait, up to this.
+    /// The longest wait; each failed probe doubles the wait up to this.
     pub wait_cap: Duration,
 }
 
@@ -54,11 +54,8 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// Ends an open breaker's wait: the next job is its probe, and some are made due for it. False when
-/// it is not open.
-///
-/// # Errors
-/// The database did not answer.
+/// Ends the wait of an open breaker: the next job is its probe, and up to five jobs are made due for it.
+/// Returns false if the breaker is not open.
 pub async fn probe_now(db: &PgPool, name: &str) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
     let opened = sqlx::query!(
@@ -80,7 +77,7 @@ pub async fn probe_now(db: &PgPool, name: &str) -> Result<bool, sqlx::Error> {
     Ok(opened.rows_affected() == 1)
 }
 
-/// The instances whose breakers stop claims, with the seconds until it is worth asking again.
+/// Returns the instances whose breakers refuse claims, with the time until a claim may succeed.
 pub(super) async fn closed_for(
     db: &PgPool,
     instances: &Instances,

@@ -35,34 +35,33 @@ pub struct QueueFigures {
 }
 
 impl QueueFigures {
+    /// The most done jobs that are counted, all hours together.
+    const MOST_DONE: i64 = HOURS * COUNT_CAP;
+
     /// Returns how many jobs ended in the past hour, and whether there may be more.
     pub fn ended_hour(&self) -> (i64, bool) {
         let done = self.done_per_hour.first().copied().unwrap_or_default();
-        capped(done + self.killed_hour)
+        (done + self.killed_hour, done >= Self::MOST_DONE || self.killed_hour >= COUNT_CAP)
     }
 
     /// Returns how many jobs ended in the past 24 hours, and whether there may be more.
     pub fn ended_day(&self) -> (i64, bool) {
-        capped(self.done_per_hour.iter().sum::<i64>() + self.killed_day)
+        let done = self.done_per_hour.iter().sum::<i64>();
+        (done + self.killed_day, done >= Self::MOST_DONE || self.killed_day >= COUNT_CAP)
     }
 
     /// Returns the killed jobs per ended job of the past 24 hours, from 0 to 1, and whether it may be
-    /// lower because not every ended job was counted. `None` if no job ended, or if the killed jobs
-    /// were not all counted either.
+    /// lower because there may be more done jobs than were counted. `None` if no job ended, or if
+    /// there may be more killed jobs than were counted.
     pub fn kill_rate(&self) -> Option<(f64, bool)> {
-        let ended = self.done_per_hour.iter().sum::<i64>() + self.killed_day;
+        let (ended, is_capped) = self.ended_day();
         if ended == 0 || self.killed_day >= COUNT_CAP {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "both are at most 250,000")]
         let rate = self.killed_day as f64 / ended as f64;
-        Some((rate, ended - self.killed_day >= HOURS * COUNT_CAP))
+        Some((rate, is_capped))
     }
-}
-
-/// A count as it is shown: at most [`COUNT_CAP`].
-fn capped(count: i64) -> (i64, bool) {
-    (count.min(COUNT_CAP), count >= COUNT_CAP)
 }
 
 /// Returns the figures of a queue. Reads at most 27 × [`COUNT_CAP`] rows of its indexes.
@@ -116,4 +115,35 @@ pub async fn figures(db: impl PgExecutor<'_>, queue: &str) -> Result<QueueFigure
     )
     .fetch_one(db)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(done: i64, killed: i64) -> QueueFigures {
+        QueueFigures {
+            queue: "greet".to_owned(),
+            done_per_hour: vec![done],
+            killed_hour: killed,
+            killed_day: killed,
+            killed_week: killed,
+            mean_seconds: None,
+            longest_job: None,
+            longest_since: None,
+            workers: 0,
+        }
+    }
+
+    #[test]
+    fn counts_and_rates_say_when_they_are_capped() {
+        assert_eq!(figures(0, 0).kill_rate(), None);
+        assert_eq!(figures(3, 1).kill_rate(), Some((0.25, false)));
+        assert_eq!(figures(HOURS * COUNT_CAP, 0).kill_rate(), Some((0.0, true)));
+        assert_eq!(figures(0, COUNT_CAP).kill_rate(), None);
+        assert_eq!(figures(3, 1).ended_hour(), (4, false));
+        assert_eq!(figures(COUNT_CAP, 1).ended_hour(), (COUNT_CAP + 1, false));
+        assert_eq!(figures(HOURS * COUNT_CAP, 1).ended_day(), (HOURS * COUNT_CAP + 1, true));
+        assert_eq!(figures(0, COUNT_CAP).ended_day(), (COUNT_CAP, true));
+    }
 }

@@ -1,18 +1,17 @@
 //! `relay …`: shows and changes relays.
 
+mod arguments;
+mod view;
+
 use anyhow::{Context, bail};
-use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Subcommand;
 use nostr::key::PublicKey;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     provision::{
-        MAX_RATE,
-        activity::{self, Activity},
-        relay::{
-            self, Change, FieldError, Filter, Flags, NewRelay, Relay, RelayId, Status, SyncState,
-        },
+        MAX_RATE, activity,
+        relay::{self, FieldError, Filter, NewRelay, Relay, RelayId, Status},
         start_resync,
     },
     queue,
@@ -24,6 +23,7 @@ use crate::{
     config::{Config, Needs},
     postgres::Database,
 };
+use arguments::{ChangeArgs, ListArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RelayCommand {
@@ -95,86 +95,6 @@ pub(crate) enum RelayCommand {
     },
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// Only relays with this status.
-    #[arg(long, value_enum)]
-    status: Option<StatusArg>,
-    /// Only relays in this sync state.
-    #[arg(long, value_enum)]
-    sync: Option<SyncArg>,
-    /// Only relays whose host or name contains this, or whose id or tenant starts with it.
-    #[arg(long, short)]
-    query: Option<String>,
-    /// Maximum number of relays to show.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum StatusArg {
-    Active,
-    Inactive,
-    Delinquent,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SyncArg {
-    Synced,
-    Pending,
-    Retrying,
-    GaveUp,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ChangeArgs {
-    /// Domain of the relay's host, after the first label (default for a new relay: `RELAY_DOMAIN`).
-    #[arg(long)]
-    domain: Option<String>,
-    /// Id of the billing plan.
-    #[arg(long)]
-    plan: Option<String>,
-    /// Name that clients display.
-    #[arg(long)]
-    name: Option<String>,
-    /// URL of the icon.
-    #[arg(long)]
-    icon: Option<String>,
-    /// Description that clients display.
-    #[arg(long)]
-    description: Option<String>,
-    /// Custom domain of the relay, such as relay.example.com.
-    #[arg(long)]
-    custom_domain: Option<String>,
-    /// Switch a feature on; may be repeated.
-    #[arg(long, value_name = "FLAG", value_parser = Flags::NAMES)]
-    on: Vec<String>,
-    /// Switch a feature off; may be repeated.
-    #[arg(long, value_name = "FLAG", value_parser = Flags::NAMES)]
-    off: Vec<String>,
-}
-
-impl ChangeArgs {
-    fn into_change(self, subdomain: Option<String>) -> Change {
-        let named = |names: Vec<String>, on: bool| {
-            Flags::NAMES
-                .into_iter()
-                .filter(move |name| names.iter().any(|n| n == name))
-                .map(move |name| (name, on))
-        };
-        Change {
-            subdomain,
-            zooid_domain: self.domain,
-            plan_id: self.plan,
-            info_name: self.name,
-            info_icon: self.icon,
-            info_description: self.description,
-            custom_domain: self.custom_domain,
-            flags: named(self.on, true).chain(named(self.off, false)).collect(),
-        }
-    }
-}
-
 impl RelayCommand {
     pub(in crate::command) async fn run(self, json: bool) -> anyhow::Result<()> {
         let needs = match self {
@@ -190,7 +110,7 @@ impl RelayCommand {
         let db = &database.pool;
         let by = operator();
         let relay = match self {
-            Self::List(args) => return list(config, database, args, json).await,
+            Self::List(args) => return list(config, database, &args, json).await,
             Self::Show { relay } => return show(config, database, &relay, json).await,
             Self::Members { relay } => return members(config, database, &relay, json).await,
             Self::Activity { relay, limit } => {
@@ -230,7 +150,7 @@ impl RelayCommand {
                 relay::request_sync(db, &id, &by).await?
             }
         };
-        print_relay(database, config, &relay, json).await
+        view::print(database, config, &relay, json).await
     }
 }
 
@@ -270,118 +190,34 @@ pub(in crate::command) async fn find(db: &PgPool, text: &str) -> anyhow::Result<
 async fn list(
     config: &Config,
     database: &Database,
-    args: ListArgs,
+    args: &ListArgs,
     json: bool,
 ) -> anyhow::Result<()> {
-    let filter = Filter {
-        status: args.status.map(|status| match status {
-            StatusArg::Active => Status::Active,
-            StatusArg::Inactive => Status::Inactive,
-            StatusArg::Delinquent => Status::Delinquent,
-        }),
-        sync: args.sync.map(|sync| match sync {
-            SyncArg::Synced => SyncState::Synced,
-            SyncArg::Pending => SyncState::Pending,
-            SyncArg::Retrying => SyncState::Retrying,
-            SyncArg::GaveUp => SyncState::GaveUp,
-        }),
-        query: args.query,
-        after: None,
-    };
-    let relays = relay::list(&database.pool, &filter, args.limit.into()).await?;
+    let relays = relay::list(&database.pool, &args.filter(), args.limit.into()).await?;
     let max = config.provision.backoff.max_attempts();
     if json {
-        return print::json(&relays.iter().map(|relay| view(relay, max)).collect::<Vec<_>>());
+        return print::json(
+            &relays.iter().map(|relay| view::fields(relay, max)).collect::<Vec<_>>(),
+        );
     }
     if relays.is_empty() {
         return print::line("no relays");
     }
     let now = queue::now(&database.pool).await?;
-    let mut table =
-        print::table(&["HOST", "STATUS", "SYNC", "ATTEMPT", "NEXT TRY", "LAST ERROR", "ID"]);
-    for relay in &relays {
-        table.add_row(vec![
-            relay.host().into(),
-            relay.status.as_str().into(),
-            print::sync_cell(relay),
-            print::attempts(relay, max).into(),
-            next_try(relay, now).into(),
-            print::short(&relay.sync_error, 60).into(),
-            relay.id.as_str().into(),
-        ]);
-    }
-    print::line(&table.trim_fmt())
-}
-
-fn next_try(relay: &Relay, now: DateTime<Utc>) -> String {
-    match (relay.sync_state(), relay.retry_at) {
-        (SyncState::Synced, _) => "-".to_owned(),
-        (SyncState::GaveUp, _) => "none: run `tender relay sync`".to_owned(),
-        (_, Some(at)) => print::relative(at.max(now), now),
-        (_, None) => "now".to_owned(),
-    }
-}
-
-/// Returns the fields of a relay, with its host, its sync state and its maximum of attempts.
-fn view(relay: &Relay, max_attempts: u32) -> Value {
-    let mut view = json!(relay);
-    view["host"] = json!(relay.host());
-    view["sync_state"] = json!(relay.sync_state());
-    view["max_attempts"] = json!(max_attempts);
-    view
-}
-
-async fn print_relay(
-    database: &Database,
-    config: &Config,
-    relay: &Relay,
-    json: bool,
-) -> anyhow::Result<()> {
-    let max = config.provision.backoff.max_attempts();
-    if json {
-        return print::json(&view(relay, max));
-    }
-    let now = queue::now(&database.pool).await?;
-    let ago =
-        |at: DateTime<Utc>| format!("{} ({})", print::relative(at, now), at.format("%F %T UTC"));
-    let on: Vec<_> = relay.flags.named().filter(|(_, on)| *on).map(|(name, _)| name).collect();
-    print::pairs(&[
-        ("host", relay.host()),
-        ("id", relay.id.to_string()),
-        ("tenant", relay.tenant_pubkey.clone()),
-        ("status", relay.status.as_str().to_owned()),
-        ("sync", relay.sync_state().as_str().replace('_', " ")),
-        ("attempt", print::attempts(relay, max)),
-        ("next try", next_try(relay, now)),
-        ("last error", relay.sync_error.clone()),
-        (
-            "generation",
-            format!("{} wanted, {} on zooid", relay.generation, relay.synced_generation),
-        ),
-        ("first synced", relay.provisioned_at.map_or_else(|| "never".to_owned(), ago)),
-        ("schema", relay.schema.clone()),
-        ("plan", relay.plan_id.clone()),
-        ("name", relay.info_name.clone()),
-        ("icon", relay.info_icon.clone()),
-        ("description", print::short(&relay.info_description, 200)),
-        ("custom domain", relay.custom_domain.clone()),
-        ("switched on", on.join(", ")),
-        ("created", ago(relay.created_at)),
-        ("changed", ago(relay.updated_at)),
-    ])
+    print::line(&view::relay_table(&relays, max, now))
 }
 
 async fn show(config: &Config, database: &Database, text: &str, json: bool) -> anyhow::Result<()> {
     let relay = find(&database.pool, text).await?;
     let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
     if json {
-        let mut view = view(&relay, config.provision.backoff.max_attempts());
+        let mut view = view::fields(&relay, config.provision.backoff.max_attempts());
         view["activity"] = json!(records);
         return print::json(&view);
     }
-    print_relay(database, config, &relay, false).await?;
+    view::print(database, config, &relay, false).await?;
     print::line("")?;
-    print::line(&activity_table(&records))
+    print::line(&view::activity_table(&records))
 }
 
 async fn show_activity(
@@ -392,28 +228,7 @@ async fn show_activity(
 ) -> anyhow::Result<()> {
     let relay = find(&database.pool, text).await?;
     let records = activity::of_relay(&database.pool, &relay.id, None, limit).await?;
-    if json { print::json(&records) } else { print::line(&activity_table(&records)) }
-}
-
-fn activity_table(records: &[Activity]) -> String {
-    let mut table = print::table(&["WHEN", "WHAT", "ATTEMPT", "MS", "DETAIL"]);
-    for record in records {
-        let text = |name: &str| match &record.detail[name] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            value => value.to_string(),
-        };
-        let detail =
-            ["error", "note", "changed", "by"].map(text).into_iter().find(|text| !text.is_empty());
-        table.add_row(vec![
-            record.created_at.format("%F %T").to_string(),
-            record.activity_type.as_str().replace('_', " "),
-            text("attempt"),
-            text("duration_ms"),
-            print::short(&detail.unwrap_or_default(), 100),
-        ]);
-    }
-    table.trim_fmt()
+    if json { print::json(&records) } else { print::line(&view::activity_table(&records)) }
 }
 
 async fn members(

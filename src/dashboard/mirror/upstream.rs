@@ -143,7 +143,7 @@ fn numbers(lane: &LaneState) -> Vec<(&'static str, i64)> {
         ("Uploads rejected", lane.upload_rejected),
         ("Uploads to retry", lane.upload_pending),
         ("Listed but not delivered", lane.unavailable),
-        ("Outside the filter", lane.violations),
+        ("Received without a request", lane.violations),
         ("Seconds with more events than a page", lane.saturated_seconds),
     ];
     all.into_iter().filter(|(_, number)| *number > 0).collect()

@@ -51,7 +51,7 @@ impl<'a> Play<'a> {
     /// Starts with an empty ledger and an empty zooid.
     pub(super) async fn new(world: &'a World) -> Self {
         sqlx::query(
-            "truncate relay, activity, apalis.jobs, apalis.workers, zooid_instance, zooid_failure",
+            "truncate relay, activity, apalis.jobs, apalis.workers, zooid_instance, zooid_failure cascade",
         )
         .execute(&world.db)
         .await

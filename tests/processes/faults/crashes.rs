@@ -77,7 +77,7 @@ async fn a_second_signal_ends_the_process_at_once() {
     eventually("an attempt runs", async || {
         let waiting: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity
-             where datname = current_database() and wait_event_type = 'Lock' and query like '%claim_relays%'",
+             where datname = current_database() and application_name = 'tender' and wait_event_type = 'Lock'",
         )
         .fetch_one(&world.db)
         .await

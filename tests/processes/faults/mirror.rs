@@ -56,13 +56,13 @@ async fn events_of(world: &MirrorWorld) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_killed_again_and_again_ends_with_the_same_set_and_counts_it_once() {
     let (world, relay) = (MirrorWorld::new().await, RealRelay::start().await);
-    let events = notes(&Keys::generate(), 3000, world.db_now().await - 60, 100);
+    let events = notes(&Keys::generate(), 1500, world.db_now().await - 60, 100);
     relay.add(&events).await;
     let gate = Gate::default();
     // Two messages of each window pass the gate: its reconciliation, and the request for its events.
     let is_held = |text: &str| text.starts_with(r#"["NEG-OPEN""#) || text.starts_with(r#"["REQ""#);
     let proxy = gated(&relay.url, &gate, is_held).await;
-    let fields = json!({"negentropy": true, "config": hours(84)});
+    let fields = json!({"negentropy": true, "config": hours(42)});
     let upstream = world.upstream(&proxy.url, fields).await;
     world.trigger(&upstream, LaneKind::Backfill).await;
     for round in 1..=8 {
@@ -71,7 +71,7 @@ async fn a_backfill_killed_again_and_again_ends_with_the_same_set_and_counts_it_
         // windows later: before a reconciliation and before a request, by turns.
         let held = gate.count() + 1;
         reached(&gate, held).await;
-        let messages = 13 + round % 2;
+        let messages = 8 + round % 2;
         gate.let_through(messages);
         reached(&gate, held + messages).await;
         world.bury(&mut worker).await;
@@ -83,7 +83,7 @@ async fn a_backfill_killed_again_and_again_ends_with_the_same_set_and_counts_it_
     within(RECOVERY, "history is done", async || is_completed(&world, &upstream).await).await;
     assert_eq!(world.stored().await, ids(&events));
     let lane = world.lane(&upstream, LaneKind::Backfill).await;
-    assert_eq!((lane.stored, lane.backfill_until), (3000, lane.backfill_target));
+    assert_eq!((lane.stored, lane.backfill_until), (1500, lane.backfill_target));
 }
 
 /// A relay whose answers wait at the gate, and the windows that it was asked for.

@@ -30,7 +30,7 @@ async fn an_outage_exhausts_nobody_and_its_end_is_noticed_without_a_rush() {
     create_relays(&world, "relay", usize::try_from(RELAYS).unwrap()).await;
     let start = || Tender::start(&world, &zooid.url(), &["work"], &environment);
     let workers = [start(), start()];
-    within(RECOVERY, "the outage lasts", async || failed_probes(&world).await >= 8).await;
+    within(RECOVERY, "the outage lasts", async || failed_probes(&world).await >= 6).await;
     let (exhausted, most_attempts): (i64, i32) = sqlx::query_as(
         "select count(*) filter (where exhausted_at is not null), max(attempts) from relay",
     )

@@ -1,0 +1,117 @@
+//! The arguments of the `relay` commands.
+
+use clap::{Args, ValueEnum};
+use tender_jobs::provision::relay::{Change, Filter, Flags, Status, SyncState};
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only relays with this status.
+    #[arg(long, value_enum)]
+    status: Option<StatusArg>,
+    /// Only relays in this sync state.
+    #[arg(long, value_enum)]
+    sync: Option<SyncArg>,
+    /// Only relays whose host or name contains this, or whose id or tenant starts with it.
+    #[arg(long, short)]
+    query: Option<String>,
+    /// Maximum number of relays to show.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) limit: u32,
+}
+
+impl ListArgs {
+    /// Returns the filter that the arguments describe.
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            status: self.status.map(Status::from),
+            sync: self.sync.map(SyncState::from),
+            query: self.query.clone(),
+            after: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StatusArg {
+    Active,
+    Inactive,
+    Delinquent,
+}
+
+impl From<StatusArg> for Status {
+    fn from(status: StatusArg) -> Self {
+        match status {
+            StatusArg::Active => Self::Active,
+            StatusArg::Inactive => Self::Inactive,
+            StatusArg::Delinquent => Self::Delinquent,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SyncArg {
+    Synced,
+    Pending,
+    Retrying,
+    GaveUp,
+}
+
+impl From<SyncArg> for SyncState {
+    fn from(sync: SyncArg) -> Self {
+        match sync {
+            SyncArg::Synced => Self::Synced,
+            SyncArg::Pending => Self::Pending,
+            SyncArg::Retrying => Self::Retrying,
+            SyncArg::GaveUp => Self::GaveUp,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Domain of the relay's host, after the first label (default for a new relay: `RELAY_DOMAIN`).
+    #[arg(long)]
+    domain: Option<String>,
+    /// Id of the billing plan.
+    #[arg(long)]
+    plan: Option<String>,
+    /// Name that clients display.
+    #[arg(long)]
+    name: Option<String>,
+    /// URL of the icon.
+    #[arg(long)]
+    icon: Option<String>,
+    /// Description that clients display.
+    #[arg(long)]
+    description: Option<String>,
+    /// Custom domain of the relay, such as relay.example.com.
+    #[arg(long)]
+    custom_domain: Option<String>,
+    /// Switch a feature on; may be repeated.
+    #[arg(long, value_name = "FLAG", value_parser = Flags::NAMES)]
+    on: Vec<String>,
+    /// Switch a feature off; may be repeated.
+    #[arg(long, value_name = "FLAG", value_parser = Flags::NAMES)]
+    off: Vec<String>,
+}
+
+impl ChangeArgs {
+    pub(super) fn into_change(self, subdomain: Option<String>) -> Change {
+        let named = |names: Vec<String>, on: bool| {
+            Flags::NAMES
+                .into_iter()
+                .filter(move |name| names.iter().any(|n| n == name))
+                .map(move |name| (name, on))
+        };
+        Change {
+            subdomain,
+            zooid_domain: self.domain,
+            plan_id: self.plan,
+            info_name: self.name,
+            info_icon: self.icon,
+            info_description: self.description,
+            custom_domain: self.custom_domain,
+            flags: named(self.on, true).chain(named(self.off, false)).collect(),
+        }
+    }
+}
