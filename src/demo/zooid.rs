@@ -228,14 +228,29 @@ async fn serve(mut listener: TcpListener, address: SocketAddr, shared: Arc<Share
     }
 }
 
-/// Refuses connections until the port is opened again. Returns `None` at the end of the stand-in. A
-/// socket that is bound and does not listen keeps the port, so that no other program is given it.
+/// Refuses connections until the port is opened again. Returns `None` at the end of the stand-in.
+///
+/// A socket that is bound and does not listen keeps the port, so that no other program is given it. A
+/// child process that is about to start still has the dropped listener, so binding may take some tries.
 async fn listen_again(address: SocketAddr, shared: &Shared) -> Option<TcpListener> {
-    let socket = TcpSocket::new_v4().ok()?;
-    socket.set_reuseaddr(true).ok()?;
-    socket.bind(address).ok()?;
-    shared.stop.run_until_cancelled(shared.up.notified()).await?;
-    socket.listen(1024).ok()
+    let reopened = async {
+        let socket = loop {
+            match bind(address) {
+                Ok(socket) => break socket,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        shared.up.notified().await;
+        socket.listen(1024).ok()
+    };
+    shared.stop.run_until_cancelled(reopened).await?
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>, down: CancellationToken) {

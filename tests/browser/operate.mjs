@@ -19,10 +19,11 @@ await browse(async (browser) => {
   await page.goto('/dashboard/login');
   await page.click('#nostr-login');
   await page.waitForURL('**/dashboard');
+  // A relay waits, and no worker runs: the overview says so.
+  const alpha = await ask('relay', { subdomain: 'alpha', name: 'Alpha' });
   await page.getByText('No worker of', { exact: false }).waitFor();
 
-  // A relay goes from pending to synced before the operator's eyes.
-  const alpha = await ask('relay', { subdomain: 'alpha', name: 'Alpha' });
+  // The relay goes from pending to synced while the operator looks.
   await page.goto(`/dashboard/relays/${alpha}`);
   await page.evaluate(() => { window.isSamePage = true; });
   await badge(page, 'pending');

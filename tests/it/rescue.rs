@@ -11,10 +11,15 @@ use tender_workers::{
     runtime::STUCK_AFTER,
 };
 
-use crate::support::{World, settings};
+use crate::support::{World, patiently, settings};
 
 async fn let_die(world: &World) {
     world.expire_leases().await;
+}
+
+/// A rescue beside an open transaction, for which it must not wait.
+async fn rescue_beside(world: &World) -> Rescued {
+    patiently("the rescue waits for nobody", world.rescue()).await
 }
 
 /// A relay whose job was claimed: it is started, and its key is free.
@@ -82,7 +87,7 @@ async fn a_newer_job_that_is_not_committed_yet_leaves_the_started_job_to_the_nex
     let newer = NewJob::new(SYNC_RELAY, &serde_json::json!({ "v": 1 })).key(key);
     assert_eq!(queue::enqueue(&mut *open, &[newer]).await.unwrap().len(), 1);
 
-    assert_eq!(world.rescue().await, Rescued::default());
+    assert_eq!(rescue_beside(&world).await, Rescued::default());
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Running);
 
     open.commit().await.unwrap();
@@ -99,7 +104,7 @@ async fn a_newer_job_that_is_never_committed_is_none() {
     let key = format!("relay:{}", relay.id);
     let newer = NewJob::new(SYNC_RELAY, &serde_json::json!({ "v": 1 })).key(key);
     queue::enqueue(&mut *open, &[newer]).await.unwrap();
-    assert_eq!(world.rescue().await, Rescued::default());
+    assert_eq!(rescue_beside(&world).await, Rescued::default());
     open.rollback().await.unwrap();
     assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
@@ -119,7 +124,7 @@ async fn a_locked_job_is_left_to_the_next_round_and_the_others_are_rescued() {
         .execute(&mut *open)
         .await
         .unwrap();
-    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(rescue_beside(&world).await, Rescued { requeued: 1, superseded: 0 });
     assert_eq!(world.job_by_id(&other.id).await.summary.state, JobState::Waiting);
     open.rollback().await.unwrap();
     assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
@@ -138,7 +143,7 @@ async fn a_locked_relay_does_not_hold_up_the_rescue_of_its_job() {
         .execute(&mut *open)
         .await
         .unwrap();
-    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(rescue_beside(&world).await, Rescued { requeued: 1, superseded: 0 });
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
 }
 
