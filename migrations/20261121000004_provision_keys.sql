@@ -1,14 +1,3 @@
--- A started or killed SyncRelay job keeps its key in its metadata. The queue can then requeue the
--- job and name its relay without reading the payload.
-update apalis.jobs job
-set metadata = coalesce(metadata, ''::hstore) || hstore('key', 'relay:' || relay.id)
-from relay
-where relay.lease_job = job.id and job.status = 'Running' and job.idempotency_key is null;
-
-update apalis.jobs
-set metadata = (metadata - 'relay'::text) || hstore('key', 'relay:' || (metadata->'relay'))
-where status = 'Killed' and metadata->'relay' is not null;
-
 -- Claims fetched jobs; `jobs/src/provision/claim.rs` describes the claim. It is a function because
 -- it runs several statements in one round trip. Each of them must see the rows that the previous
 -- one waited for.
@@ -93,6 +82,17 @@ begin
     where r.id = job.relay_id and job.is_to_call
     returning r.*;
 end $$;
+
+-- A started or killed SyncRelay job keeps its key in its metadata. The queue can then requeue the
+-- job and name its relay without reading the payload.
+update apalis.jobs job
+set metadata = coalesce(metadata, ''::hstore) || hstore('key', 'relay:' || relay.id)
+from relay
+where relay.lease_job = job.id and job.status = 'Running' and job.idempotency_key is null;
+
+update apalis.jobs
+set metadata = (metadata - 'relay'::text) || hstore('key', 'relay:' || (metadata->'relay'))
+where status = 'Killed' and metadata->'relay' is not null;
 
 -- Returns whether the subject of a killed job has reached its wanted state since, so that the job
 -- needs no attention. `key` is the key of the job. Each wing adds the keys of its jobs here.

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::json;
-use tender_jobs::{database, provision::relay, queue};
+use tender_jobs::{
+    database,
+    provision::{SYNC_RELAY, relay},
+    queue,
+};
 use tender_workers::provision::zooid::Zooid;
 
 use super::print;
@@ -117,16 +121,25 @@ async fn examine_ledger(
         );
         findings.push(finding(Grade::Warn, "transactions", words));
     }
-    let alive = queue::workers(db).await?.into_iter().filter(|worker| worker.is_alive).count();
-    findings.push(match alive {
+    let relays = relay::summary(db).await?;
+    let mut workers = queue::workers(db).await?;
+    workers.retain(|worker| worker.is_alive);
+    let is_provisioned = workers.iter().any(|worker| worker.queue == SYNC_RELAY);
+    findings.push(match workers.len() {
         0 => finding(
             Grade::Warn,
             "workers",
             "no worker is running: start `tender work` or `tender serve`",
         ),
+        alive if relays.total > 0 && !is_provisioned => finding(
+            Grade::Warn,
+            "workers",
+            format!(
+                "{alive} running, none of them of the queue {SYNC_RELAY}: relays are not synced"
+            ),
+        ),
         alive => finding(Grade::Ok, "workers", format!("{alive} running")),
     });
-    let relays = relay::summary(db).await?;
     let waiting = relays.pending + relays.retrying;
     findings.push(match (relays.gave_up, waiting) {
         (0, 0) => finding(Grade::Ok, "relays", format!("all {} synced", relays.synced)),
@@ -148,7 +161,9 @@ async fn examine_zooid(config: &Config, findings: &mut Vec<Finding>) {
     let Some(settings) = config.zooid.clone() else {
         // An incomplete configuration is reported already.
         if findings.iter().all(|finding| finding.grade != Grade::Fail) {
-            findings.push(finding(Grade::Ok, "provisioning", "off: ZOOID_API_URL is not set"));
+            let is_forgotten = !config.api.domains.is_empty();
+            let grade = if is_forgotten { Grade::Warn } else { Grade::Ok };
+            findings.push(finding(grade, "provisioning", "off: ZOOID_API_URL is not set"));
         }
         return;
     };

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use tender_jobs::provision::{self, SYNC_RELAY};
+use tender_jobs::{
+    mirror,
+    provision::{self, SYNC_RELAY},
+};
 use tender_workers::{Wings, provision::zooid::Zooid};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -170,14 +173,30 @@ async fn run_workers(
 
 /// Logs which wings run, and why the others do not.
 fn say_wings(config: &Config) {
-    let queues = config.runtime.queues.as_ref().map_or_else(|| "all".to_owned(), |q| q.join(", "));
-    if config.zooid.is_some() {
-        tracing::info!(queues, "provisioning runs");
-    } else if config.api.relay_domain.is_empty() {
-        tracing::info!("provisioning is off: ZOOID_API_URL is not set");
-    } else {
-        // RELAY_DOMAIN alone does nothing here; the operator may have forgotten the other variable.
-        tracing::warn!("provisioning is off although RELAY_DOMAIN is set: ZOOID_API_URL is not");
+    say_wing(config, "provisioning", &provision::QUEUES, reason_against_provisioning(config));
+    say_wing(config, "mirroring", &mirror::QUEUES, None);
+}
+
+fn say_wing(config: &Config, wing: &str, queues: &[&str], off: Option<&str>) {
+    let named = config.runtime.queues.as_ref();
+    let is_served = |queue: &&str| named.is_none_or(|named| named.iter().any(|one| one == queue));
+    let served: Vec<&str> = queues.iter().copied().filter(is_served).collect();
+    match off {
+        Some(reason) => tracing::warn!("{wing} is off: {reason}"),
+        None if served.is_empty() => tracing::info!("{wing} is off: none of its queues is named"),
+        None => tracing::info!(queues = served.join(", "), "{wing} runs"),
     }
-    tracing::info!(queues, profile = ?config.mirror.profile, "mirroring runs");
+}
+
+/// A process without zooid cannot provision. The operator may have forgotten the variable, if others of
+/// provisioning are set.
+fn reason_against_provisioning(config: &Config) -> Option<&'static str> {
+    match (config.zooid.is_some(), config.api.domains.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some("ZOOID_API_URL is not set"),
+        (false, false) => Some(
+            "ZOOID_API_URL is not set, although RELAY_DOMAIN or ZOOID_INSTANCES is; relays that are \
+             created here wait for another process",
+        ),
+    }
 }

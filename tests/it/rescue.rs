@@ -13,6 +13,9 @@ use tender_workers::{
 
 use crate::support::{World, patiently, settings};
 
+const ONE_REQUEUED: Rescued = Rescued { requeued: 1, superseded: 0, refused: 0 };
+const ONE_SUPERSEDED: Rescued = Rescued { requeued: 0, superseded: 1, refused: 0 };
+
 async fn let_die(world: &World) {
     world.expire_leases().await;
 }
@@ -45,7 +48,7 @@ async fn a_job_that_was_only_fetched_waits_again_as_it_was() {
     world.relay("alpha").await;
     world.fetch().await;
     let_die(&world).await;
-    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.rescue().await, ONE_REQUEUED);
     let job = world.job().await;
     assert_eq!((job.summary.state, job.summary.attempts), (JobState::Waiting, 0));
     assert!(job.key.is_some() && job.summary.lock_by.is_none());
@@ -56,7 +59,7 @@ async fn a_job_that_was_started_has_spent_an_attempt_and_gets_its_key_back() {
     let world = World::new().await;
     let (relay, _job) = started(&world).await;
     let_die(&world).await;
-    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.rescue().await, ONE_REQUEUED);
     let job = world.job().await;
     assert_eq!((job.summary.state, job.summary.attempts), (JobState::Waiting, 1));
     assert_eq!(job.key, Some(format!("relay:{}", relay.id)));
@@ -69,7 +72,7 @@ async fn a_started_job_gives_way_to_a_newer_one() {
     let (relay, job) = started(&world).await;
     world.rename(&relay, "newer").await;
     let_die(&world).await;
-    assert_eq!(world.rescue().await, Rescued { requeued: 0, superseded: 1 });
+    assert_eq!(world.rescue().await, ONE_SUPERSEDED);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Done);
     assert_eq!(world.attempt().await, Outcome::Synced);
     assert!(world.reload(&relay).await.synced);
@@ -91,7 +94,7 @@ async fn a_newer_job_that_is_not_committed_yet_leaves_the_started_job_to_the_nex
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Running);
 
     open.commit().await.unwrap();
-    assert_eq!(world.rescue().await, Rescued { requeued: 0, superseded: 1 });
+    assert_eq!(world.rescue().await, ONE_SUPERSEDED);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Done);
 }
 
@@ -106,7 +109,7 @@ async fn a_newer_job_that_is_never_committed_is_none() {
     queue::enqueue(&mut *open, &[newer]).await.unwrap();
     assert_eq!(rescue_beside(&world).await, Rescued::default());
     open.rollback().await.unwrap();
-    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.rescue().await, ONE_REQUEUED);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
 }
 
@@ -124,10 +127,10 @@ async fn a_locked_job_is_left_to_the_next_round_and_the_others_are_rescued() {
         .execute(&mut *open)
         .await
         .unwrap();
-    assert_eq!(rescue_beside(&world).await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(rescue_beside(&world).await, ONE_REQUEUED);
     assert_eq!(world.job_by_id(&other.id).await.summary.state, JobState::Waiting);
     open.rollback().await.unwrap();
-    assert_eq!(world.rescue().await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(world.rescue().await, ONE_REQUEUED);
     assert_eq!(world.job_by_id(&locked.id).await.summary.state, JobState::Waiting);
 }
 
@@ -143,7 +146,7 @@ async fn a_locked_relay_does_not_hold_up_the_rescue_of_its_job() {
         .execute(&mut *open)
         .await
         .unwrap();
-    assert_eq!(rescue_beside(&world).await, Rescued { requeued: 1, superseded: 0 });
+    assert_eq!(rescue_beside(&world).await, ONE_REQUEUED);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);
 }
 
@@ -247,4 +250,67 @@ async fn finished_jobs_leave_after_their_time_and_dead_workers_after_a_day() {
     assert_eq!(world.jobs().await.len(), 3);
     let keep = Retention { done: Duration::from_hours(24), killed: Duration::from_hours(24) };
     assert_eq!(queue::prune(&world.db, keep, 20).await.unwrap().jobs, 1);
+}
+
+/// A job of a queue of its own, fetched and started by a worker that is known to the ledger.
+async fn started_of(world: &World, queue: &'static str) -> Job {
+    let worker = format!("{queue}-{}", uuid::Uuid::new_v4());
+    queue::register(&world.db, &worker, queue, "test").await.unwrap();
+    let fetched = queue::fetch(&world.db, &worker, queue, 1, queue::Depth::All).await.unwrap();
+    let job = fetched.into_iter().next().expect("a job is due");
+    assert_eq!(queue::start(&world.db, &job).await.unwrap(), Settled::Written(()));
+    job
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_process_reaches_its_last_attempt() {
+    let world = World::new().await;
+    let deadly = NewJob::new("deadly", &serde_json::json!({})).max_attempts(3);
+    queue::enqueue(&world.db, &[deadly]).await.unwrap();
+    for attempt in 1..=3 {
+        let job = started_of(&world, "deadly").await;
+        assert_eq!((job.attempt, job.max_attempts), (attempt, 3));
+        let_die(&world).await;
+        world.rescue().await;
+    }
+    // The fourth time it is ended instead of run.
+    let worker = "deadly-last";
+    queue::register(&world.db, worker, "deadly", "test").await.unwrap();
+    let fetched = queue::fetch(&world.db, worker, "deadly", 1, queue::Depth::All).await.unwrap();
+    tender_workers::runtime::outcome::attempt(&world.db, &fetched[0], async {
+        panic!("a job past its last attempt runs");
+    })
+    .await;
+    let job = world.job_by_id(&fetched[0].id).await.summary;
+    assert_eq!(job.state, JobState::Killed);
+    assert_eq!(job.error.as_deref(), Some("the worker died in 3 attempts"));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_rescued_does_not_stop_the_others() {
+    let world = World::new().await;
+    let jobs = ["first", "second"].map(|key| NewJob::new("odd", &serde_json::json!({})).key(key));
+    queue::enqueue(&world.db, &jobs).await.unwrap();
+    let (first, second) = (started_of(&world, "odd").await, started_of(&world, "odd").await);
+    // A row may hold anything: this one cannot go back to the queue.
+    sqlx::raw_sql(
+        "create function refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'refused'; end $$;
+         create trigger refuse before update on apalis.jobs for each row
+             when (old.idempotency_key = 'first') execute function refuse();",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let_die(&world).await;
+    let rescued = world.rescue().await;
+    assert_eq!((rescued.requeued, rescued.refused), (1, 1));
+    let state = async |id: &str| world.job_by_id(id).await.summary.state;
+    let of_first = state(&first.id).await;
+    let states = if of_first == JobState::Running {
+        (of_first, state(&second.id).await)
+    } else {
+        (state(&second.id).await, of_first)
+    };
+    assert_eq!(states, (JobState::Running, JobState::Waiting));
 }

@@ -7,8 +7,9 @@ with asked as (
     select job.id, job.job_type, coalesce(job.idempotency_key, job.metadata->'key') as key,
            case $6::text
                when 'reset' then 0
-               when 'one' then job.attempts + 1
-               when 'one if started' then job.attempts + (job.status = 'Running')::int
+               -- A row may hold any number: one that cannot grow must not fail the statement.
+               when 'one' then least(job.attempts, 2147483645) + 1
+               when 'one if started' then least(job.attempts, 2147483645) + (job.status = 'Running')::int
                else job.attempts
            end as attempts
     from asked
@@ -16,6 +17,8 @@ with asked as (
                         and job.attempts = asked.attempts
     where job.status in ('Queued', 'Running')
       and (asked.status is null or job.status = asked.status)
+    -- In the order in which an insertion of many jobs locks the rows whose keys it meets.
+    order by job.job_type, key, job.id
     for update of job
 ), judged as (
     select held.*, exists (select from apalis.jobs newer
@@ -27,7 +30,9 @@ with asked as (
     set status = case when is_superseded then 'Done' else $5 end,
         idempotency_key = case when is_superseded then null else key end,
         attempts = judged.attempts,
-        max_attempts = greatest(max_attempts, $7, judged.attempts + 1),
+        -- Only a retry needs room for a further attempt. A rescue must not raise the limit: a job that
+        -- kills its process again and again has to reach it.
+        max_attempts = greatest(max_attempts, $7, case when $6 = 'one' then judged.attempts + 1 end),
         run_at = case when $8::float8 is null then run_at
                       else now() + make_interval(
                           secs => $8 * (1 + (random() * 2 - 1) * $9::float8) + random() * $10::float8)

@@ -17,6 +17,8 @@ pub struct Rescued {
     pub requeued: u64,
     /// Started jobs that ended, because a newer job has their key.
     pub superseded: u64,
+    /// Jobs that the database refused to change. The others are rescued all the same.
+    pub refused: u64,
 }
 
 /// Requeues jobs whose worker sent no heartbeat for `dead_after`, and jobs held for longer than
@@ -31,10 +33,12 @@ pub async fn rescue(
 ) -> Result<Rescued, sqlx::Error> {
     let mut rescued = Rescued::default();
     for orphan in orphans(db, dead_after, stuck_after).await? {
-        match rescue_one(db, orphan).await? {
-            Settled::Written(Requeued::Waits(_)) => rescued.requeued += 1,
-            Settled::Written(Requeued::Superseded) => rescued.superseded += 1,
-            Settled::LeaseLost => {} // another process was faster, or the next round does it
+        match rescue_one(db, orphan).await {
+            Ok(Settled::Written(Requeued::Waits(_))) => rescued.requeued += 1,
+            Ok(Settled::Written(Requeued::Superseded)) => rescued.superseded += 1,
+            Ok(Settled::LeaseLost) => {} // another process was faster, or the next round does it
+            Err(sqlx::Error::Database(_)) => rescued.refused += 1,
+            Err(error) => return Err(error),
         }
     }
     Ok(rescued)

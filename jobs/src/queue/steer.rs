@@ -50,7 +50,7 @@ pub async fn retry(db: impl PgExecutor<'_>, job_id: &str) -> Result<bool, sqlx::
 }
 
 /// Does what [`retry`] does to every matching job of queues that are not in `except`. Of several jobs
-/// with one key, the newest is retried. Returns how many.
+/// with one key, the one that holds it is retried, or else the newest. Returns how many.
 ///
 /// # Errors
 /// See [`queue`](super).
@@ -67,7 +67,8 @@ pub async fn retry_matching(
              from apalis.jobs
              where job_type <> all($1) and ($2::text is null or job_type = $2) and status = any($3)
                and ($4::text is null or strpos(last_result->>'Err', $4) > 0)
-             order by job_type, coalesce(idempotency_key, metadata->'key', id), id desc
+             order by job_type, coalesce(idempotency_key, metadata->'key', id),
+                      idempotency_key is null, id desc
          )
          update apalis.jobs job
          set status = 'Pending', attempts = 0, run_at = now(), done_at = null, lock_by = null,

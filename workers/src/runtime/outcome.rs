@@ -54,9 +54,13 @@ pub async fn attempt(db: &PgPool, job: &Job, work: impl Future<Output = Outcome>
     if persist(job, || queue::start(db, job)).await.is_none() {
         return;
     }
-    let outcome = catch_panic(work)
-        .await
-        .unwrap_or_else(|error| Outcome::Retry { after: AFTER_PANIC, error });
+    let outcome = if job.attempt > job.max_attempts {
+        // Only rescues bring a job here: its attempts ended with their processes.
+        Outcome::Killed(format!("the worker died in {} attempts", job.attempt - 1))
+    } else {
+        let panicked = |error| Outcome::Retry { after: AFTER_PANIC, error };
+        catch_panic(work).await.unwrap_or_else(panicked)
+    };
     if let Outcome::Retry { error, .. } | Outcome::Killed(error) = &outcome {
         tracing::warn!(job.id, job.queue, job.attempt, error, "a job failed");
     }

@@ -34,6 +34,7 @@ pub(super) async fn once(db: &PgPool, upkeep: &[Upkeep]) {
             tracing::warn!(
                 requeued = rescued.requeued,
                 superseded = rescued.superseded,
+                refused = rescued.refused,
                 "rescued the jobs of dead workers"
             );
         }
