@@ -76,7 +76,7 @@ fn buttons(upstream: &Upstream, viewer: &Viewer) -> Markup {
         div.buttons {
             @for mode in modes {
                 (ask(viewer, &Ask {
-                    action: &action(mode.as_str()), label: &format!("Sync {mode} now"),
+                    action: &action(mode.as_str()), label: &format!("Run {mode} now"),
                     question: &format!("Start {mode} of {} now?", upstream.url), fields: &[], is_grave: false,
                 }))
             }
@@ -108,7 +108,7 @@ fn lane_section(lane: &LaneState) -> Markup {
                 p { span.error { (error) } " " (maybe_time(lane.failed_at)) ", next attempt " (maybe_time(lane.retry_at)) ", " (lane.consecutive_failures) " consecutive failures" }
             }
             dl.facts {
-                dt { "Last sync" } dd { (maybe_time(lane.last_synced_at)) }
+                dt { "Last progress" } dd { (maybe_time(lane.last_synced_at)) }
                 @if let Some(method) = &lane.method { dt { "Method" } dd { (method) } }
                 @if let Some(window) = lane.window_seconds { dt { "Window" } dd { (span(window)) } }
                 @if let Some(age) = lane.cursor_age { dt { "Cursor behind" } dd { (span(age.max(0))) } }

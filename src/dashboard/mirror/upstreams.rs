@@ -53,7 +53,7 @@ pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup,
                 table.cards {
                     thead { tr {
                         th { "Upstream" } th { "Direction" } th { "Connection" } th { "Lanes" }
-                        th.n { "Stored" } th.n { "Uploaded" } th.n { "Rejected" } th { "Last sync" } th { "Last error" }
+                        th.n { "Stored" } th.n { "Uploaded" } th.n { "Rejected" } th { "Last progress" } th { "Last error" }
                     } }
                     tbody { @for one in &upstreams { (row(one, &lanes, &connections)) } }
                 }
@@ -83,7 +83,7 @@ fn row(one: &Upstream, lanes: &[LaneState], connections: &[Connection]) -> Marku
             td.n data-label="Stored" { (count(sum(|lane| lane.stored), false)) }
             td.n data-label="Uploaded" { (count(sum(|lane| lane.uploaded), false)) }
             td.n data-label="Rejected" { (count(sum(|lane| lane.rejected + lane.upload_rejected), false)) }
-            td.none[last.is_none()] data-label="Last sync" { (maybe_time(last)) }
+            td.none[last.is_none()] data-label="Last progress" { (maybe_time(last)) }
             td.error.none[error.is_none()] data-label="Last error" { @if let Some(error) = error { (error) } }
         }
     }
