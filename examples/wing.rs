@@ -42,6 +42,7 @@ pub fn wing(db: &PgPool) -> Result<Wing, runtime::InvalidCron> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let _set_already = rustls::crypto::ring::default_provider().install_default();
+    #[expect(clippy::disallowed_methods, reason = "an example has no configuration of its own")]
     let url = std::env::var_os("DATABASE_URL").and_then(|url| url.into_string().ok());
     let url = url.ok_or_else(|| {
         anyhow::anyhow!("DATABASE_URL is not set: set it to the URL of a migrated database")

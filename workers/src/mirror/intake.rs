@@ -78,7 +78,7 @@ impl Intake {
 
     async fn join(&mut self) -> Result<(), StepError> {
         if let Some(ended) = self.running.join_next().await {
-            self.tally.add(&ended.map_err(task_failed)??);
+            self.tally.add(&ended.map_err(|error| task_failed(&error))??);
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Intake {
 }
 
 /// Reports a panic like a refused statement, so that the job is retried.
-fn task_failed(error: JoinError) -> sqlx::Error {
+fn task_failed(error: &JoinError) -> sqlx::Error {
     sqlx::Error::Protocol(format!("a batch of events was not stored: {error}"))
 }
 
@@ -109,7 +109,7 @@ async fn take_in(
 ) -> Result<Tally, StepError> {
     let mut tally = Tally::default();
     let unknown = without_known(&source, events, &mut tally).await?;
-    let verified = verify::verify(unknown).await.map_err(task_failed)?;
+    let verified = verify::verify(unknown).await.map_err(|error| task_failed(&error))?;
     let refused = refused(unusable, verified.forged, &mut tally);
     let batch = Batch {
         upstream: source.upstream,

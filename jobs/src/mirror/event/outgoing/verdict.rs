@@ -70,8 +70,8 @@ pub async fn judge(
         let count = if is_rejected { &mut tally.rejected } else { &mut tally.pending };
         *count += 1;
     }
-    let accepted = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Accepted);
-    let last = accepted.last().map(|(id, _)| *id);
+    let last = verdicts.iter().rfind(|(_, verdict)| *verdict == Verdict::Accepted);
+    let last = last.map(|(id, _)| *id);
     if lane::count_uploads(&mut *tx, upstream, lease, tally, last).await? == Settled::LeaseLost {
         return Ok(Settled::LeaseLost); // rolls back the verdicts too
     }
