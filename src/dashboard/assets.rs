@@ -11,6 +11,10 @@ use super::parts::Problem;
 
 const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+/// htmx and its extension in one file. htmx looks for live parts as soon as it has run; an extension that
+/// arrives later would never open their streams.
+const HTMX: &str =
+    concat!(include_str!("assets/htmx.min.js"), "\n", include_str!("assets/hx-sse.min.js"));
 
 /// Serves the files of the login page, without a session.
 pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem> {
@@ -26,8 +30,7 @@ pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem
 pub(super) async fn private(Path(file): Path<String>) -> Result<Response, Problem> {
     match file.as_str() {
         "app.js" => Ok(answer(JS, include_str!("assets/app.js"))),
-        "htmx.min.js" => Ok(answer(JS, include_str!("assets/htmx.min.js"))),
-        "hx-sse.min.js" => Ok(answer(JS, include_str!("assets/hx-sse.min.js"))),
+        "htmx.js" => Ok(answer(JS, HTMX)),
         "uplot.min.js" => Ok(answer(JS, include_str!("assets/uplot.min.js"))),
         "uplot.min.css" => Ok(answer(CSS, include_str!("assets/uplot.min.css"))),
         _ => Err(Problem::NotFound),

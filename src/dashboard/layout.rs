@@ -30,7 +30,7 @@ pub(super) struct Page<'a> {
 }
 
 pub(super) fn page(viewer: &Viewer, page: &Page<'_>) -> Markup {
-    let scripts = ["htmx.min.js", "hx-sse.min.js", "uplot.min.js", "app.js"];
+    let scripts = ["htmx.js", "uplot.min.js", "app.js"];
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -5,9 +5,9 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-/// Bumped by nobody: the cluster of a test run is thrown away with its template.
+/// The name of the template. It is deleted with the cluster of the test run.
 const TEMPLATE: &str = "tender_template";
-/// Any number; serialises the making of the template.
+/// The advisory lock under which the template is made; any number.
 const LOCK: i64 = 4848;
 
 pub struct TestDatabase {
@@ -66,7 +66,7 @@ async fn make_template(server: &mut PgConnection) {
 }
 
 impl Drop for TestDatabase {
-    /// A test's database goes with it, so that a run does not fill the disk.
+    /// Deletes the database, so that a run does not fill the disk or the memory that holds it.
     fn drop(&mut self) {
         let name = std::mem::take(&mut self.name);
         let dropping = std::thread::spawn(move || {

@@ -46,9 +46,10 @@ impl Load {
                     sent += 1;
                 }
             }
-            if sent >= PHASE && value.is_some() {
-                return value.unwrap();
-            }
+            value = match value {
+                Some(value) if sent >= PHASE => return value,
+                value => value,
+            };
         }
     }
 
