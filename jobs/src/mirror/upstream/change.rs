@@ -118,7 +118,7 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
     created.map_err(taken)?.ok_or(UpstreamError::Taken)
 }
 
-/// Changes an upstream. After a change of the filter, [`ensure`](super::lane::ensure) replaces its
+/// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) replaces its
 /// lanes.
 ///
 /// # Errors
