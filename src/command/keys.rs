@@ -25,6 +25,7 @@ pub(crate) enum KeysCommand {
     /// Revoke a key. Its token is refused from then on.
     Revoke {
         /// First characters of the key's token, enough to match only one active key.
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         prefix: String,
     },
 }
