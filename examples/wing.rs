@@ -1,9 +1,10 @@
 //! A complete wing: a queue, its handler, and a recurring job.
 //!
-//! `DATABASE_URL=postgres://… cargo run --example wing` greets Ada once, and everyone every minute
+//! `cargo run --example wing postgres://…` greets Ada once, and everyone every minute
 //! until Ctrl-C. The database must be migrated (`tender migrate`).
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
+use anyhow::Context;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::queue::{self, Job, NewJob};
@@ -42,11 +43,8 @@ pub fn wing(db: &PgPool) -> Result<Wing, runtime::InvalidCron> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let _set_already = rustls::crypto::ring::default_provider().install_default();
-    #[expect(clippy::disallowed_methods, reason = "an example has no configuration of its own")]
-    let url = std::env::var_os("DATABASE_URL").and_then(|url| url.into_string().ok());
-    let url = url.ok_or_else(|| {
-        anyhow::anyhow!("DATABASE_URL is not set: set it to the URL of a migrated database")
-    })?;
+    let url = std::env::args().nth(1);
+    let url = url.context("give the URL of a migrated database as the argument")?;
     let db = PgPool::connect(&url).await?;
     let ada = NewJob::new(GREET, &json!({ "v": 1, "name": "Ada" })).key("greet:ada");
     queue::enqueue(&db, &[ada]).await?;
