@@ -6,12 +6,16 @@ mod answer;
 mod auth;
 mod document;
 mod gate;
+mod work;
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,6 +47,12 @@ pub enum Fault {
     DropBefore,
     /// The change is applied. The connection closes without an answer.
     DropAfter,
+    /// The connection closes at once, without an answer. The request waits at the gate, and is then
+    /// checked and applied, as an abandoned request on a slow zooid.
+    Late(Gate),
+    /// The request is checked at once and waits at the gate before it is applied, whatever has
+    /// happened in between: two POSTs of one id that wait here both succeed, and the later one wins.
+    Race(Gate),
 }
 
 /// A call that reached the API.
@@ -56,7 +66,7 @@ pub struct Call {
     pub status: Option<u16>,
     /// The time of arrival.
     pub at: Instant,
-    /// Whether the call created the relay.
+    /// Whether the call created the relay, perhaps after its client had left.
     pub created: bool,
 }
 
@@ -75,7 +85,8 @@ struct State {
     owners: HashMap<String, String>,
     members: HashMap<String, Vec<String>>,
     faults: Vec<Planned>,
-    calls: Vec<Call>,
+    /// Each call, and whether it created its relay, perhaps after its client had left.
+    calls: Vec<(Call, Arc<AtomicBool>)>,
     in_flight: HashMap<String, u32>,
     most_in_flight: u32,
     overlaps: Vec<String>,
@@ -140,17 +151,26 @@ impl ZooidStandIn {
         self.len() == 0
     }
 
-    /// Returns the calls that have ended, in the order of their ends.
+    /// Returns the calls that were answered or whose client has left, in this order. A call whose
+    /// client has left may still be applied.
     pub fn calls(&self) -> Vec<Call> {
-        self.state().calls.clone()
+        let state = self.state();
+        let calls = state.calls.iter();
+        calls
+            .map(|(call, is_created)| Call {
+                created: is_created.load(Ordering::Relaxed),
+                ..call.clone()
+            })
+            .collect()
     }
 
-    /// Returns the relays that had two calls at the same time. There are none if leases work.
+    /// Returns the relays that had two calls at the same time, while the clients of both waited. There
+    /// are none if leases work.
     pub fn overlaps(&self) -> Vec<String> {
         self.state().overlaps.clone()
     }
 
-    /// Returns the number of calls in flight.
+    /// Returns the number of calls whose client waits.
     pub fn in_flight(&self) -> u32 {
         self.state().in_flight.values().sum()
     }
@@ -172,7 +192,8 @@ impl ZooidStandIn {
         self.state().faults.clear();
     }
 
-    /// Closes the port and all connections, or opens the port again.
+    /// Closes the port and all connections as if the process were killed, or opens the port again.
+    /// Requests that were not applied before are lost.
     pub fn refuse(&self, refuse: bool) {
         let mut down = lock(&self.shared.down);
         if refuse {
@@ -255,7 +276,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>, down: CancellationToken) {
     let stop = shared.stop.clone();
-    let service = service_fn(move |request| call(shared.clone(), request));
+    let server = down.clone();
+    let service = service_fn(move |request| call(shared.clone(), request, server.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
@@ -267,8 +289,13 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, down: CancellationTo
 }
 
 /// Answers a call. An error closes the connection without an answer.
-async fn call(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response> {
-    answer::answer(&shared, request).await.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+async fn call(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    down: CancellationToken,
+) -> io::Result<Response> {
+    let answer = answer::answer(&shared, request, down).await;
+    answer.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
 /// Returns the host and the schema of a document, which are unique among relays.

@@ -34,5 +34,6 @@ mod mirror_properties;
 mod mirror_uploads;
 mod reconcile;
 mod rescue;
+mod stand_in;
 mod steer;
 mod workers;

@@ -1,6 +1,9 @@
-//! A call to the stand-in: authentication, planned fault, change and answer.
+//! A call to the stand-in as its client sees it: authentication, planned fault and answer.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -10,19 +13,26 @@ use axum::{
 };
 use futures_util::stream;
 use hyper::body::Incoming;
-use nostr::key::PublicKey;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::{Call, Fault, Shared, State, auth, document, lock};
+use super::{
+    Call, Fault, Shared, auth, lock,
+    work::{Change, Route, Work},
+};
 
 /// The longest body that zooid accepts, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The status and the JSON of an answer.
-type Answer = (u16, Value);
-
 /// Answers a request. Returns `None` if the connection must be dropped.
-pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Option<Response> {
+///
+/// zooid runs a request to its end even if the client leaves, so the change is made in a task of its
+/// own. Only the end of the server, `down`, ends that task.
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    down: CancellationToken,
+) -> Option<Response> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let caller = match auth::check(&parts.headers, &parts.method, path, &shared.whitelist) {
@@ -32,55 +42,37 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
     let Some((relay_id, route)) = route(path) else {
         return Some(json_response(404, &json!({ "error": "not found" })));
     };
-    let body = to_bytes(Body::new(body), MAX_BODY).await;
+    let body = to_bytes(Body::new(body), MAX_BODY).await.ok();
     let mut call = InFlight::start(shared, &parts.method, relay_id);
     let fault = lock(&shared.state).next_fault(relay_id);
     match &fault {
         Some(Fault::DropBefore) => return None,
-        Some(Fault::Delay(delay)) => {
-            let _time = tokio::time::timeout(*delay, shared.stop.cancelled()).await;
-        }
-        Some(Fault::Hold(gate)) => {
-            let _passed_or_stopped = shared.stop.run_until_cancelled(gate.pass()).await;
-        }
         Some(Fault::Status(status, retry_after)) => {
-            call.end(*status, false);
+            call.end(*status);
             let error = json!({ "error": format!("stand-in fault {status}") });
             return Some(with_retry_after(json_response(*status, &error), *retry_after));
         }
         _ => {}
     }
-    let mut state = lock(&shared.state);
-    let request = Apply { state: &mut state, relay_id, caller };
-    let (status, answer) = match route {
-        Route::Relay => request.change(&parts.method, body.ok().as_ref()),
-        Route::Members => request.members(&parts.method),
+    let work = Work {
+        shared: shared.clone(),
+        change: Change { relay_id: relay_id.to_owned(), method: parts.method, route, caller, body },
+        fault: fault.clone(),
+        is_created: call.is_created.clone(),
     };
-    drop(state);
-    let created = parts.method == Method::POST && status == 201;
-    match fault {
-        Some(Fault::DropAfter) => {
-            call.call.created = created;
-            None
-        }
-        Some(Fault::Garbage) => {
-            call.end(200, created);
-            Some(Response::new(Body::from("<html>502 Bad Gateway</html>")))
-        }
-        Some(Fault::HalfAnswer) => {
-            call.end(status, created);
-            Some(half(status))
-        }
-        _ => {
-            call.end(status, created);
-            Some(json_response(status, &answer))
-        }
+    let (status, answer) = work.start(down, matches!(fault, Some(Fault::Late(_)))).await?;
+    if let Some(Fault::DropAfter) = fault {
+        return None;
     }
-}
-
-enum Route {
-    Relay,
-    Members,
+    call.end(status);
+    Some(match fault {
+        Some(Fault::Garbage) => {
+            call.end(200);
+            Response::new(Body::from("<html>502 Bad Gateway</html>"))
+        }
+        Some(Fault::HalfAnswer) => half(status),
+        _ => json_response(status, &answer),
+    })
 }
 
 fn route(path: &str) -> Option<(&str, Route)> {
@@ -92,11 +84,12 @@ fn route(path: &str) -> Option<(&str, Route)> {
     }
 }
 
-/// A call in flight. Records overlapping calls for one relay, and the call itself when it is
-/// dropped.
+/// A call in flight: its client waits. Records overlapping calls for one relay, and the call itself
+/// when it is dropped.
 struct InFlight {
     shared: Arc<Shared>,
     call: Call,
+    is_created: Arc<AtomicBool>,
 }
 
 impl InFlight {
@@ -113,12 +106,11 @@ impl InFlight {
         state.most_in_flight = state.most_in_flight.max(total);
         drop(state);
         let call = Call { method, relay_id, status: None, at, created: false };
-        Self { shared: shared.clone(), call }
+        Self { shared: shared.clone(), call, is_created: Arc::default() }
     }
 
-    fn end(&mut self, status: u16, created: bool) {
+    fn end(&mut self, status: u16) {
         self.call.status = Some(status);
-        self.call.created = created;
     }
 }
 
@@ -128,75 +120,8 @@ impl Drop for InFlight {
         if let Some(running) = state.in_flight.get_mut(&self.call.relay_id) {
             *running -= 1;
         }
-        state.calls.push(self.call.clone());
+        state.calls.push((self.call.clone(), self.is_created.clone()));
     }
-}
-
-struct Apply<'a> {
-    state: &'a mut State,
-    relay_id: &'a str,
-    caller: PublicKey,
-}
-
-impl Apply<'_> {
-    fn change(self, method: &Method, body: Option<&Bytes>) -> Answer {
-        let exists = self.state.documents.contains_key(self.relay_id);
-        match *method {
-            Method::POST if exists => error(409, "relay with this id already exists"),
-            Method::PUT | Method::PATCH | Method::DELETE if !exists => {
-                error(404, "relay not found")
-            }
-            Method::POST => self.write(body, false, 201, "relay created successfully"),
-            Method::PUT => self.write(body, false, 200, "relay updated successfully"),
-            Method::PATCH => self.write(body, true, 200, "relay patched successfully"),
-            Method::DELETE => {
-                self.state.remove(self.relay_id);
-                (200, json!({ "message": "relay deleted successfully" }))
-            }
-            _ => error(405, "method not allowed"),
-        }
-    }
-
-    fn write(self, body: Option<&Bytes>, is_patch: bool, status: u16, message: &str) -> Answer {
-        let Some(body) = body else { return error(400, "failed to read request body") };
-        let Ok(sent @ Value::Object(_)) = serde_json::from_slice::<Value>(body) else {
-            return error(400, "invalid json");
-        };
-        let mut wanted = match self.state.documents.get(self.relay_id) {
-            Some(document) if is_patch => document.clone(),
-            _ => json!({}),
-        };
-        document::merge(&mut wanted, sent);
-        if let Some(problem) = document::problem(&wanted) {
-            return error(400, problem);
-        }
-        for field in ["schema", "host"] {
-            let value = wanted[field].as_str().unwrap_or_default();
-            let owner = self.state.owners.get(&format!("{field}:{value}"));
-            if owner.is_some_and(|owner| owner != self.relay_id) {
-                return error(409, &format!("{field} {value:?} is already in use"));
-            }
-        }
-        self.state.save(self.relay_id, wanted);
-        (status, json!({ "message": message }))
-    }
-
-    fn members(self, method: &Method) -> Answer {
-        if *method != Method::GET {
-            return error(405, "method not allowed");
-        }
-        if !self.state.documents.contains_key(self.relay_id) {
-            return error(404, "relay not found");
-        }
-        let known = self.state.members.get(self.relay_id).cloned();
-        let mut members = known.unwrap_or_else(|| vec![self.caller.to_hex()]);
-        members.sort();
-        (200, json!({ "members": members }))
-    }
-}
-
-fn error(status: u16, words: &str) -> Answer {
-    (status, json!({ "error": words }))
 }
 
 fn json_response(status: u16, answer: &Value) -> Response {
