@@ -39,7 +39,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// When a failed attempt is retried.
     pub backoff: Backoff,
-    /// Whether a relay that zooid has lost is created again, with a new identity.
+    /// Whether a relay that zooid has lost is created again. It keeps its identity if a release with
+    /// derived identities created it; see `docs/adr/0015-derived-identities.md`.
     pub recreate_missing: bool,
     /// When reconcile runs.
     pub reconcile_schedule: Schedule,

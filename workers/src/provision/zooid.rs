@@ -1,11 +1,15 @@
 //! The client of zooid's management API. It signs every request, reads bounded answers and does not
 //! use the database.
 //!
-//! - `auth`: the NIP-98 signature. `body`: a relay as zooid's document. `answer`: reads and errors.
+//! - `auth`: the NIP-98 signature. `body`: a relay as zooid's document. `identity`: the secret of a relay.
+//! - `answer`: reads of answers. `error`: their errors. `redact`: no secret in an error's text.
 
 mod answer;
 mod auth;
 mod body;
+mod error;
+mod identity;
+mod redact;
 
 use std::{
     collections::HashMap,
@@ -19,11 +23,15 @@ use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
-use tender_jobs::provision::{instance::Instances, relay::Relay};
+use tender_jobs::provision::{
+    instance::Instances,
+    relay::{Relay, RelayId},
+};
 
 use crate::runtime::trace;
 use answer::{MAX_ANSWER, MAX_MEMBERS, unreadable};
 pub use body::{Blossom, Livekit};
+pub use error::ZooidError;
 
 /// The usual [`ZooidSettings::timeout`].
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,24 +68,6 @@ impl fmt::Debug for Zooid {
     }
 }
 
-/// A request to zooid failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ZooidError {
-    /// zooid answered with a status other than 2xx.
-    #[error("zooid answered {status}: {message}")]
-    Refused {
-        /// The status of the answer.
-        status: StatusCode,
-        /// zooid's text, bounded and without our secrets.
-        message: String,
-        /// The delay that zooid asked for in `Retry-After`.
-        retry_after: Option<Duration>,
-    },
-    /// There was no answer, or it could not be used; the text gives the reason.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
 #[derive(Deserialize)]
 struct Members {
     members: Vec<String>,
@@ -91,6 +81,7 @@ impl Zooid {
     pub fn new(settings: ZooidSettings) -> Result<Self, reqwest::Error> {
         let http = Client::builder()
             .timeout(settings.timeout)
+            .connect_timeout(connect_timeout(settings.timeout))
             .redirect(redirect::Policy::none())
             .user_agent(concat!("tender/", env!("CARGO_PKG_VERSION")))
             .pool_max_idle_per_host(64)
@@ -98,23 +89,44 @@ impl Zooid {
         Ok(Self { http, settings })
     }
 
-    /// Creates the relay with `POST /relay/{id}`, under a new secret that only zooid stores.
+    /// Creates the relay with `POST /relay/{id}`, under its derived identity.
     ///
     /// # Errors
-    /// See [`ZooidError`]. After [`ZooidError::Unreachable`] the relay may have been created.
+    /// See [`ZooidError`].
     pub async fn create(&self, relay: &Relay) -> Result<(), ZooidError> {
-        let secret = SecretString::from(Keys::generate().secret_key().to_secret_hex());
-        let body = body::post(relay, &secret, self.blossom(), self.livekit());
-        self.change(Method::POST, relay, &body, Some(&secret)).await
+        self.change(Method::POST, relay, Some(&self.whole(relay))).await
     }
 
-    /// Changes the relay to its wanted state with `PATCH /relay/{id}`.
+    /// Changes the relay to its wanted state with `PATCH /relay/{id}`. Its identity stays.
     ///
     /// # Errors
-    /// See [`ZooidError`]. After [`ZooidError::Unreachable`] the relay may have been changed.
+    /// See [`ZooidError`].
     pub async fn patch(&self, relay: &Relay) -> Result<(), ZooidError> {
         let body = body::patch(relay, self.blossom(), self.livekit());
-        self.change(Method::PATCH, relay, &body, None).await
+        self.change(Method::PATCH, relay, Some(&body)).await
+    }
+
+    /// Replaces the relay's whole document with `PUT /relay/{id}`, which zooid also accepts for a file
+    /// that it cannot read. The relay has its derived identity afterwards.
+    ///
+    /// # Errors
+    /// See [`ZooidError`].
+    pub async fn replace(&self, relay: &Relay) -> Result<(), ZooidError> {
+        self.change(Method::PUT, relay, Some(&self.whole(relay))).await
+    }
+
+    /// Deletes the relay with `DELETE /relay/{id}`.
+    ///
+    /// # Errors
+    /// See [`ZooidError`]. After [`ZooidError::NotFound`] the relay is gone.
+    pub async fn delete(&self, relay: &Relay) -> Result<(), ZooidError> {
+        self.change(Method::DELETE, relay, None).await
+    }
+
+    /// Returns the public key, in hex, under which [`create`](Self::create) and
+    /// [`replace`](Self::replace) put a relay. A relay that an earlier release created has another.
+    pub fn identity(&self, relay_id: &RelayId) -> String {
+        identity::keys(&self.settings.robot, relay_id).public_key().to_hex()
     }
 
     /// Returns the body of a change of this relay, with every secret masked, for display.
@@ -131,7 +143,7 @@ impl Zooid {
         let response = self.send(Method::GET, url, None).await?;
         let status = response.status();
         if !status.is_success() {
-            return Err(self.refused(response, None).await);
+            return Err(self.refused(response, Some(&relay.id)).await);
         }
         let bytes = self.read(response, MAX_MEMBERS).await?;
         let answer: Members = serde_json::from_slice(&bytes)
@@ -163,14 +175,17 @@ impl Zooid {
         found
     }
 
-    /// Requests the members of a relay that cannot exist. zooid answers 404 only to an accepted
-    /// key.
+    /// Requests the members of a relay that cannot exist. Only zooid answers that it does not have
+    /// it, and only to an accepted key.
     async fn check_one(&self, base: &Url) -> Result<(), ZooidError> {
         let url = endpoint(base, "00000000-0000-0000-0000-000000000000", "/members")?;
         let response = self.send(Method::GET, url, None).await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(self.refused(response, None).await),
+        if response.status().is_success() {
+            return Err(unreadable("it answers for a relay that cannot exist; it is not zooid"));
+        }
+        match self.refused(response, None).await {
+            ZooidError::NotFound => Ok(()),
+            error => Err(error),
         }
     }
 
@@ -189,13 +204,12 @@ impl Zooid {
         &self,
         method: Method,
         relay: &Relay,
-        body: &Value,
-        secret: Option<&SecretString>,
+        body: Option<&Value>,
     ) -> Result<(), ZooidError> {
         let url = self.url(relay, "")?;
-        let response = self.send(method, url, Some(body)).await?;
+        let response = self.send(method, url, body).await?;
         if !response.status().is_success() {
-            return Err(self.refused(response, secret).await);
+            return Err(self.refused(response, Some(&relay.id)).await);
         }
         // A proxy may answer 200 with a page of its own; only a JSON object confirms the change.
         let bytes = self.read(response, MAX_ANSWER).await?;
@@ -229,7 +243,14 @@ impl Zooid {
         let class = sent.as_ref().map_or("error", |response| class(response.status()));
         counter!("tender_zooid_requests_total", "method" => method.to_string(), "class" => class)
             .increment(1);
-        sent.map_err(|error| self.unreachable(&error))
+        sent.map_err(|error| self.unanswered(&error))
+    }
+
+    /// Returns the whole document of a relay, with its secret.
+    fn whole(&self, relay: &Relay) -> Value {
+        let keys = identity::keys(&self.settings.robot, &relay.id);
+        let secret = SecretString::from(keys.secret_key().to_secret_hex());
+        body::post(relay, &secret, self.blossom(), self.livekit())
     }
 
     fn blossom(&self) -> Option<&Blossom> {
@@ -246,6 +267,12 @@ impl Zooid {
     }
 }
 
+/// Returns how long a connection may take to open. It is shorter than a request, so that a request that
+/// was never sent is told from one that was not answered.
+fn connect_timeout(timeout: Duration) -> Duration {
+    timeout / 2
+}
+
 /// Returns the name of an instance: its URL without credentials, query and fragment.
 fn name_of(url: &Url) -> String {
     let mut url = url.clone();
@@ -259,7 +286,8 @@ fn name_of(url: &Url) -> String {
 /// Returns `<base>/relay/<id><suffix>`.
 fn endpoint(base: &Url, relay_id: &str, suffix: &str) -> Result<Url, ZooidError> {
     let path = format!("{}/relay/{relay_id}{suffix}", base.path().trim_end_matches('/'));
-    base.join(&path).map_err(|error| unreadable(&format!("zooid's URL is invalid: {error}")))
+    base.join(&path)
+        .map_err(|error| ZooidError::Unreachable(format!("zooid's URL is invalid: {error}")))
 }
 
 fn class(status: StatusCode) -> &'static str {

@@ -35,7 +35,7 @@ impl Call<'_> {
             return self.create_or_adopt().await;
         }
         match self.patch().await? {
-            Err(error) if is(&error, StatusCode::NOT_FOUND) => self.recreate(&error).await,
+            Err(error @ ZooidError::NotFound) => self.recreate(&error).await,
             result => result.map_err(|error| classify(&error)),
         }
     }
@@ -50,7 +50,7 @@ impl Call<'_> {
         self.check_lease().await?;
         match self.patch().await? {
             // The relay does not exist: another relay has the schema or the host.
-            Err(error) if is(&error, StatusCode::NOT_FOUND) => Err(classify(&refused)),
+            Err(ZooidError::NotFound) => Err(classify(&refused)),
             Err(error) => Err(classify(&error)),
             Ok(()) => {
                 self.attempt.note = Some("existed already: an earlier answer was lost".to_owned());
@@ -59,7 +59,7 @@ impl Call<'_> {
         }
     }
 
-    /// Creates a relay again that zooid has lost. The relay gets a new identity.
+    /// Creates a relay again that zooid has lost, under its derived identity.
     async fn recreate(&mut self, lost: &ZooidError) -> Result<(), Failure> {
         if !self.context.settings.recreate_missing {
             return Err(classify(lost));
@@ -117,23 +117,25 @@ fn is(error: &ZooidError, expected: StatusCode) -> bool {
 /// Returns the failure for an error of a request. Only this function decides which errors are
 /// transient. Source: `docs/adr/0004-permanent-failures.md`.
 fn classify(error: &ZooidError) -> Failure {
-    let failure = |kind| Failure::new(kind, &error.to_string());
+    let mut failure = Failure::new(FailureKind::Transient, &error.to_string());
+    failure.status = error.status().map(|status| status.as_u16());
+    failure.reached = Reached::Outage;
     match error {
         ZooidError::Refused { status, retry_after, .. } => {
-            let kind = match status.as_u16() {
-                400 | 405 | 409 | 413 | 422 => FailureKind::Permanent,
-                _ => FailureKind::Transient,
-            };
-            let asks_to_wait = matches!(status.as_u16(), 429 | 503);
-            Failure {
-                status: Some(status.as_u16()),
-                retry_after: retry_after.filter(|_| asks_to_wait),
-                reached: if status.is_server_error() { Reached::Outage } else { Reached::Answered },
-                ..failure(kind)
+            if matches!(status.as_u16(), 400 | 405 | 409 | 413 | 422) {
+                failure.kind = FailureKind::Permanent;
             }
+            if !status.is_server_error() {
+                failure.reached = Reached::Answered;
+            }
+            let asks_to_wait = matches!(status.as_u16(), 429 | 503);
+            failure.retry_after = retry_after.filter(|_| asks_to_wait);
         }
-        ZooidError::Unreachable(_) => {
-            Failure { reached: Reached::Outage, ..failure(FailureKind::Transient) }
-        }
+        ZooidError::NotFound => failure.reached = Reached::Answered,
+        ZooidError::WrongServer { .. }
+        | ZooidError::KeyRefused { .. }
+        | ZooidError::Unreachable(_)
+        | ZooidError::Unanswered { .. } => {}
     }
+    failure
 }

@@ -1,17 +1,41 @@
-//! The answers of zooid: bounded reads, and error texts that are safe to store and to show.
+//! The answers of zooid: bounded reads, and errors whose texts are safe to store and to show.
 
 use std::time::Duration;
 
-use reqwest::{Response, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
+use nostr::types::Timestamp;
+use reqwest::{Response, StatusCode, Url, header::HeaderMap};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
+use tender_jobs::provision::relay::RelayId;
 
-use super::{Zooid, ZooidError};
+use super::{Zooid, ZooidError, identity, name_of, redact::redact};
 
 /// The longest answer to a change, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 /// The longest list of members, in bytes: about 60,000 keys.
 pub(super) const MAX_MEMBERS: usize = 4 * 1024 * 1024;
+/// The longest text of an answer in an error, in characters.
+const MAX_TEXT: usize = 300;
+/// From this difference between zooid's clock and ours, in seconds, an error names the clocks. zooid
+/// accepts 60 s.
+const SKEW: i64 = 30;
+
+/// The beginnings of zooid's refusals of a signature, with status 401.
+const SIGNATURE_REFUSALS: [&str; 9] = [
+    "missing authorization header",
+    "invalid authorization header format",
+    "invalid base64 encoding",
+    "invalid event json",
+    "invalid event kind",
+    "invalid event signature",
+    "event is outside the allowed time window",
+    "event missing or invalid u tag",
+    "event missing or invalid method tag",
+];
+/// zooid's refusal of a key, with status 403.
+const KEY_REFUSAL: &str = "pubkey not in whitelist";
+/// zooid's text for a relay that it does not have. Older versions send it with status 409.
+const NOT_FOUND: &str = "relay not found";
 
 /// An answer that describes an error.
 #[derive(Deserialize)]
@@ -19,51 +43,68 @@ struct Words {
     error: Option<String>,
 }
 
+/// An answer without success, as far as it is read.
+struct Refusal {
+    url: Url,
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The text, bounded and without secrets.
+    text: String,
+    is_from_zooid: bool,
+}
+
 impl Zooid {
-    /// Returns the error for an answer without success. Its text is bounded and holds none of our
-    /// secrets.
-    pub(super) async fn refused(
-        &self,
-        response: Response,
-        secret: Option<&SecretString>,
-    ) -> ZooidError {
-        let status = response.status();
-        let retry_after = retry_after(&response);
+    /// Returns the error for an answer without success. Its text is bounded and holds no secrets.
+    pub(super) async fn refused(&self, response: Response, relay: Option<&RelayId>) -> ZooidError {
+        let (url, status) = (response.url().clone(), response.status());
+        let headers = response.headers().clone();
         let bytes = match self.read(response, MAX_ANSWER).await {
             Ok(bytes) => bytes,
-            Err(_) => b"(its answer broke off)".to_vec(),
+            Err(_) => b"(its answer is too long or broke off)".to_vec(),
         };
         let words: Option<Words> = serde_json::from_slice(&bytes).ok();
-        let text = words
-            .and_then(|words| words.error)
-            .unwrap_or_else(|| String::from_utf8_lossy(&bytes).chars().take(300).collect());
-        let message = self.explain(status, &self.redact(&text, secret));
-        ZooidError::Refused { status, message, retry_after }
+        let words = words.and_then(|words| words.error);
+        let is_from_zooid = words.is_some();
+        let text = words.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
+        let text = self.redact(&text, relay).chars().take(MAX_TEXT).collect();
+        self.classify(&Refusal { url, status, headers, text, is_from_zooid })
     }
 
-    /// Adds the remedy to zooid's text if the cause is the operator's configuration.
-    fn explain(&self, status: StatusCode, text: &str) -> String {
-        match status {
-            StatusCode::FORBIDDEN => {
-                format!("{text}; zooid refused our key: add {} to API_WHITELIST", self.robot_npub())
+    fn classify(&self, refusal: &Refusal) -> ZooidError {
+        let Refusal { status, text, is_from_zooid, .. } = refusal;
+        let is_not_found = *is_from_zooid && text == NOT_FOUND;
+        match *status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT if is_not_found => ZooidError::NotFound,
+            StatusCode::NOT_FOUND => ZooidError::WrongServer { message: wrong_server(refusal) },
+            StatusCode::FORBIDDEN if *is_from_zooid && text == KEY_REFUSAL => {
+                let (hex, npub) = (self.settings.robot.public_key().to_hex(), self.robot_npub());
+                let message = format!(
+                    "zooid answered {status}: {text}; zooid refused our key: add {hex} ({npub}), in hex, \
+                     to API_WHITELIST"
+                );
+                ZooidError::KeyRefused { status: *status, message }
             }
-            StatusCode::UNAUTHORIZED => format!(
-                "{text}; zooid refused our signature: ZOOID_API_URL or ZOOID_INSTANCES must give \
-                 zooid's own address, with scheme and port"
-            ),
-            _ => text.to_owned(),
+            StatusCode::UNAUTHORIZED if *is_from_zooid && is_signature_refusal(text) => {
+                ZooidError::KeyRefused { status: *status, message: signature_refused(refusal) }
+            }
+            status => ZooidError::Refused {
+                status,
+                message: text.clone(),
+                retry_after: retry_after(&refusal.headers),
+                is_from_zooid: *is_from_zooid,
+            },
         }
     }
 
-    /// Removes our secrets from zooid's text, because zooid may repeat the request.
-    fn redact(&self, text: &str, secret: Option<&SecretString>) -> String {
+    /// Removes secrets from a text of zooid, because zooid may repeat the request or its document.
+    fn redact(&self, text: &str, relay: Option<&RelayId>) -> String {
+        let robot = &self.settings.robot;
+        let relay = relay.map(|id| identity::keys(robot, id).secret_key().to_secret_hex());
+        let robot = robot.secret_key().to_secret_hex();
         let blossom = self.blossom().into_iter().flat_map(|b| [&b.access_key, &b.secret_key]);
         let livekit = self.livekit().into_iter().flat_map(|l| [&l.api_key, &l.api_secret]);
-        secret
-            .into_iter()
-            .chain(blossom)
-            .chain(livekit)
-            .fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "[secret]"))
+        let configured = blossom.chain(livekit).map(ExposeSecret::expose_secret);
+        redact(text, configured.chain(relay.as_deref()).chain([robot.as_str()]))
     }
 
     /// Reads an answer of at most `limit` bytes; a longer answer is an error.
@@ -73,7 +114,7 @@ impl Zooid {
         limit: usize,
     ) -> Result<Vec<u8>, ZooidError> {
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unanswered(&error))? {
             if bytes.len() + chunk.len() > limit {
                 return Err(unreadable("zooid's answer is too long"));
             }
@@ -84,32 +125,103 @@ impl Zooid {
 
     /// Returns the error for a request without an answer, with the innermost cause. The URL is left
     /// out, because it may hold the operator's credentials.
-    pub(super) fn unreachable(&self, error: &reqwest::Error) -> ZooidError {
+    pub(super) fn unanswered(&self, error: &reqwest::Error) -> ZooidError {
+        let timeout = self.timeout();
+        if error.is_connect() && error.is_timeout() {
+            let seconds = super::connect_timeout(timeout).as_secs_f64();
+            let text = format!("could not connect to zooid within {seconds} s");
+            return ZooidError::Unreachable(text);
+        }
         if error.is_timeout() {
-            let seconds = self.timeout().as_secs_f64();
-            return unreadable(&format!("zooid did not answer within {seconds} s"));
+            let message = format!("zooid did not answer within {} s", timeout.as_secs_f64());
+            return ZooidError::Unanswered { message, is_timeout: true };
         }
-        let what = if error.is_connect() {
-            "could not connect to zooid"
-        } else {
-            "zooid's answer broke off or could not be read"
-        };
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause.and_then(std::error::Error::source) {
-            cause = Some(inner);
+        if error.is_connect() {
+            return ZooidError::Unreachable(with_cause("could not connect to zooid", error));
         }
-        unreadable(&cause.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}")))
+        if error.is_builder() {
+            return ZooidError::Unreachable(with_cause("could not build the request", error));
+        }
+        unreadable(&with_cause("zooid's answer broke off or could not be read", error))
     }
 }
 
-/// Returns `Retry-After` if it is in seconds. zooid and the proxies in front of it do not send
-/// dates.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let header = response.headers().get("retry-after")?.to_str().ok()?;
-    header.trim().parse().ok().map(Duration::from_secs)
+/// Adds the innermost cause of an error to a text.
+fn with_cause(text: &str, error: &reqwest::Error) -> String {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause.and_then(std::error::Error::source) {
+        cause = Some(inner);
+    }
+    cause.map_or_else(|| text.to_owned(), |cause| format!("{text}: {cause}"))
+}
+
+/// zooid compares the request's host with `API_HOST` before all else, and answers 404 to any other.
+fn wrong_server(refusal: &Refusal) -> String {
+    let Refusal { url, status, text, .. } = refusal;
+    let text = if text.trim().is_empty() { "(no text)" } else { text.trim() };
+    format!(
+        "zooid's API is not at {}: it answered {status}: {text}; ZOOID_API_URL or ZOOID_INSTANCES must \
+         name the host and port that zooid's API_HOST has, and a proxy must pass the Host header on",
+        origin(url)
+    )
+}
+
+fn signature_refused(refusal: &Refusal) -> String {
+    let Refusal { url, status, text, headers, .. } = refusal;
+    let head = format!("zooid answered {status}: {text}; zooid refused our signature: ");
+    match skew(headers).filter(|skew| skew.abs() > SKEW) {
+        Some(skew) => {
+            let (seconds, direction) = (skew.abs(), if skew < 0 { "behind" } else { "ahead of" });
+            head + &format!(
+                "zooid's clock is {seconds} s {direction} ours and it accepts 60 s; set both clocks \
+                 by NTP"
+            )
+        }
+        None => {
+            head + &format!(
+                "ZOOID_API_URL or ZOOID_INSTANCES must give zooid's own address with scheme and port, \
+                 now {}; a proxy with TLS must send X-Forwarded-Proto: https",
+                origin(url)
+            )
+        }
+    }
+}
+
+fn is_signature_refusal(text: &str) -> bool {
+    SIGNATURE_REFUSALS.iter().any(|refusal| text.starts_with(refusal))
+}
+
+/// Returns scheme, host and port of a URL.
+fn origin(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_path("");
+    name_of(&url)
+}
+
+/// Returns how far zooid's clock is ahead of ours, in seconds, from the header `Date`.
+fn skew(headers: &HeaderMap) -> Option<i64> {
+    let theirs = seconds(httpdate::parse_http_date(headers.get("date")?.to_str().ok()?).ok()?)?;
+    Some(theirs - i64::try_from(Timestamp::now().as_secs()).ok()?)
+}
+
+/// Returns `Retry-After`, which is in seconds or a date. A date is compared with the answer's own
+/// `Date` if it has one, because the clocks may differ.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("retry-after")?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = seconds(httpdate::parse_http_date(text).ok()?)?;
+    let now = i64::try_from(Timestamp::now().as_secs()).ok()? + skew(headers).unwrap_or_default();
+    Some(Duration::from_secs(u64::try_from(until - now).unwrap_or_default()))
+}
+
+/// Returns the Unix time of an instant, in seconds.
+fn seconds(time: std::time::SystemTime) -> Option<i64> {
+    i64::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// Returns the error for an answer that cannot be used.
 pub(super) fn unreadable(text: &str) -> ZooidError {
-    ZooidError::Unreachable(text.to_owned())
+    ZooidError::Unanswered { message: text.to_owned(), is_timeout: false }
 }

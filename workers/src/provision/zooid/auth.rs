@@ -10,9 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::ZooidError;
 
-/// Returns the `Authorization` header of a request. zooid compares `u` with the URL that it
-/// receives, byte by byte. It checks neither the age nor the payload hash; both are valid
-/// nevertheless.
+/// Returns the `Authorization` header of a request. zooid compares `u` with the URL that it receives,
+/// and accepts an event for 60 s. It does not check the payload's hash, which is right nevertheless.
 pub(super) fn header(
     robot: &Keys,
     method: &Method,
