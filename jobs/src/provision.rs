@@ -5,7 +5,8 @@
 //! - [`claim`], [`complete`], [`fail`]: the ledger's side of an attempt, before and after the call.
 //! - [`backoff`]: when a failed attempt is retried. [`instance`]: zooid instances, their outage
 //!   breakers and the calls in flight.
-//! - [`enqueue_pending`]: reconcile. [`start_resync`]: every relay again.
+//! - [`enqueue_pending`]: reconcile. [`start_resync`]: every relay again. [`reassert`]: every relay again,
+//!   slowly and for ever.
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
@@ -13,27 +14,35 @@ pub mod activity;
 pub mod backoff;
 mod breaker;
 mod claim;
+mod conflict;
+mod delete;
 mod fail;
 mod failure;
 mod hold;
 pub mod instance;
 mod job;
 mod plan;
+mod reassert;
 mod reconcile;
 pub mod relay;
 mod resync;
+mod revive;
 mod settle;
 pub(crate) mod steer;
 
 pub use breaker::BreakerPolicy;
-pub use claim::{Claim, ClaimRequest, LEASE, Lease, claim, is_leased, lease_of};
+pub use claim::{Claim, ClaimRequest, Lease, claim, is_leased, lease_of};
+pub use conflict::{Occupant, occupant};
+pub use delete::delete_done;
 pub use fail::{Rules, fail};
-pub use failure::{Failure, Reached, Verdict};
-pub use hold::release_held;
-pub use job::{Cause, RECONCILE, RESYNC, SYNC_RELAY, SyncPayload, UnreadablePayload};
+pub use failure::{Conflict, Failure, Reached, Verdict};
+pub use hold::release_waiting;
+pub use job::{Cause, REASSERT, RECONCILE, RESYNC, SYNC_RELAY, SyncPayload, UnreadablePayload};
+pub use reassert::{Reasserted, reassert};
 pub use reconcile::{PAGE as RECONCILE_PAGE, Page, enqueue_pending};
 pub use resync::{MAX_RATE, ResyncPayload, Resynced, advance_resync, start_resync};
+pub use revive::revive;
 pub use settle::{Attempt, Completed, Completion, complete};
 
 /// The queues of this wing.
-pub const QUEUES: [&str; 3] = [SYNC_RELAY, RECONCILE, RESYNC];
+pub const QUEUES: [&str; 4] = [SYNC_RELAY, RECONCILE, RESYNC, REASSERT];

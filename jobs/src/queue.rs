@@ -81,7 +81,7 @@ pub const CHANNEL: &str = "apalis::job::insert";
 pub const DEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// The priorities that a job may have, highest first. [`fetch`] and [`status`] look only at these.
-pub const PRIORITIES: [i32; 3] = [10, 5, 0];
+pub const PRIORITIES: [i32; 4] = [10, 5, 0, -5];
 
 /// The longest error that is stored, in characters.
 pub const MAX_ERROR_CHARS: usize = 1000;

@@ -10,7 +10,7 @@ use std::{
 use super::Problem;
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 44] = [
+pub const NAMES: [&str; 46] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
@@ -26,6 +26,7 @@ pub const NAMES: [&str; 44] = [
     "ZOOID_API_URL",
     "ZOOID_INSTANCES",
     "ZOOID_MAX_IN_FLIGHT",
+    "ZOOID_TIMEOUT_SECS",
     "BREAKER_WAIT_SECS",
     "BREAKER_WAIT_CAP_SECS",
     "RELAY_DOMAIN",
@@ -46,6 +47,7 @@ pub const NAMES: [&str; 44] = [
     "RELAY_RECREATE_MISSING",
     "RECONCILE_SCHEDULE",
     "RECONCILE_EXHAUSTED_AFTER_SECS",
+    "RELAY_REASSERT_DAYS",
     "JOB_RETENTION_HOURS",
     "FAILED_JOB_RETENTION_HOURS",
     "RELAY_PRIVATE_KEY",

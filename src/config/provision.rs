@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use tender_jobs::provision::{
     BreakerPolicy,
     backoff::{Backoff, InvalidBackoff},
+    instance::LONGEST_TIMEOUT,
 };
 use tender_workers::{
     provision::{
@@ -22,17 +23,22 @@ use super::{Env, Needs, http_url};
 /// The poll interval of SyncRelay and resync jobs. It is short because tenants wait for them.
 const POLL: Duration = Duration::from_secs(1);
 
+/// The longest time-out of a call, in seconds: a stopping process waits 25 s for its calls.
+const LONGEST: f64 = LONGEST_TIMEOUT.as_secs_f64();
+
 /// Reads the settings of provisioning.
 pub(super) fn settings(env: &mut Env) -> Settings {
     let schedule = "0 * * * * *";
     let reconcile = env.parse("RECONCILE_SCHEDULE", schedule, |text| text.parse().ok());
     let rest = env.number("RECONCILE_EXHAUSTED_AFTER_SECS", 21_600, 0..=31_536_000);
+    let round: f64 = env.number("RELAY_REASSERT_DAYS", 7.0, 0.0..=3650.0);
     Settings {
         concurrency: env.number("RELAY_SYNC_CONCURRENCY", 16, 1..=1000),
         backoff: backoff(env),
         recreate_missing: env.flag("RELAY_RECREATE_MISSING", true),
         reconcile_schedule: reconcile.unwrap_or_else(|| every_minute(schedule)),
         exhausted_after: Duration::from_secs(rest),
+        reassert_within: Duration::from_secs_f64(86_400.0 * round),
         breaker: breaker(env),
         max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
         poll: POLL,
@@ -86,13 +92,14 @@ pub(super) fn zooid(
         env.missing("ROBOT_SECRET", "the output of `tender keygen`");
     }
     let (blossom, livekit) = (blossom(env), livekit(env));
+    let timeout = env.number("ZOOID_TIMEOUT_SECS", DEFAULT_TIMEOUT.as_secs_f64(), 0.1..=LONGEST);
     Some(ZooidSettings {
         default_url: url?,
         instances,
         robot: robot?,
         blossom,
         livekit,
-        timeout: DEFAULT_TIMEOUT,
+        timeout: Duration::from_secs_f64(timeout),
     })
 }
 

@@ -124,7 +124,9 @@ impl From<MutationError> for ApiError {
     fn from(error: MutationError) -> Self {
         match error {
             MutationError::NotFound(_) => Self::NotFound,
-            MutationError::HostTaken(_) => Self::Conflict(error.to_string()),
+            MutationError::HostTaken(_) | MutationError::Deleting(_) => {
+                Self::Conflict(error.to_string())
+            }
             MutationError::Database(error) => error.into(),
         }
     }

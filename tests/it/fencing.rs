@@ -46,7 +46,8 @@ async fn a_late_success_changes_nothing() {
         (after.synced, after.updated_at, after.sync_error),
         (true, settled.updated_at, String::new())
     );
-    assert_eq!(world.job().await.summary.state, JobState::Done);
+    // The first worker may have sent its call: the relay is confirmed later.
+    assert_eq!(world.job().await.summary.state, JobState::Waiting);
     assert_eq!(world.history(&relay).await, ["create_relay", "complete_relay_sync"]);
 }
 
@@ -165,7 +166,10 @@ async fn a_job_that_kills_its_process_ends_after_the_last_attempt() {
     }
     assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
     let relay = world.reload(&relay).await;
-    assert_eq!((relay.sync_error.as_str(), relay.attempts), ("crashed 7 times", 7));
+    assert_eq!(
+        (relay.sync_error.as_str(), relay.attempts),
+        ("the process died in 7 attempts of this job", 7)
+    );
     assert_eq!(world.job().await.summary.state, JobState::Killed);
     assert!(world.zooid.calls().is_empty());
 }

@@ -189,6 +189,7 @@ async fn a_job_that_a_living_worker_lost_is_brought_back_after_two_minutes() {
 async fn many_rescuers_bring_each_job_back_once() {
     let settings = Settings { max_in_flight: 100, ..settings() };
     let world = World::with(settings, |_| {}).await;
+    world.allow_calls(100).await;
     for number in 0..50 {
         world.relay(&format!("relay-{number}")).await;
         let job = world.fetch().await;

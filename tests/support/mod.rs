@@ -72,6 +72,7 @@ pub fn settings() -> Settings {
         // Never by itself within a test: the first of January.
         reconcile_schedule: "0 0 0 1 1 *".parse().unwrap(),
         exhausted_after: seconds(21_600),
+        reassert_within: Duration::ZERO,
         breaker: BreakerPolicy::default(),
         max_in_flight: 32,
         poll: seconds(1),
@@ -207,11 +208,10 @@ impl World {
     /// Settles an attempt as one that reached zooid.
     pub async fn complete(&self, job: &Job, lease: &Lease) -> Completed {
         let attempt = Attempt::default();
-        let instance = self.context.instances.default.clone();
-        let sent = serde_json::json!({});
-        let completion =
-            Completion { job: job.clone(), lease: lease.clone(), attempt, instance, sent };
-        provision::complete(&self.db, &[completion]).await.unwrap().remove(0)
+        let sent = serde_json::json!({ "host": lease.relay.host() });
+        let completion = Completion { job: job.clone(), lease: lease.clone(), attempt, sent };
+        let instances = &self.context.instances;
+        provision::complete(&self.db, &[completion], instances).await.unwrap().remove(0)
     }
 
     /// Settles an attempt as failed, on the usual schedule.
@@ -234,6 +234,19 @@ impl World {
             .execute(&self.db)
             .await
             .unwrap();
+    }
+
+    /// Lets the instance have this many calls in flight, as after many quick answers.
+    pub async fn allow_calls(&self, calls: u32) {
+        sqlx::query(
+            "insert into zooid_instance (name, calls_allowed) values ($1, $2)
+             on conflict (name) do update set calls_allowed = $2",
+        )
+        .bind(&self.context.instances.default)
+        .bind(f64::from(calls))
+        .execute(&self.db)
+        .await
+        .unwrap();
     }
 
     /// Lets all leases and all heartbeats expire.

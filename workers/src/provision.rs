@@ -6,6 +6,7 @@
 //! - `stats`: counts the syncs of this process for charts.
 
 mod batch;
+mod reassert;
 mod reconcile;
 mod resync;
 mod stats;
@@ -18,7 +19,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     provision::{
-        self, BreakerPolicy, RECONCILE, RESYNC, SYNC_RELAY,
+        self, BreakerPolicy, REASSERT, RECONCILE, RESYNC, SYNC_RELAY,
         backoff::Backoff,
         instance::{self, Instances},
     },
@@ -46,6 +47,8 @@ pub struct Settings {
     pub reconcile_schedule: Schedule,
     /// How long a relay that gave up for a transient reason waits for another round; zero: for ever.
     pub exhausted_after: Duration,
+    /// How long a round of the background re-assertion takes, which sends every relay again; zero: never.
+    pub reassert_within: Duration,
     /// When the breaker of a zooid instance opens.
     pub breaker: BreakerPolicy,
     /// The limit of calls to one zooid instance at the same time, over all processes.
@@ -83,10 +86,11 @@ impl Context {
 /// The wing's stations and recurring jobs.
 pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
     let settings = &context.settings;
-    let [sync, reconcile, resync, upkeep] = [(); 4].map(|()| context.clone());
+    let [sync, reconcile, resync, reassert, upkeep] = [(); 5].map(|()| context.clone());
+    let round = settings.reassert_within;
     let run = NewJob::new(RECONCILE, &json!({ "v": 1 }));
     let recurring = Recurring::new(RECONCILE, settings.reconcile_schedule.clone(), run).at_start();
-    Wing::new("provision")
+    let wing = Wing::new("provision")
         .station(
             Station::new(SYNC_RELAY, settings.concurrency, move |job| {
                 sync_relay::run(sync.clone(), job)
@@ -98,14 +102,22 @@ pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
             Station::new(RESYNC, 1, move |job| resync::run(resync.clone(), job))
                 .poll(settings.poll),
         )
+        .station(Station::new(REASSERT, 1, move |job| reassert::run(reassert.clone(), job, round)))
         .recurring(recurring)
         .background(&[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))
-        .upkeep(move || see_to_instances(upkeep.clone()))
+        .upkeep(move || see_to_instances(upkeep.clone()));
+    reasserting(settings).into_iter().fold(wing, Wing::recurring)
 }
 
-/// Makes the instances known, and releases the jobs of breakers that have closed.
+/// The recurring re-assertion, unless it is switched off.
+fn reasserting(settings: &Settings) -> Option<Recurring> {
+    let schedule: Schedule = reassert::SCHEDULE.parse().ok()?;
+    let run = NewJob::new(REASSERT, &json!({ "v": 1 }));
+    (!settings.reassert_within.is_zero()).then(|| Recurring::new(REASSERT, schedule, run))
+}
+
+/// Makes the instances known, and releases the jobs that waited for a breaker or a host.
 async fn see_to_instances(context: Context) -> Result<(), sqlx::Error> {
     instance::register(&context.db, &context.instances.names()).await?;
-    provision::release_held(&context.db).await?;
-    Ok(())
+    provision::release_waiting(&context.db).await
 }

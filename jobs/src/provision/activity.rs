@@ -23,7 +23,9 @@ pub enum ActivityType {
     ActivateRelay,
     /// The relay was deactivated by its tenant, or marked as delinquent.
     DeactivateRelay,
-    /// An attempt succeeded: zooid has the wanted state.
+    /// The relay is to be deleted.
+    DeleteRelay,
+    /// An attempt succeeded: zooid has the wanted state, or has no such relay any more.
     CompleteRelaySync,
     /// An attempt failed.
     FailRelaySync,
@@ -37,6 +39,7 @@ impl ActivityType {
             Self::UpdateRelay => "update_relay",
             Self::ActivateRelay => "activate_relay",
             Self::DeactivateRelay => "deactivate_relay",
+            Self::DeleteRelay => "delete_relay",
             Self::CompleteRelaySync => "complete_relay_sync",
             Self::FailRelaySync => "fail_relay_sync",
         }

@@ -14,7 +14,8 @@
 //! - A failure that finds the breaker open, or opens it, spends no attempt.
 //! - An answer below 500, to any call, closes it.
 //!
-//! A failure is an *outage* failure if there was no answer, or a 5xx.
+//! A failure is an *outage* failure if there was no answer, or a 5xx, or if the instance refused our
+//! key. The last opens the breaker at once: it cannot concern one relay alone.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -26,6 +27,9 @@ use super::{instance::Instances, relay::RelayId};
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// How long an outage failure counts; see [`record_outage`].
 const REMEMBERED: Duration = Duration::from_hours(1);
+
+/// The attempts of the usual schedule that fit into that time.
+const REMEMBERED_ATTEMPTS: i32 = 7;
 
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +113,8 @@ pub(super) struct Outage<'a> {
     pub(super) job_id: &'a str,
     /// Whether the relay would give up now.
     pub(super) is_last_attempt: bool,
+    /// Whether no call can succeed, which opens the breaker at once.
+    pub(super) is_refusal: bool,
     /// The error, for people.
     pub(super) error: &'a str,
 }
@@ -152,14 +158,49 @@ pub(super) async fn record_outage(
         outage.error,
         policy.wait.as_secs_f64(),
         policy.wait_cap.as_secs_f64(),
+        outage.is_refusal,
     )
     .fetch_optional(tx)
     .await?;
     Ok(open_for.map(Duration::from_secs_f64))
 }
 
-/// Records an answer: the run of failures is over. Returns the relays whose calls had failed if that
-/// closed an open breaker.
+/// Whether all attempts of a relay failed in the present run of outage failures: the instance has not
+/// answered anyone since the first of them. Failures are remembered for an hour, so of a long schedule only
+/// the last attempts count.
+pub(super) async fn is_outage_of(
+    tx: &mut PgConnection,
+    instance: &str,
+    relay_id: &RelayId,
+    attempts: i32,
+) -> Result<bool, sqlx::Error> {
+    let remembered = sqlx::query_scalar!(
+        r#"select count(*) as "failures!" from zooid_failure where instance = $1 and relay_id = $2"#,
+        instance,
+        relay_id.as_str(),
+    );
+    Ok(remembered.fetch_one(tx).await? >= i64::from(attempts.min(REMEMBERED_ATTEMPTS)))
+}
+
+/// Lowers the limit of calls in flight of an instance that had more calls than it could answer.
+pub(super) async fn record_overload(
+    tx: &mut PgConnection,
+    instance: &str,
+    instances: &Instances,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select halve_calls($1, $2, $3)",
+        instance,
+        instances.max_in_flight,
+        instances.timeout.as_secs_f64(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Records an answer: the run of failures is over. Returns `None` if nothing waited for it, else the
+/// relays whose calls had failed if that closed an open breaker.
 pub(super) async fn record_answer(
     tx: &mut PgConnection,
     instance: &str,

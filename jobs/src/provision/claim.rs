@@ -1,7 +1,7 @@
 //! Claiming: the start of an attempt. A claim takes the relay's lease and frees the job's key, if the
 //! relay's zooid instance may be called now.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use sqlx::{PgExecutor, PgPool};
 
@@ -11,10 +11,6 @@ use super::{
     relay::{Relay, RelayId, RelayRow, relay_query},
 };
 use crate::queue::{Guard, Job};
-
-/// How long a claim holds its relay. A call that started within the lease has ended when it is over, so
-/// this is also how long a call counts as in flight.
-pub const LEASE: Duration = Duration::from_secs(30);
 
 /// The right to call zooid for a relay, and the relay as it was when the right was taken.
 #[derive(Debug, Clone)]
@@ -28,7 +24,7 @@ pub struct Lease {
 /// The result of a claim.
 #[derive(Debug)]
 pub enum Claim {
-    /// This worker holds the lease for [`LEASE`].
+    /// This worker holds the lease for [`Instances::lease`].
     Ready(Box<Lease>),
     /// The job was rescued or removed; this worker must not write about it.
     Lost,
@@ -36,6 +32,8 @@ pub enum Claim {
     Gone,
     /// zooid has the wanted state already.
     InStep,
+    /// The relay gave up, or an operator cancelled its job; it waits for a change or a retry.
+    GaveUp,
     /// Another job holds the lease.
     Busy,
     /// The instance's breaker is open; the job was put back.
@@ -71,11 +69,18 @@ pub async fn claim(
     let mut leases = lease(db, requests, instances).await?;
     let without: Vec<&ClaimRequest> =
         requests.iter().filter(|request| !leases.contains_key(&request.job.id)).collect();
-    let mut reasons =
-        if without.is_empty() { HashMap::new() } else { reasons(db, &without, instances).await? };
-    let answer = |request: &ClaimRequest| match leases.remove(&request.job.id) {
-        Some(lease) => Claim::Ready(Box::new(lease)),
-        None => reasons.remove(&request.job.id).unwrap_or(Claim::Lost),
+    let mut reasons = match without.is_empty() {
+        true => Some(HashMap::new()),
+        false => match reasons(db, &without, instances).await {
+            Ok(reasons) => Some(reasons),
+            Err(error) if leases.is_empty() => return Err(error),
+            Err(_) => None, // the granted leases must not be lost with it; the others ask again
+        },
+    };
+    let answer = |request: &ClaimRequest| match (leases.remove(&request.job.id), &mut reasons) {
+        (Some(lease), _) => Claim::Ready(Box::new(lease)),
+        (None, Some(reasons)) => reasons.remove(&request.job.id).unwrap_or(Claim::Lost),
+        (None, None) => Claim::Later,
     };
     Ok(requests.iter().map(answer).collect())
 }
@@ -104,7 +109,7 @@ async fn lease(
         &column(requests, |request| &request.job.worker),
         &spent,
         &column(requests, |request| request.relay_id.as_str()),
-        LEASE.as_secs_f64(),
+        instances.lease().as_secs_f64(),
         &domains,
         &named,
         instances.default,
@@ -127,7 +132,8 @@ async fn reasons(
     instances: &Instances,
 ) -> Result<HashMap<String, Claim>, sqlx::Error> {
     let found = sqlx::query!(
-        r#"select job.id, job.status, relay.synced as "synced?", relay.zooid_domain as "domain?"
+        r#"select job.id, job.status, relay.synced as "synced?", relay.zooid_domain as "domain?",
+                  relay.exhausted_at is not null as "is_exhausted!"
            from unnest($1::text[], $2::text[], $3::text[]) as asked (job_id, worker, relay_id)
            join apalis.jobs job on job.id = asked.job_id and job.lock_by = asked.worker
            left join relay on relay.id = asked.relay_id
@@ -149,6 +155,7 @@ async fn reasons(
         let claim = match (row.status.as_str(), row.synced, is_held) {
             ("Running", None, _) => Claim::Gone,
             ("Running", Some(true), _) => Claim::InStep,
+            ("Running", Some(false), _) if row.is_exhausted => Claim::GaveUp,
             ("Running", Some(false), _) => Claim::Busy,
             (_, _, Some(name)) => {
                 let guard = jobs.get(row.id.as_str()).map(|job| Guard::from(*job).unstarted());

@@ -15,7 +15,7 @@ use super::{
     job,
     plan::Plan,
     relay::RelayId,
-    settle::detail_of,
+    settle::{detail_of, gone},
 };
 use crate::queue::{self, Job, Requeue, Requeued, Settled};
 
@@ -31,7 +31,8 @@ pub struct Rules<'a> {
 }
 
 /// Settles a failed attempt in one transaction: the relay, its activity, the instance's breaker and the
-/// job's row. Without a lease (the attempt died before it had one) only the job's guard applies.
+/// job's row. Without a lease (the attempt died before it had one) only the job's guard applies. If the
+/// relay's row was deleted, the job ends.
 ///
 /// # Errors
 /// See [`provision`](super). Asking again is harmless, because every write is guarded.
@@ -45,20 +46,34 @@ pub async fn fail(
     rules: Rules<'_>,
 ) -> Result<Settled<Verdict>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let Some(held) = lock_relay(&mut tx, job, relay_id, lease).await? else {
-        return Ok(Settled::LeaseLost);
+    let held = match lock_relay(&mut tx, job, relay_id, lease).await? {
+        Locked::Held(held) => held,
+        Locked::Lost => return Ok(Settled::LeaseLost),
+        Locked::Gone => {
+            let ended = gone(&mut *tx, job).await?;
+            tx.commit().await?;
+            return Ok(if ended {
+                Settled::Written(Verdict::Superseded)
+            } else {
+                Settled::LeaseLost
+            });
+        }
     };
     let news = tell_instance(&mut tx, job, relay_id, lease, failure, rules).await?;
     let is_current = lease.is_none_or(|lease| lease.relay.generation == held.generation);
     let plan =
-        Plan::new(job, failure, rules.backoff, is_current, held.has_newer_job, news.open_for);
+        Plan::new(job, failure, rules.backoff, is_current, held.is_superseded, news.open_for);
     let instance = lease.map_or("", |lease| rules.instances.of(&lease.relay.zooid_domain));
     let written = write_job(&mut tx, job, failure, rules, plan, instance).await?;
     let Some(verdict) = written else {
         return Ok(Settled::LeaseLost);
     };
     let attempts = plan.attempts().filter(|_| is_current);
-    write_relay(&mut tx, job, relay_id, failure, attempts, verdict).await?;
+    let is_outage = verdict == Verdict::GaveUp
+        && failure.reached.is_outage()
+        && breaker::is_outage_of(&mut tx, instance, relay_id, job.attempt).await?;
+    let outage = Some(instance).filter(|_| is_outage);
+    write_relay(&mut tx, job, relay_id, failure, attempts, verdict, outage).await?;
     // A held job counts as not tried: it leaves no activity.
     if !matches!(verdict, Verdict::Held(_)) {
         let generation = lease.map_or(held.generation, |lease| lease.relay.generation);
@@ -67,11 +82,19 @@ pub async fn fail(
         activity::append(&mut tx, relay_id, tenant, ActivityType::FailRelaySync, &detail).await?;
     }
     tx.commit().await?;
-    if let Some(relays) = news.closed {
-        // The outcome is stored; the next round of `release_held` releases the rest.
+    release(db, failure, news).await;
+    Ok(Settled::Written(verdict))
+}
+
+/// Releases what waited for this attempt. The outcome is stored; if this fails, the next round of
+/// `release_waiting` does it.
+async fn release(db: &PgPool, failure: &Failure, news: News) {
+    if let Some(relays) = news.answered {
         let _the_next_round_does_it = hold::release(db, &relays).await;
     }
-    Ok(Settled::Written(verdict))
+    if failure.conflict.as_ref().is_some_and(|conflict| conflict.has_moved_away) {
+        let _the_next_round_does_it = hold::release_hosts(db).await;
+    }
 }
 
 /// The detail of the activity.
@@ -98,8 +121,8 @@ fn detail(
 struct News {
     /// The breaker is open: the time until the next probe.
     open_for: Option<Duration>,
-    /// The breaker closed: the relays whose calls had failed.
-    closed: Option<Vec<RelayId>>,
+    /// The instance answered, and jobs waited for it: the relays whose calls had failed.
+    answered: Option<Vec<RelayId>>,
 }
 
 async fn tell_instance(
@@ -110,32 +133,47 @@ async fn tell_instance(
     failure: &Failure,
     rules: Rules<'_>,
 ) -> Result<News, sqlx::Error> {
-    let Some(lease) = lease else { return Ok(News::default()) };
+    let Some(lease) = lease.filter(|_| failure.reached != Reached::NotCalled) else {
+        return Ok(News::default());
+    };
     let name = rules.instances.of(&lease.relay.zooid_domain);
-    Ok(match failure.reached {
-        Reached::NotCalled => News::default(),
-        Reached::Answered => {
-            News { closed: breaker::record_answer(tx, name).await?, open_for: None }
+    if !failure.reached.is_outage() {
+        let answered = breaker::record_answer(tx, name).await?;
+        if failure.is_overload() {
+            breaker::record_overload(tx, name, rules.instances).await?;
         }
-        Reached::Outage => {
-            let last = rules.backoff.max_attempts();
-            let outage = Outage {
-                instance: name,
-                relay_id,
-                job_id: &job.id,
-                is_last_attempt: u32::try_from(job.attempt).is_ok_and(|attempt| attempt >= last),
-                error: &failure.message,
-            };
-            let open_for = breaker::record_outage(tx, &outage, rules.breaker).await?;
-            News { open_for, closed: None }
-        }
-    })
+        return Ok(News { answered, open_for: None });
+    }
+    let last = rules.backoff.max_attempts();
+    let outage = Outage {
+        instance: name,
+        relay_id,
+        job_id: &job.id,
+        is_last_attempt: u32::try_from(job.attempt).is_ok_and(|attempt| attempt >= last),
+        is_refusal: failure.reached == Reached::RefusedKey,
+        error: &failure.message,
+    };
+    let open_for = breaker::record_outage(tx, &outage, rules.breaker).await?;
+    if failure.is_overload() {
+        breaker::record_overload(tx, name, rules.instances).await?;
+    }
+    Ok(News { open_for, answered: None })
+}
+
+/// The relay of a failed attempt.
+enum Locked {
+    Held(Held),
+    /// The lease belongs to another attempt now.
+    Lost,
+    /// The relay's row was deleted.
+    Gone,
 }
 
 struct Held {
     tenant_pubkey: String,
     generation: i64,
-    has_newer_job: bool,
+    /// A newer job waits, or the newer state was cancelled.
+    is_superseded: bool,
 }
 
 /// Locks the relay if the lease still belongs to this attempt. A separate statement looks for a newer
@@ -145,18 +183,22 @@ async fn lock_relay(
     job: &Job,
     relay_id: &RelayId,
     lease: Option<&Lease>,
-) -> Result<Option<Held>, sqlx::Error> {
+) -> Result<Locked, sqlx::Error> {
     let relay = sqlx::query!(
-        "select tenant_pubkey, generation from relay
-         where id = $1 and ($2::bigint is null or (lease_epoch = $2 and lease_job = $3))
-         for update",
+        r#"select tenant_pubkey, generation, exhausted_at is not null as "is_exhausted!",
+                  ($2::bigint is null or coalesce(lease_epoch = $2 and lease_job = $3, false)) as "is_ours!"
+           from relay where id = $1 for update"#,
         relay_id.as_str(),
         lease.map(|lease| lease.epoch),
         job.id,
     )
     .fetch_optional(&mut *tx)
     .await?;
-    let Some(relay) = relay else { return Ok(None) };
+    let relay = match relay {
+        None => return Ok(Locked::Gone),
+        Some(relay) if !relay.is_ours => return Ok(Locked::Lost),
+        Some(relay) => relay,
+    };
     let has_newer_job = sqlx::query_scalar!(
         r#"select exists (select from apalis.jobs
                           where job_type = $1 and idempotency_key = $2 and id <> $3) as "waits!""#,
@@ -166,8 +208,11 @@ async fn lock_relay(
     )
     .fetch_one(tx)
     .await?;
+    let is_cancelled =
+        relay.is_exhausted && lease.is_some_and(|l| l.relay.generation < relay.generation);
     let (tenant_pubkey, generation) = (relay.tenant_pubkey, relay.generation);
-    Ok(Some(Held { tenant_pubkey, generation, has_newer_job }))
+    let is_superseded = has_newer_job || is_cancelled;
+    Ok(Locked::Held(Held { tenant_pubkey, generation, is_superseded }))
 }
 
 /// Writes the job's row under its guard; `None` if the job belongs to another worker now.
@@ -184,6 +229,7 @@ async fn write_job(
         Settled::Written(()) => Ok(Some(verdict)),
         Settled::LeaseLost => Ok(None),
     };
+    let host = failure.conflict.as_ref().map(|conflict| format!("{}{}", hold::HOST, conflict.host));
     let how = match plan {
         Plan::GiveUp { .. } => {
             return ended(queue::kill(tx, job, error).await?, Verdict::GaveUp);
@@ -196,6 +242,10 @@ async fn write_job(
         Plan::Hold { wait, is_current: true } => hold::held(instance, wait).error(error),
         Plan::Hold { wait, is_current: false } => hold::held(instance, wait).error(error).reset(),
     };
+    let how = match (plan, &host) {
+        (Plan::Retry { .. }, Some(host)) => how.held_by(host),
+        _ => how,
+    };
     let most = i32::try_from(rules.backoff.max_attempts()).unwrap_or(i32::MAX);
     Ok(match (queue::requeue(tx, job, &how.max_attempts(most)).await?, plan) {
         (Settled::LeaseLost, _) => None,
@@ -207,6 +257,9 @@ async fn write_job(
 
 /// Writes the relay's row. If `attempts` is `None` the attempt only gives back its lease: it was for an
 /// older generation, or it was held, and its failure proves nothing about the current one.
+///
+/// A relay that was in step and could not be confirmed is in step no longer. A call that may still land is
+/// noted in any case, and so are the hosts that a move to a temporary host has freed.
 async fn write_relay(
     tx: &mut PgConnection,
     job: &Job,
@@ -214,6 +267,7 @@ async fn write_relay(
     failure: &Failure,
     attempts: Option<i32>,
     verdict: Verdict,
+    outage: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update relay
@@ -222,6 +276,11 @@ async fn write_relay(
              attempts = case when $3 then $6 else attempts end,
              retry_at = case when $3 then $7 else retry_at end,
              exhausted_at = case when $3 and $8 then now() when $3 then null else exhausted_at end,
+             outage_instance = case when $3 then $9 else outage_instance end,
+             synced_generation = case when $3 then least(synced_generation, generation - 1)
+                                      else synced_generation end,
+             confirm_at = case when $10 then greatest(confirm_at, now() + late_by()) else confirm_at end,
+             old_hosts = case when $11 and confirm_at is null then '{}' else old_hosts end,
              lease_owner = case when lease_job = $2 then null else lease_owner end,
              lease_until = case when lease_job = $2 then null else lease_until end,
              lease_job = case when lease_job = $2 then null else lease_job end
@@ -234,6 +293,9 @@ async fn write_relay(
         attempts.unwrap_or_default(),
         verdict.retry_at(),
         verdict == Verdict::GaveUp,
+        outage,
+        failure.reached.may_land(),
+        failure.conflict.as_ref().is_some_and(|conflict| conflict.has_moved_away),
     )
     .execute(tx)
     .await?;

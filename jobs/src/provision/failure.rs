@@ -12,10 +12,42 @@ use crate::queue::one_line;
 pub enum Reached {
     /// The instance answered with a status below 500.
     Answered,
-    /// There was no answer, or a 5xx.
+    /// The instance refused our key, in its own words. No call can succeed until the operator has
+    /// changed its configuration or ours.
+    RefusedKey,
+    /// The instance answered with a 5xx, or something else answered in its place.
     Outage,
+    /// Nothing was sent.
+    Down,
+    /// The request was sent and its answer did not arrive, or is unusable. The instance may have
+    /// applied the request, and may still apply it.
+    Unanswered {
+        /// Whether the answer did not arrive in time.
+        is_timeout: bool,
+    },
     /// The instance was not called.
     NotCalled,
+}
+
+impl Reached {
+    /// Whether the failure counts towards the instance's breaker.
+    pub(super) fn is_outage(self) -> bool {
+        !matches!(self, Self::Answered | Self::NotCalled)
+    }
+
+    /// Whether the instance may still apply the request.
+    pub(super) fn may_land(self) -> bool {
+        matches!(self, Self::Unanswered { .. })
+    }
+}
+
+/// The wanted host is still that of another relay of ours on zooid, which is about to move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The wanted host.
+    pub host: String,
+    /// The attempt moved the relay to a temporary host, which frees its old hosts for others.
+    pub has_moved_away: bool,
 }
 
 /// Why an attempt failed.
@@ -31,14 +63,23 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// What the failure proves about the instance.
     pub reached: Reached,
+    /// The relay waits for a host.
+    pub conflict: Option<Conflict>,
 }
 
 impl Failure {
-    /// A failure without an answer; `message` is put on one line.
+    /// A failure without a call; `message` is put on one line.
     pub fn new(kind: FailureKind, message: &str) -> Self {
         let line = one_line(message);
         let message = if line.is_empty() { "failed without a message".to_owned() } else { line };
-        Self { kind, message, status: None, retry_after: None, reached: Reached::NotCalled }
+        let (status, retry_after, conflict) = (None, None, None);
+        Self { kind, message, status, retry_after, reached: Reached::NotCalled, conflict }
+    }
+
+    /// Whether the instance had more calls than it could answer.
+    pub(super) fn is_overload(&self) -> bool {
+        self.reached == Reached::Unanswered { is_timeout: true }
+            || matches!(self.status, Some(429 | 503))
     }
 }
 

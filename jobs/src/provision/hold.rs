@@ -1,11 +1,12 @@
-//! Holding: jobs of an instance whose breaker is open wait until it closes. They keep their keys and
-//! attempts, and come due by themselves at the time of the next probe.
+//! Holding: jobs of an instance whose breaker is open wait until it closes, and retries of a relay whose
+//! host another relay of ours still has wait until that one has moved. They keep their keys and attempts, and
+//! come due by themselves at the time of the next probe or retry.
 
 use std::time::Duration;
 
 use sqlx::{PgExecutor, PgPool};
 
-use super::{SYNC_RELAY, job, relay::RelayId};
+use super::{SYNC_RELAY, job, relay::RelayId, revive};
 use crate::queue::{Guard, Requeue, requeue_all};
 
 /// Jobs that one statement releases; the next round takes the rest.
@@ -14,7 +15,7 @@ const BATCH: i64 = 10_000;
 /// once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 /// Released jobs come due within this time, spread.
-const RELEASE_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Puts fetched jobs back until the instance's breaker may be asked again.
 pub(super) async fn hold(
@@ -48,19 +49,27 @@ pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<()
     .execute(db)
     .await?;
     while release_held(db).await? == BATCH.unsigned_abs() {}
+    while revive(db).await? > 0 {}
     Ok(())
 }
 
-/// Makes the held jobs of closed breakers due, and returns how many. Also called regularly, because the
-/// process that closed a breaker may die before it releases the jobs.
+/// Makes due what waited for a breaker that has closed, for an instance that has recovered, or for a host
+/// that is free now. Also called regularly, because a process may die between the cause and the release.
 ///
 /// # Errors
 /// See [`provision`](super); the next round releases the rest.
-pub async fn release_held(db: &PgPool) -> Result<u64, sqlx::Error> {
+pub async fn release_waiting(db: &PgPool) -> Result<(), sqlx::Error> {
+    release_held(db).await?;
+    revive(db).await?;
+    release_hosts(db).await
+}
+
+/// Makes the held jobs of closed breakers due, and returns how many.
+async fn release_held(db: &PgPool) -> Result<u64, sqlx::Error> {
     let released = sqlx::query!(
         "update apalis.jobs job
          set run_at = least(job.run_at, now() + random() * make_interval(secs => $2)),
-             metadata = ''::hstore
+             metadata = job.metadata - 'held_by'::text
          from (select held.id from apalis.jobs held
                join zooid_instance instance on instance.name = held.metadata->'held_by'
                where held.job_type = $1 and held.status = 'Pending' and instance.opened_at is null
@@ -74,4 +83,47 @@ pub async fn release_held(db: &PgPool) -> Result<u64, sqlx::Error> {
     .execute(db)
     .await?;
     Ok(released.rows_affected())
+}
+
+/// Makes the jobs due that an instance's breaker held, and whose instance is to be removed.
+pub(super) async fn release_of(db: impl PgExecutor<'_>, instance: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update apalis.jobs
+         set run_at = least(run_at, now() + random() * make_interval(secs => $2)),
+             metadata = metadata - 'held_by'::text
+         where status = 'Pending' and metadata->'held_by' = $1",
+        instance,
+        RELEASE_WITHIN.as_secs_f64(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What precedes a host in `held_by`.
+pub(super) const HOST: &str = "host:";
+
+/// Makes the retries due that waited for a host which no other relay of ours has any more.
+pub(super) async fn release_hosts(db: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update apalis.jobs job
+         set run_at = least(job.run_at, now()), metadata = job.metadata - 'held_by'::text
+         from (select held.id from apalis.jobs held
+               where held.job_type = $1 and held.status = 'Failed'
+                 and held.metadata->'held_by' is not null
+                 and starts_with(held.metadata->'held_by', $2)
+                 and not exists (
+                     select from relay
+                     where old_hosts @> array[substr(held.metadata->'held_by', length($2) + 1)]
+                       and old_hosts <> '{}' and 'relay:' || relay.id <> held.idempotency_key)
+               limit $3
+               for update of held skip locked) due
+         where job.id = due.id",
+        SYNC_RELAY,
+        HOST,
+        BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -2,14 +2,21 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 
-use super::LEASE;
 pub use super::breaker::probe_now;
+use super::hold;
+
+/// The shortest lease.
+const SHORTEST_LEASE: Duration = Duration::from_secs(30);
+/// The part of a lease that is left for the claim and the settle.
+const SETTLE: Duration = Duration::from_secs(10);
+/// The longest time-out that a process may be configured with.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The instance of every domain. The name of an instance is its API's URL without credentials.
 #[derive(Debug, Clone, Default)]
@@ -18,14 +25,24 @@ pub struct Instances {
     pub default: String,
     /// The name of the instance by domain.
     pub by_domain: HashMap<String, String>,
-    /// Limit of concurrent calls to one instance, over all processes.
+    /// Limit of concurrent calls to one instance, over all processes. The instance's own limit, which
+    /// adapts to its latency, may be lower.
     pub max_in_flight: i64,
+    /// The time within which a call is answered, or given up.
+    pub timeout: Duration,
 }
 
 impl Instances {
     /// Returns the name of the instance that serves `domain`.
     pub fn of(&self, domain: &str) -> &str {
         self.by_domain.get(domain).unwrap_or(&self.default)
+    }
+
+    /// Returns how long a claim holds its relay: time for two calls, at least 30 s. An attempt makes no
+    /// call that could end after its lease; the lease is therefore also how long a call counts as in
+    /// flight.
+    pub fn lease(&self) -> Duration {
+        lease_for(self.timeout)
     }
 
     /// Returns the name of every instance once, sorted.
@@ -36,6 +53,10 @@ impl Instances {
         names.dedup();
         names
     }
+}
+
+fn lease_for(timeout: Duration) -> Duration {
+    (2 * timeout + SETTLE).max(SHORTEST_LEASE)
 }
 
 /// The state of a breaker.
@@ -80,19 +101,29 @@ pub struct Instance {
     pub failures: i64,
     /// Attempts that call the instance now.
     pub in_flight: i64,
+    /// The calls in flight that the instance has shown to bear; `None` before its first answer. The
+    /// operator's limit applies too.
+    pub calls_allowed: Option<f64>,
+    /// When that limit was last lowered, because calls were slow or not answered.
+    pub limited_at: Option<DateTime<Utc>>,
+    /// When a process last had the instance in its configuration.
+    pub seen_at: DateTime<Utc>,
+    /// Whether no process has had it in its configuration for ten minutes.
+    pub is_forgotten: bool,
 }
 
 /// Returns every known instance, by name; at most 1,000.
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Instance>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select name, opened_at, retry_at, failed_probes, last_error,
+        r#"select name, opened_at, retry_at, failed_probes, last_error, calls_allowed, limited_at, seen_at,
+                  seen_at < now() - interval '10 minutes' as "is_forgotten!",
                   coalesce(retry_at <= now(), false) as "is_half_open!",
                   (select count(*) from (select from zooid_failure where instance = name limit 1000) f) as "failures!",
                   (select count(*) from apalis.jobs
                    where status = 'Running' and metadata->'instance' = name
                      and lock_at > now() - make_interval(secs => $1)) as "in_flight!"
            from zooid_instance order by name limit 1000"#,
-        LEASE.as_secs_f64(),
+        lease_for(LONGEST_TIMEOUT).as_secs_f64(),
     )
     .fetch_all(db)
     .await?;
@@ -109,17 +140,68 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Instance>, sqlx::Error>
         last_error: row.last_error,
         failures: row.failures,
         in_flight: row.in_flight,
+        calls_allowed: row.calls_allowed,
+        limited_at: row.limited_at,
+        seen_at: row.seen_at,
+        is_forgotten: row.is_forgotten,
     });
     Ok(instances.collect())
 }
 
-/// Inserts the instances that are not known yet.
+/// Notes that a process has these instances in its configuration. Writes at most once a minute.
 pub async fn register(db: impl PgExecutor<'_>, names: &[String]) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into zooid_instance (name) select unnest($1::text[]) on conflict do nothing",
+        "insert into zooid_instance as known (name)
+         select named from unnest($1::text[]) named
+         where not exists (select from zooid_instance
+                           where name = named and seen_at > now() - interval '1 minute')
+         order by named
+         on conflict (name) do update set seen_at = now()",
         names,
     )
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Why an instance was not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// There is no such instance.
+    #[error("there is no zooid instance {0}: see `tender instance list`")]
+    Unknown(String),
+    /// A process has it in its configuration.
+    #[error(
+        "{0} is in the configuration of a running process, which would register it again: stop the process, or remove the instance from ZOOID_API_URL and ZOOID_INSTANCES first"
+    )]
+    InUse(String),
+    /// The database is unreachable or refused a statement.
+    #[error("failed to forget the instance")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Removes an instance that no process has had in its configuration for ten minutes, and its failures.
+/// Jobs that its breaker held are released; they go to the instance that serves their domain now.
+///
+/// # Errors
+/// [`ForgetError`]; then nothing was removed.
+pub async fn forget(db: &PgPool, name: &str) -> Result<(), ForgetError> {
+    let mut tx = db.begin().await?;
+    let row = sqlx::query!(
+        r#"select seen_at < now() - interval '10 minutes' as "is_forgotten!"
+           from zooid_instance where name = $1 for update"#,
+        name,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    match row {
+        None => return Err(ForgetError::Unknown(name.to_owned())),
+        Some(row) if !row.is_forgotten => return Err(ForgetError::InUse(name.to_owned())),
+        Some(_) => {}
+    }
+    sqlx::query!("delete from zooid_failure where instance = $1", name).execute(&mut *tx).await?;
+    sqlx::query!("delete from zooid_instance where name = $1", name).execute(&mut *tx).await?;
+    hold::release_of(&mut *tx, name).await?;
+    tx.commit().await?;
     Ok(())
 }

@@ -14,6 +14,8 @@ pub const SYNC_RELAY: &str = "sync-relay";
 pub const RECONCILE: &str = "reconcile";
 /// The queue of the job that syncs every relay again, page by page.
 pub const RESYNC: &str = "resync";
+/// The queue of the recurring job that sends relays in step to zooid again.
+pub const REASSERT: &str = "reassert";
 
 /// The attempts of a new job; a settled failure writes the number of the worker's own schedule.
 const MAX_ATTEMPTS: i32 = 7;
@@ -30,8 +32,12 @@ pub enum Cause {
     Activate,
     /// It was deactivated.
     Deactivate,
+    /// It is to be deleted.
+    Delete,
     /// Reconcile found it pending without a job.
     Reconcile,
+    /// It is in step, and is sent again in case zooid's document was changed behind our back.
+    Reassert,
     /// An operator or the tenant asked for a sync.
     Operator,
 }
@@ -40,9 +46,10 @@ impl Cause {
     /// A tenant's change never waits behind a bulk resync.
     fn priority(self) -> i32 {
         match self {
-            Self::Create | Self::Update | Self::Activate | Self::Deactivate => 10,
+            Self::Create | Self::Update | Self::Activate | Self::Deactivate | Self::Delete => 10,
             Self::Operator => 5,
             Self::Reconcile => 0,
+            Self::Reassert => -5,
         }
     }
 }

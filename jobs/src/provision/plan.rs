@@ -13,7 +13,7 @@ pub(super) enum Plan {
     Retry { attempts: i32, delay: Duration },
     /// Kill the job: the failure is permanent, or the schedule is used up.
     GiveUp { attempts: i32 },
-    /// End the job: a newer one waits for the relay.
+    /// End the job: a newer one waits for the relay, or the relay's newer state was cancelled.
     Supersede { attempts: i32 },
     /// Start over now: the relay changed during the attempt, and its own job is missing.
     StartOver,
@@ -22,6 +22,7 @@ pub(super) enum Plan {
 }
 
 impl Plan {
+    /// `is_superseded`: a newer job waits for the relay, or the relay's newer state was cancelled.
     /// `is_current`: the relay has not changed since the attempt began. `open_for`: the instance's
     /// breaker is open, and its next probe comes after this time.
     pub(super) fn new(
@@ -29,13 +30,13 @@ impl Plan {
         failure: &Failure,
         backoff: &Backoff,
         is_current: bool,
-        has_newer_job: bool,
+        is_superseded: bool,
         open_for: Option<Duration>,
     ) -> Self {
         let last = i32::try_from(backoff.max_attempts()).unwrap_or(i32::MAX);
         // A job that kills its process is rescued past the cap; it ends as the last attempt.
         let attempts = job.attempt.min(last);
-        if has_newer_job {
+        if is_superseded {
             return Self::Supersede { attempts };
         }
         if let Some(wait) = open_for {

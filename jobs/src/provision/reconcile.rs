@@ -30,11 +30,12 @@ struct Due {
     id: RelayId,
     is_revived: bool,
     attempts: i32,
-    retry_at: Option<DateTime<Utc>>,
+    not_before: Option<DateTime<Utc>>,
 }
 
 /// Enqueues a job for each of the next [`PAGE`] pending relays that have neither a waiting nor a running
-/// one.
+/// one. A relay that is in step, and whose last call is to be confirmed, is pending too; its job is due
+/// when it can be confirmed.
 ///
 /// A relay that has failed at its current generation keeps its attempts and its next time, so that a
 /// lost row cannot reset the cap. A relay that gave up is left alone, unless its failure was transient
@@ -62,7 +63,7 @@ fn job(relay: &Due) -> NewJob {
     sync_job(&relay.id, Cause::Reconcile, None)
         .attempts(relay.attempts)
         .after(UNANNOUNCED)
-        .not_before(relay.retry_at)
+        .not_before(relay.not_before)
 }
 
 async fn lock_due(
@@ -74,9 +75,15 @@ async fn lock_due(
         Due,
         r#"select relay.id as "id: RelayId", relay.exhausted_at is not null as "is_revived!",
                   case when relay.exhausted_at is null then relay.attempts else 0 end as "attempts!",
-                  case when relay.exhausted_at is null then relay.retry_at end as retry_at
-           from relay
-           where not relay.synced and relay.id > $1
+                  case when relay.synced then relay.confirm_at
+                       when relay.exhausted_at is null then relay.retry_at end as not_before
+           from (select id from (
+                     (select id from relay where not synced and id > $1 order by id)
+                     union all
+                     (select id from relay where confirm_at is not null and synced and id > $1 order by id)
+                 ) either order by id) pending
+           join relay using (id)
+           where (not relay.synced or relay.confirm_at is not null)
              and (relay.exhausted_at is null
                   or (relay.failure_kind = 'transient' and $2::float8 > 0
                       and relay.exhausted_at < now() - make_interval(secs => $2)))

@@ -14,7 +14,8 @@ with failed as (
     where name = $1
       and (opened_at is not null
            or (recent_calls >= $5 and recent_relays >= $6)
-           or ($3 and relays >= $6))
+           or ($3 and relays >= $6)
+           or $10)
 )
 update zooid_instance instance
 set opened_at = next.opened_at, last_error = $7, failed_probes = next.failed_probes,

@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, gave_up, search, summary};
 pub use list::{Filter, find, last_sent, list, of_tenant};
-pub use mutation::{By, MutationError, Requested, create, request_sync, set_status, update};
+pub use mutation::{
+    By, MutationError, Requested, create, delete, request_sync, set_status, update,
+};
 pub use resync::request_all;
 pub(crate) use row::{RelayRow, relay_query};
 pub use state::SyncState;
@@ -88,15 +90,21 @@ pub enum Status {
     Inactive,
     /// The operator deactivated the relay.
     Delinquent,
+    /// The relay is being deleted. It keeps its host until zooid has deleted it.
+    Deleting,
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Inactive, Self::Delinquent, Self::Deleting];
+
     /// Returns the name that is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Inactive => "inactive",
             Self::Delinquent => "delinquent",
+            Self::Deleting => "deleting",
         }
     }
 }
@@ -170,6 +178,11 @@ pub struct Relay {
     pub exhausted_at: Option<DateTime<Utc>>,
     /// Time of the first successful attempt; `None` if zooid is not known to have the relay.
     pub provisioned_at: Option<DateTime<Utc>>,
+    /// When the last call can be confirmed, because zooid may still apply an earlier one that was not
+    /// answered; `None` if there is nothing to confirm.
+    pub confirm_at: Option<DateTime<Utc>>,
+    /// The public key of the relay's own key on zooid, 64 hex digits; `None` if it is not known.
+    pub identity: Option<String>,
     /// Time of creation, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// When the generation last changed.

@@ -5,10 +5,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
-use super::{Lease, hold, relay::RelayId};
-use crate::queue::Job;
+use super::{Lease, SYNC_RELAY, hold, instance::Instances, relay::RelayId};
+use crate::queue::{self, Job, Settled};
 
 /// What an attempt did, for its activity.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,10 @@ pub struct Attempt {
     pub method: Option<&'static str>,
     /// The time from the claim to the answer.
     pub duration: Duration,
+    /// The time that the last request took; zero if there was none.
+    pub latency: Duration,
+    /// The public key of the relay's own key, if this attempt gave it to zooid.
+    pub identity: Option<String>,
     /// A note for the operator about a success that was not plain.
     pub note: Option<String>,
 }
@@ -30,8 +34,6 @@ pub struct Completion {
     pub lease: Lease,
     /// What the attempt did.
     pub attempt: Attempt,
-    /// The instance that answered.
-    pub instance: String,
     /// The body that was sent, with its secrets masked.
     pub sent: Value,
 }
@@ -51,17 +53,23 @@ pub enum Completed {
     LeaseLost,
     /// A transaction holds the relay's row; nothing was written, and the caller may ask again.
     Locked,
+    /// The relay's row was deleted; the job ended.
+    Gone,
 }
 
 /// Settles attempts that reached zooid, all in one statement, each under its own guards. Returns the
 /// results in the order of `completions`. The instances have answered: their runs of outage failures
-/// end, and open breakers close.
+/// end, open breakers close, and their limits of calls in flight adapt.
+///
+/// If zooid may still apply an earlier, unanswered call, the relay is in step and its job waits until it can
+/// confirm that (`docs/adr/0014-unanswered-calls.md`).
 ///
 /// # Errors
 /// See [`provision`](super). Asking again is harmless, because every write is guarded.
 pub async fn complete(
     db: &PgPool,
     completions: &[Completion],
+    instances: &Instances,
 ) -> Result<Vec<Completed>, sqlx::Error> {
     let text = |text: fn(&Completion) -> &str| -> Vec<String> {
         completions.iter().map(|completion| text(completion).to_owned()).collect()
@@ -69,10 +77,10 @@ pub async fn complete(
     let number =
         |number: fn(&Completion) -> i64| -> Vec<i64> { completions.iter().map(number).collect() };
     let attempts: Vec<i32> = completions.iter().map(|completion| completion.job.attempt).collect();
-    let details: Vec<Value> = completions
-        .iter()
-        .map(|c| detail_of(&c.job, c.lease.relay.generation, &c.attempt))
-        .collect();
+    let identities: Vec<_> = completions.iter().map(|c| c.attempt.identity.clone()).collect();
+    let seconds: Vec<f64> = completions.iter().map(|c| c.attempt.latency.as_secs_f64()).collect();
+    let named: Vec<String> =
+        completions.iter().map(|c| instances.of(&c.lease.relay.zooid_domain).to_owned()).collect();
     let rows = sqlx::query_file!(
         "src/provision/complete.sql",
         &text(|c| &c.job.id),
@@ -81,27 +89,32 @@ pub async fn complete(
         &text(|c| c.lease.relay.id.as_str()),
         &number(|c| c.lease.epoch),
         &number(|c| c.lease.relay.generation),
-        &details,
-        &text(|c| &c.instance),
+        &completions.iter().map(record_of).collect::<Vec<Value>>(),
+        &named,
         &completions.iter().map(|c| c.sent.clone()).collect::<Vec<_>>(),
+        &identities as &[Option<String>],
+        &seconds,
+        instances.lease().as_secs_f64(),
+        SYNC_RELAY,
+        instances.max_in_flight,
+        instances.timeout.as_secs_f64(),
     )
     .fetch_all(db)
     .await?;
     if let Some(relays) = rows.first().and_then(|row| row.failed_before.as_deref()) {
-        // The success is stored; the next round of `release_held` releases the rest.
+        // The success is stored; the next round of `release_waiting` releases the rest.
         let _the_next_round_does_it = hold::release(db, relays).await;
     }
-    let mut written: HashMap<_, _> = rows
-        .into_iter()
-        .map(|row| {
-            let latency = Duration::from_secs_f64(row.latency);
-            (row.job_id, Completed::Written { in_step: row.in_step, latency })
-        })
-        .collect();
+    if rows.iter().any(|row| row.has_moved) {
+        let _the_next_round_does_it = hold::release_hosts(db).await;
+    }
+    let written = rows.into_iter().map(|row| {
+        let latency = Duration::from_secs_f64(row.latency);
+        (row.job_id, Completed::Written { in_step: row.in_step, latency })
+    });
+    let mut written: HashMap<_, _> = written.collect();
     if written.len() < completions.len() {
-        for job_id in still_ours(db, completions).await? {
-            written.entry(job_id).or_insert(Completed::Locked);
-        }
+        written.extend(unwritten(db, completions, &written).await?);
     }
     let settled = completions
         .iter()
@@ -109,29 +122,52 @@ pub async fn complete(
     Ok(settled.collect())
 }
 
-/// Returns the jobs whose leases still hold. If nothing was written for one of them, its relay's row
-/// was locked.
-async fn still_ours(db: &PgPool, completions: &[Completion]) -> Result<Vec<String>, sqlx::Error> {
-    let column = |text: fn(&Completion) -> &str| -> Vec<String> {
-        completions.iter().map(|completion| text(completion).to_owned()).collect()
-    };
-    sqlx::query_scalar!(
-        r#"select job.id as "id!"
-           from unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[])
-               as asked (job_id, worker, attempt, relay_id, epoch)
-           join apalis.jobs job on job.id = asked.job_id and job.lock_by = asked.worker
-                               and job.attempts = asked.attempt - 1
-           join relay on relay.id = asked.relay_id and relay.lease_job = job.id
-                     and relay.lease_epoch = asked.epoch
-           where job.status = 'Running'"#,
-        &column(|c| &c.job.id),
-        &column(|c| &c.job.worker),
-        &completions.iter().map(|c| c.job.attempt).collect::<Vec<_>>(),
-        &column(|c| c.lease.relay.id.as_str()),
-        &completions.iter().map(|c| c.lease.epoch).collect::<Vec<_>>(),
-    )
-    .fetch_all(db)
-    .await
+/// The activity of a success; null for a relay that was in step before, unless there is a note.
+fn record_of(completion: &Completion) -> Value {
+    let (relay, attempt) = (&completion.lease.relay, &completion.attempt);
+    if relay.synced && attempt.note.is_none() {
+        return Value::Null;
+    }
+    detail_of(&completion.job, relay.generation, attempt)
+}
+
+/// Returns why nothing was written for some completions: the relay's row is locked, or it was deleted,
+/// and then the job ends here. The others lost their leases.
+async fn unwritten(
+    db: &PgPool,
+    completions: &[Completion],
+    written: &HashMap<String, Completed>,
+) -> Result<Vec<(String, Completed)>, sqlx::Error> {
+    let mut found = Vec::new();
+    for completion in completions.iter().filter(|c| !written.contains_key(&c.job.id)) {
+        let (job, lease) = (&completion.job, &completion.lease);
+        let row = sqlx::query!(
+            r#"select coalesce(lease_job = $2 and lease_epoch = $3, false)
+                   and exists (select from apalis.jobs
+                               where id = $2 and lock_by = $4 and attempts = $5 and status = 'Running')
+                   as "is_ours!"
+               from relay where id = $1"#,
+            lease.relay.id.as_str(),
+            job.id,
+            lease.epoch,
+            job.worker,
+            job.attempt - 1,
+        )
+        .fetch_optional(db)
+        .await?;
+        let completed = match row {
+            None => gone(db, job).await?.then_some(Completed::Gone),
+            Some(row) => row.is_ours.then_some(Completed::Locked),
+        };
+        found.extend(completed.map(|completed| (job.id.clone(), completed)));
+    }
+    Ok(found)
+}
+
+/// Ends the job of a relay that does not exist any more. Returns false if another worker has the job.
+pub(super) async fn gone(db: impl PgExecutor<'_>, job: &Job) -> Result<bool, sqlx::Error> {
+    let ended = queue::finish(db, job, &json!("the relay does not exist any more")).await?;
+    Ok(ended == Settled::Written(()))
 }
 
 /// The part of an activity's detail that successes and failures share.

@@ -96,11 +96,21 @@ pub(crate) async fn give_up(
     )
     .fetch_optional(&mut *tx)
     .await?;
-    let Some(relay) = relay else { return Ok(()) };
+    let Some(relay) = relay else {
+        return give_up_confirming(tx, relay_id).await;
+    };
     let detail = json!({
         "job": job_id, "generation": relay.generation, "error": reason, "kind": "permanent",
         "status": null, "retry_at": null,
     });
     let tenant = &relay.tenant_pubkey;
     activity::append(tx, relay_id, tenant, ActivityType::FailRelaySync, &detail).await
+}
+
+/// The cancelled job would have confirmed a relay that is in step; reconcile must not bring it back.
+async fn give_up_confirming(tx: &mut PgConnection, relay_id: &RelayId) -> Result<(), sqlx::Error> {
+    sqlx::query!("update relay set confirm_at = null where id = $1 and synced", relay_id.as_str(),)
+        .execute(tx)
+        .await?;
+    Ok(())
 }

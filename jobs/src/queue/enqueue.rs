@@ -23,6 +23,7 @@ pub struct NewJob {
     attempts: i32,
     max_attempts: i32,
     after: Duration,
+    spread: Duration,
     not_before: Option<DateTime<Utc>>,
 }
 
@@ -38,6 +39,7 @@ impl NewJob {
             attempts: 0,
             max_attempts: MAX_ATTEMPTS,
             after: Duration::ZERO,
+            spread: Duration::ZERO,
             not_before: None,
         }
     }
@@ -79,6 +81,13 @@ impl NewJob {
         self
     }
 
+    /// Adds a random time up to `spread` to the delay, so that many jobs do not come due at once.
+    #[must_use]
+    pub fn spread(mut self, spread: Duration) -> Self {
+        self.spread = spread;
+        self
+    }
+
     /// Makes the job due no earlier than this instant.
     #[must_use]
     pub fn not_before(mut self, instant: Option<DateTime<Utc>>) -> Self {
@@ -96,6 +105,7 @@ macro_rules! insert {
         let payloads: Vec<Vec<u8>> = jobs.iter().map(|job| job.payload.clone()).collect();
         let keys: Vec<Option<String>> = jobs.iter().map(|job| job.key.clone()).collect();
         let delays: Vec<f64> = jobs.iter().map(|job| job.after.as_secs_f64()).collect();
+        let spreads: Vec<f64> = jobs.iter().map(|job| job.spread.as_secs_f64()).collect();
         let instants: Vec<Option<DateTime<Utc>>> = jobs.iter().map(|job| job.not_before).collect();
         let numbers = |number: fn(&NewJob) -> i32| jobs.iter().map(number).collect::<Vec<i32>>();
         sqlx::query_scalar!(
@@ -104,10 +114,12 @@ macro_rules! insert {
                        (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
                    select id, queue, payload, case when attempts > 0 then 'Failed' else 'Pending' end,
                           attempts, greatest(max_attempts, attempts + 1),
-                          greatest(not_before, now() + make_interval(secs => delay)), priority, key
+                          greatest(not_before, now() + make_interval(secs => delay + random() * spread)),
+                          priority, key
                    from unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::int[], $6::int[],
-                               $7::int[], $8::float8[], $9::timestamptz[])
-                       as asked (id, queue, payload, key, priority, attempts, max_attempts, delay, not_before)
+                               $7::int[], $8::float8[], $9::float8[], $10::timestamptz[])
+                       as asked (id, queue, payload, key, priority, attempts, max_attempts, delay, spread,
+                                 not_before)
                    order by key
                    on conflict (job_type, idempotency_key) do "
                 + $conflict,
@@ -119,6 +131,7 @@ macro_rules! insert {
             &numbers(|job| job.attempts),
             &numbers(|job| job.max_attempts),
             &delays,
+            &spreads,
             &instants as &[Option<DateTime<Utc>>],
             $($argument),*
         )
@@ -152,7 +165,7 @@ pub async fn enqueue_or_restart(
                       priority = greatest(job.priority, excluded.priority), done_at = null
            where job.status in ('Pending', 'Failed')
            returning job.id, job.job_type, job.run_at, not (job.id = any($1)) as was_waiting)
-           select pg_notify($10, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
+           select pg_notify($11, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
                   is null as "told!"
            from waiting where was_waiting and run_at <= now()"#,
         CHANNEL

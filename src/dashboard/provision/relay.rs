@@ -53,7 +53,9 @@ fn buttons(viewer: &Viewer, relay: &Relay) -> Markup {
         ask(viewer, &Ask { action: &action, label, question, fields: &[], is_grave })
     };
     html! {
-        @if viewer.may_act() {
+        @if viewer.may_act() && relay.status == Status::Deleting {
+            div.buttons { (button("sync", "Delete now", &format!("Try again now to delete {host}?"), false)) }
+        } @else if viewer.may_act() {
             div.buttons {
                 (button("sync", "Sync now", &format!("Send {host} to zooid again now?"), false))
                 @if relay.status != Status::Active {
@@ -65,6 +67,7 @@ fn buttons(viewer: &Viewer, relay: &Relay) -> Markup {
                 @if relay.status != Status::Delinquent {
                     (button("delinquent", "Mark delinquent", &format!("Switch {host} off as delinquent? Its tenant cannot switch it on again."), true))
                 }
+                (button("delete", "Delete", &format!("Delete {host} for good, on zooid and here? Its events on zooid are lost."), true))
             }
         }
     }
@@ -105,6 +108,10 @@ fn state(relay: &Relay, max_attempts: u32) -> Markup {
                 dt { "On zooid" } dd {
                     @if relay.provisioned_at.is_some() { "generation " (relay.synced_generation) } @else { "not yet" }
                 }
+                @if let Some(at) = relay.confirm_at {
+                    dt { "To be confirmed" } dd { "an earlier call was not answered; sent again " (time(at)) }
+                }
+                @if let Some(key) = &relay.identity { dt { "Relay's key" } dd { code { (key) } } }
             }
         }
     }
@@ -158,6 +165,8 @@ fn words(record: &Activity) -> &'static str {
             "Marked delinquent"
         }
         ActivityType::DeactivateRelay => "Deactivated",
+        ActivityType::DeleteRelay => "Deletion requested",
+        ActivityType::CompleteRelaySync if record.detail["method"] == "DELETE" => "Deleted",
         ActivityType::CompleteRelaySync => "Synced",
         ActivityType::FailRelaySync if record.detail["retry_at"].is_null() => "Gave up",
         ActivityType::FailRelaySync => "Failed",

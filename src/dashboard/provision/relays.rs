@@ -40,10 +40,11 @@ const STATES: [(&str, &str, SyncState); 4] = [
     ("retrying", "retrying", SyncState::Retrying),
     ("gave_up", "gave up", SyncState::GaveUp),
 ];
-const STATUSES: [(&str, Status); 3] = [
+const STATUSES: [(&str, Status); 4] = [
     ("active", Status::Active),
     ("inactive", Status::Inactive),
     ("delinquent", Status::Delinquent),
+    ("deleting", Status::Deleting),
 ];
 const ORDERS: [(&str, &str); 3] =
     [("newest", "newest first"), ("host", "by host"), ("waiting", "longest waiting first")];

@@ -139,7 +139,7 @@ impl<'a> Play<'a> {
                 actor.lease = Some(*lease);
             }
             Claim::Lost | Claim::Held => actor.job = None,
-            Claim::InStep | Claim::Gone => {
+            Claim::InStep | Claim::GaveUp | Claim::Gone => {
                 queue::finish(&self.world.db, job, &"in step".into()).await.unwrap();
                 actor.job = None;
             }
@@ -225,7 +225,7 @@ impl<'a> Play<'a> {
             "select count(*) from apalis.jobs where status = 'Running' and exist(metadata, 'instance')
                  and lock_at > now() - make_interval(secs => $1)",
         )
-        .bind(provision::LEASE.as_secs_f64())
+        .bind(self.world.context.instances.lease().as_secs_f64())
         .fetch_one(&self.world.db)
         .await
         .unwrap();

@@ -121,15 +121,15 @@ impl Batches {
     /// Must be called within a Tokio runtime, because the batches run as tasks.
     pub(super) fn start(db: &PgPool, instances: Arc<Instances>, listen: &Listen) -> Self {
         let db = connections(db, listen);
-        let (claims, completions) = (db.clone(), db);
+        let (claims, completions, for_claims) = (db.clone(), db, instances.clone());
         Self {
             claims: Batcher::start(move |requests: Vec<ClaimRequest>| {
-                let (db, instances) = (claims.clone(), instances.clone());
+                let (db, instances) = (claims.clone(), for_claims.clone());
                 async move { provision::claim(&db, &requests, &instances).await }
             }),
             completions: Batcher::start(move |items: Vec<Completion>| {
-                let db = completions.clone();
-                async move { provision::complete(&db, &items).await }
+                let (db, instances) = (completions.clone(), instances.clone());
+                async move { provision::complete(&db, &items, &instances).await }
             }),
         }
     }

@@ -1,8 +1,11 @@
 //! The SyncRelay job. One attempt is claim → call → settle; no transaction is open during the call.
 //!
-//! - `call`: the requests that an attempt makes.
+//! - `call`: the requests that an attempt makes. `conflict`: a host that another relay still has.
+//!   `classify`: what a failed request means.
 
 mod call;
+mod classify;
+mod conflict;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,7 +17,7 @@ use tender_jobs::{
     provision::{
         self, Attempt, Claim, ClaimRequest, Completed, Completion, Failure, Lease, Rules,
         SyncPayload, Verdict,
-        relay::{FailureKind, RelayId},
+        relay::{FailureKind, RelayId, Status},
     },
     queue::{self, Guard, Job, Requeue, Settled},
 };
@@ -41,7 +44,7 @@ pub enum Outcome {
     Synced,
     /// The attempt failed. The verdict names the next step, as the ledger stored it.
     Failed(Verdict),
-    /// No call was needed: zooid has the wanted state already, or the relay does not exist.
+    /// No call was needed: zooid has the wanted state already, the relay gave up, or it does not exist.
     Nothing,
     /// Requeued without spending an attempt: the relay is busy, or the limit of calls in flight is
     /// reached.
@@ -106,6 +109,9 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
         Some(Claim::Ready(lease)) => lease,
         Some(Claim::Gone) => return end(context, job, "the relay does not exist").await,
         Some(Claim::InStep) => return end(context, job, "already in step").await,
+        Some(Claim::GaveUp) => {
+            return end(context, job, "the relay gave up, or its job was cancelled").await;
+        }
         Some(Claim::Busy) => {
             return put_back(context, job, job.into(), Requeue::wait(BUSY_WAIT)).await;
         }
@@ -122,15 +128,17 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     };
     let attempt = Attempt::default();
     let mut call = Call { context, job, lease: &lease, claimed_at, attempt };
-    let result = if is_past_cap(context, job) {
-        Err(Failure::new(FailureKind::Transient, &format!("crashed {} times", job.attempt - 1)))
-    } else {
-        call.carry().await
+    let result = match crashed_too_often(context, job, &lease) {
+        Some(failure) => Err(failure),
+        None => call.carry().await,
     };
     let attempt = Attempt { duration: claimed_at.elapsed(), ..call.attempt };
     histogram!("tender_sync_duration_seconds").record(attempt.duration.as_secs_f64());
     failpoint!("sync-before-settle");
     let outcome = match result {
+        Ok(()) if lease.relay.status == Status::Deleting => {
+            delete_done(context, job, &lease, &attempt).await
+        }
         Ok(()) => complete(context, job, *lease, attempt).await,
         Err(failure) => fail(context, job, relay_id, Some(&lease), &attempt, &failure).await,
     };
@@ -175,17 +183,24 @@ async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<Claim
     outcome::with_retries::<_, BatchError, _>(job, claim).await
 }
 
-/// Whether the job has used up its attempts. A rescue does not check this, so a job that crashes
-/// its process would be retried forever.
-fn is_past_cap(context: &Context, job: &Job) -> bool {
-    u32::try_from(job.attempt)
-        .is_ok_and(|attempt| attempt > context.settings.backoff.max_attempts())
+/// The failure of a job whose process died in as many attempts as it may make: it may be what kills the
+/// process. A rescue does not check this.
+fn crashed_too_often(context: &Context, job: &Job, lease: &Lease) -> Option<Failure> {
+    let most = i32::try_from(context.settings.backoff.max_attempts()).unwrap_or(i32::MAX);
+    if job.attempt - 1 < most {
+        return None;
+    }
+    let last = match lease.relay.sync_error.as_str() {
+        "" => String::new(),
+        error => format!("; the last error before: {error}"),
+    };
+    let text = format!("the process died in {} attempts of this job{last}", job.attempt - 1);
+    Some(Failure::new(FailureKind::Transient, &text))
 }
 
 async fn complete(context: &Context, job: &Job, lease: Lease, attempt: Attempt) -> Outcome {
-    let instance = context.instances.of(&lease.relay.zooid_domain).to_owned();
     let sent = context.zooid.preview(&lease.relay);
-    let completion = Completion { job: job.clone(), lease, attempt, instance, sent };
+    let completion = Completion { job: job.clone(), lease, attempt, sent };
     let (relay, attempt) = (&completion.lease.relay, &completion.attempt);
     let written = outcome::persist(job, || write_completion(context, &completion)).await;
     let Some((in_step, latency)) = written else { return Outcome::Unsettled };
@@ -197,6 +212,22 @@ async fn complete(context: &Context, job: &Job, lease: Lease, attempt: Attempt) 
     Outcome::Synced
 }
 
+/// Settles a deletion.
+async fn delete_done(context: &Context, job: &Job, lease: &Lease, attempt: &Attempt) -> Outcome {
+    let write = || async {
+        let done = provision::delete_done(&context.db, job, lease, attempt, &context.instances);
+        Ok::<_, sqlx::Error>(match done.await? {
+            Completed::Written { in_step, .. } => Settled::Written(in_step),
+            Completed::Gone => Settled::Written(true),
+            Completed::LeaseLost | Completed::Locked => Settled::LeaseLost,
+        })
+    };
+    let Some(is_gone) = outcome::persist(job, write).await else { return Outcome::Unsettled };
+    let id = lease.relay.id.as_str();
+    tracing::info!(relay.id = id, job.id, job.attempt, is_gone, "relay deleted from zooid");
+    Outcome::Synced
+}
+
 /// Stores a success. A locked relay row is an error here, so that the write is retried.
 async fn write_completion(
     context: &Context,
@@ -204,6 +235,8 @@ async fn write_completion(
 ) -> Result<Settled<(bool, Duration)>, WriteError> {
     match context.batches.completions.ask(completion.clone()).await? {
         Completed::Written { in_step, latency } => Ok(Settled::Written((in_step, latency))),
+        // A relay that is gone needs no more: its job has ended.
+        Completed::Gone => Ok(Settled::Written((false, Duration::ZERO))),
         Completed::LeaseLost => Ok(Settled::LeaseLost),
         Completed::Locked => Err(WriteError::Locked),
     }

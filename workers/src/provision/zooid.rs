@@ -159,6 +159,7 @@ impl Zooid {
             default: name_of(&self.settings.default_url),
             by_domain: domains.map(|(domain, url)| (domain.clone(), name_of(url))).collect(),
             max_in_flight: max_in_flight.into(),
+            timeout: self.settings.timeout,
         }
     }
 

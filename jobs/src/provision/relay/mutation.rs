@@ -38,6 +38,9 @@ pub enum MutationError {
     /// Another relay has this host.
     #[error("{0} is taken by another relay")]
     HostTaken(String),
+    /// The relay is being deleted, and changes no more.
+    #[error("the relay {0} is being deleted")]
+    Deleting(RelayId),
     /// The database is unreachable or refused a statement.
     #[error("failed to write the change")]
     Database(#[from] sqlx::Error),
@@ -59,8 +62,8 @@ pub async fn create(db: &PgPool, new: &NewRelay, by: &By) -> Result<Relay, Mutat
 /// Changes the wanted state. A change without a difference writes nothing.
 ///
 /// # Errors
-/// [`MutationError::NotFound`], or [`MutationError::HostTaken`] if the change moves the relay to
-/// another relay's host.
+/// [`MutationError::NotFound`], [`MutationError::Deleting`], or [`MutationError::HostTaken`] if the
+/// change moves the relay to another relay's host.
 pub async fn update(
     db: &PgPool,
     id: &RelayId,
@@ -68,7 +71,7 @@ pub async fn update(
     by: &By,
 ) -> Result<Requested, MutationError> {
     let mut tx = db.begin().await?;
-    let old = lock(&mut tx, id).await?;
+    let old = lock_living(&mut tx, id).await?;
     let before = wanted_of(&old);
     let after = change.applied_to(&before);
     if after == before {
@@ -81,11 +84,20 @@ pub async fn update(
     Ok(Requested { relay, changed: true })
 }
 
+/// Deletes a relay: zooid first, and then its row, which frees its host. Its activity stays. Writes nothing
+/// if the relay is being deleted already.
+///
+/// # Errors
+/// [`MutationError::NotFound`].
+pub async fn delete(db: &PgPool, id: &RelayId, by: &By) -> Result<Requested, MutationError> {
+    set_status(db, id, Status::Deleting, by).await
+}
+
 /// Activates a relay, deactivates it or marks it as delinquent. Writes nothing if the relay has
 /// that status already.
 ///
 /// # Errors
-/// [`MutationError::NotFound`].
+/// [`MutationError::NotFound`], or [`MutationError::Deleting`].
 pub async fn set_status(
     db: &PgPool,
     id: &RelayId,
@@ -97,10 +109,14 @@ pub async fn set_status(
     if old.status == status {
         return Ok(Requested { relay: old, changed: false });
     }
+    if old.status == Status::Deleting {
+        return Err(MutationError::Deleting(old.id));
+    }
     let relay = next_generation(&mut tx, id, status).await?;
     let (activity_type, cause) = match status {
         Status::Active => (ActivityType::ActivateRelay, Cause::Activate),
         Status::Inactive | Status::Delinquent => (ActivityType::DeactivateRelay, Cause::Deactivate),
+        Status::Deleting => (ActivityType::DeleteRelay, Cause::Delete),
     };
     let detail = json!({ "by": by.who, "status": status });
     record(&mut tx, &relay, activity_type, &detail, cause, by).await?;
@@ -134,6 +150,15 @@ async fn record(
 ) -> Result<(), sqlx::Error> {
     activity::append(tx, &relay.id, &relay.tenant_pubkey, activity_type, detail).await?;
     enqueue_sync(tx, &relay.id, cause, by.trace.as_deref()).await
+}
+
+/// Locks a relay that is not being deleted.
+async fn lock_living(tx: &mut PgConnection, id: &RelayId) -> Result<Relay, MutationError> {
+    let relay = lock(tx, id).await?;
+    match relay.status {
+        Status::Deleting => Err(MutationError::Deleting(relay.id)),
+        Status::Active | Status::Inactive | Status::Delinquent => Ok(relay),
+    }
 }
 
 async fn lock(tx: &mut PgConnection, id: &RelayId) -> Result<Relay, MutationError> {

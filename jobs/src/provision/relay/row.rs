@@ -40,6 +40,8 @@ pub(crate) struct RelayRow {
     pub(crate) retry_at: Option<DateTime<Utc>>,
     pub(crate) exhausted_at: Option<DateTime<Utc>>,
     pub(crate) provisioned_at: Option<DateTime<Utc>>,
+    pub(crate) confirm_at: Option<DateTime<Utc>>,
+    pub(crate) identity: Option<String>,
     pub(crate) lease_job: Option<String>,
     pub(crate) lease_epoch: i64,
     pub(crate) created_at: DateTime<Utc>,
@@ -75,7 +77,8 @@ macro_rules! relay_query {
                     relay.synced as "synced!", relay.sync_error as "sync_error!",
                     relay.failure_kind as "failure_kind: crate::provision::relay::FailureKind",
                     relay.attempts as "attempts!", relay.retry_at, relay.exhausted_at,
-                    relay.provisioned_at, relay.lease_job, relay.lease_epoch as "lease_epoch!",
+                    relay.provisioned_at, relay.confirm_at,
+                    relay.identity as "identity: String", relay.lease_job, relay.lease_epoch as "lease_epoch!",
                     relay.created_at as "created_at!", relay.updated_at as "updated_at!" "#
                 + $tail
             $(, $argument)*
@@ -120,6 +123,8 @@ impl From<RelayRow> for Relay {
             retry_at: row.retry_at,
             exhausted_at: row.exhausted_at,
             provisioned_at: row.provisioned_at,
+            confirm_at: row.confirm_at,
+            identity: row.identity,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

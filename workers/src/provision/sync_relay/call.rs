@@ -1,14 +1,17 @@
-//! The requests of one attempt: create or patch, the second request where the answer to the first
-//! one requires it, and the class of a failure.
+//! The requests of one attempt: create, patch or delete, and the second request where the answer to the
+//! first one requires it.
 
 use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
 use tender_jobs::{
-    provision::{self, Attempt, Failure, LEASE, Lease, Reached, relay::FailureKind},
+    provision::{
+        self, Attempt, Failure, Lease,
+        relay::{FailureKind, Relay, Status},
+    },
     queue::Job,
 };
 
+use super::classify::classify;
 use crate::{
     provision::{Context, zooid::ZooidError},
     runtime::failpoint,
@@ -28,62 +31,127 @@ pub(super) struct Call<'a> {
     pub(super) attempt: Attempt,
 }
 
+/// Why the relay is not as wanted.
+pub(super) enum Trouble {
+    /// The last request failed.
+    Zooid(ZooidError),
+    /// No further request may be made.
+    Own(Failure),
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Zooid(error) => classify(&error),
+            Trouble::Own(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Own(failure)
+    }
+}
+
 impl Call<'_> {
     /// Brings zooid to the wanted state of the relay.
     pub(super) async fn carry(&mut self) -> Result<(), Failure> {
-        if self.lease.relay.provisioned_at.is_none() {
-            return self.create_or_adopt().await;
+        match self.bring().await {
+            Err(Trouble::Zooid(error)) if error.is_conflict() => self.resolve(&error).await,
+            result => result.map_err(Failure::from),
         }
-        match self.patch().await? {
-            Err(error @ ZooidError::NotFound) => self.recreate(&error).await,
-            result => result.map_err(|error| classify(&error)),
+    }
+
+    /// Makes the requests that the relay's state requires.
+    pub(super) async fn bring(&mut self) -> Result<(), Trouble> {
+        let relay = &self.lease.relay;
+        match (relay.status, relay.provisioned_at) {
+            (Status::Deleting, _) => self.delete().await,
+            (_, None) => self.create_or_adopt().await,
+            (_, Some(_)) => self.change().await,
+        }
+    }
+
+    /// Changes the relay, and creates it again if zooid has lost it.
+    async fn change(&mut self) -> Result<(), Trouble> {
+        match self.patch(&self.lease.relay).await {
+            Err(Trouble::Zooid(lost @ ZooidError::NotFound)) => self.recreate(lost).await,
+            result => result,
         }
     }
 
     /// Creates the relay. A conflict may mean that an earlier attempt created it and its answer was
     /// lost; the relay is then patched.
-    async fn create_or_adopt(&mut self) -> Result<(), Failure> {
-        let refused = match self.create().await? {
-            Err(error) if is(&error, StatusCode::CONFLICT) => error,
-            result => return result.map_err(|error| classify(&error)),
+    async fn create_or_adopt(&mut self) -> Result<(), Trouble> {
+        let refused = match self.create().await {
+            Err(Trouble::Zooid(error)) if error.is_conflict() => error,
+            result => return result,
         };
         self.check_lease().await?;
-        match self.patch().await? {
+        match self.patch(&self.lease.relay).await {
             // The relay does not exist: another relay has the schema or the host.
-            Err(ZooidError::NotFound) => Err(classify(&refused)),
-            Err(error) => Err(classify(&error)),
+            Err(Trouble::Zooid(ZooidError::NotFound)) => Err(Trouble::Zooid(refused)),
             Ok(()) => {
                 self.attempt.note = Some("existed already: an earlier answer was lost".to_owned());
                 Ok(())
             }
+            result => result,
         }
     }
 
-    /// Creates a relay again that zooid has lost, under its derived identity.
-    async fn recreate(&mut self, lost: &ZooidError) -> Result<(), Failure> {
+    /// Creates a relay again that zooid has lost.
+    async fn recreate(&mut self, lost: ZooidError) -> Result<(), Trouble> {
         if !self.context.settings.recreate_missing {
-            return Err(classify(lost));
+            return Err(Trouble::Zooid(lost));
         }
         self.check_lease().await?;
-        tracing::warn!(relay.id = %self.lease.relay.id, "zooid lost a relay; creating it again");
-        self.attempt.note = Some("zooid had lost the relay; created anew".to_owned());
-        self.create().await?.map_err(|error| classify(&error))
+        let relay = &self.lease.relay;
+        tracing::warn!(relay.id = %relay.id, "zooid lost a relay; creating it again");
+        let is_same = relay.identity.as_deref() == Some(&self.context.zooid.identity(&relay.id));
+        let identity =
+            if is_same { "with the same identity" } else { "perhaps with a new identity" };
+        self.attempt.note = Some(format!("zooid had lost the relay; created anew, {identity}"));
+        self.create().await
     }
 
-    async fn create(&mut self) -> Result<Result<(), ZooidError>, Failure> {
+    async fn create(&mut self) -> Result<(), Trouble> {
         self.about_to("POST")?;
+        let (zooid, relay) = (&self.context.zooid, &self.lease.relay);
+        let started = Instant::now();
         failpoint!("sync-before-post");
-        let result = self.context.zooid.create(&self.lease.relay).await;
+        let result = zooid.create(relay).await;
         failpoint!("sync-after-post");
-        Ok(result)
+        self.attempt.latency = started.elapsed();
+        if result.is_ok() {
+            self.attempt.identity = Some(zooid.identity(&relay.id));
+        }
+        result.map_err(Trouble::Zooid)
     }
 
-    async fn patch(&mut self) -> Result<Result<(), ZooidError>, Failure> {
+    /// Sends the wanted state, or another one in its place.
+    pub(super) async fn patch(&mut self, state: &Relay) -> Result<(), Trouble> {
         self.about_to("PATCH")?;
+        let started = Instant::now();
         failpoint!("sync-before-patch");
-        let result = self.context.zooid.patch(&self.lease.relay).await;
+        let result = self.context.zooid.patch(state).await;
         failpoint!("sync-after-patch");
-        Ok(result)
+        self.attempt.latency = started.elapsed();
+        result.map_err(Trouble::Zooid)
+    }
+
+    /// Deletes the relay. It may be gone already.
+    async fn delete(&mut self) -> Result<(), Trouble> {
+        self.about_to("DELETE")?;
+        let started = Instant::now();
+        failpoint!("sync-before-delete");
+        let result = self.context.zooid.delete(&self.lease.relay).await;
+        failpoint!("sync-after-delete");
+        self.attempt.latency = started.elapsed();
+        match result {
+            Err(ZooidError::NotFound) => Ok(()),
+            result => result.map_err(Trouble::Zooid),
+        }
     }
 
     /// Notes the method of the next request. Fails if the lease could end before the request does: a
@@ -91,7 +159,7 @@ impl Call<'_> {
     fn about_to(&mut self, method: &'static str) -> Result<(), Failure> {
         self.attempt.method = Some(method);
         let last_end = self.claimed_at.elapsed() + self.context.zooid.timeout() + MARGIN;
-        if last_end > LEASE {
+        if last_end > self.context.instances.lease() {
             let words = "the attempt took longer than its lease allows";
             return Err(Failure::new(FailureKind::Transient, words));
         }
@@ -100,7 +168,7 @@ impl Call<'_> {
 
     /// Fails unless the job still holds the lease. Asked before a second request, because a
     /// successor may have sent a newer state while the first answer was awaited.
-    async fn check_lease(&self) -> Result<(), Failure> {
+    pub(super) async fn check_lease(&self) -> Result<(), Failure> {
         let words = match provision::is_leased(&self.context.db, self.job, self.lease).await {
             Ok(true) => return Ok(()),
             Ok(false) => "the lease was lost during the attempt".to_owned(),
@@ -108,34 +176,4 @@ impl Call<'_> {
         };
         Err(Failure::new(FailureKind::Transient, &words))
     }
-}
-
-fn is(error: &ZooidError, expected: StatusCode) -> bool {
-    matches!(error, ZooidError::Refused { status, .. } if *status == expected)
-}
-
-/// Returns the failure for an error of a request. Only this function decides which errors are
-/// transient. Source: `docs/adr/0004-permanent-failures.md`.
-fn classify(error: &ZooidError) -> Failure {
-    let mut failure = Failure::new(FailureKind::Transient, &error.to_string());
-    failure.status = error.status().map(|status| status.as_u16());
-    failure.reached = Reached::Outage;
-    match error {
-        ZooidError::Refused { status, retry_after, .. } => {
-            if matches!(status.as_u16(), 400 | 405 | 409 | 413 | 422) {
-                failure.kind = FailureKind::Permanent;
-            }
-            if !status.is_server_error() {
-                failure.reached = Reached::Answered;
-            }
-            let asks_to_wait = matches!(status.as_u16(), 429 | 503);
-            failure.retry_after = retry_after.filter(|_| asks_to_wait);
-        }
-        ZooidError::NotFound => failure.reached = Reached::Answered,
-        ZooidError::WrongServer { .. }
-        | ZooidError::KeyRefused { .. }
-        | ZooidError::Unreachable(_)
-        | ZooidError::Unanswered { .. } => {}
-    }
-    failure
 }

@@ -61,6 +61,11 @@ impl ZooidError {
         }
     }
 
+    /// Whether another relay has the id, the schema or the host.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::CONFLICT, .. })
+    }
+
     /// Whether zooid may still apply the request later: there was no answer, or a proxy answered that
     /// it gave up. zooid runs a request to its end even if the client leaves.
     pub fn may_be_applied_later(&self) -> bool {
