@@ -7,12 +7,12 @@ mod status;
 mod upstream;
 mod wait;
 
-use std::{io::BufRead, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use tender_jobs::mirror::lane::LaneKind;
 
-use super::{load, print, with_database};
+use super::{load, with_database};
 use crate::config::Needs;
 use upstream::Fields;
 
@@ -164,15 +164,4 @@ impl MirrorCommand {
         })
         .await
     }
-}
-
-/// Asks `question` and reads the answer. Every answer except `y`, `Y` and `yes` means no, and so
-/// does the end of the input.
-async fn confirmed(question: &str) -> anyhow::Result<bool> {
-    print::line(&format!("{question} [y/N]"))?;
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
-    });
-    Ok(matches!(answer.await??.trim(), "y" | "Y" | "yes"))
 }

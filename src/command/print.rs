@@ -1,6 +1,6 @@
 //! Output of the commands: JSON, aligned columns, and relative times.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
@@ -95,4 +95,15 @@ mod tests {
         assert_eq!(relative(at("2025-12-31T23:58:00Z"), now), "2 min 0 s ago");
         assert_eq!(relative(now, now), "now");
     }
+}
+
+/// Asks `question` and reads the answer. Every answer except `y`, `Y` and `yes` means no, and so
+/// does the end of the input.
+pub(super) async fn confirmed(question: &str) -> anyhow::Result<bool> {
+    line(&format!("{question} [y/N]"))?;
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    Ok(matches!(answer.await??.trim(), "y" | "Y" | "yes"))
 }

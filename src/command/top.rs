@@ -269,10 +269,16 @@ fn instances(fleet: &Fleet) -> Table<'static> {
             Line::from(instance.name.clone()),
             Line::from(instance.breaker.as_str()).fg(color),
             Line::from(instance.in_flight.to_string()),
+            Line::from(
+                instance
+                    .calls_allowed
+                    .map_or_else(|| "-".to_owned(), |n| format!("{:.0}", n.floor())),
+            ),
         ])
     });
-    let widths = [Constraint::Fill(1), Constraint::Length(10), Constraint::Length(9)];
+    let widths =
+        [Constraint::Fill(1), Constraint::Length(10), Constraint::Length(9), Constraint::Length(6)];
     Table::new(rows, widths)
-        .header(Row::new(["zooid", "breaker", "in flight"]).bold())
+        .header(Row::new(["zooid", "breaker", "in flight", "limit"]).bold())
         .block(Block::bordered().title(" instances "))
 }

@@ -104,7 +104,7 @@ fn instances(instances: &[Instance]) -> Markup {
             @if instances.is_empty() { p { "No worker has called zooid yet." } } @else {
                 (scroll("zooid instances", &html! {
                     table {
-                        thead { tr { th { "Instance" } th { "Breaker" } th.n { "In flight" } } }
+                        thead { tr { th { "Instance" } th { "Breaker" } th.n { "In flight" } th.n { "Limit" } } }
                         tbody { @for instance in instances { (instance_row(instance)) } }
                     }
                 }))
@@ -117,9 +117,15 @@ fn instance_row(instance: &Instance) -> Markup {
     let class = if instance.breaker == BreakerState::Closed { "good" } else { "bad" };
     html! {
         tr {
-            td { (instance.name) }
+            td {
+                (instance.name)
+                @if instance.is_forgotten { br; "in no process's configuration since " (maybe_time(Some(instance.seen_at))) }
+            }
             td { span class={ "badge " (class) } { (instance.breaker.as_str()) } }
             td.n { (instance.in_flight) }
+            td.n {
+                @if let Some(allowed) = instance.calls_allowed { (format!("{:.0}", allowed.floor())) } @else { "–" }
+            }
         }
     }
 }

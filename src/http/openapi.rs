@@ -20,7 +20,7 @@ use super::{
         authentication may answer 401 not authenticated, 429 too many requests (with Retry-After) \
         and 500 internal error."),
     paths(
-        relays::of_tenant, relays::list, relays::create, relays::show, relays::update,
+        relays::of_tenant, relays::list, relays::create, relays::show, relays::update, relays::delete,
         relays::deactivate, relays::reactivate, relays::sync, relays::members, relays::activity,
         v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::api_keys,
         v1::create_key, v1::revoke_key, v1::sync_states, v1::sync,

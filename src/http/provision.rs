@@ -18,7 +18,7 @@ pub(super) fn router(api: &Api) -> Router<Api> {
     Router::new()
         .route("/tenants/{pubkey}/relays", get(relays::of_tenant))
         .route("/relays", get(relays::list).post(relays::create))
-        .route("/relays/{id}", get(relays::show).put(relays::update))
+        .route("/relays/{id}", get(relays::show).put(relays::update).delete(relays::delete))
         .route("/relays/{id}/deactivate", post(relays::deactivate))
         .route("/relays/{id}/reactivate", post(relays::reactivate))
         .route("/relays/{id}/sync", post(relays::sync))

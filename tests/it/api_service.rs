@@ -119,6 +119,7 @@ async fn the_openapi_document_names_every_route() {
     let expected = [
         "delete /api/v1/api_keys/{id}",
         "delete /api/v1/relays/{id}",
+        "delete /relays/{id}",
         "get /api/v1/api_keys",
         "get /api/v1/relays",
         "get /api/v1/relays/{id}",

@@ -13,7 +13,7 @@ use tender_jobs::{
 };
 use tender_workers::mirror::{self, Connections};
 
-use super::{confirmed, upstream::named};
+use super::upstream::named;
 use crate::{
     command::{operator, print},
     config::Config,
@@ -55,7 +55,7 @@ pub(super) async fn diff(
 }
 
 pub(super) async fn wipe(db: &PgPool, yes: bool, as_json: bool) -> anyhow::Result<()> {
-    if !yes && !confirmed("Delete every stored event and all progress?").await? {
+    if !yes && !print::confirmed("Delete every stored event and all progress?").await? {
         return print::done(as_json, "cancelled");
     }
     event::wipe(db).await?;

@@ -11,7 +11,7 @@ use tender_jobs::{
 };
 use tender_workers::mirror::{self, orchestrate};
 
-use super::{confirmed, upstream::named, wait};
+use super::{upstream::named, wait};
 use crate::{
     command::{operator, print},
     config::Config,
@@ -88,7 +88,7 @@ pub(super) async fn reset(
 ) -> anyhow::Result<()> {
     let only = match upstream {
         Some(name) => Some(named(db, name).await?.id),
-        None if yes || confirmed("Delete the progress of all upstreams?").await? => None,
+        None if yes || print::confirmed("Delete the progress of all upstreams?").await? => None,
         None => return print::done(as_json, "cancelled"),
     };
     let removed = lane::reset(db, only).await?;

@@ -67,6 +67,14 @@ pub(crate) enum RelayCommand {
         #[arg(long)]
         delinquent: bool,
     },
+    /// Delete a relay: on zooid first, and then here. Asks for confirmation. Its history is kept.
+    Delete {
+        /// Id or host of the relay.
+        relay: String,
+        /// Do not ask for confirmation.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Send a relay to zooid again now, even if it gave up; or all relays, in the background.
     Sync {
         /// Id or host of the relay.
@@ -143,6 +151,15 @@ impl RelayCommand {
                 let id = find(&database.pool, &relay).await?.id;
                 let status = if delinquent { Status::Delinquent } else { Status::Inactive };
                 relay::set_status(db, &id, status, &by).await?.relay
+            }
+            Self::Delete { relay, yes } => {
+                let found = find(db, &relay).await?;
+                let question =
+                    format!("Delete {} for good? Its events on zooid are lost.", found.host());
+                if !yes && !print::confirmed(&question).await? {
+                    bail!("nothing was deleted");
+                }
+                relay::delete(db, &found.id, &by).await?.relay
             }
             Self::Sync { relay: None, rate, .. } => return sync_all(database, rate, json).await,
             Self::Sync { relay: Some(relay), .. } => {
@@ -226,8 +243,15 @@ async fn show_activity(
     limit: i64,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
-    let records = activity::of_relay(&database.pool, &relay.id, None, limit).await?;
+    // The activity outlives its relay.
+    let id = match text.parse::<RelayId>() {
+        Ok(id) => id,
+        Err(_) => find(&database.pool, text).await?.id,
+    };
+    let records = activity::of_relay(&database.pool, &id, None, limit).await?;
+    if records.is_empty() {
+        bail!("there is no relay {text}, and there was none: give its id or whole host");
+    }
     if json { print::json(&records) } else { print::line(&view::activity_table(&records)) }
 }
 

@@ -28,6 +28,7 @@ pub(in crate::dashboard) async fn relay(
         "activate" => ("Switch this relay on?", Some(Status::Active)),
         "deactivate" => ("Switch this relay off?", Some(Status::Inactive)),
         "delinquent" => ("Switch this relay off as delinquent?", Some(Status::Delinquent)),
+        "delete" => ("Delete this relay, on zooid and here, for good?", Some(Status::Deleting)),
         _ => return Err(Problem::NotFound),
     };
     let action = Action {

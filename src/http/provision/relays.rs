@@ -46,7 +46,7 @@ pub(in crate::http) async fn of_tenant(
 
 /// Returns all relays, for admins.
 #[utoipa::path(get, path = "/relays", tag = "relays",
-    params(("status" = Option<String>, Query, description = "active, inactive or delinquent"),
+    params(("status" = Option<String>, Query, description = "active, inactive, delinquent or deleting"),
            ("sync" = Option<String>, Query, description = "synced, pending, retrying or gave_up"),
            ("q" = Option<String>, Query, description = "a part of the host or name, or the start of the id or tenant key"),
            ("limit" = Option<i64>, Query, description = "1 to 1,000; default 100"),
@@ -117,6 +117,22 @@ pub(in crate::http) async fn update(
     }
     let requested = relay::update(&api.db, &relay.id, &change, &caller.by()).await?;
     Ok(data(RelayBody::from(requested.relay)))
+}
+
+/// Deletes a relay, for admins. zooid deletes it first; until then it keeps its host.
+#[utoipa::path(delete, path = "/relays/{id}", tag = "relays",
+    responses((status = 202, body = RelayBody), (status = 404)))]
+pub(in crate::http) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    Segment(id): Segment,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    if !caller.is_admin {
+        return Err(ApiError::NotFound);
+    }
+    let relay = visible(&api, &caller, &id).await?;
+    let requested = relay::delete(&api.db, &relay.id, &caller.by()).await?;
+    Ok((StatusCode::ACCEPTED, data(RelayBody::from(requested.relay))))
 }
 
 /// Deactivates a relay.
@@ -236,6 +252,5 @@ fn known<T>(
 }
 
 fn status_of(text: &str) -> Option<Status> {
-    let all = [Status::Active, Status::Inactive, Status::Delinquent];
-    all.into_iter().find(|status| status.as_str() == text)
+    Status::ALL.into_iter().find(|status| status.as_str() == text)
 }

@@ -36,6 +36,7 @@ enum StatusArg {
     Active,
     Inactive,
     Delinquent,
+    Deleting,
 }
 
 impl From<StatusArg> for Status {
@@ -44,6 +45,7 @@ impl From<StatusArg> for Status {
             StatusArg::Active => Self::Active,
             StatusArg::Inactive => Self::Inactive,
             StatusArg::Delinquent => Self::Delinquent,
+            StatusArg::Deleting => Self::Deleting,
         }
     }
 }

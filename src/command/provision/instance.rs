@@ -1,0 +1,70 @@
+//! `instance …`: the zooid instances that are known, and the end of those that nobody uses any more.
+
+use clap::Subcommand;
+use comfy_table::Cell;
+use tender_jobs::{console::operator as actions, provision::instance};
+
+use crate::{
+    command::{load, operator, print, with_database},
+    config::Needs,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InstanceCommand {
+    /// List the zooid instances with their breakers and their calls in flight.
+    List,
+    /// Forget an instance that no process has in its configuration any more.
+    Forget {
+        /// Name of the instance, as `instance list` shows it.
+        name: String,
+    },
+}
+
+impl InstanceCommand {
+    pub(in crate::command) async fn run(self, json: bool) -> anyhow::Result<()> {
+        let config = load(Needs::Database, "warn")?;
+        with_database(&config, async |database| match self {
+            Self::List => list(&database.pool, json).await,
+            Self::Forget { name } => {
+                instance::forget(&database.pool, &name).await?;
+                let words = format!(
+                    "{name} is forgotten; its waiting jobs go where their domains are served now"
+                );
+                let who = operator().who;
+                actions::record(&database.pool, &who, "forget_instance", &name, &words).await?;
+                print::done(json, &words)
+            }
+        })
+        .await
+    }
+}
+
+async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
+    let instances = instance::list(db).await?;
+    if json {
+        return print::json(&instances);
+    }
+    if instances.is_empty() {
+        return print::line("no worker has called zooid yet");
+    }
+    let now = tender_jobs::queue::now(db).await?;
+    let mut table =
+        print::table(&["INSTANCE", "BREAKER", "IN FLIGHT", "LIMIT", "CONFIGURED", "LAST ERROR"]);
+    for one in &instances {
+        let limit =
+            one.calls_allowed.map_or_else(|| "-".to_owned(), |n| format!("{:.0}", n.floor()));
+        let configured = match one.is_forgotten {
+            false => "yes".to_owned(),
+            true => format!("no, last {}", print::relative(one.seen_at, now)),
+        };
+        table.add_row(vec![
+            Cell::new(&one.name),
+            one.breaker.as_str().into(),
+            one.in_flight.into(),
+            limit.into(),
+            configured.into(),
+            one.last_error.as_str().into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
