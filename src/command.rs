@@ -51,7 +51,7 @@ enum Command {
     /// Run workers. Any number of processes can share one database.
     Work {
         /// Serve only this queue, optionally with a number of jobs at the same time; may be
-        /// repeated. Queues: sync-relay, reconcile, resync, mirror, mirror-events, mirror-uploads,
+        /// repeated. Queues: sync-relay, reconcile, resync, reassert, mirror, mirror-events, mirror-uploads,
         /// mirror-deletions, prune.
         #[arg(long = "queue", value_name = "NAME[=JOBS]")]
         queues: Vec<String>,
@@ -73,6 +73,9 @@ enum Command {
     /// Show and change relays.
     #[command(subcommand)]
     Relay(provision::RelayCommand),
+    /// Show zooid instances, and forget those that nobody uses any more.
+    #[command(subcommand)]
+    Instance(provision::InstanceCommand),
     /// Show queues and jobs; retry, cancel, pause and resume them.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -123,6 +126,7 @@ impl Cli {
             Command::Demo { once } => demo::run(&load(Needs::Database, "error")?, once).await?,
             Command::Doctor => return doctor::run(json).await,
             Command::Relay(command) => command.run(json).await?,
+            Command::Instance(command) => command.run(json).await?,
             Command::Queue(command) => command.run(json).await?,
             Command::Mirror(command) => Box::pin(command.run(json)).await?,
             Command::Keys(command) => command.run(json).await?,

@@ -3,7 +3,10 @@
 use tender::demo::zooid::Fault;
 use tender_jobs::{
     PRUNE,
-    provision::relay::{FailureKind, SyncState},
+    provision::{
+        Claim, Failure,
+        relay::{FailureKind, SyncState},
+    },
     queue::{self, JobState, NewJob},
     steer::{self, SteerError, Steered},
 };
@@ -66,6 +69,43 @@ async fn a_cancelled_job_stays_cancelled_and_its_relay_says_so() {
     // The next change goes through.
     world.rename(&relay, "x").await;
     assert_eq!(world.attempt().await, Outcome::Synced);
+}
+
+#[tokio::test]
+async fn a_cancelled_change_stays_cancelled_whatever_becomes_of_an_older_attempt() {
+    for end in ["succeeds", "fails", "dies"] {
+        let world = World::new().await;
+        let relay = world.relay("alpha").await;
+        let older = world.fetch().await;
+        let Claim::Ready(lease) = world.claim(&older, &relay.id).await else { panic!("no lease") };
+        world.rename(&relay, "newer").await;
+        let newer = world.jobs().await.into_iter().find(|job| job.key.is_some()).unwrap();
+        steer::cancel(&world.db, &newer.summary.id, &by()).await.unwrap();
+        match end {
+            "succeeds" => {
+                world.complete(&older, &lease).await;
+            }
+            "fails" => {
+                let failure = Failure::new(FailureKind::Transient, "made up");
+                world.fail(&older, &lease, &failure).await;
+            }
+            _ => {
+                world.expire_leases().await;
+                world.rescue().await;
+                world.beat().await;
+                assert_eq!(world.attempt().await, Outcome::Nothing);
+            }
+        }
+        world.make_due().await;
+        assert!(world.try_fetch().await.is_none(), "{end}");
+        assert_eq!(world.reconcile().await, 0, "{end}");
+        let found = world.reload(&relay).await;
+        let state = (found.sync_state(), found.sync_error.as_str());
+        assert_eq!(state, (SyncState::GaveUp, "cancelled by test"), "{end}");
+        world.expire_leases().await;
+        world.rename(&relay, "next").await;
+        assert_eq!(world.attempt().await, Outcome::Synced, "{end}");
+    }
 }
 
 #[tokio::test]
