@@ -114,7 +114,7 @@ async fn members_come_from_zooid_and_its_refusal_is_told() {
     let refused = api.call(Method::GET, &path, None).await;
     assert_eq!(
         (refused.0, error(&refused)),
-        (StatusCode::BAD_GATEWAY, "zooid answered 404 Not Found: relay not found")
+        (StatusCode::BAD_GATEWAY, "zooid answered: relay not found")
     );
     api.world.attempt().await;
     api.world.zooid.set_members(id, vec!["bb".repeat(32), "aa".repeat(32)]);

@@ -155,10 +155,7 @@ async fn a_lost_relay_is_not_created_anew_when_the_operator_says_so() {
     world.rename(&relay, "Again").await;
     assert!(matches!(world.attempt().await, Outcome::Failed(_)));
     assert!(world.zooid.is_empty());
-    assert_eq!(
-        world.reload(&relay).await.sync_error,
-        "zooid answered: relay not found"
-    );
+    assert_eq!(world.reload(&relay).await.sync_error, "zooid answered: relay not found");
 }
 
 #[tokio::test]
