@@ -33,6 +33,7 @@ mod mirror_negentropy;
 mod mirror_properties;
 mod mirror_uploads;
 mod reconcile;
+mod repair;
 mod rescue;
 mod settings_walk;
 mod stand_in;

@@ -1,8 +1,9 @@
 //! The SyncRelay job. One attempt is claim → call → settle; no transaction is open during the call.
 //!
-//! - `call`: the requests that an attempt makes.
+//! - `call`: the requests that an attempt makes. `repair`: a relay whose file zooid cannot read.
 
 mod call;
+mod repair;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

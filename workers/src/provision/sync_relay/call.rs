@@ -36,7 +36,8 @@ impl Call<'_> {
         }
         match self.patch().await? {
             Err(error @ ZooidError::NotFound) => self.recreate(&error).await,
-            result => result.map_err(|error| classify(&error)),
+            Err(error) => self.repair(&error).await,
+            Ok(()) => Ok(()),
         }
     }
 
@@ -51,7 +52,7 @@ impl Call<'_> {
         match self.patch().await? {
             // The relay does not exist: another relay has the schema or the host.
             Err(ZooidError::NotFound) => Err(classify(&refused)),
-            Err(error) => Err(classify(&error)),
+            Err(error) => self.repair(&error).await,
             Ok(()) => {
                 self.attempt.note = Some("existed already: an earlier answer was lost".to_owned());
                 Ok(())
@@ -88,7 +89,7 @@ impl Call<'_> {
 
     /// Notes the method of the next request. Fails if the lease could end before the request does: a
     /// process that was suspended and resumed must not call zooid beside its successor.
-    fn about_to(&mut self, method: &'static str) -> Result<(), Failure> {
+    pub(super) fn about_to(&mut self, method: &'static str) -> Result<(), Failure> {
         self.attempt.method = Some(method);
         let last_end = self.claimed_at.elapsed() + self.context.zooid.timeout() + MARGIN;
         if last_end > LEASE {
@@ -100,7 +101,7 @@ impl Call<'_> {
 
     /// Fails unless the job still holds the lease. Asked before a second request, because a
     /// successor may have sent a newer state while the first answer was awaited.
-    async fn check_lease(&self) -> Result<(), Failure> {
+    pub(super) async fn check_lease(&self) -> Result<(), Failure> {
         let words = match provision::is_leased(&self.context.db, self.job, self.lease).await {
             Ok(true) => return Ok(()),
             Ok(false) => "the lease was lost during the attempt".to_owned(),
@@ -116,7 +117,7 @@ fn is(error: &ZooidError, expected: StatusCode) -> bool {
 
 /// Returns the failure for an error of a request. Only this function decides which errors are
 /// transient. Source: `docs/adr/0004-permanent-failures.md`.
-fn classify(error: &ZooidError) -> Failure {
+pub(super) fn classify(error: &ZooidError) -> Failure {
     let mut failure = Failure::new(FailureKind::Transient, &error.to_string());
     failure.status = error.status().map(|status| status.as_u16());
     failure.reached = Reached::Outage;
