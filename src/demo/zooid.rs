@@ -1,33 +1,37 @@
 //! A stand-in for zooid: an in-process server that behaves like zooid's management API, including
 //! its checks and message texts, and produces faults on request. The demo, the tests and the
-//! benchmarks use it.
+//! benchmarks use it. It serves the API only: every other host is answered `404 Not Found`.
+//!
+//! - `serve`: port and connections. `answer`: a call as its client sees it. `work`: what it changes.
+//! - `route`, `auth`, `document`, `fields`: zooid's rules and words. `cost`: the time of a write.
 
 mod answer;
 mod auth;
+mod cost;
 mod document;
+mod fields;
 mod gate;
+mod route;
+mod serve;
+mod state;
 mod work;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use axum::{extract::Request, response::Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use nostr::key::PublicKey;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use gate::Gate;
+pub use state::{File, Store};
+use state::{Planned, State};
 
 /// A fault of a call.
 #[derive(Debug, Clone)]
@@ -35,6 +39,11 @@ pub enum Fault {
     /// The change is not applied. The answer has this status, an error in JSON and, if given,
     /// `Retry-After` in seconds.
     Status(u16, Option<u64>),
+    /// The change is not applied. The answer has this status and a page that is not zooid's.
+    Proxy(u16),
+    /// The change is not applied. The answer has this status, and its error in JSON repeats the
+    /// request's `Authorization` header and body.
+    Echo(u16),
     /// The change is applied. The answer has status 200 and a body that is not JSON.
     Garbage,
     /// The change is applied. The body of the answer breaks off.
@@ -70,26 +79,21 @@ pub struct Call {
     pub created: bool,
 }
 
-#[derive(Debug)]
-struct Planned {
-    relay_id: Option<String>,
-    fault: Fault,
-    /// The number of further calls with this fault; `None` for all.
-    times: Option<u32>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    documents: BTreeMap<String, Value>,
-    /// The relay that has a host (`host:…`) or a schema (`schema:…`).
-    owners: HashMap<String, String>,
-    members: HashMap<String, Vec<String>>,
-    faults: Vec<Planned>,
-    /// Each call, and whether it created its relay, perhaps after its client had left.
-    calls: Vec<(Call, Arc<AtomicBool>)>,
-    in_flight: HashMap<String, u32>,
-    most_in_flight: u32,
-    overlaps: Vec<String>,
+/// The rules that a stand-in follows.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// `API_HOST`: the `Host` header of a request must equal it. `None` switches the API off.
+    pub host: Option<String>,
+    /// `API_WHITELIST`: the public keys that may call the API, in lower-case hex.
+    pub whitelist: Vec<String>,
+    /// How far the server's clock is ahead of ours, in seconds.
+    pub clock_ahead_secs: i64,
+    /// Whether a proxy in front of the server adds TLS and says so by `X-Forwarded-Proto: https`.
+    pub is_behind_tls: bool,
+    /// Whether PUT, PATCH and DELETE answer 409 `relay not found`, as one older commit does.
+    pub is_older: bool,
+    /// The time of the server's one core that a write takes for each relay; 0.16 ms on a real zooid.
+    pub cost_per_relay: Duration,
 }
 
 /// A running stand-in. It stops when this is dropped.
@@ -102,8 +106,9 @@ pub struct ZooidStandIn {
 
 #[derive(Debug)]
 struct Shared {
-    whitelist: Vec<PublicKey>,
+    rules: Mutex<Rules>,
     state: Mutex<State>,
+    core: cost::Core,
     stop: CancellationToken,
     /// Cancelled while connections are refused; replaced when they are accepted again.
     down: Mutex<CancellationToken>,
@@ -111,24 +116,45 @@ struct Shared {
 }
 
 impl ZooidStandIn {
-    /// Starts a stand-in on a free port of the loopback interface. Only the keys of `whitelist` may
-    /// call it.
+    /// Starts a stand-in on a free port of the loopback interface, with the relays in memory. Only the
+    /// keys of `whitelist` may call it.
     ///
     /// # Errors
     /// No port could be opened.
     pub async fn start(whitelist: Vec<PublicKey>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let host = Some(listener.local_addr()?.to_string());
+        let whitelist = whitelist.iter().map(PublicKey::to_hex).collect();
+        Self::start_on(listener, Rules { host, whitelist, ..Rules::default() }, None)
+    }
+
+    /// Starts a stand-in on this port with these rules. With a `store` the relays are also in its files.
+    ///
+    /// # Errors
+    /// The port has no address, or the files could not be read.
+    pub fn start_on(
+        listener: TcpListener,
+        rules: Rules,
+        store: Option<Box<dyn Store>>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
+        let state = State::of(store)?;
         let shared = Arc::new(Shared {
-            whitelist,
-            state: Mutex::default(),
+            rules: Mutex::new(rules),
+            state: Mutex::new(state),
+            core: cost::Core::default(),
             stop: stop.clone(),
             down: Mutex::default(),
             up: tokio::sync::Notify::new(),
         });
-        tokio::spawn(serve(listener, address, shared.clone()));
+        tokio::spawn(serve::serve(listener, address, shared.clone()));
         Ok(Self { address, shared, _stop: stop.drop_guard() })
+    }
+
+    /// Changes the rules for the calls that arrive from now on.
+    pub fn tune(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut lock(&self.shared.rules));
     }
 
     /// Returns `http://127.0.0.1:<port>`.
@@ -204,19 +230,35 @@ impl ZooidStandIn {
         }
     }
 
-    /// Removes a relay without a call to the API.
+    /// Removes a relay's file without a call to the API.
     pub fn lose(&self, relay_id: &str) {
-        self.state().remove(relay_id);
+        self.state().set(relay_id, File::Gone);
+    }
+
+    /// Makes a relay's file unreadable: POST then answers 409, PATCH and the members 500; PUT and DELETE
+    /// succeed.
+    pub fn break_file(&self, relay_id: &str) {
+        self.state().set(relay_id, File::Broken);
     }
 
     /// Stores a document without a call to the API.
     pub fn put(&self, relay_id: &str, document: Value) {
-        self.state().save(relay_id, document);
+        self.state().set(relay_id, File::Document(document));
+    }
+
+    /// Changes a document without a call to the API, as the relay's owner does by NIP-86
+    /// (`changerelayname`) or an operator by hand.
+    pub fn edit(&self, relay_id: &str, change: impl FnOnce(&mut Value)) {
+        let mut state = self.state();
+        if let Some(mut document) = state.documents.get(relay_id).cloned() {
+            change(&mut document);
+            state.set(relay_id, File::Document(document));
+        }
     }
 
     /// Sets the members of a relay.
     pub fn set_members(&self, relay_id: &str, members: Vec<String>) {
-        self.state().members.insert(relay_id.to_owned(), members);
+        self.state().set_members(relay_id, members);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -228,105 +270,4 @@ impl ZooidStandIn {
 /// statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn serve(mut listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
-    loop {
-        let down = lock(&shared.down).clone();
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = down.cancelled() => {
-                drop(listener);
-                let Some(again) = listen_again(address, &shared).await else { return };
-                listener = again;
-            }
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    tokio::spawn(connection(stream, shared.clone(), down));
-                }
-            }
-        }
-    }
-}
-
-/// Refuses connections until the port is opened again. Returns `None` at the end of the stand-in.
-///
-/// A socket that is bound and does not listen keeps the port, so that no other program is given it. A
-/// child process that is about to start still has the dropped listener, so binding may take some tries.
-async fn listen_again(address: SocketAddr, shared: &Shared) -> Option<TcpListener> {
-    let reopened = async {
-        let socket = loop {
-            match bind(address) {
-                Ok(socket) => break socket,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        };
-        shared.up.notified().await;
-        socket.listen(1024).ok()
-    };
-    shared.stop.run_until_cancelled(reopened).await?
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
-}
-
-async fn connection(stream: TcpStream, shared: Arc<Shared>, down: CancellationToken) {
-    let stop = shared.stop.clone();
-    let server = down.clone();
-    let service = service_fn(move |request| call(shared.clone(), request, server.clone()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        _closed = connection => {}
-        () = down.cancelled() => {}
-        () = stop.cancelled() => {}
-    }
-}
-
-/// Answers a call. An error closes the connection without an answer.
-async fn call(
-    shared: Arc<Shared>,
-    request: Request<Incoming>,
-    down: CancellationToken,
-) -> io::Result<Response> {
-    let answer = answer::answer(&shared, request, down).await;
-    answer.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
-}
-
-/// Returns the host and the schema of a document, which are unique among relays.
-fn names(document: &Value) -> [String; 2] {
-    ["host", "schema"]
-        .map(|field| format!("{field}:{}", document[field].as_str().unwrap_or_default()))
-}
-
-impl State {
-    /// Returns the fault that is planned for the next call of a relay, and counts it.
-    fn next_fault(&mut self, relay_id: &str) -> Option<Fault> {
-        let planned = self.faults.iter_mut().find(|planned| {
-            planned.times != Some(0) && planned.relay_id.as_deref().is_none_or(|id| id == relay_id)
-        })?;
-        planned.times = planned.times.map(|times| times - 1);
-        Some(planned.fault.clone())
-    }
-
-    fn save(&mut self, relay_id: &str, document: Value) {
-        self.remove(relay_id);
-        for key in names(&document) {
-            self.owners.insert(key, relay_id.to_owned());
-        }
-        self.documents.insert(relay_id.to_owned(), document);
-    }
-
-    fn remove(&mut self, relay_id: &str) {
-        if let Some(document) = self.documents.remove(relay_id) {
-            for key in names(&document) {
-                self.owners.remove(&key);
-            }
-        }
-    }
 }

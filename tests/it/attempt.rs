@@ -136,9 +136,10 @@ async fn a_relay_that_zooid_lost_is_created_again_under_its_identity_with_a_note
     assert_eq!(document["info"]["name"], "Again");
     assert_eq!(document["secret"], old_secret);
     let detail = world.records(&relay).await.pop().unwrap().detail;
-    assert_eq!(
-        (&detail["method"], &detail["note"]),
-        (&json!("POST"), &json!("zooid had lost the relay; created anew, with the same identity"))
+    assert_eq!(detail["method"], "POST");
+    let note = detail["note"].as_str().unwrap();
+    assert!(
+        note.starts_with("zooid had lost the relay; created anew") && note.ends_with("as before")
     );
 }
 

@@ -58,6 +58,8 @@ async fn a_document_has_every_field_of_the_relay() {
     let mut document = document(&world);
     let secret = document.as_object_mut().unwrap().remove("secret").unwrap();
     assert_eq!(secret.as_str().unwrap().len(), 64);
+    let s3 = json!({ "endpoint": "", "region": "", "bucket": "", "access_key": "", "secret_key": "",
+                     "key_prefix": "" });
     let expected = json!({
         "host": "my-relay.zooid.test",
         "schema": format!("my_relay_{}", &relay.id.as_str()[..8]),
@@ -69,10 +71,10 @@ async fn a_document_has_every_field_of_the_relay() {
         "groups": { "enabled": true },
         "management": { "enabled": true },
         "push": { "enabled": false },
-        "blossom": { "enabled": false },
-        "livekit": { "enabled": false },
-        "roles": { "admin": { "can_invite": true, "can_manage": true },
-                   "member": { "can_invite": false } },
+        "blossom": { "enabled": false, "authenticated_read": false, "adapter": "", "s3": s3 },
+        "livekit": { "server_url": "", "api_key": "", "api_secret": "" },
+        "roles": { "admin": { "pubkeys": [], "can_invite": true, "can_manage": true },
+                   "member": { "pubkeys": [], "can_invite": false, "can_manage": false } },
     });
     assert_eq!(document, expected);
 }
@@ -97,14 +99,18 @@ async fn media_go_to_s3_when_it_is_configured_and_to_the_disk_otherwise() {
     world.attempt().await;
     let s3 = json!({ "endpoint": "https://s3.test", "region": "eu", "bucket": "media",
         "access_key": "access", "secret_key": "s3cret", "key_prefix": relay.schema });
-    assert_eq!(document(&world)["blossom"], json!({ "enabled": true, "adapter": "s3", "s3": s3 }));
+    let on = json!({ "enabled": true, "authenticated_read": false, "adapter": "s3", "s3": s3 });
+    assert_eq!(document(&world)["blossom"], on);
     set(&world, &relay, &flags(&[("blossom_enabled", false)])).await;
-    assert_eq!(document(&world)["blossom"]["enabled"], false);
+    let off = &document(&world)["blossom"];
+    assert_eq!((&off["enabled"], &off["adapter"]), (&json!(false), &json!("")));
+    assert_eq!(off["s3"]["secret_key"], "", "no old credentials stay");
 
     let world = World::new().await;
     world.relay_with("alpha", flags(&[("blossom_enabled", true)])).await;
     world.attempt().await;
-    assert_eq!(document(&world)["blossom"], json!({ "enabled": true }));
+    let local = &document(&world)["blossom"];
+    assert_eq!((&local["enabled"], &local["adapter"]), (&json!(true), &json!("")));
 }
 
 #[tokio::test]
@@ -112,11 +118,12 @@ async fn calls_are_off_only_when_their_keys_are_gone() {
     let world = world_with_s3_and_livekit().await;
     let relay = world.relay_with("alpha", flags(&[("livekit_enabled", true)])).await;
     world.attempt().await;
-    let on = json!({ "enabled": true, "server_url": "wss://livekit.test", "api_key": "key",
-                     "api_secret": "lksecret" });
+    let on =
+        json!({ "server_url": "wss://livekit.test", "api_key": "key", "api_secret": "lksecret" });
     assert_eq!(document(&world)["livekit"], on);
     set(&world, &relay, &flags(&[("livekit_enabled", false)])).await;
-    assert_eq!(document(&world)["livekit"], json!({ "enabled": false }));
+    let off = json!({ "server_url": "", "api_key": "", "api_secret": "" });
+    assert_eq!(document(&world)["livekit"], off);
 }
 
 #[tokio::test]

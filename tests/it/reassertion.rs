@@ -56,8 +56,9 @@ async fn a_relay_that_zooid_lost_is_created_again_with_its_identity() {
     world.make_due().await;
     assert_eq!(world.attempt().await, Outcome::Synced);
     assert_eq!(world.zooid.documents()[relay.id.as_str()], before);
-    let note = world.records(&relay).await.pop().unwrap().detail["note"].clone();
-    assert_eq!(note, "zooid had lost the relay; created anew, with the same identity");
+    let detail = world.records(&relay).await.pop().unwrap().detail;
+    let note = detail["note"].as_str().unwrap();
+    assert!(note.starts_with("zooid had lost the relay") && note.ends_with("as before"), "{note}");
 }
 
 #[tokio::test]

@@ -170,6 +170,10 @@ async fn doctor_says_what_is_wrong_and_what_to_do() {
     assert_eq!(sick.code, 1, "{}", sick.out);
     assert!(sick.out.contains("no worker is running: start `tender work`"), "{}", sick.out);
     assert!(sick.out.contains("to API_WHITELIST"), "{}", sick.out);
+    world.zooid.tune(|rules| rules.host = Some("api.zooid.test".to_owned()));
+    let misled = tender(&world, &["doctor"]).await;
+    assert!(misled.code == 1 && misled.out.contains("API_HOST"), "{}", misled.out);
+    world.zooid.tune(|rules| rules.host = Some(world.zooid.url()[7..].to_owned()));
     let url = world.database.url();
     let incomplete = [("DATABASE_URL", url.as_str()), ("ZOOID_API_URL", "http://127.0.0.1:1")];
     let findings = run(&["doctor", "--json"], &incomplete).await;

@@ -1,27 +1,23 @@
 //! What a call does to the relays. It goes on when the client has left, as in zooid.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{body::Bytes, http::Method};
-use nostr::key::PublicKey;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Fault, Shared, State, document, lock};
+use super::{Fault, Shared, document, lock, route::Route, state::State};
 
 /// The status and the JSON of an answer.
 pub(super) type Answer = (u16, Value);
-
-/// The resource that a path names.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Route {
-    Relay,
-    Members,
-}
 
 /// A request that was read and may be applied.
 pub(super) struct Work {
@@ -34,10 +30,11 @@ pub(super) struct Work {
 
 impl Work {
     /// Starts the work in a task of its own, and waits for its answer. `None` if the server ended
-    /// first; with `is_late` the caller does not wait, and there is no answer either.
-    pub(super) async fn start(self, down: CancellationToken, is_late: bool) -> Option<Answer> {
+    /// first. With [`Fault::Late`] the caller does not wait, and there is no answer either.
+    pub(super) async fn start(self, down: CancellationToken) -> Option<Answer> {
         let (answered, answer) = oneshot::channel();
         let stop = self.shared.stop.clone();
+        let is_late = matches!(self.fault, Some(Fault::Late(_)));
         tokio::spawn(async move {
             let done = down.run_until_cancelled(self.run());
             if let Some(Some(answer)) = stop.run_until_cancelled(done).await {
@@ -53,6 +50,26 @@ impl Work {
 
     /// Waits as the fault says, checks the request, and applies it.
     async fn run(self) -> Answer {
+        self.wait().await;
+        let (status, effect, answer) = match self.check() {
+            Ok(checked) => checked,
+            Err(refused) => return refused,
+        };
+        if matches!(effect, Effect::Nothing) {
+            return (status, answer);
+        }
+        self.shared.core.spend(self.cost()).await;
+        if let Some(Fault::Race(gate)) = &self.fault {
+            gate.pass().await;
+        }
+        if let Err(error) = effect.apply(&mut lock(&self.shared.state), &self.change.relay_id) {
+            return failed(&format!("failed to save config: {error}"));
+        }
+        self.is_created.store(self.change.method == Method::POST, Ordering::Relaxed);
+        (status, answer)
+    }
+
+    async fn wait(&self) {
         match &self.fault {
             Some(Fault::Delay(delay)) => {
                 let _time = tokio::time::timeout(*delay, std::future::pending::<()>()).await;
@@ -60,18 +77,21 @@ impl Work {
             Some(Fault::Hold(gate) | Fault::Late(gate)) => gate.pass().await,
             _ => {}
         }
-        let checked = self.change.check(&lock(&self.shared.state));
-        if let Some(Fault::Race(gate)) = &self.fault {
-            gate.pass().await;
+    }
+
+    fn check(&self) -> Checked {
+        let mut state = lock(&self.shared.state);
+        if let Err(error) = state.refresh() {
+            return Err(failed(&format!("failed to read configs: {error}")));
         }
-        let (status, effect, answer) = match checked {
-            Ok(checked) => checked,
-            Err(refused) => return refused,
-        };
-        effect.apply(&mut lock(&self.shared.state), &self.change.relay_id);
-        let is_created = self.change.method == Method::POST;
-        self.is_created.store(is_created, Ordering::Relaxed);
-        (status, answer)
+        let is_older = lock(&self.shared.rules).is_older;
+        self.change.check(&state, is_older)
+    }
+
+    /// Returns the time that a write takes: it reads the file of every relay.
+    fn cost(&self) -> Duration {
+        let files = u32::try_from(lock(&self.shared.state).files()).unwrap_or(u32::MAX);
+        lock(&self.shared.rules).cost_per_relay.saturating_mul(files)
     }
 }
 
@@ -83,11 +103,11 @@ enum Effect {
 }
 
 impl Effect {
-    fn apply(self, state: &mut State, relay_id: &str) {
+    fn apply(self, state: &mut State, relay_id: &str) -> io::Result<()> {
         match self {
-            Self::Nothing => {}
-            Self::Save(document) => state.save(relay_id, document),
-            Self::Delete => state.remove(relay_id),
+            Self::Nothing => Ok(()),
+            Self::Save(document) => state.write(relay_id, Some(document)),
+            Self::Delete => state.write(relay_id, None),
         }
     }
 }
@@ -100,73 +120,53 @@ pub(super) struct Change {
     pub(super) relay_id: String,
     pub(super) method: Method,
     pub(super) route: Route,
-    pub(super) caller: PublicKey,
     /// The body; `None` if it is too long or broke off.
     pub(super) body: Option<Bytes>,
 }
 
 impl Change {
-    fn check(&self, state: &State) -> Checked {
-        match self.route {
-            Route::Relay => self.check_relay(state),
-            Route::Members => self.members(state),
-        }
-    }
-
-    fn check_relay(&self, state: &State) -> Checked {
-        let exists = state.documents.contains_key(&self.relay_id);
-        match self.method {
-            Method::POST if exists => error(409, "relay with this id already exists"),
-            Method::PUT | Method::PATCH | Method::DELETE if !exists => {
-                error(404, "relay not found")
+    fn check(&self, state: &State, is_older: bool) -> Checked {
+        let is_broken = state.broken.contains(&self.relay_id);
+        let exists = is_broken || state.documents.contains_key(&self.relay_id);
+        match (self.route, &self.method) {
+            (Route::Relay, &Method::POST) if exists => {
+                error(409, "relay with this id already exists")
             }
-            Method::POST => self.write(state, 201, "relay created successfully"),
-            Method::PUT => self.write(state, 200, "relay updated successfully"),
-            Method::PATCH => self.write(state, 200, "relay patched successfully"),
-            Method::DELETE => {
+            (Route::Relay, &Method::POST) => self.write(state, 201, "relay created successfully"),
+            (Route::Relay, _) if !exists && is_older => error(409, "relay not found"),
+            _ if !exists => error(404, "relay not found"),
+            (Route::Relay, &Method::PUT) => self.write(state, 200, "relay updated successfully"),
+            (Route::Relay, &Method::DELETE) => {
                 Ok((200, Effect::Delete, json!({ "message": "relay deleted successfully" })))
             }
-            _ => error(405, "method not allowed"),
+            _ if is_broken => Err(failed("failed to load config: toml: invalid document")),
+            (Route::Relay, _) => self.write(state, 200, "relay patched successfully"),
+            (Route::Members, _) => {
+                Ok((200, Effect::Nothing, json!({ "members": state.members(&self.relay_id) })))
+            }
         }
     }
 
     fn write(&self, state: &State, status: u16, message: &str) -> Checked {
-        let Some(body) = &self.body else { return error(400, "failed to read request body") };
-        let Ok(sent @ Value::Object(_)) = serde_json::from_slice::<Value>(body) else {
-            return error(400, "invalid json");
+        let Some(body) = &self.body else {
+            return error(400, "failed to read body: http: request body too large");
         };
-        let mut wanted = match state.documents.get(&self.relay_id) {
-            Some(document) if self.method == Method::PATCH => document.clone(),
-            _ => json!({}),
+        let wanted = match state.documents.get(&self.relay_id) {
+            Some(present) if self.method == Method::PATCH => document::patched(present, body),
+            _ => document::whole(body),
         };
-        document::merge(&mut wanted, sent);
-        if let Some(problem) = document::problem(&wanted) {
-            return error(400, problem);
-        }
-        for field in ["schema", "host"] {
-            let value = wanted[field].as_str().unwrap_or_default();
-            let owner = state.owners.get(&format!("{field}:{value}"));
-            if owner.is_some_and(|owner| *owner != self.relay_id) {
-                return error(409, &format!("{field} {value:?} is already in use"));
-            }
+        let wanted = wanted.map_err(|words| (400, json!({ "error": words })))?;
+        if let Some(words) = state.conflict(&self.relay_id, &wanted) {
+            return error(409, &words);
         }
         Ok((status, Effect::Save(wanted), json!({ "message": message })))
-    }
-
-    fn members(&self, state: &State) -> Checked {
-        if self.method != Method::GET {
-            return error(405, "method not allowed");
-        }
-        if !state.documents.contains_key(&self.relay_id) {
-            return error(404, "relay not found");
-        }
-        let known = state.members.get(&self.relay_id).cloned();
-        let mut members = known.unwrap_or_else(|| vec![self.caller.to_hex()]);
-        members.sort();
-        Ok((200, Effect::Nothing, json!({ "members": members })))
     }
 }
 
 fn error(status: u16, words: &str) -> Checked {
     Err((status, json!({ "error": words })))
+}
+
+fn failed(words: &str) -> Answer {
+    (500, json!({ "error": words }))
 }

@@ -1,11 +1,12 @@
 //! The SyncRelay job. One attempt is claim → call → settle; no transaction is open during the call.
 //!
 //! - `call`: the requests that an attempt makes. `conflict`: a host that another relay still has.
-//!   `classify`: what a failed request means.
+//!   `repair`: a relay whose file zooid cannot read. `classify`: what a failed request means.
 
 mod call;
 mod classify;
 mod conflict;
+mod repair;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

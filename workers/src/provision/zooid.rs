@@ -176,6 +176,14 @@ impl Zooid {
         found
     }
 
+    /// Checks that the instance of a relay answers and accepts our key.
+    ///
+    /// # Errors
+    /// See [`ZooidError`].
+    pub async fn check_instance_of(&self, relay: &Relay) -> Result<(), ZooidError> {
+        self.check_one(self.base(relay)).await
+    }
+
     /// Requests the members of a relay that cannot exist. Only zooid answers that it does not have
     /// it, and only to an accepted key.
     async fn check_one(&self, base: &Url) -> Result<(), ZooidError> {
@@ -263,8 +271,12 @@ impl Zooid {
     }
 
     fn url(&self, relay: &Relay, suffix: &str) -> Result<Url, ZooidError> {
-        let base = self.settings.instances.get(&relay.zooid_domain);
-        endpoint(base.unwrap_or(&self.settings.default_url), relay.id.as_str(), suffix)
+        endpoint(self.base(relay), relay.id.as_str(), suffix)
+    }
+
+    /// Returns the API of a relay's instance.
+    fn base(&self, relay: &Relay) -> &Url {
+        self.settings.instances.get(&relay.zooid_domain).unwrap_or(&self.settings.default_url)
     }
 }
 

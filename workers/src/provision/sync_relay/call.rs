@@ -77,6 +77,7 @@ impl Call<'_> {
     async fn change(&mut self) -> Result<(), Trouble> {
         match self.patch(&self.lease.relay).await {
             Err(Trouble::Zooid(lost @ ZooidError::NotFound)) => self.recreate(lost).await,
+            Err(Trouble::Zooid(error)) => self.repair(error).await,
             result => result,
         }
     }
@@ -92,6 +93,7 @@ impl Call<'_> {
         match self.patch(&self.lease.relay).await {
             // The relay does not exist: another relay has the schema or the host.
             Err(Trouble::Zooid(ZooidError::NotFound)) => Err(Trouble::Zooid(refused)),
+            Err(Trouble::Zooid(error)) => self.repair(error).await,
             Ok(()) => {
                 self.attempt.note = Some("existed already: an earlier answer was lost".to_owned());
                 Ok(())
@@ -108,11 +110,22 @@ impl Call<'_> {
         self.check_lease().await?;
         let relay = &self.lease.relay;
         tracing::warn!(relay.id = %relay.id, "zooid lost a relay; creating it again");
-        let is_same = relay.identity.as_deref() == Some(&self.context.zooid.identity(&relay.id));
-        let identity =
-            if is_same { "with the same identity" } else { "perhaps with a new identity" };
-        self.attempt.note = Some(format!("zooid had lost the relay; created anew, {identity}"));
+        let identity = self.identity_note();
+        self.attempt.note = Some(format!("zooid had lost the relay; created anew: {identity}"));
         self.create().await
+    }
+
+    /// The identity of a document that we send whole, and whether it is new.
+    pub(super) fn identity_note(&self) -> String {
+        let relay = &self.lease.relay;
+        let key = self.context.zooid.identity(&relay.id);
+        match &relay.identity {
+            Some(known) if *known == key => format!("its public key is {key} as before"),
+            Some(_) => format!("its public key is {key} now, since ROBOT_SECRET has changed"),
+            None => {
+                format!("its public key is {key} now; an earlier release may have given it another")
+            }
+        }
     }
 
     async fn create(&mut self) -> Result<(), Trouble> {
@@ -156,7 +169,7 @@ impl Call<'_> {
 
     /// Notes the method of the next request. Fails if the lease could end before the request does: a
     /// process that was suspended and resumed must not call zooid beside its successor.
-    fn about_to(&mut self, method: &'static str) -> Result<(), Failure> {
+    pub(super) fn about_to(&mut self, method: &'static str) -> Result<(), Failure> {
         self.attempt.method = Some(method);
         let last_end = self.claimed_at.elapsed() + self.context.zooid.timeout() + MARGIN;
         if last_end > self.context.instances.lease() {

@@ -8,12 +8,13 @@ use crate::provision::zooid::ZooidError;
 
 /// Returns the failure for an error of a request.
 pub(super) fn classify(error: &ZooidError) -> Failure {
-    let failure = |kind, reached| Failure { reached, ..Failure::new(kind, &error.to_string()) };
+    let status = error.status().map(|status| status.as_u16());
+    let failure =
+        |kind, reached| Failure { status, reached, ..Failure::new(kind, &error.to_string()) };
     match error {
         ZooidError::Refused { status, retry_after, .. } => {
             let asks_to_wait = matches!(status.as_u16(), 429 | 503);
             Failure {
-                status: Some(status.as_u16()),
                 retry_after: retry_after.filter(|_| asks_to_wait),
                 ..failure(kind_of(*status), reached_by(error, *status))
             }

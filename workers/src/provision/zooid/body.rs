@@ -30,33 +30,36 @@ pub struct Livekit {
     pub api_secret: SecretString,
 }
 
-/// Returns the body that creates a relay.
+/// Returns the body that creates or replaces a relay: what a change has, without nulls, and the secret.
 pub(super) fn post(
     relay: &Relay,
     secret: &SecretString,
     blossom: Option<&Blossom>,
     livekit: Option<&Livekit>,
 ) -> Value {
-    let mut body = document(relay, blossom);
+    let mut body = without_nulls(patch(relay, blossom, livekit));
     body["secret"] = json!(secret.expose_secret());
-    body["livekit"] = match livekit.filter(|_| relay.flags.livekit_enabled) {
-        Some(livekit) => enabled_livekit(livekit),
-        None => json!({ "enabled": false }),
-    };
     body
 }
 
-/// Returns the body that changes a relay. zooid merges it into its document, so the keys of a
-/// disabled feature are null. The secret is left out, because it is the relay's identity.
+/// Returns the body that changes a relay. zooid merges it into its document, and a key that is left out
+/// keeps its old value, so each key that has no value is null. The secret is left out, because it is the
+/// relay's identity.
 pub(super) fn patch(relay: &Relay, blossom: Option<&Blossom>, livekit: Option<&Livekit>) -> Value {
-    let mut body = document(relay, blossom);
-    body["livekit"] = match livekit.filter(|_| relay.flags.livekit_enabled) {
-        Some(livekit) => enabled_livekit(livekit),
-        None => {
-            json!({ "enabled": false, "server_url": null, "api_key": null, "api_secret": null })
-        }
-    };
+    let mut body = document(relay);
+    body["blossom"] = blossom_of(relay, blossom);
+    body["livekit"] = livekit_of(livekit.filter(|_| relay.flags.livekit_enabled));
     body
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        value => value,
+    }
 }
 
 /// Replaces a secret in a preview.
@@ -80,7 +83,7 @@ pub(super) fn preview(
     patch(relay, blossom.as_ref(), livekit.as_ref())
 }
 
-fn document(relay: &Relay, blossom: Option<&Blossom>) -> Value {
+fn document(relay: &Relay) -> Value {
     let flags = relay.flags;
     json!({
         "host": relay.host(),
@@ -101,7 +104,6 @@ fn document(relay: &Relay, blossom: Option<&Blossom>) -> Value {
         "groups": { "enabled": flags.groups_enabled },
         "management": { "enabled": flags.management_enabled },
         "push": { "enabled": flags.push_enabled },
-        "blossom": blossom_of(relay, blossom),
         "roles": {
             "admin": { "can_invite": true, "can_manage": true },
             "member": { "can_invite": flags.members_can_invite },
@@ -109,28 +111,33 @@ fn document(relay: &Relay, blossom: Option<&Blossom>) -> Value {
     })
 }
 
+/// Media: in the bucket, on zooid's own disk, or off. zooid keeps the bucket and its credentials until
+/// they are null, also if media are off.
 fn blossom_of(relay: &Relay, blossom: Option<&Blossom>) -> Value {
-    match blossom {
-        _ if !relay.flags.blossom_enabled => json!({ "enabled": false }),
-        None => json!({ "enabled": true }),
-        Some(blossom) => json!({
-            "enabled": true,
-            "adapter": "s3",
-            "s3": {
-                "endpoint": blossom.endpoint,
-                "region": blossom.region,
-                "bucket": blossom.bucket,
-                "access_key": blossom.access_key.expose_secret(),
-                "secret_key": blossom.secret_key.expose_secret(),
-                "key_prefix": relay.schema,
-            },
-        }),
-    }
-}
-
-fn enabled_livekit(livekit: &Livekit) -> Value {
+    let is_enabled = relay.flags.blossom_enabled;
+    let Some(blossom) = blossom.filter(|_| is_enabled) else {
+        return json!({ "enabled": is_enabled, "adapter": null, "s3": null });
+    };
     json!({
         "enabled": true,
+        "adapter": "s3",
+        "s3": {
+            "endpoint": blossom.endpoint,
+            "region": blossom.region,
+            "bucket": blossom.bucket,
+            "access_key": blossom.access_key.expose_secret(),
+            "secret_key": blossom.secret_key.expose_secret(),
+            "key_prefix": relay.schema,
+        },
+    })
+}
+
+/// Calls have no flag on zooid: they are on if there is an API key.
+fn livekit_of(livekit: Option<&Livekit>) -> Value {
+    let Some(livekit) = livekit else {
+        return json!({ "server_url": null, "api_key": null, "api_secret": null });
+    };
+    json!({
         "server_url": livekit.server_url,
         "api_key": livekit.api_key.expose_secret(),
         "api_secret": livekit.api_secret.expose_secret(),
