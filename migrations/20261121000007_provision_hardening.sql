@@ -17,6 +17,8 @@ alter table zooid_instance add column calls_allowed double precision
     constraint zooid_instance_calls_allowed check (calls_allowed >= 1);
 -- The last decrease of calls_allowed.
 alter table zooid_instance add column limited_at timestamptz;
+-- The breaker is open because the instance refuses our key.
+alter table zooid_instance add column refuses_key boolean not null default false;
 -- When a process last named the instance in its configuration.
 alter table zooid_instance add column seen_at timestamptz not null default now();
 -- The first answer after an outage in which relays gave up.
@@ -220,7 +222,7 @@ begin
     end if;
     update zooid_instance
     set opened_at = null, retry_at = null, failed_probes = 0, probe_job = null, probe_until = null,
-        last_error = ''
+        last_error = '', refuses_key = false
     where opened_at is not null and name = any(instances);
     return case when found then relays when recovered then '{}' end;
 end $$;

@@ -13,7 +13,7 @@ use tender_jobs::{
     },
     provision::{
         SYNC_RELAY,
-        instance::{self, BreakerState, Instance},
+        instance::{self, Instance},
         relay::{self, Order, Relay, Row, Search, Summary},
     },
     queue::{
@@ -103,7 +103,7 @@ impl Fleet {
     /// Returns the items that need attention, the most urgent first.
     pub fn attention(&self) -> Vec<Attention<'_>> {
         let more = self.summary.gave_up - i64::try_from(self.gave_up.len()).unwrap_or_default();
-        let out = self.instances.iter().filter(|i| i.breaker != BreakerState::Closed);
+        let out = self.instances.iter().filter(|instance| instance.is_out());
         let late = |row: &&Row| self.now - row.updated_at >= LONG_PENDING;
         let is_served = self.workers.iter().any(|worker| worker.queue == SYNC_RELAY);
         let killed = self.queues.iter().filter(|queue| queue.killed_open > 0);

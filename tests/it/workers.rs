@@ -215,3 +215,22 @@ async fn a_change_does_not_wait_behind_a_bulk_resync() {
     assert_eq!(world.zooid.calls()[0].relay_id, urgent.id.as_str(), "it went first");
     running.stop().await;
 }
+
+/// Each write costs the stand-in's one core 3 ms per relay, as on a zooid with many relays: 32 at once would
+/// all take longer than the time-out, be given up, and go on running there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_zooid_gets_no_more_calls_than_it_can_answer() {
+    let timeout = Duration::from_secs(3);
+    let world = World::with(settings(), |zooid| zooid.timeout = timeout).await;
+    world.zooid.tune(|rules| rules.cost_per_relay = Duration::from_millis(3));
+    for number in 0..40 {
+        world.relay(&format!("relay-{number}")).await;
+    }
+    let running = start(&world, Settings { concurrency: 32, ..settings() });
+    eventually("all are synced", async || all_synced(&world).await).await;
+    let calls = world.zooid.calls();
+    let unanswered = calls.iter().filter(|call| call.status.is_none()).count();
+    assert!(unanswered <= 2, "{unanswered} of {} calls were given up", calls.len());
+    assert!(world.zooid.most_in_flight() <= 16, "{}", world.zooid.most_in_flight());
+    running.stop().await;
+}

@@ -97,6 +97,8 @@ pub struct Instance {
     pub failed_probes: i32,
     /// The last outage failure while the breaker was open; empty while it is closed.
     pub last_error: String,
+    /// Whether the breaker is open because the instance refuses our key.
+    pub refuses_key: bool,
     /// Outage failures since the last answer, counted up to 1,000.
     pub failures: i64,
     /// Attempts that call the instance now.
@@ -108,14 +110,22 @@ pub struct Instance {
     pub limited_at: Option<DateTime<Utc>>,
     /// When a process last had the instance in its configuration.
     pub seen_at: DateTime<Utc>,
-    /// Whether no process has had it in its configuration for ten minutes.
+    /// Whether no process has had it in its configuration for ten minutes. It needs no attention then.
     pub is_forgotten: bool,
+}
+
+impl Instance {
+    /// Whether an operator should know: calls are not allowed, although a process wants to make some.
+    pub fn is_out(&self) -> bool {
+        self.breaker != BreakerState::Closed && !self.is_forgotten
+    }
 }
 
 /// Returns every known instance, by name; at most 1,000.
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Instance>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select name, opened_at, retry_at, failed_probes, last_error, calls_allowed, limited_at, seen_at,
+                  refuses_key,
                   seen_at < now() - interval '10 minutes' as "is_forgotten!",
                   coalesce(retry_at <= now(), false) as "is_half_open!",
                   (select count(*) from (select from zooid_failure where instance = name limit 1000) f) as "failures!",
@@ -138,6 +148,7 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Instance>, sqlx::Error>
         retry_at: row.retry_at,
         failed_probes: row.failed_probes,
         last_error: row.last_error,
+        refuses_key: row.refuses_key,
         failures: row.failures,
         in_flight: row.in_flight,
         calls_allowed: row.calls_allowed,

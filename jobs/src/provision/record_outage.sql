@@ -18,7 +18,7 @@ with failed as (
            or $10)
 )
 update zooid_instance instance
-set opened_at = next.opened_at, last_error = $7, failed_probes = next.failed_probes,
+set opened_at = next.opened_at, last_error = $7, refuses_key = $10, failed_probes = next.failed_probes,
     retry_at = case when next.is_probe or next.opens
                     then now() + make_interval(secs => least($8 * 2 ^ least(next.failed_probes, 20), $9))
                     else instance.retry_at end,

@@ -2,10 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use metrics::gauge;
-use tender_jobs::provision::{
-    instance::{self, BreakerState},
-    relay,
-};
+use tender_jobs::provision::{instance, relay};
 
 use super::Api;
 
@@ -24,12 +21,12 @@ pub(super) async fn measure(api: &Api, now: DateTime<Utc>) -> Result<(), sqlx::E
     gauge!("tender_oldest_pending_seconds").set(oldest as f64 / 1000.0);
     gauge!("tender_relays", "state" => "switched_off").set(summary.inactive as f64);
     for instance in instance::list(&api.db).await? {
+        let open = f64::from(u8::from(instance.is_out()));
+        let refused = f64::from(u8::from(instance.is_out() && instance.refuses_key));
         let name = instance.name;
-        let forgotten = f64::from(u8::from(instance.is_forgotten));
-        gauge!("tender_zooid_forgotten", "zooid" => name.clone()).set(forgotten);
+        gauge!("tender_zooid_key_refused", "zooid" => name.clone()).set(refused);
         gauge!("tender_zooid_calls_allowed", "zooid" => name.clone())
             .set(instance.calls_allowed.unwrap_or_default().floor());
-        let open = f64::from(u8::from(instance.breaker != BreakerState::Closed));
         gauge!("tender_breaker_open", "zooid" => name.clone()).set(open);
         gauge!("tender_zooid_in_flight", "zooid" => name).set(instance.in_flight as f64);
     }
