@@ -4,6 +4,7 @@
 mod doctor;
 mod fleet;
 mod keys;
+mod migrate;
 mod mirror;
 mod print;
 mod provision;
@@ -13,10 +14,9 @@ mod top;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use nostr::key::Keys;
-use tender_jobs::{database, provision::relay::By};
+use tender_jobs::{console::operator as audit, provision::relay::By};
 
 use crate::{
     config::{Config, Needs},
@@ -122,7 +122,7 @@ impl Cli {
                 let queues = queues.collect::<anyhow::Result<_>>()?;
                 serve::work(load(Needs::Wings, "info")?, queues, concurrency).await?;
             }
-            Command::Migrate => migrate(&load(Needs::Database, "info")?, json).await?,
+            Command::Migrate => migrate::migrate(&load(Needs::Database, "info")?, json).await?,
             Command::Demo { once } => demo::run(&load(Needs::Database, "error")?, once).await?,
             Command::Doctor => return doctor::run(json).await,
             Command::Relay(command) => command.run(json).await?,
@@ -154,43 +154,15 @@ fn operator() -> By {
     By { who: "operator".to_owned(), trace: None }
 }
 
-/// Opens the database and migrates it if it is not up to date. Once it is, a role that may not
-/// change the schema is enough.
-async fn open(config: &Config) -> anyhow::Result<Database> {
-    let database = Database::open(&config.database).await?;
-    let is_migrated = database::is_migrated(&database.pool).await;
-    if !is_migrated.map_err(explain).context("failed to read the schema's version")? {
-        database::migrate(&database.pool).await?;
-    }
-    Ok(database)
-}
-
-/// Adds advice to the first error of a database, where the error itself does not say what to do.
-fn explain(error: sqlx::Error) -> anyhow::Error {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // A prepared statement exists already, or does not exist.
-    if matches!(code.as_deref(), Some("42P05" | "26000")) {
-        return anyhow::Error::new(error).context(
-            "a pooler in transaction mode does not keep prepared statements: use PgBouncer 1.21 or \
-             newer with max_prepared_statements, or session mode",
-        );
-    }
-    error.into()
-}
-
 /// Opens the database for one command, and closes it also if the command fails.
 async fn with_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let database = open(config).await?;
+    let database = migrate::open(config).await?;
     let result = work(&database).await;
     database.close().await;
     result
-}
-
-async fn migrate(config: &Config, json: bool) -> anyhow::Result<()> {
-    with_database(config, async |_database| print::done(json, "the database is up to date")).await
 }
 
 /// Prints the keys in the form of a `.env` file.
@@ -209,10 +181,12 @@ async fn reconcile(json: bool) -> anyhow::Result<()> {
     with_database(&config, async |database| {
         let rest = config.provision.exhausted_after;
         let enqueued = tender_workers::provision::reconcile(&database.pool, rest).await?;
+        let result = format!("enqueued {enqueued} pending relays that had no job");
+        audit::record(&database.pool, &operator().who, "reconcile", "", &result).await?;
         if json {
             return print::json(&serde_json::json!({ "enqueued": enqueued }));
         }
-        print::line(&format!("enqueued {enqueued} pending relays that had no job"))
+        print::line(&result)
     })
     .await
 }

@@ -1,7 +1,9 @@
 //! Configuration. Only this module reads the environment, and it reads each variable once. An error
 //! lists every invalid or missing variable, each with its name and an example.
 
+mod connections;
 mod env;
+mod file;
 mod mirror;
 mod provision;
 mod runtime;
@@ -11,9 +13,13 @@ use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf};
 use nostr::key::PublicKey;
 use reqwest::Url;
 use secrecy::SecretString;
-use tender_jobs::{mirror::upstream, queue::Retention};
-use tender_workers::provision::{self as provisioning, zooid::ZooidSettings};
+use tender_jobs::{mirror::upstream, provision::instance::Instances, queue::Retention};
+use tender_workers::provision::{
+    self as provisioning,
+    zooid::{ZooidSettings, name_of},
+};
 
+pub use connections::ConnectionLimits;
 pub use env::{Env, NAMES};
 
 /// The variables that a command requires, beyond those that have defaults.
@@ -61,6 +67,8 @@ pub struct DatabaseConfig {
     pub pg_bin: Option<PathBuf>,
     /// The most connections of one process.
     pub max_connections: u32,
+    /// Whether `serve` migrates the database when it starts.
+    pub migrate_on_start: bool,
 }
 
 /// The settings of the HTTP API and of the dashboard.
@@ -79,8 +87,14 @@ pub struct ApiConfig {
     pub relay_domain: String,
     /// Every domain of our zooid instances.
     pub domains: Vec<String>,
+    /// The zooid instance of each domain.
+    pub instances: Instances,
+    /// The most relays of a tenant; admins may create more.
+    pub relays_per_tenant: u32,
     /// Requests per second of one caller; bursts may be twice as large.
     pub rate_limit: u32,
+    /// The limits of the connections of the API and of the metrics.
+    pub connections: ConnectionLimits,
     /// Attempts of a SyncRelay job, the first one included, as shown to operators.
     pub max_attempts: u32,
     /// The public keys that may read the dashboard, but not act.
@@ -149,6 +163,7 @@ impl Config {
         let config = Self {
             database: database(env),
             api: ApiConfig {
+                instances: instance_names(zooid.as_ref(), &instances),
                 max_attempts: provision.backoff.max_attempts(),
                 mirror: mirror.defaults.clone(),
                 ..api(env, relay_domain, &instances)
@@ -160,6 +175,7 @@ impl Config {
             retention: runtime::retention(env),
             log: log(env),
         };
+        env.renamed();
         let problems = env.problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
     }
@@ -175,6 +191,7 @@ fn database(env: &mut Env) -> DatabaseConfig {
         data_dir: env.text("TENDER_DATA_DIR").unwrap_or_else(|| ".tender".into()).into(),
         pg_bin: env.text("TENDER_PG_BIN").map(PathBuf::from),
         max_connections: env.number("DATABASE_MAX_CONNECTIONS", 24, 4..=1000),
+        migrate_on_start: env.flag("MIGRATE_ON_START", true),
     }
 }
 
@@ -229,7 +246,10 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         dashboard_password: env.text("DASHBOARD_PASSWORD").map(SecretString::from),
         relay_domain,
         domains,
+        instances: Instances::default(), // set by the caller
+        relays_per_tenant: env.number("RELAYS_PER_TENANT", 100, 1..=1_000_000),
         rate_limit: env.number("API_RATE_LIMIT", 50, 1..=1_000_000),
+        connections: connections::connections(env),
         key_secret: mirror::key_secret(env),
         mirror: upstream::settings::Settings::default(), // set by the caller
     }
@@ -258,6 +278,16 @@ fn instances(env: &mut Env) -> HashMap<String, Url> {
             .collect::<Option<HashMap<_, _>>>()
     });
     instances.unwrap_or_default()
+}
+
+/// Returns the name of the instance of each domain. A process that does not provision may not know the
+/// default instance; its name is then empty.
+fn instance_names(zooid: Option<&ZooidSettings>, urls: &HashMap<String, Url>) -> Instances {
+    Instances {
+        default: zooid.map(|zooid| name_of(&zooid.default_url)).unwrap_or_default(),
+        by_domain: urls.iter().map(|(domain, url)| (domain.clone(), name_of(url))).collect(),
+        max_in_flight: 0, // this process makes no claim with them
+    }
 }
 
 fn log(env: &mut Env) -> LogConfig {
@@ -344,9 +374,53 @@ mod tests {
             ("BLOSSOM_S3_ACCESS_KEY", "k"),
             ("BLOSSOM_S3_SECRET_KEY", " "),
         ];
-        assert!(provision::blossom(&mut env(&pairs)).is_none());
+        let error = Config::read(&mut env(&pairs), Needs::Database).expect_err("half set");
+        assert_eq!(names(&error), ["BLOSSOM_S3_SECRET_KEY"]);
         pairs[3].1 = "s";
         assert!(provision::blossom(&mut env(&pairs)).is_some());
+        assert!(Config::read(&mut env(&pairs), Needs::Database).is_ok());
+        let only = [("BLOSSOM_S3_ENDPOINT", "http://s3"), ("LIVEKIT_API_KEY", "hunter2")];
+        let error = Config::read(&mut env(&only), Needs::Database).expect_err("half set");
+        let mut missing = names(&error);
+        missing.sort_unstable();
+        let expected = [
+            "BLOSSOM_S3_ACCESS_KEY",
+            "BLOSSOM_S3_BUCKET",
+            "BLOSSOM_S3_REGION",
+            "BLOSSOM_S3_SECRET_KEY",
+            "LIVEKIT_API_SECRET",
+            "LIVEKIT_URL",
+        ];
+        assert_eq!(missing, expected);
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_zooid_url_with_credentials_is_refused() {
+        for (name, value) in [
+            ("ZOOID_API_URL", "http://user:hunter2@zooid:3334"),
+            ("ZOOID_INSTANCES", "a.test=http://hunter2@zooid:3334"),
+        ] {
+            let error = Config::read(&mut env(&[(name, value)]), Needs::Database);
+            let error = error.expect_err("credentials");
+            assert_eq!(names(&error), [name]);
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_an_earlier_release_is_reported() {
+        let error = Config::read(&mut env(&[("SYNC_DEFAULTS", "{}")]), Needs::Database);
+        assert!(error.expect_err("renamed").to_string().contains("MIRROR_DEFAULTS now"));
+    }
+
+    #[test]
+    fn a_schedule_that_never_fires_is_refused() {
+        let never = [("RECONCILE_SCHEDULE", "0 0 0 31 2 *")];
+        let error = Config::read(&mut env(&never), Needs::Database).expect_err("never");
+        assert_eq!(names(&error), ["RECONCILE_SCHEDULE"]);
+        let leap = [("RECONCILE_SCHEDULE", "0 0 0 29 2 *")];
+        assert!(Config::read(&mut env(&leap), Needs::Database).is_ok());
     }
 
     #[test]

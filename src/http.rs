@@ -8,6 +8,7 @@ mod auth;
 mod error;
 mod extract;
 mod limit;
+mod listen;
 mod mirror;
 mod openapi;
 mod probes;
@@ -57,7 +58,7 @@ pub struct Api {
     db: PgPool,
     zooid: Option<Arc<Zooid>>,
     config: Arc<ApiConfig>,
-    limiter: Arc<limit::Limiter>,
+    limits: Arc<limit::Limits>,
     probes: Arc<probes::Probes>,
 }
 
@@ -69,7 +70,7 @@ impl Api {
         Self {
             db,
             zooid,
-            limiter: Arc::new(limit::Limiter::new(config.rate_limit)),
+            limits: Arc::new(limit::Limits::new(config.rate_limit)),
             config: Arc::new(config),
             probes: Arc::default(),
         }
@@ -108,33 +109,34 @@ fn site(api: Api, shutdown: CancellationToken) -> Router {
     router(api).merge(dashboard)
 }
 
-/// Serves the API and the dashboard until `shutdown`, then waits for running requests.
+/// Serves the API and the dashboard until `shutdown`, then waits for running requests, at most
+/// `ConnectionLimits::drain`.
 ///
 /// # Errors
-/// The listener failed.
+/// The listener has no address.
 pub async fn serve(
     listener: TcpListener,
     api: Api,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     tokio::spawn(telemetry::keep_up(shutdown.clone()));
-    let service =
-        site(api, shutdown.clone()).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let limits = api.config.connections;
+    listen::serve(listener, site(api, shutdown.clone()), limits, shutdown).await
 }
 
 /// Serves only the probes and the metrics until `shutdown`, for processes without the API.
 ///
 /// # Errors
-/// The listener failed.
+/// The listener has no address.
 pub async fn serve_probes(
     listener: TcpListener,
     api: Api,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     tokio::spawn(telemetry::keep_up(shutdown.clone()));
+    let limits = api.config.connections;
     let probes = probes_router().fallback(|| async { ApiError::NotFound }).with_state(api);
-    axum::serve(listener, probes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    listen::serve(listener, probes, limits, shutdown).await
 }
 
 fn probes_router() -> Router<Api> {

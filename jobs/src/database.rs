@@ -3,44 +3,16 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
-use apalis_postgres::PostgresStorage;
+mod index;
+mod migrate;
+mod pooler;
+
 use sqlx::PgPool;
+
+pub use migrate::{MigrateError, migrate, migrate_at, migrate_with};
 
 /// Tender's migrations. They refer to apalis's tables, so they run after apalis's migrations.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
-
-/// Why the schema could not be migrated.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// The extension `hstore`, which apalis needs, is not installed, or this role may not create
-    /// it.
-    #[error(
-        "could not create the PostgreSQL extension hstore, which the queue needs: install the \
-         contrib package, or run `create extension hstore` in this database as a superuser"
-    )]
-    Hstore(#[source] apalis_postgres::Error),
-    /// One of apalis's migrations failed.
-    #[error("failed to migrate the queue's tables")]
-    Queue(#[source] apalis_postgres::Error),
-    /// One of Tender's migrations failed.
-    #[error("failed to migrate Tender's tables")]
-    Ledger(#[from] sqlx::migrate::MigrateError),
-}
-
-/// Applies the missing migrations of both schemas. Several processes may do this at the same time:
-/// each waits for the migration lock.
-///
-/// # Errors
-/// [`MigrateError::Hstore`] if an operator must create the extension first; otherwise the migration
-/// that failed.
-pub async fn migrate(db: &PgPool) -> Result<(), MigrateError> {
-    PostgresStorage::<()>::setup(db).await.map_err(|error| match error.to_string() {
-        text if text.contains("hstore") => MigrateError::Hstore(error),
-        _ => MigrateError::Queue(error),
-    })?;
-    MIGRATOR.run(db).await?;
-    Ok(())
-}
 
 /// Returns the age, in seconds, of the oldest transaction that keeps PostgreSQL from removing dead
 /// rows; 0 if there is none. Transactions of other roles count only if our role may see them.
@@ -54,19 +26,35 @@ pub async fn oldest_transaction_secs(db: &PgPool) -> Result<f64, sqlx::Error> {
     .await
 }
 
-/// Returns whether the database has at least our newest migration. A database without any migration
-/// is not an error: the result is then false.
+/// Returns whether every migration of this release was applied. A database without any migration is
+/// not an error: the result is then false. A database of a newer release is migrated, too.
 pub async fn is_migrated(db: &PgPool) -> Result<bool, sqlx::Error> {
-    let newest = MIGRATOR.iter().map(|migration| migration.version).max();
-    let applied = sqlx::query_scalar::<_, Option<i64>>(
-        "select max(version) from _sqlx_migrations where success",
+    let versions: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+    let applied = sqlx::query_scalar::<_, i64>(
+        "select count(*) from _sqlx_migrations where success and version = any($1)",
     )
+    .bind(&versions)
     .fetch_one(db)
     .await;
     match applied {
-        Ok(applied) => Ok(applied >= newest),
+        Ok(applied) => Ok(usize::try_from(applied) == Ok(versions.len())),
         // 42P01: the table of migrations does not exist, so no migration was ever applied.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_without_a_transaction_builds_or_drops_one_index_and_can_run_again() {
+        for migration in MIGRATOR.iter().filter(|migration| migration.no_tx) {
+            let statements = index::statements(migration.sql.as_str());
+            let version = migration.version;
+            let [statement] = statements.as_slice() else { panic!("{version}: {statements:?}") };
+            assert!(index::built(statement).or(index::dropped(statement)).is_some(), "{version}");
+        }
     }
 }

@@ -107,9 +107,12 @@ async fn examine_ledger(
 ) -> Result<(), sqlx::Error> {
     let db = &database.pool;
     if !database::is_migrated(db).await? {
-        let words =
-            "not up to date: run `tender migrate`; other commands also migrate it when they start";
-        findings.push(finding(Grade::Warn, "schema", words));
+        findings.push(match database.socket_dir() {
+            Some(_) => {
+                finding(Grade::Warn, "schema", "not up to date: the next command migrates it")
+            }
+            None => finding(Grade::Fail, "schema", "not up to date: run `tender migrate`"),
+        });
         return Ok(());
     }
     findings.push(finding(Grade::Ok, "schema", "up to date"));
@@ -151,7 +154,7 @@ async fn examine_ledger(
         (gave_up, _) => finding(
             Grade::Warn,
             "relays",
-            format!("{gave_up} gave up: see `tender relay list --sync gave-up`"),
+            format!("{gave_up} gave up: see `tender relay list --sync gave_up`"),
         ),
     });
     Ok(())

@@ -11,7 +11,7 @@ use tender_workers::{Wings, provision::zooid::Zooid};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::open;
+use super::migrate::{open, open_and_migrate};
 use crate::{
     config::Config,
     http::{self, Api},
@@ -21,7 +21,11 @@ use crate::{
 
 /// Runs the API and the workers in one process.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    let (database, zooid) = (open(&config).await?, zooid(&config)?);
+    let database = match config.database.migrate_on_start {
+        true => open_and_migrate(&config).await?,
+        false => open(&config).await?,
+    };
+    let zooid = zooid(&config)?;
     let shutdown = signal::shutdown()?;
     let api = start_api(&config, &database, zooid.clone(), &shutdown).await;
     let ended = match api {

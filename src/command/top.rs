@@ -162,7 +162,7 @@ fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
             relay.id
         ),
         Attention::MoreGaveUp(more) => {
-            format!("{more} more relays gave up (tender relay list --sync gave-up)")
+            format!("{more} more relays gave up (tender relay list --sync gave_up)")
         }
         Attention::BreakerOpen(instance) => format!(
             "zooid at {} is unavailable (breaker {}): {}",

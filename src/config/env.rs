@@ -7,19 +7,22 @@ use std::{
     str::FromStr,
 };
 
-use super::Problem;
+use super::{Problem, file};
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 46] = [
+pub const NAMES: [&str; 50] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
+    "MIGRATE_ON_START",
     "TENDER_DATA_DIR",
     "TENDER_PG_BIN",
     "API_BIND",
     "API_BASE_URL",
     "METRICS_BIND",
     "API_RATE_LIMIT",
+    "API_MAX_CONNECTIONS",
+    "API_MAX_CONNECTIONS_PER_ADDRESS",
     "ADMIN_PUBKEYS",
     "VIEWER_PUBKEYS",
     "DASHBOARD_PASSWORD",
@@ -31,6 +34,7 @@ pub const NAMES: [&str; 46] = [
     "BREAKER_WAIT_CAP_SECS",
     "RELAY_DOMAIN",
     "ROBOT_SECRET",
+    "RELAYS_PER_TENANT",
     "BLOSSOM_S3_ENDPOINT",
     "BLOSSOM_S3_REGION",
     "BLOSSOM_S3_BUCKET",
@@ -59,6 +63,10 @@ pub const NAMES: [&str; 46] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
+/// Variables of earlier releases, with their present names.
+const RENAMED: [(&str, &str); 2] =
+    [("SCHEDULE_PROFILE", "MIRROR_PROFILE"), ("SYNC_DEFAULTS", "MIRROR_DEFAULTS")];
+
 /// Variables by name, with the names that were read and the problems that were found.
 #[derive(Debug, Default)]
 pub struct Env {
@@ -70,11 +78,12 @@ pub struct Env {
 impl Env {
     /// Returns the process's environment and the file `.env`. The environment takes precedence.
     pub fn of_process() -> Self {
-        let file = dotenvy::dotenv_iter().into_iter().flatten().flatten();
+        let file = file::read();
         let process = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        Self::of(file.chain(process))
+        let env = Self::of(file.values.into_iter().chain(process));
+        Self { problems: file.problems, ..env }
     }
 
     /// Returns a map of these variables. A later value replaces an earlier one.
@@ -133,6 +142,27 @@ impl Env {
             _ => None,
         });
         flag.unwrap_or(default)
+    }
+
+    /// Reports every variable of an earlier release that is set, because it has no effect any more.
+    pub(super) fn renamed(&mut self) {
+        for (old, new) in RENAMED {
+            if self.values.contains_key(old) {
+                self.problem(old, format!("is no longer read; it is called {new} now"));
+            }
+        }
+    }
+
+    /// Reports what is missing of a group whose variables are set together or not at all. `optional`
+    /// ones belong to the group, and it is complete without them.
+    pub(super) fn group(&mut self, required: &[&'static str], optional: &[&'static str]) {
+        let all = [required, optional].concat();
+        let Some(set) = all.into_iter().find(|name| self.text(name).is_some()) else { return };
+        for name in required {
+            if self.text(name).is_none() {
+                self.problem(name, format!("is required, because {set} is set"));
+            }
+        }
     }
 
     pub(super) fn missing(&mut self, name: &'static str, example: &str) {

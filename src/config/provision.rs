@@ -25,6 +25,9 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// The longest time-out of a call, in seconds: a stopping process waits 25 s for its calls.
 const LONGEST: f64 = LONGEST_TIMEOUT.as_secs_f64();
+/// The variables of the bucket for media, which are set together.
+const S3: [&str; 4] =
+    ["BLOSSOM_S3_REGION", "BLOSSOM_S3_BUCKET", "BLOSSOM_S3_ACCESS_KEY", "BLOSSOM_S3_SECRET_KEY"];
 
 /// Reads the settings of provisioning.
 pub(super) fn settings(env: &mut Env) -> Settings {
@@ -85,6 +88,10 @@ pub(super) fn zooid(
     robot: Option<Keys>,
 ) -> Option<ZooidSettings> {
     let url = env.parse("ZOOID_API_URL", "http://localhost:3334", http_url);
+    let instance_urls = instances.values().map(|url| ("ZOOID_INSTANCES", url));
+    for (name, url) in url.iter().map(|url| ("ZOOID_API_URL", url)).chain(instance_urls) {
+        refuse_credentials(env, name, url);
+    }
     if url.is_none() && needs == Needs::Zooid {
         env.missing("ZOOID_API_URL", "http://localhost:3334");
     }
@@ -103,8 +110,18 @@ pub(super) fn zooid(
     })
 }
 
-/// Reads the S3 bucket for media; `None` unless region, bucket and both keys are set.
+/// zooid takes no user and no password, and the URL of an instance is its name in pages and metrics.
+fn refuse_credentials(env: &mut Env, name: &'static str, url: &Url) {
+    if !url.username().is_empty() || url.password().is_some() {
+        let problem = "must not contain a user or a password: ROBOT_SECRET signs the requests; \
+                       e.g. http://localhost:3334";
+        env.problem(name, problem.to_owned());
+    }
+}
+
+/// Reads the S3 bucket for media. The endpoint is optional, the other variables are not.
 pub(super) fn blossom(env: &mut Env) -> Option<Blossom> {
+    env.group(&S3, &["BLOSSOM_S3_ENDPOINT"]);
     let endpoint = env.text("BLOSSOM_S3_ENDPOINT").unwrap_or_default();
     let region = env.text("BLOSSOM_S3_REGION");
     let bucket = env.text("BLOSSOM_S3_BUCKET");
@@ -120,6 +137,7 @@ pub(super) fn blossom(env: &mut Env) -> Option<Blossom> {
 }
 
 fn livekit(env: &mut Env) -> Option<Livekit> {
+    env.group(&["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"], &[]);
     let server_url = env.text("LIVEKIT_URL");
     let api_key = env.text("LIVEKIT_API_KEY").map(SecretString::from);
     let api_secret = env.text("LIVEKIT_API_SECRET").map(SecretString::from);

@@ -18,7 +18,7 @@ use nostr::{
 use tender_jobs::provision::relay::By;
 use tender_workers::runtime::trace;
 
-use super::{Api, ApiError, MAX_BODY, REQUEST_ID};
+use super::{Api, ApiError, MAX_BODY, REQUEST_ID, listen::network};
 use crate::nip98::{STRICT_AGE, check_payload, event_of, tag};
 
 /// The maximum age of a session event, in seconds.
@@ -63,14 +63,16 @@ struct Asked<'a> {
     now: u64,
 }
 
-/// Reads the body up to [`MAX_BODY`], authenticates the caller and counts the request against the
-/// caller's rate limit.
+/// Counts the request against the rate limit of its address, reads the body up to [`MAX_BODY`],
+/// authenticates the caller and counts the request against the caller's rate limit.
 pub(super) async fn authenticate(
     State(api): State<Api>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
+    let address = address_of(&parts);
+    api.limits.check_address(&address).map_err(ApiError::TooManyRequests)?;
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::TooLarge)?;
     let asked = Asked {
         base_url: &api.config.base_url,
@@ -80,10 +82,8 @@ pub(super) async fn authenticate(
         now: Timestamp::now().as_secs(),
     };
     let found = event_of(&parts.headers).and_then(|event| caller_of(&event, &asked));
-    let peer =
-        parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
-    let key = found.as_ref().map_or_else(|_| peer.unwrap_or_default(), PublicKey::to_hex);
-    api.limiter.check(&key).map_err(ApiError::TooManyRequests)?;
+    let key = found.as_ref().map_or(address, PublicKey::to_hex);
+    api.limits.check_caller(&key).map_err(ApiError::TooManyRequests)?;
     let pubkey = found.map_err(ApiError::Unauthenticated)?;
     let request_id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     let caller = Caller {
@@ -93,6 +93,12 @@ pub(super) async fn authenticate(
     };
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
+}
+
+/// Returns the address of the client, or its network; see [`network`].
+fn address_of(parts: &Parts) -> String {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    peer.map(|peer| network(peer.0.ip()).to_string()).unwrap_or_default()
 }
 
 fn caller_of(event: &Event, asked: &Asked<'_>) -> Result<PublicKey, &'static str> {

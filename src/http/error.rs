@@ -124,9 +124,18 @@ impl From<MutationError> for ApiError {
     fn from(error: MutationError) -> Self {
         match error {
             MutationError::NotFound(_) => Self::NotFound,
-            MutationError::HostTaken(_) | MutationError::Deleting(_) => {
+            MutationError::HostTaken(_)
+            | MutationError::Delinquent
+            | MutationError::Deleting(_) => {
                 Self::Conflict(error.to_string())
             }
+            MutationError::QuotaUsedUp(most) => {
+                let problem = format!(
+                    "has {most} relays already, which is the limit: delete one, or ask the operator"
+                );
+                Self::Invalid(vec![FieldError::new("tenant_pubkey", problem)])
+            }
+            MutationError::TooSoon(wait) => Self::TooManyRequests(wait),
             MutationError::Database(error) => error.into(),
         }
     }

@@ -3,12 +3,12 @@
 use nostr::key::Keys;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tender_jobs::provision::relay::{self, Status};
+use tender_jobs::provision::relay::{self, MutationError, RelayId, Status};
 use tender_workers::provision::sync_relay::Outcome;
 
 use crate::support::{
     api::{TestApi, answer, header, strict},
-    by,
+    by, eventually, settings,
 };
 
 fn error(answer: &(StatusCode, Value)) -> &str {
@@ -266,4 +266,127 @@ async fn bad_input_gets_its_own_status_and_loses_nothing() {
     assert_eq!(api.call(Method::PATCH, &path, None).await.0, StatusCode::METHOD_NOT_ALLOWED);
     let (_, after) = api.call(Method::GET, &path, None).await;
     assert_eq!(after["data"], relay);
+}
+
+#[tokio::test]
+async fn a_relay_does_not_move_to_another_zooid_instance() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let path = format!("/relays/{}", relay["id"].as_str().unwrap());
+    let far = Some(json!({ "zooid_domain": "far.test" }));
+    let refused = api.call(Method::PUT, &path, far.clone()).await;
+    assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error(&refused).contains("another zooid instance serves it"), "{refused:?}");
+    // Not an admin either; a domain of the same instance is allowed, and a new relay may be anywhere.
+    let refused = api.call_as(&api.admin, Method::PUT, &path, far).await;
+    assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let near = Some(json!({ "zooid_domain": "other.test" }));
+    assert_eq!(api.call(Method::PUT, &path, near).await.0, StatusCode::OK);
+    let new = Some(json!({ "subdomain": "beta", "zooid_domain": "far.test" }));
+    assert_eq!(api.call(Method::POST, "/relays", new).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_custom_domain_below_a_served_domain_is_refused() {
+    let api = TestApi::new().await;
+    for served in ["zooid.test", "beta.zooid.test", "a.b.other.test"] {
+        let sent = Some(json!({ "subdomain": "alpha", "custom_domain": served }));
+        let refused = api.call(Method::POST, "/relays", sent).await;
+        assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY, "{served}");
+        assert!(error(&refused).contains("custom_domain must not be"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_key_that_no_secret_key_has_is_refused() {
+    let api = TestApi::new().await;
+    for point in ["f".repeat(64), "0".repeat(64), format!("{}5", "0".repeat(63))] {
+        let sent = Some(json!({ "subdomain": "alpha", "tenant_pubkey": point }));
+        let refused = api.call_as(&api.admin, Method::POST, "/relays", sent).await;
+        assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY, "{point}");
+        assert!(error(&refused).contains("tenant_pubkey"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_delinquent_relay_is_decided_within_the_transaction() {
+    let api = TestApi::new().await;
+    let id: RelayId = create(&api, "alpha").await["id"].as_str().unwrap().parse().unwrap();
+    let db = &api.world.db;
+    // The operator's mark is not committed yet when the tenant asks.
+    let mut operator = db.begin().await.unwrap();
+    sqlx::query(
+        "update relay set status = 'delinquent', generation = generation + 1 where id = $1",
+    )
+    .bind(id.as_str())
+    .execute(&mut *operator)
+    .await
+    .unwrap();
+    let tenant = by();
+    let asks = relay::set_own_status(db, &id, Status::Inactive, &tenant);
+    let marks = async {
+        eventually("the tenant waits for the row", async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'",
+            )
+            .fetch_one(db)
+            .await
+            .unwrap();
+            waiting == 1
+        })
+        .await;
+        operator.commit().await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(asks, marks);
+    assert!(matches!(asked, Err(MutationError::Delinquent)), "{asked:?}");
+    let found = relay::find(db, &id).await.unwrap().unwrap();
+    assert_eq!(found.status, Status::Delinquent);
+}
+
+#[tokio::test]
+async fn two_creations_at_the_limit_of_a_tenant_make_one_relay() {
+    let few = |config: &mut tender::config::ApiConfig| config.relays_per_tenant = 3;
+    let api = TestApi::with(settings(), few).await;
+    for name in ["one", "two"] {
+        create(&api, name).await;
+    }
+    let asked = (0..8).map(|number| {
+        let sent = json!({ "subdomain": format!("late-{number}") });
+        api.call(Method::POST, "/relays", Some(sent))
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    let created = answers.iter().filter(|answer| answer.0 == StatusCode::CREATED).count();
+    assert_eq!(created, 1, "{answers:?}");
+    let refused = answers.iter().find(|answer| answer.0 != StatusCode::CREATED).unwrap();
+    assert_eq!(refused.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error(refused).contains("3 relays already"), "{refused:?}");
+    // An admin may exceed it for the tenant; another tenant has its own limit.
+    let tenant = api.tenant.public_key().to_hex();
+    let sent = json!({ "subdomain": "by-admin", "tenant_pubkey": tenant });
+    let (status, _) = api.call_as(&api.admin, Method::POST, "/relays", Some(sent)).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let sent = Some(json!({ "subdomain": "other" }));
+    let (status, _) = api.call_as(&Keys::generate(), Method::POST, "/relays", sent).await;
+    assert_eq!(status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_tenant_requests_a_sync_at_most_once_a_minute() {
+    let api = TestApi::new().await;
+    let relay = create(&api, "alpha").await;
+    let path = format!("/relays/{}/sync", relay["id"].as_str().unwrap());
+    // An admin's request does not count against the tenant.
+    let admin = async || api.call_as(&api.admin, Method::POST, &path, None).await.0;
+    assert_eq!(admin().await, StatusCode::ACCEPTED);
+    assert_eq!(api.call(Method::POST, &path, None).await.0, StatusCode::ACCEPTED);
+    let event = strict(&api.tenant, &format!("{}{path}", api.base_url), "POST", 0);
+    let refused = api.send(Method::POST, &path, Some(&header(&event)), None).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(admin().await, StatusCode::ACCEPTED);
+    let past = "update activity set created_at = created_at - interval '61 s'";
+    sqlx::query(past).execute(&api.world.db).await.unwrap();
+    assert_eq!(api.call(Method::POST, &path, None).await.0, StatusCode::ACCEPTED);
 }

@@ -15,10 +15,12 @@ mod commands;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod faults;
+mod migrations;
 mod mirror_commands;
 mod private_postgres;
 mod secrets;
 mod steering;
+mod stop;
 #[cfg(feature = "otel")]
 mod traces;
 mod wings;

@@ -11,7 +11,7 @@ use nostr::{
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use tender::{
-    config::ApiConfig,
+    config::{ApiConfig, ConnectionLimits},
     http::{self, Api},
 };
 use tender_workers::provision::Settings;
@@ -48,8 +48,15 @@ impl TestApi {
             base_url: base_url.clone(),
             admins: vec![admin.public_key()],
             relay_domain: DOMAIN.to_owned(),
-            domains: vec![DOMAIN.to_owned(), "other.test".to_owned()],
+            domains: vec![DOMAIN.to_owned(), "other.test".to_owned(), "far.test".to_owned()],
+            instances: tender_jobs::provision::instance::Instances {
+                default: "http://zooid.test".to_owned(),
+                by_domain: [("far.test".to_owned(), "http://other-zooid.test".to_owned())].into(),
+                max_in_flight: 32,
+            },
+            relays_per_tenant: 100,
             rate_limit: 10_000,
+            connections: ConnectionLimits::default(),
             metrics_bind: None,
             max_attempts: 7,
             viewers: vec![],
@@ -91,6 +98,14 @@ impl TestApi {
         let event = strict(keys, &format!("{}{path}", self.base_url), method.as_str(), 0);
         let body = body.map(|body| body.to_string().into_bytes());
         answer(self.send(method, path, Some(&header(&event)), body).await).await
+    }
+
+    /// A client whose connections come from another address than those of [`TestApi::http`].
+    pub fn stranger() -> reqwest::Client {
+        reqwest::Client::builder()
+            .local_address(std::net::IpAddr::from([127, 0, 0, 2]))
+            .build()
+            .unwrap()
     }
 
     pub async fn send(

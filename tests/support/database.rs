@@ -10,6 +10,9 @@ const TEMPLATE: &str = "tender_template";
 /// The advisory lock under which the template is made; any number.
 const LOCK: i64 = 4848;
 
+/// Tender's migrations, as files.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
 pub struct TestDatabase {
     pub pool: PgPool,
     pub name: String,
@@ -27,8 +30,26 @@ impl TestDatabase {
     pub async fn new() -> Self {
         let mut server = PgConnection::connect_with(&self::server()).await.unwrap();
         make_template(&mut server).await;
+        Self::copy_of(&mut server, TEMPLATE).await
+    }
+
+    /// A database without any migration.
+    pub async fn empty() -> Self {
+        let mut server = PgConnection::connect_with(&self::server()).await.unwrap();
+        Self::copy_of(&mut server, "template0").await
+    }
+
+    /// A database with the migrations up to this version.
+    pub async fn at(version: i64) -> Self {
+        let database = Self::empty().await;
+        apalis_postgres::PostgresStorage::<()>::setup(&database.pool).await.unwrap();
+        MIGRATIONS.run_to(version, &database.pool).await.unwrap();
+        database
+    }
+
+    async fn copy_of(server: &mut PgConnection, template: &str) -> Self {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        let create = format!("create database {name} template {TEMPLATE}");
+        let create = format!("create database {name} template {template}");
         server.execute(AssertSqlSafe(create)).await.unwrap();
         let options = self::server().database(&name);
         let pool = PgPoolOptions::new().max_connections(24).connect_with(options).await.unwrap();

@@ -3,7 +3,9 @@
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 mod fleet;
+mod limit;
 mod list;
+mod moved;
 mod mutation;
 pub(crate) mod resync;
 mod row;
@@ -17,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, gave_up, search, summary};
-pub use list::{Filter, find, last_sent, list, of_tenant};
+pub use list::{Filter, find, find_by_host, last_sent, list, of_tenant};
 pub use mutation::{
-    By, MutationError, Requested, create, delete, request_sync, set_status, update,
+    By, MutationError, Requested, create, create_within, delete, request_own_sync, request_sync,
+    set_own_status, set_status, update,
 };
 pub use resync::request_all;
 pub(crate) use row::{RelayRow, relay_query};

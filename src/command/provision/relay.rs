@@ -9,9 +9,10 @@ use nostr::key::PublicKey;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
+    console::operator as audit,
     provision::{
-        MAX_RATE, activity,
-        relay::{self, FieldError, Filter, NewRelay, Relay, RelayId, Status},
+        MAX_RATE, RESYNC, activity,
+        relay::{self, FieldError, NewRelay, Relay, RelayId, Status},
         start_resync,
     },
     queue,
@@ -117,6 +118,7 @@ impl RelayCommand {
     async fn run_on(self, config: &Config, database: &Database, json: bool) -> anyhow::Result<()> {
         let db = &database.pool;
         let by = operator();
+        let action = self.action();
         let relay = match self {
             Self::List(args) => return list(config, database, &args, json).await,
             Self::Show { relay } => return show(config, database, &relay, json).await,
@@ -127,17 +129,17 @@ impl RelayCommand {
             Self::Create { subdomain, tenant, change } => {
                 let tenant =
                     PublicKey::parse(&tenant).context("--tenant is not a valid public key")?;
-                let change = change.into_change(Some(subdomain));
+                tenant.xonly().context("--tenant is not a public key: no secret key has it")?;
+                let change = change.into_change(Some(subdomain))?;
                 let (domain, domains) = (&config.api.relay_domain, &config.api.domains);
                 let new = NewRelay::parse(tenant.to_hex(), &change, domain, domains);
                 relay::create(db, &new.map_err(|problems| invalid(&problems))?, &by).await?
             }
             Self::Update { relay, subdomain, change } => {
                 let found = find(&database.pool, &relay).await?;
-                let change = change.into_change(subdomain);
-                let mut domains = config.api.domains.clone();
-                domains.push(found.zooid_domain);
-                let problems = change.problems(&domains);
+                let change = change.into_change(subdomain)?;
+                let problems =
+                    change.problems_for(&found, &config.api.domains, &config.api.instances);
                 if !problems.is_empty() {
                     return Err(invalid(&problems));
                 }
@@ -167,7 +169,23 @@ impl RelayCommand {
                 relay::request_sync(db, &id, &by).await?
             }
         };
+        record(db, action, &relay.host(), "the change is on its way to zooid").await?;
         view::print(database, config, &relay, json).await
+    }
+
+    /// The name of the action in the audit log, as the dashboard's actions have it.
+    fn action(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "relay_create",
+            Self::Update { .. } => "relay_update",
+            Self::Activate { .. } => "relay_activate",
+            Self::Deactivate { delinquent: true, .. } => "relay_delinquent",
+            Self::Deactivate { delinquent: false, .. } => "relay_deactivate",
+            Self::Sync { .. } => "relay_sync",
+            Self::List(_) | Self::Show { .. } | Self::Members { .. } | Self::Activity { .. } => {
+                "relay_read"
+            }
+        }
     }
 }
 
@@ -175,7 +193,13 @@ impl RelayCommand {
 async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<()> {
     let db = &database.pool;
     let is_started = start_resync(db, rate, &operator()).await?;
-    let words = if is_started {
+    let workers = queue::workers(db).await?;
+    let is_served = workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC);
+    let words = if !is_served {
+        "the resync waits: no worker of the queue resync is running; start `tender work` or `tender \
+         serve` with ZOOID_API_URL"
+            .to_owned()
+    } else if is_started {
         format!(
             "started the resync of every relay, at most {rate} per second; `tender queue list \
              --queue resync` shows its job, `tender queue cancel` stops it"
@@ -184,8 +208,13 @@ async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<
         "a resync of every relay is already running; see `tender queue list --queue resync`"
             .to_owned()
     };
-    tender_jobs::console::operator::record(db, &operator().who, "sync_all", "", &words).await?;
+    record(db, "sync_all", "", &words).await?;
     print::done(json, &words)
+}
+
+/// Records an operator's action in the audit log.
+async fn record(db: &PgPool, action: &str, target: &str, result: &str) -> anyhow::Result<()> {
+    Ok(audit::record(db, &operator().who, action, target, result).await?)
 }
 
 /// Finds a relay by its id or its whole host.
@@ -193,9 +222,7 @@ pub(in crate::command) async fn find(db: &PgPool, text: &str) -> anyhow::Result<
     let found = if let Ok(id) = text.parse::<RelayId>() {
         relay::find(db, &id).await?
     } else {
-        let filter = Filter { query: Some(text.to_owned()), ..Filter::default() };
-        let likely = relay::list(db, &filter, 1000).await?;
-        likely.into_iter().find(|relay| relay.host() == text)
+        relay::find_by_host(db, &text.to_lowercase()).await?
     };
     found.with_context(|| {
         format!(

@@ -98,8 +98,8 @@ async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> A
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| V1Error::Other(ApiError::TooLarge))?;
     let peer = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>();
     let peer = peer.map(|info| info.0.ip().to_string()).unwrap_or_default();
-    api.limiter
-        .check(&format!("v1 {peer}"))
+    api.limits
+        .check_caller(&format!("v1 {peer}"))
         .map_err(|wait| V1Error::Other(ApiError::TooManyRequests(wait)))?;
     let Some(secret) = &api.config.key_secret else {
         return Err(V1Error::Other(ApiError::Unavailable(

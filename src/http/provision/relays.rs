@@ -82,7 +82,11 @@ pub(in crate::http) async fn create(
     let tenant = tenant_of(&caller, sent.tenant_pubkey)?;
     let (domain, domains) = (&api.config.relay_domain, &api.config.domains);
     let new = NewRelay::parse(tenant, &sent.change, domain, domains).map_err(ApiError::Invalid)?;
-    let relay = relay::create(&api.db, &new, &caller.by()).await?;
+    let relay = if caller.is_admin {
+        relay::create(&api.db, &new, &caller.by()).await?
+    } else {
+        relay::create_within(&api.db, &new, api.config.relays_per_tenant, &caller.by()).await?
+    };
     Ok((StatusCode::CREATED, data(RelayBody::from(relay))))
 }
 
@@ -108,10 +112,7 @@ pub(in crate::http) async fn update(
 ) -> Answer {
     let relay = visible(&api, &caller, &id).await?;
     let change = parse(&bytes)?.change;
-    // The relay may keep its domain even if this server is no longer configured for it.
-    let mut domains = api.config.domains.clone();
-    domains.push(relay.zooid_domain);
-    let problems = change.problems(&domains);
+    let problems = change.problems_for(&relay, &api.config.domains, &api.config.instances);
     if !problems.is_empty() {
         return Err(ApiError::Invalid(problems));
     }
@@ -157,16 +158,20 @@ pub(in crate::http) async fn reactivate(
     set_status(&api, &caller, &id, Status::Active).await
 }
 
-/// Sends a relay to zooid again at once, even if it gave up.
+/// Sends a relay to zooid again at once, even if it gave up. A tenant may do this once a minute.
 #[utoipa::path(post, path = "/relays/{id}/sync", tag = "relays",
-    responses((status = 202, body = RelayBody), (status = 404)))]
+    responses((status = 202, body = RelayBody), (status = 404), (status = 429)))]
 pub(in crate::http) async fn sync(
     State(api): State<Api>,
     caller: Caller,
     Segment(id): Segment,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let relay = visible(&api, &caller, &id).await?;
-    let relay = relay::request_sync(&api.db, &relay.id, &caller.by()).await?;
+    let relay = if caller.is_admin {
+        relay::request_sync(&api.db, &relay.id, &caller.by()).await?
+    } else {
+        relay::request_own_sync(&api.db, &relay.id, &caller.by()).await?
+    };
     Ok((StatusCode::ACCEPTED, data(RelayBody::from(relay))))
 }
 
@@ -205,11 +210,11 @@ pub(in crate::http) async fn activity(
 /// Sets the status of a relay. Only an admin may change the status of a delinquent relay.
 async fn set_status(api: &Api, caller: &Caller, id: &str, status: Status) -> Answer {
     let relay = visible(api, caller, id).await?;
-    if relay.status == Status::Delinquent && !caller.is_admin {
-        let words = "this relay is delinquent; ask the operator".to_owned();
-        return Err(ApiError::Conflict(words));
-    }
-    let requested = relay::set_status(&api.db, &relay.id, status, &caller.by()).await?;
+    let requested = if caller.is_admin {
+        relay::set_status(&api.db, &relay.id, status, &caller.by()).await?
+    } else {
+        relay::set_own_status(&api.db, &relay.id, status, &caller.by()).await?
+    };
     Ok(data(RelayBody::from(requested.relay)))
 }
 
@@ -226,6 +231,7 @@ fn tenant_of(caller: &Caller, sent: Option<String>) -> Result<String, ApiError> 
         |problem: &str| ApiError::Invalid(vec![FieldError::new("tenant_pubkey", problem)]);
     let key = PublicKey::from_hex(&tenant)
         .map_err(|_| invalid("must be a public key of 64 hex digits"))?;
+    key.xonly().map_err(|_| invalid("is not a public key: no secret key has it"))?;
     if caller.may_see(&key.to_hex()) {
         Ok(key.to_hex())
     } else {

@@ -287,7 +287,7 @@ fn connect_timeout(timeout: Duration) -> Duration {
 }
 
 /// Returns the name of an instance: its URL without credentials, query and fragment.
-fn name_of(url: &Url) -> String {
+pub fn name_of(url: &Url) -> String {
     let mut url = url.clone();
     // Fails only for URLs that cannot have credentials; http URLs can.
     let _no_user = url.set_username("").and_then(|()| url.set_password(None));

@@ -26,7 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Schedule(Box<Cron>);
 
-/// The text is not a cron expression with six fields.
+/// The text is not a cron expression with six fields, or it never fires.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a cron expression of six fields, such as `0 * * * * *` for every minute")]
 pub struct InvalidCron;
@@ -36,7 +36,9 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Self, InvalidCron> {
         let parser = CronParser::builder().seconds(Seconds::Required).build();
-        parser.parse(text).map(|cron| Self(Box::new(cron))).map_err(|_| InvalidCron)
+        let schedule = parser.parse(text).map(|cron| Self(Box::new(cron)));
+        // A date that no year has, such as the 31st of February, has no first run.
+        schedule.ok().filter(|one| one.after(DateTime::UNIX_EPOCH).is_some()).ok_or(InvalidCron)
     }
 }
 
@@ -82,7 +84,10 @@ pub(super) async fn run(
 
 async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &CancellationToken) {
     let names: Vec<&str> = all.iter().map(|one| one.name).collect();
-    if let Err(error) = schedule::forget_others(db, wing, &names).await {
+    // A process whose settings leave a wing without recurring jobs knows none that are obsolete.
+    if !names.is_empty()
+        && let Err(error) = schedule::forget_others(db, wing, &names).await
+    {
         tracing::debug!(%error, wing, "could not remove old rows of the schedule");
     }
     // The rows come before the runs, which note on them that they ran.

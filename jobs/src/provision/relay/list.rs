@@ -24,6 +24,21 @@ pub async fn find(db: impl PgExecutor<'_>, id: &RelayId) -> Result<Option<Relay>
     Ok(row.map(Relay::from))
 }
 
+/// Returns the relay with this host, in lower case; `None` if it does not exist.
+pub async fn find_by_host(
+    db: impl PgExecutor<'_>,
+    host: &str,
+) -> Result<Option<Relay>, sqlx::Error> {
+    let (subdomain, domain) = host.split_once('.').unwrap_or((host, ""));
+    let row = relay_query!(
+        "",
+        "from relay where subdomain = $1 and zooid_domain = $2",
+        subdomain as _,
+        domain
+    );
+    Ok(row.fetch_optional(db).await?.map(Relay::from))
+}
+
 /// Returns the last body that zooid accepted, with secrets masked; `None` before the first one.
 pub async fn last_sent(
     db: impl PgExecutor<'_>,

@@ -2,9 +2,9 @@
 //! and a SyncRelay job.
 
 use serde_json::{Map, Value, json};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
-use super::{Change, NewRelay, Relay, RelayId, Status, Wanted, relay_query};
+use super::{Change, NewRelay, Relay, RelayId, Status, Wanted, limit, relay_query};
 use crate::provision::{
     Cause,
     activity::{self, ActivityType},
@@ -41,6 +41,15 @@ pub enum MutationError {
     /// The relay is being deleted, and changes no more.
     #[error("the relay {0} is being deleted")]
     Deleting(RelayId),
+    /// The tenant has as many relays as it may have.
+    #[error("the tenant has {0} relays, which is the limit: delete one, or ask the operator")]
+    QuotaUsedUp(u32),
+    /// The operator marked the relay as delinquent, and only the operator may change that.
+    #[error("this relay is delinquent; ask the operator")]
+    Delinquent,
+    /// The tenant requested a sync a moment ago; the wait in seconds.
+    #[error("a sync was requested less than a minute ago: try again in {0} s")]
+    TooSoon(u64),
     /// The database is unreachable or refused a statement.
     #[error("failed to write the change")]
     Database(#[from] sqlx::Error),
@@ -51,7 +60,32 @@ pub enum MutationError {
 /// # Errors
 /// [`MutationError::HostTaken`] if another relay has the host.
 pub async fn create(db: &PgPool, new: &NewRelay, by: &By) -> Result<Relay, MutationError> {
+    create_with(db, new, None, by).await
+}
+
+/// As [`create`], for a tenant that may have at most `most` relays.
+///
+/// # Errors
+/// [`MutationError::QuotaUsedUp`], or as [`create`].
+pub async fn create_within(
+    db: &PgPool,
+    new: &NewRelay,
+    most: u32,
+    by: &By,
+) -> Result<Relay, MutationError> {
+    create_with(db, new, Some(most), by).await
+}
+
+async fn create_with(
+    db: &PgPool,
+    new: &NewRelay,
+    most: Option<u32>,
+    by: &By,
+) -> Result<Relay, MutationError> {
     let mut tx = db.begin().await?;
+    if let Some(most) = most {
+        limit::check_quota(&mut tx, new, most).await?;
+    }
     let relay = insert(&mut tx, new).await.map_err(|error| host_taken(error, &new.wanted))?;
     let detail = json!({ "by": by.who, "status": relay.status, "wanted": new.wanted });
     record(&mut tx, &relay, ActivityType::CreateRelay, &detail, Cause::Create, by).await?;
@@ -104,8 +138,34 @@ pub async fn set_status(
     status: Status,
     by: &By,
 ) -> Result<Requested, MutationError> {
+    switch(db, id, status, true, by).await
+}
+
+/// As [`set_status`], for the tenant of the relay, who may not change the status of a delinquent relay.
+///
+/// # Errors
+/// [`MutationError::NotFound`] or [`MutationError::Delinquent`].
+pub async fn set_own_status(
+    db: &PgPool,
+    id: &RelayId,
+    status: Status,
+    by: &By,
+) -> Result<Requested, MutationError> {
+    switch(db, id, status, false, by).await
+}
+
+async fn switch(
+    db: &PgPool,
+    id: &RelayId,
+    status: Status,
+    is_operator: bool,
+    by: &By,
+) -> Result<Requested, MutationError> {
     let mut tx = db.begin().await?;
     let old = lock(&mut tx, id).await?;
+    if old.status == Status::Delinquent && !is_operator {
+        return Err(MutationError::Delinquent);
+    }
     if old.status == status {
         return Ok(Requested { relay: old, changed: false });
     }
@@ -132,7 +192,26 @@ pub async fn set_status(
 pub async fn request_sync(db: &PgPool, id: &RelayId, by: &By) -> Result<Relay, MutationError> {
     let mut tx = db.begin().await?;
     let old = lock(&mut tx, id).await?;
-    let relay = next_generation(&mut tx, id, old.status).await?;
+    send_again(tx, &old, by).await
+}
+
+/// As [`request_sync`], for the tenant of the relay, at most once a minute.
+///
+/// # Errors
+/// [`MutationError::NotFound`] or [`MutationError::TooSoon`].
+pub async fn request_own_sync(db: &PgPool, id: &RelayId, by: &By) -> Result<Relay, MutationError> {
+    let mut tx = db.begin().await?;
+    let old = lock(&mut tx, id).await?;
+    limit::check_sync(&mut tx, id, &by.who).await?;
+    send_again(tx, &old, by).await
+}
+
+async fn send_again(
+    mut tx: Transaction<'_, Postgres>,
+    old: &Relay,
+    by: &By,
+) -> Result<Relay, MutationError> {
+    let relay = next_generation(&mut tx, &old.id, old.status).await?;
     let detail = json!({ "by": by.who, "cause": Cause::Operator });
     record(&mut tx, &relay, ActivityType::UpdateRelay, &detail, Cause::Operator, by).await?;
     tx.commit().await?;

@@ -179,7 +179,7 @@ impl Change {
         check("info_name", &self.info_name, &|text| text_problem(text, 200));
         check("info_icon", &self.info_icon, &icon_problem);
         check("info_description", &self.info_description, &|text| text_problem(text, 10_000));
-        check("custom_domain", &self.custom_domain, &custom_domain_problem);
+        check("custom_domain", &self.custom_domain, &|text| custom_domain_problem(text, domains));
         problems
     }
 }
@@ -271,10 +271,20 @@ fn icon_problem(text: &str) -> Option<String> {
     text_problem(text, 2048)
 }
 
-fn custom_domain_problem(text: &str) -> Option<String> {
+fn custom_domain_problem(text: &str, domains: &[String]) -> Option<String> {
     let is_domain = text.len() <= 253 && text.contains('.') && text.split('.').all(is_label);
-    (!text.is_empty() && !is_domain)
-        .then(|| "must be empty or a domain name in lower case, such as chat.example.com".into())
+    if !text.is_empty() && !is_domain {
+        return Some(
+            "must be empty or a domain name in lower case, such as chat.example.com".into(),
+        );
+    }
+    // Hosts of these domains are other relays' subdomains.
+    let is_below = |domain: &&String| {
+        text.strip_suffix(domain.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let served = domains.iter().find(is_below)?;
+    Some(format!("must not be {served} or a name below it: Tender assigns these names itself"))
 }
 
 #[cfg(test)]
@@ -336,6 +346,10 @@ mod tests {
         }
         for invalid in ["nodots", "a..b", "https://a.b", "A.b", &"a.".repeat(127)] {
             check("custom_domain", &custom(invalid), false);
+        }
+        check("custom_domain", &custom("notzooid.test"), true);
+        for served in ["zooid.test", "chat.zooid.test", "a.b.zooid.test"] {
+            check("custom_domain", &custom(served), false);
         }
     }
 

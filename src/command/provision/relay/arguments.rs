@@ -55,6 +55,7 @@ enum SyncArg {
     Synced,
     Pending,
     Retrying,
+    #[value(name = "gave_up", alias = "gave-up")]
     GaveUp,
 }
 
@@ -98,14 +99,21 @@ pub(crate) struct ChangeArgs {
 }
 
 impl ChangeArgs {
-    pub(super) fn into_change(self, subdomain: Option<String>) -> Change {
+    /// Returns the change that the arguments describe.
+    ///
+    /// # Errors
+    /// A flag is switched both on and off.
+    pub(super) fn into_change(self, subdomain: Option<String>) -> anyhow::Result<Change> {
+        if let Some(flag) = self.on.iter().find(|flag| self.off.contains(flag)) {
+            anyhow::bail!("--on {flag} and --off {flag} contradict each other: give one of them");
+        }
         let named = |names: Vec<String>, on: bool| {
             Flags::NAMES
                 .into_iter()
                 .filter(move |name| names.iter().any(|n| n == name))
                 .map(move |name| (name, on))
         };
-        Change {
+        Ok(Change {
             subdomain,
             zooid_domain: self.domain,
             plan_id: self.plan,
@@ -114,6 +122,6 @@ impl ChangeArgs {
             info_description: self.description,
             custom_domain: self.custom_domain,
             flags: named(self.on, true).chain(named(self.off, false)).collect(),
-        }
+        })
     }
 }
