@@ -4,13 +4,17 @@
 use std::time::Duration;
 
 use nostr::key::Keys;
+use secrecy::SecretString;
 use serde_json::json;
 use tender::demo::zooid::{Fault, Gate};
 use tender_jobs::provision::{
     Verdict, instance,
     relay::{FailureKind, Relay},
 };
-use tender_workers::provision::{sync_relay::Outcome, zooid::ZooidError};
+use tender_workers::provision::{
+    sync_relay::Outcome,
+    zooid::{Livekit, ZooidError},
+};
 
 use crate::support::{World, settings};
 
@@ -167,6 +171,22 @@ async fn an_echo_of_the_request_leaves_no_signature_and_no_secret() {
     world.zooid.plan(None, Fault::Echo(400), Some(1));
     let error = world.context.zooid.create(&relay).await.unwrap_err().to_string();
     assert!(!error.contains(secret.as_str().unwrap()), "{error}");
+}
+
+#[tokio::test]
+async fn a_secret_that_occurs_in_zooids_words_does_not_change_their_meaning() {
+    let world = World::with(settings(), |zooid| {
+        zooid.livekit = Some(Livekit {
+            server_url: String::new(),
+            api_key: SecretString::from("relay"),
+            api_secret: SecretString::from("found"),
+        });
+    })
+    .await;
+    let relay = world.synced_relay("alpha").await;
+    world.zooid.lose(relay.id.as_str());
+    world.rename(&relay, "again").await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
 }
 
 #[tokio::test]

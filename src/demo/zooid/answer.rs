@@ -63,7 +63,7 @@ async fn respond(
     }
     let (relay_id, route) = match route::choose(rules.host.as_deref(), &headers, &method, path) {
         Ok(chosen) => chosen,
-        Err(refusal) => return Some(refusal),
+        Err(refusal) => return Some(*refusal),
     };
     if let Err((status, words)) = auth::check(&headers, &method, path, &rules.whitelist, now) {
         return Some(json_response(status, &json!({ "error": words })));

@@ -20,15 +20,17 @@ pub(super) fn choose(
     headers: &HeaderMap,
     method: &Method,
     path: &str,
-) -> Result<(String, Route), Response> {
+) -> Result<(String, Route), Box<Response>> {
     let asked = headers.get(header::HOST).map(HeaderValue::as_bytes);
     if host.is_none() || asked != host.map(str::as_bytes) {
-        return Err(plain(404, "Not Found"));
+        return Err(plain(404, "Not Found").into());
     }
     if path.contains("//") {
-        return Err(redirect(path));
+        return Err(redirect(path).into());
     }
-    let Some((id, route)) = parse(path) else { return Err(plain(404, "404 page not found")) };
+    let Some((id, route)) = parse(path) else {
+        return Err(plain(404, "404 page not found").into());
+    };
     let (is_allowed, allow) = match route {
         Route::Relay => (
             matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE),
@@ -41,7 +43,7 @@ pub(super) fn choose(
     }
     let mut refusal = plain(405, "Method Not Allowed");
     refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    Err(refusal)
+    Err(refusal.into())
 }
 
 fn parse(path: &str) -> Option<(&str, Route)> {

@@ -48,9 +48,10 @@ struct Refusal {
     url: Url,
     status: StatusCode,
     headers: HeaderMap,
+    /// zooid's own words as it sent them, if the body is its JSON. They are only compared, never shown.
+    words: Option<String>,
     /// The text, bounded and without secrets.
     text: String,
-    is_from_zooid: bool,
 }
 
 impl Zooid {
@@ -64,36 +65,41 @@ impl Zooid {
         };
         let words: Option<Words> = serde_json::from_slice(&bytes).ok();
         let words = words.and_then(|words| words.error);
-        let is_from_zooid = words.is_some();
-        let text = words.unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
+        let text = words.clone().unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
         let text = self.redact(&text, relay).chars().take(MAX_TEXT).collect();
-        self.classify(&Refusal { url, status, headers, text, is_from_zooid })
+        self.classify(&Refusal { url, status, headers, words, text })
     }
 
     fn classify(&self, refusal: &Refusal) -> ZooidError {
-        let Refusal { status, text, is_from_zooid, .. } = refusal;
-        let is_not_found = *is_from_zooid && text == NOT_FOUND;
+        let Refusal { status, words, text, .. } = refusal;
+        let words = words.as_deref();
         match *status {
-            StatusCode::NOT_FOUND | StatusCode::CONFLICT if is_not_found => ZooidError::NotFound,
-            StatusCode::NOT_FOUND => ZooidError::WrongServer { message: wrong_server(refusal) },
-            StatusCode::FORBIDDEN if *is_from_zooid && text == KEY_REFUSAL => {
-                let (hex, npub) = (self.settings.robot.public_key().to_hex(), self.robot_npub());
-                let message = format!(
-                    "zooid answered {status}: {text}; zooid refused our key: add {hex} ({npub}), in hex, \
-                     to API_WHITELIST"
-                );
-                ZooidError::KeyRefused { status: *status, message }
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT if words == Some(NOT_FOUND) => {
+                ZooidError::NotFound
             }
-            StatusCode::UNAUTHORIZED if *is_from_zooid && is_signature_refusal(text) => {
+            StatusCode::NOT_FOUND => ZooidError::WrongServer { message: wrong_server(refusal) },
+            StatusCode::FORBIDDEN if words == Some(KEY_REFUSAL) => {
+                ZooidError::KeyRefused { status: *status, message: self.key_refused(refusal) }
+            }
+            StatusCode::UNAUTHORIZED if words.is_some_and(is_signature_refusal) => {
                 ZooidError::KeyRefused { status: *status, message: signature_refused(refusal) }
             }
             status => ZooidError::Refused {
                 status,
                 message: text.clone(),
                 retry_after: retry_after(&refusal.headers),
-                is_from_zooid: *is_from_zooid,
+                is_from_zooid: words.is_some(),
             },
         }
+    }
+
+    fn key_refused(&self, refusal: &Refusal) -> String {
+        let Refusal { status, text, .. } = refusal;
+        let (hex, npub) = (self.settings.robot.public_key().to_hex(), self.robot_npub());
+        format!(
+            "zooid answered {status}: {text}; zooid refused our key: add {hex} ({npub}), in hex, to \
+             API_WHITELIST"
+        )
     }
 
     /// Removes secrets from a text of zooid, because zooid may repeat the request or its document.
@@ -224,4 +230,32 @@ fn seconds(time: std::time::SystemTime) -> Option<i64> {
 /// Returns the error for an answer that cannot be used.
 pub(super) fn unreadable(text: &str) -> ZooidError {
     ZooidError::Unanswered { message: text.to_owned(), is_timeout: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn retry_after_is_in_seconds_or_a_date() {
+        assert_eq!(retry_after(&headers(&[("retry-after", " 7 ")])), Some(Duration::from_secs(7)));
+        let date = "Wed, 21 Oct 2026 07:28:00 GMT";
+        for (until, seconds) in [("07:30:00", 120), ("07:28:00", 0), ("07:00:00", 0)] {
+            let until = date.replace("07:28:00", until);
+            let wait = retry_after(&headers(&[("date", date), ("retry-after", &until)])).unwrap();
+            // The clock may pass a second between two looks.
+            assert!(wait.as_secs().abs_diff(seconds) <= 1, "{until}: {wait:?}");
+        }
+        let old_forms = ["Wednesday, 21-Oct-26 07:29:00 GMT", "Wed Oct 21 07:29:00 2026"];
+        for until in old_forms {
+            let wait = retry_after(&headers(&[("date", date), ("retry-after", until)])).unwrap();
+            assert!(wait.as_secs().abs_diff(60) <= 1, "{until}: {wait:?}");
+        }
+        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
+        assert_eq!(retry_after(&headers(&[])), None);
+    }
 }
