@@ -8,7 +8,7 @@ mod mirror;
 mod provision;
 mod runtime;
 
-use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use nostr::key::PublicKey;
 use reqwest::Url;
@@ -286,7 +286,9 @@ fn instance_names(zooid: Option<&ZooidSettings>, urls: &HashMap<String, Url>) ->
     Instances {
         default: zooid.map(|zooid| name_of(&zooid.default_url)).unwrap_or_default(),
         by_domain: urls.iter().map(|(domain, url)| (domain.clone(), name_of(url))).collect(),
-        max_in_flight: 0, // this process makes no claim with them
+        // This process makes no claim with them.
+        max_in_flight: 0,
+        timeout: Duration::ZERO,
     }
 }
 

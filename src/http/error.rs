@@ -126,9 +126,7 @@ impl From<MutationError> for ApiError {
             MutationError::NotFound(_) => Self::NotFound,
             MutationError::HostTaken(_)
             | MutationError::Delinquent
-            | MutationError::Deleting(_) => {
-                Self::Conflict(error.to_string())
-            }
+            | MutationError::Deleting(_) => Self::Conflict(error.to_string()),
             MutationError::QuotaUsedUp(most) => {
                 let problem = format!(
                     "has {most} relays already, which is the limit: delete one, or ask the operator"

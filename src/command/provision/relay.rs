@@ -181,6 +181,7 @@ impl RelayCommand {
             Self::Activate { .. } => "relay_activate",
             Self::Deactivate { delinquent: true, .. } => "relay_delinquent",
             Self::Deactivate { delinquent: false, .. } => "relay_deactivate",
+            Self::Delete { .. } => "relay_delete",
             Self::Sync { .. } => "relay_sync",
             Self::List(_) | Self::Show { .. } | Self::Members { .. } | Self::Activity { .. } => {
                 "relay_read"
