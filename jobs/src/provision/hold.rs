@@ -60,7 +60,7 @@ pub async fn release_held(db: &PgPool) -> Result<u64, sqlx::Error> {
     let released = sqlx::query!(
         "update apalis.jobs job
          set run_at = least(job.run_at, now() + random() * make_interval(secs => $2)),
-             metadata = ''::hstore
+             metadata = crashes_as(crashes_of(metadata))
          from (select held.id from apalis.jobs held
                join zooid_instance instance on instance.name = held.metadata->'held_by'
                where held.job_type = $1 and held.status = 'Pending' and instance.opened_at is null
