@@ -61,6 +61,9 @@ pub struct DatabaseConfig {
     pub pg_bin: Option<PathBuf>,
     /// The most connections of one process.
     pub max_connections: u32,
+    /// Whether a pooler in transaction mode lies before the database; `DATABASE_LISTEN_URL` is then
+    /// set.
+    pub is_pooled: bool,
 }
 
 /// The settings of the HTTP API and of the dashboard.
@@ -170,11 +173,13 @@ fn database(env: &mut Env) -> DatabaseConfig {
     let url = env.parse("DATABASE_URL", example, |text| {
         is_postgres_url(text).then(|| SecretString::from(text))
     });
+    let is_pooled = env.text("DATABASE_LISTEN_URL").is_some() && url.is_some();
     DatabaseConfig {
         url,
         data_dir: env.text("TENDER_DATA_DIR").unwrap_or_else(|| ".tender".into()).into(),
         pg_bin: env.text("TENDER_PG_BIN").map(PathBuf::from),
         max_connections: env.number("DATABASE_MAX_CONNECTIONS", 24, 4..=1000),
+        is_pooled,
     }
 }
 

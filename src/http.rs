@@ -24,7 +24,7 @@ use axum::{
 };
 use serde_json::json;
 use sqlx::PgPool;
-use tender_workers::provision::zooid::Zooid;
+use tender_workers::{provision::zooid::Zooid, runtime::Vitals};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{
@@ -59,6 +59,8 @@ pub struct Api {
     config: Arc<ApiConfig>,
     limiter: Arc<limit::Limiter>,
     probes: Arc<probes::Probes>,
+    /// The heartbeats of this process's workers; `None` if it has none.
+    vitals: Option<Vitals>,
 }
 
 impl Api {
@@ -72,7 +74,14 @@ impl Api {
             limiter: Arc::new(limit::Limiter::new(config.rate_limit)),
             config: Arc::new(config),
             probes: Arc::default(),
+            vitals: None,
         }
+    }
+
+    /// Makes `/healthz` fail when the workers of this process have sent no heartbeat for 30 s.
+    #[must_use]
+    pub fn alive_with(self, vitals: Vitals) -> Self {
+        Self { vitals: Some(vitals), ..self }
     }
 }
 

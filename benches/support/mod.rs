@@ -64,6 +64,7 @@ impl Bench {
             data_dir: data_dir.clone(),
             pg_bin: None,
             max_connections: 24,
+            is_pooled: false,
         };
         let database = Database::open(&config).await.unwrap();
         tender_jobs::database::migrate(&database.pool).await.unwrap();

@@ -1,10 +1,16 @@
-//! The database's schema. apalis's migrations run first and keep their history in the schema
+//! The database: how it is connected to, and its schema. apalis's migrations run first and keep their history in the schema
 //! `apalis`; Tender's migrations follow.
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod connections;
+mod silence;
+
 use apalis_postgres::PostgresStorage;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+pub use connections::{Path, pool};
+pub use silence::{ANSWER_WITHIN, answered, hang_up, watch};
 
 /// Tender's migrations. They refer to apalis's tables, so they run after apalis's migrations.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
@@ -34,6 +40,15 @@ pub enum MigrateError {
 /// [`MigrateError::Hstore`] if an operator must create the extension first; otherwise the migration
 /// that failed.
 pub async fn migrate(db: &PgPool) -> Result<(), MigrateError> {
+    // On sessions without limits: a migration takes as long as it takes.
+    let options = (*db.connect_options()).clone();
+    let unlimited = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
+    let migrated = migrate_on(&unlimited).await;
+    unlimited.close().await;
+    migrated
+}
+
+async fn migrate_on(db: &PgPool) -> Result<(), MigrateError> {
     PostgresStorage::<()>::setup(db).await.map_err(|error| match error.to_string() {
         text if text.contains("hstore") => MigrateError::Hstore(error),
         _ => MigrateError::Queue(error),

@@ -81,7 +81,7 @@ impl Context {
 
 /// The wing's stations and recurring jobs.
 pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
-    let settings = &context.settings;
+    let (settings, batches) = (&context.settings, context.batches.clone());
     let [sync, reconcile, resync, upkeep] = [(); 4].map(|()| context.clone());
     let run = NewJob::new(RECONCILE, &json!({ "v": 1 }));
     let recurring = Recurring::new(RECONCILE, settings.reconcile_schedule.clone(), run).at_start();
@@ -98,7 +98,8 @@ pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
                 .poll(settings.poll),
         )
         .recurring(recurring)
-        .background(&[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))
+        .background("the counts", &[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))
+        .background("the batches", &[SYNC_RELAY], batch::watch(batches, shutdown.clone()))
         .upkeep(move || see_to_instances(upkeep.clone()))
 }
 
