@@ -25,7 +25,10 @@ use std::{
 use nostr::key::Keys;
 use support::{Bench, by, report, run, session};
 use tender::config::{Config, Env, Needs};
-use tender_jobs::provision::relay::{self, Change};
+use tender_jobs::{
+    provision::relay::{self, Change},
+    queue::{self, Cursor, JobFilter, JobState, Page},
+};
 use tender_workers::{
     Wings,
     provision::zooid::{DEFAULT_TIMEOUT, Zooid, ZooidSettings},
@@ -33,15 +36,15 @@ use tender_workers::{
 use tokio_util::sync::CancellationToken;
 
 fn main() {
-    run(&["latency", "drain-1", "drain-2", "create", "reconcile", "idle"], async |bench, name| {
-        match name {
-            "latency" => latency(bench).await,
-            "drain-1" => drain(bench, 1).await,
-            "drain-2" => drain(bench, 2).await,
-            "create" => create(bench).await,
-            "reconcile" => reconcile(bench).await,
-            _ => idle(bench).await,
-        }
+    let parts = ["latency", "drain-1", "drain-2", "create", "reconcile", "history", "idle"];
+    run(&parts, async |bench, name| match name {
+        "latency" => latency(bench).await,
+        "drain-1" => drain(bench, 1).await,
+        "drain-2" => drain(bench, 2).await,
+        "create" => create(bench).await,
+        "reconcile" => reconcile(bench).await,
+        "history" => history(bench).await,
+        _ => idle(bench).await,
     });
 }
 
@@ -64,7 +67,7 @@ async fn latency(bench: &Bench) {
     let stop = CancellationToken::new();
     let (db, stopping) = (bench.db().clone(), stop.clone());
     let workers = tokio::spawn(async move {
-        tender_workers::run(&db, config.runtime, wings, stopping).await;
+        tender_workers::run(&db, config.runtime, wings, stopping).await.unwrap();
     });
     bench.until_workers(1).await;
     let relay = bench.make(0).await;
@@ -145,6 +148,61 @@ async fn reconcile(bench: &Bench) {
     let started = Instant::now();
     relay::list(bench.db(), &relay::Filter::default(), 100).await.unwrap();
     println!("first page of 100 of 1,000,000 relays: {:?}", started.elapsed());
+}
+
+/// Reads the queues beside five million finished jobs, of which ten thousand were killed.
+async fn history(bench: &Bench) {
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, attempts, run_at, done_at, last_result, metadata)
+         select lpad(n::text, 26, '0'), 'sync-relay',
+                convert_to('{\"v\":1,\"relay_id\":\"' || gen_random_uuid() || '\"}', 'UTF8'),
+                case when n % 500 = 0 then 'Killed' else 'Done' end, 1,
+                now() - make_interval(secs => n * 0.015), now() - make_interval(secs => n * 0.015),
+                case when n % 500 = 0 then '{\"Err\": \"zooid answered 422\"}'::jsonb
+                     else '{\"Ok\": \"synced\"}'::jsonb end, ''::hstore
+         from generate_series(1, 5000000) n",
+    )
+    .execute(bench.db())
+    .await
+    .unwrap();
+    sqlx::query("vacuum analyze apalis.jobs").execute(bench.db()).await.unwrap();
+    let queues = tender_jobs::queues();
+    timed("queue status", async || queue::status(bench.db(), &queues).await.map(drop)).await;
+    let all = JobFilter::default();
+    let middle = queue::now(bench.db()).await.unwrap() - Duration::from_secs(37_500);
+    let middle = Cursor::parse(&format!("ended-{}-x", middle.timestamp_micros())).unwrap();
+    let deep = Page::After(middle);
+    for (what, page) in [("first page", Page::First), ("page in the middle", deep)] {
+        for state in JobState::ALL.into_iter().map(Some).chain([None]) {
+            let filter = JobFilter { state, ..all.clone() };
+            let what = format!("list, {what}, {}", state.map_or("all", JobState::as_str));
+            timed(&what, async || queue::jobs(bench.db(), &filter, &page, 100).await.map(drop))
+                .await;
+        }
+    }
+    timed("figures of a queue", async || queue::figures(bench.db(), "sync-relay").await.map(drop))
+        .await;
+    let _service = bench.spawn("serve");
+    bench.until_workers(1).await;
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(11)).await; // the gauges are measured every 10 s
+        let started = Instant::now();
+        let answer = reqwest::get("http://127.0.0.1:4919/metrics").await.unwrap();
+        answer.error_for_status().unwrap().text().await.unwrap();
+        waits.push(started.elapsed());
+    }
+    report("metrics", waits);
+}
+
+async fn timed(what: &str, read: impl AsyncFn() -> Result<(), sqlx::Error>) {
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let started = Instant::now();
+        read().await.unwrap();
+        waits.push(started.elapsed());
+    }
+    report(what, waits);
 }
 
 /// Measures the statements and the memory of a worker process without jobs.

@@ -184,7 +184,9 @@ fn start_workers(config: &Config, db: &PgPool, stop: &CancellationToken) -> Join
     let mirror = MirrorSettings { profile: Profile::Off, ..config.mirror.clone() };
     let wings = Wings { provision: None, mirror: Some(mirror), retention: config.retention };
     let (db, runtime, stop) = (db.clone(), config.runtime.clone(), stop.clone());
-    tokio::spawn(async move { tender_workers::run(&db, runtime, wings, stop).await })
+    tokio::spawn(async move {
+        tender_workers::run(&db, runtime, wings, stop).await.expect("the workers run");
+    })
 }
 
 async fn trigger(db: &PgPool, upstream: &Upstream, mode: LaneKind) -> anyhow::Result<Uuid> {

@@ -54,6 +54,6 @@ async fn main() -> anyhow::Result<()> {
         let _ctrl_c = tokio::signal::ctrl_c().await;
         stopping.cancel();
     });
-    runtime::run(&db, Settings::default(), vec![wing(&db)?], stop).await;
+    runtime::run(&db, Settings::default(), vec![wing(&db)?], stop).await?;
     Ok(())
 }

@@ -69,6 +69,9 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// Whether `serve` migrates the database when it starts.
     pub migrate_on_start: bool,
+    /// Whether a pooler in transaction mode lies before the database; `DATABASE_LISTEN_URL` is then
+    /// set.
+    pub is_pooled: bool,
 }
 
 /// The settings of the HTTP API and of the dashboard.
@@ -186,12 +189,14 @@ fn database(env: &mut Env) -> DatabaseConfig {
     let url = env.parse("DATABASE_URL", example, |text| {
         is_postgres_url(text).then(|| SecretString::from(text))
     });
+    let is_pooled = env.text("DATABASE_LISTEN_URL").is_some() && url.is_some();
     DatabaseConfig {
         url,
         data_dir: env.text("TENDER_DATA_DIR").unwrap_or_else(|| ".tender".into()).into(),
         pg_bin: env.text("TENDER_PG_BIN").map(PathBuf::from),
         max_connections: env.number("DATABASE_MAX_CONNECTIONS", 24, 4..=1000),
         migrate_on_start: env.flag("MIGRATE_ON_START", true),
+        is_pooled,
     }
 }
 

@@ -25,7 +25,7 @@ use axum::{
 };
 use serde_json::json;
 use sqlx::PgPool;
-use tender_workers::provision::zooid::Zooid;
+use tender_workers::{provision::zooid::Zooid, runtime::Vitals};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{
@@ -60,6 +60,8 @@ pub struct Api {
     config: Arc<ApiConfig>,
     limits: Arc<limit::Limits>,
     probes: Arc<probes::Probes>,
+    /// The heartbeats of this process's workers; `None` if it has none.
+    vitals: Option<Vitals>,
 }
 
 impl Api {
@@ -73,7 +75,14 @@ impl Api {
             limits: Arc::new(limit::Limits::new(config.rate_limit)),
             config: Arc::new(config),
             probes: Arc::default(),
+            vitals: None,
         }
+    }
+
+    /// Makes `/healthz` fail when the workers of this process have sent no heartbeat for 30 s.
+    #[must_use]
+    pub fn alive_with(self, vitals: Vitals) -> Self {
+        Self { vitals: Some(vitals), ..self }
     }
 }
 

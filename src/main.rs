@@ -15,6 +15,8 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(cli.run());
     tender::telemetry::shutdown();
+    // A thread that looks up a name may take long to return; nothing waits for it.
+    runtime.shutdown_background();
     match ended {
         Ok(code) => code,
         Err(error) => failed(&error),

@@ -23,10 +23,9 @@ use std::{
 };
 
 use nostr::key::SecretKey;
-use sqlx::{
-    Connection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tender_jobs::database::{self, Path as Way};
+use tokio::{task::AbortHandle, time::timeout};
 
 use crate::config::DatabaseConfig;
 use binaries::Binaries;
@@ -37,8 +36,8 @@ const NAME: &str = "tender";
 /// The longest directory of the socket, in bytes. The path of a Unix socket has at most 107 bytes,
 /// including the name of its file.
 const LONGEST_SOCKET_DIR: usize = 80;
-/// A connection that was idle longer than this is pinged before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(2);
+/// The longest wait for connections that are in use at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// Settings of the private cluster that differ from PostgreSQL's defaults.
 const SETTINGS: &str = "\n# Tender\nlisten_addresses = ''\nunix_socket_permissions = 0700\n\
     max_connections = 200\nshared_buffers = 128MB\nmax_wal_size = 2GB\n\
@@ -96,6 +95,8 @@ pub struct Database {
     /// The connections to the database.
     pub pool: PgPool,
     cluster: Option<Cluster>,
+    /// Shuts the connections down when the database is silent.
+    watch: AbortHandle,
 }
 
 impl Database {
@@ -112,25 +113,22 @@ impl Database {
             let cluster = blocking(move || Cluster::start(&config)).await?;
             (cluster.options()?, Some(cluster))
         };
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(Duration::from_secs(5))
-            // A ping before every statement would double the round trips. A ping after a pause is
-            // enough to detect a restart of the server.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    Ok(meta.idle_for < TRUSTED_IDLE || connection.ping().await.is_ok())
-                })
-            })
-            .connect_with(options.application_name(NAME))
-            .await?;
-        Ok(Self { pool, cluster })
+        let options = options.application_name(NAME);
+        let path = if config.is_pooled { Way::Pooled } else { Way::Direct };
+        let pool = database::pool(&options, path, "").max_connections(config.max_connections);
+        let pool = pool.connect_with(options).await?;
+        let watched = pool.clone();
+        let watch = tokio::spawn(async move { database::watch(&watched).await }).abort_handle();
+        Ok(Self { pool, cluster, watch })
     }
 
     /// Closes the connections. Stops the private cluster if no other process uses it.
     pub async fn close(self) {
-        self.pool.close().await;
+        self.watch.abort();
+        if timeout(CLOSE_WITHIN, self.pool.close()).await.is_err() {
+            tracing::warn!("the database did not answer at the end; its connections are dropped");
+            database::hang_up(&self.pool.connect_options());
+        }
         if let Some(cluster) = self.cluster
             && let Err(error) = blocking(move || cluster.stop()).await
         {

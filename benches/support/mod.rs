@@ -65,6 +65,7 @@ impl Bench {
             pg_bin: None,
             max_connections: 24,
             migrate_on_start: false,
+            is_pooled: false,
         };
         let database = Database::open(&config).await.unwrap();
         tender_jobs::database::migrate(&database.pool).await.unwrap();

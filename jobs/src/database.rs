@@ -1,13 +1,18 @@
-//! The database's schema. apalis's migrations run first and keep their history in the schema
+//! The database: how it is connected to, and its schema. apalis's migrations run first and keep their history in the schema
 //! `apalis`; Tender's migrations follow.
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod connections;
 mod index;
 mod migrate;
 mod pooler;
+mod silence;
 
 use sqlx::PgPool;
+
+pub use connections::{Path, pool};
+pub use silence::{ANSWER_WITHIN, answered, hang_up, watch};
 
 pub use migrate::{MigrateError, migrate, migrate_at, migrate_with};
 

@@ -52,6 +52,7 @@ mod rescue;
 pub mod schedule;
 mod state;
 mod steer;
+mod walk;
 mod worker;
 
 use std::time::Duration;
@@ -72,7 +73,8 @@ pub use requeue::{Guard, Requeue, Requeued, requeue, requeue_all};
 pub use rescue::{Rescued, rescue};
 pub use state::JobState;
 pub use steer::{Matching, cancel, mark_seen, retry, retry_matching};
-pub use worker::{Worker, heartbeat, register, release, unregister, workers};
+pub(crate) use walk::Walk;
+pub use worker::{Worker, died_young, heartbeat, register, release, unregister, workers};
 
 /// The channel on which PostgreSQL announces a job that is due; the trigger is apalis's.
 pub const CHANNEL: &str = "apalis::job::insert";
@@ -86,6 +88,9 @@ pub const PRIORITIES: [i32; 4] = [10, 5, 0, -5];
 /// The longest error that is stored, in characters.
 pub const MAX_ERROR_CHARS: usize = 1000;
 
+/// The error of a job whose first attempts all crashed.
+const RESCUED: &str = "the worker died; the job was rescued";
+
 /// A job that a worker fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
@@ -97,8 +102,13 @@ pub struct Job {
     pub payload: Vec<u8>,
     /// The number of this attempt, from 1: the persisted count of attempts plus one.
     pub attempt: i32,
-    /// How many attempts the job may make.
+    /// How many attempts the job may make. Each crash raises it by one, so that a crash spends none
+    /// of the allowed attempts.
     pub max_attempts: i32,
+    /// How many attempts ended with the death of their worker.
+    pub crashes: i32,
+    /// The error of the last attempt that stored one; `None` if no attempt did.
+    pub last_error: Option<String>,
     /// The name of the worker that fetched the job, unique per start.
     pub worker: String,
     /// How long the job was due before it was fetched.
@@ -109,6 +119,21 @@ impl Job {
     /// Whether a failure of this attempt leaves no further one.
     pub fn is_last_attempt(&self) -> bool {
         self.attempt >= self.max_attempts
+    }
+
+    /// How many attempts may fail. As many may crash.
+    pub fn allowed_attempts(&self) -> i32 {
+        self.max_attempts.saturating_sub(self.crashes).max(1)
+    }
+
+    /// Why a job that crashed too often is killed: how often, and the last error of an attempt that
+    /// ended. `None` if it may run again.
+    pub fn crashed_too_often(&self, allowed: i32) -> Option<String> {
+        if self.crashes < allowed {
+            return None;
+        }
+        let last = self.last_error.as_deref().map(|error| format!("; the last error was: {error}"));
+        Some(format!("the worker died in {} attempts{}", self.crashes, last.unwrap_or_default()))
     }
 }
 

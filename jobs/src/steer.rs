@@ -68,7 +68,7 @@ pub async fn retry(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerE
     Err(refuse(&job, "it has changed, or a newer job does its work; look again"))
 }
 
-/// Retries every matching job, at most 10,000 of `sync-relay`, and returns how many.
+/// Retries every matching job, page by page, and returns how many.
 ///
 /// # Errors
 /// [`SteerError::Database`]; jobs retried before the error stay retried.

@@ -40,8 +40,7 @@ pub(crate) enum QueueCommand {
         /// Id of the job.
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         job: Option<String>,
-        /// Retry all killed and retrying jobs except those of relays in step; at most 10,000 of
-        /// sync-relay.
+        /// Retry all killed and retrying jobs except those of relays in step.
         #[arg(long)]
         all: bool,
         /// Only jobs that match: queue=NAME, state=killed|retrying, error=TEXT; may be repeated.

@@ -27,11 +27,12 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let zooid = zooid(&config)?;
     let shutdown = signal::shutdown()?;
-    let api = start_api(&config, &database, zooid.clone(), &shutdown).await;
+    let api = start_api(&config, &database, zooid.clone(), true, &shutdown).await;
     let ended = match api {
         Ok(api) => {
-            run_workers(&config, &database, zooid, &shutdown).await;
-            api.await.context("the API panicked")?
+            let worked = run_workers(&config, &database, zooid, &shutdown).await;
+            let served = api.await.context("the API panicked").and_then(|served| served);
+            worked.and(served)
         }
         Err(error) => Err(error),
     };
@@ -43,7 +44,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
 pub(super) async fn api(config: Config) -> anyhow::Result<()> {
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
     let shutdown = signal::shutdown()?;
-    let ended = match start_api(&config, &database, zooid, &shutdown).await {
+    let ended = match start_api(&config, &database, zooid, false, &shutdown).await {
         Ok(api) => api.await.context("the API panicked")?,
         Err(error) => Err(error),
     };
@@ -69,11 +70,12 @@ pub(super) async fn work(
     let (database, zooid) = (open(&config).await?, zooid(&config)?);
     let shutdown = signal::shutdown()?;
     let probes = start_probes(&config, &database, &shutdown).await?;
-    run_workers(&config, &database, zooid, &shutdown).await;
+    let worked = run_workers(&config, &database, zooid, &shutdown).await;
     if let Some(probes) = probes {
         probes.await.context("the metrics panicked")?.context("the metrics' listener failed")?;
     }
     database.close().await;
+    worked?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -121,10 +123,12 @@ fn zooid(config: &Config) -> anyhow::Result<Option<Arc<Zooid>>> {
     Ok(client.context("failed to set up TLS")?.map(Arc::new))
 }
 
+/// `works`: whether the process has workers, whose heartbeats `/healthz` then asks for.
 async fn start_api(
     config: &Config,
     database: &Database,
     zooid: Option<Arc<Zooid>>,
+    works: bool,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
     let bind = config.api.bind;
@@ -134,6 +138,7 @@ async fn start_api(
     })?;
     tracing::info!(address = %listener.local_addr()?, base_url = config.api.base_url, "listening");
     let api = Api::new(database.pool.clone(), zooid, config.api.clone());
+    let api = if works { api.alive_with(config.runtime.vitals.clone()) } else { api };
     let shutdown = shutdown.clone();
     Ok(tokio::spawn(async move {
         // If the listener fails, the workers stop too: half a service would hide the failure.
@@ -157,7 +162,15 @@ async fn start_probes(
     })?;
     tracing::info!(address = %listener.local_addr()?, "metrics");
     let api = Api::new(database.pool.clone(), None, config.api.clone());
-    Ok(Some(tokio::spawn(http::serve_probes(listener, api, shutdown.clone()))))
+    let api = api.alive_with(config.runtime.vitals.clone());
+    let shutdown = shutdown.clone();
+    Ok(Some(tokio::spawn(async move {
+        // As for the API: a process without its probes is half dead.
+        let stopping = shutdown.clone().drop_guard();
+        let served = http::serve_probes(listener, api, shutdown).await;
+        drop(stopping);
+        served
+    })))
 }
 
 async fn run_workers(
@@ -165,14 +178,15 @@ async fn run_workers(
     database: &Database,
     zooid: Option<Arc<Zooid>>,
     shutdown: &CancellationToken,
-) {
+) -> anyhow::Result<()> {
     say_wings(config);
     let wings = Wings {
         provision: zooid.map(|zooid| (zooid, config.provision.clone())),
         mirror: Some(config.mirror.clone()),
         retention: config.retention,
     };
-    tender_workers::run(&database.pool, config.runtime.clone(), wings, shutdown.clone()).await;
+    let runtime = config.runtime.clone();
+    Ok(tender_workers::run(&database.pool, runtime, wings, shutdown.clone()).await?)
 }
 
 /// Logs which wings run, and why the others do not.

@@ -3,13 +3,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use tender_jobs::queue::Retention;
-use tender_workers::runtime::{Listen, Settings};
+use tender_workers::runtime::{Listen, Settings, Vitals};
 
 use super::{Env, is_postgres_url};
 
 pub(super) fn runtime(env: &mut Env) -> Settings {
     let (queues, concurrency) = (None, HashMap::new());
-    Settings { queues, concurrency, listen: listen(env), process: process() }
+    let vitals = Vitals::default();
+    Settings { queues, concurrency, listen: listen(env), process: process(), vitals }
 }
 
 pub(super) fn retention(env: &mut Env) -> Retention {

@@ -148,7 +148,11 @@ fn start_workers(
     let wings =
         Wings { provision: Some((zooid, settings)), mirror: None, retention: config.retention };
     let (db, runtime, stop) = (database.pool.clone(), config.runtime.clone(), shutdown.clone());
-    Ok(tokio::spawn(async move { tender_workers::run(&db, runtime, wings, stop).await }))
+    Ok(tokio::spawn(async move {
+        if let Err(error) = tender_workers::run(&db, runtime, wings, stop).await {
+            tracing::error!(%error, "the workers ended");
+        }
+    }))
 }
 
 /// Creates twelve relays and plans faults for half of them. No worker runs yet.

@@ -30,10 +30,16 @@ pub(super) struct Probes {
     measured_at: Mutex<Option<Instant>>,
 }
 
-/// Answers 200 if the process runs.
-#[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses((status = 200)))]
-pub(super) async fn healthz() -> Json<Value> {
-    data("alive")
+/// Answers 200 if the process runs, and 503 if it has workers and none of them has sent a heartbeat for
+/// 30 s.
+#[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses((status = 200), (status = 503)))]
+pub(super) async fn healthz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    if api.vitals.as_ref().is_some_and(|vitals| !vitals.are_good()) {
+        return Err(ApiError::Unavailable(
+            "no worker of this process has sent a heartbeat for 30 s",
+        ));
+    }
+    Ok(data("alive"))
 }
 
 /// Answers 200 if the database is reachable and migrated.

@@ -14,6 +14,7 @@ mod api_v1;
 mod architecture;
 mod attempt;
 mod attempt_outcomes;
+mod bad_rows;
 mod body;
 mod breaker;
 mod connections;

@@ -263,28 +263,73 @@ async fn started_of(world: &World, queue: &'static str) -> Job {
     job
 }
 
-#[tokio::test]
-async fn a_job_that_kills_its_process_reaches_its_last_attempt() {
-    let world = World::new().await;
-    let deadly = NewJob::new("deadly", &serde_json::json!({})).max_attempts(3);
-    queue::enqueue(&world.db, &[deadly]).await.unwrap();
-    for attempt in 1..=3 {
-        let job = started_of(&world, "deadly").await;
-        assert_eq!((job.attempt, job.max_attempts), (attempt, 3));
-        let_die(&world).await;
-        world.rescue().await;
+/// One more attempt of the only job of `deadly`: it fails with `error`, or crashes.
+async fn attempt_deadly(world: &World, error: Option<&str>) -> Job {
+    sqlx::query("update apalis.jobs set run_at = now() - interval '1 s'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let job = started_of(world, "deadly").await;
+    match error {
+        Some(error) => {
+            let how = Requeue::retry(Duration::ZERO, error);
+            queue::requeue(&world.db, &job, &how).await.unwrap();
+        }
+        None => {
+            let_die(world).await;
+            world.rescue().await;
+        }
     }
-    // The fourth time it is ended instead of run.
-    let worker = "deadly-last";
-    queue::register(&world.db, worker, "deadly", "test").await.unwrap();
-    let fetched = queue::fetch(&world.db, worker, "deadly", 1, queue::Depth::All).await.unwrap();
+    job
+}
+
+/// The next attempt of the only job of `deadly`, which must not run.
+async fn end_deadly(world: &World) -> Option<String> {
+    let worker = format!("deadly-{}", uuid::Uuid::new_v4());
+    queue::register(&world.db, &worker, "deadly", "test").await.unwrap();
+    let fetched = queue::fetch(&world.db, &worker, "deadly", 1, queue::Depth::All).await.unwrap();
     tender_workers::runtime::outcome::attempt(&world.db, &fetched[0], async {
-        panic!("a job past its last attempt runs");
+        panic!("a job that crashed too often runs");
     })
     .await;
     let job = world.job_by_id(&fetched[0].id).await.summary;
     assert_eq!(job.state, JobState::Killed);
-    assert_eq!(job.error.as_deref(), Some("the worker died in 3 attempts"));
+    job.error
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_process_is_killed_after_as_many_crashes_as_it_has_attempts() {
+    let world = World::new().await;
+    let deadly = NewJob::new("deadly", &serde_json::json!({})).max_attempts(3);
+    queue::enqueue(&world.db, &[deadly]).await.unwrap();
+    for attempt in 1..=3 {
+        let job = attempt_deadly(&world, None).await;
+        assert_eq!((job.attempt, job.crashes, job.allowed_attempts()), (attempt, attempt - 1, 3));
+    }
+    assert_eq!(end_deadly(&world).await.as_deref(), Some("the worker died in 3 attempts"));
+}
+
+#[tokio::test]
+async fn crashes_spend_no_attempts_and_keep_the_last_error_of_the_work() {
+    let world = World::new().await;
+    let deadly = NewJob::new("deadly", &serde_json::json!({})).max_attempts(3);
+    queue::enqueue(&world.db, &[deadly]).await.unwrap();
+    attempt_deadly(&world, None).await;
+    attempt_deadly(&world, Some("upstream away")).await;
+    attempt_deadly(&world, None).await;
+    let job = attempt_deadly(&world, Some("disk full")).await;
+    assert_eq!((job.crashes, job.is_last_attempt()), (2, false), "one failure of three");
+    // Waiting, and being given back unstarted, keep the count.
+    let waiting = started_of(&world, "deadly").await;
+    assert!(waiting.is_last_attempt(), "two failures of three");
+    queue::requeue(&world.db, &waiting, &Requeue::wait(Duration::ZERO)).await.unwrap();
+    attempt_deadly(&world, None).await;
+    let expected = "the worker died in 3 attempts; the last error was: disk full";
+    assert_eq!(end_deadly(&world).await.as_deref(), Some(expected));
+    // An operator's retry starts over.
+    assert!(queue::retry(&world.db, &job.id).await.unwrap());
+    let job = attempt_deadly(&world, None).await;
+    assert_eq!((job.attempt, job.crashes, job.max_attempts), (1, 0, 3));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tender_jobs::{
         Claim, Failure,
         relay::{FailureKind, SyncState},
     },
-    queue::{self, JobState, NewJob},
+    queue::{self, JobState, Matching, NewJob},
     steer::{self, SteerError, Steered},
 };
 use tender_workers::provision::sync_relay::Outcome;
@@ -121,4 +121,37 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
         steer::cancel(&world.db, "nothing", &by()).await,
         Err(SteerError::NotFound(_))
     ));
+}
+
+#[tokio::test]
+async fn retry_all_reaches_every_page_to_the_end() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    // More than any page, most of them of relays that are gone, and the relay's own among the oldest.
+    sqlx::query(
+        "with own as (update apalis.jobs set status = 'Killed', idempotency_key = null,
+                             done_at = now() - interval '2 days' returning id)
+         insert into apalis.jobs (id, job_type, job, status, done_at, metadata, idempotency_key)
+         select n || '-relay', 'sync-relay',
+                convert_to('{\"v\": 1, \"relay_id\": \"' || gen_random_uuid() || '\"}', 'UTF8'),
+                'Killed', now() - make_interval(secs => n), null, null
+         from generate_series(1, 10500) n
+         union all
+         select n || '-odd', 'odd', '{}', 'Killed', now() - make_interval(secs => n % 100),
+                hstore('key', 'k' || n % 1500), case when n = 1 then 'k7' end
+         from generate_series(1, 1800) n",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    // One key is held by a killed job, one by a job that waits.
+    let waiting = NewJob::new("odd", &serde_json::json!({})).key("k8");
+    queue::enqueue(&world.db, &[waiting]).await.unwrap();
+    let retried = steer::retry_all(&world.db, &Matching::default(), &by()).await.unwrap();
+    assert_eq!(retried, 1 + 1499, "the relay, and one job for each key that no other job has");
+    let status = queue::status(&world.db, &["odd"]).await.unwrap().remove(0);
+    assert_eq!(status.waiting, 1500);
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    assert!(world.reload(&relay).await.synced);
 }

@@ -1,6 +1,9 @@
 //! Real workers: apalis's loop over our queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tender::demo::zooid::{Fault, Gate};
 use tender_jobs::{
@@ -119,6 +122,7 @@ async fn back_to_back_changes_lose_no_wake_up() {
     // Without polling a lost wake-up is a change that is never carried.
     let running = start(&world, Settings { poll: Duration::from_hours(1), ..settings() });
     patiently("all are synced", all_carried(&world)).await;
+    let mut slowest = Duration::ZERO;
     for change in 0..100 {
         // Two changes at almost the same time: the first one's fetch is followed by an empty one, and the
         // second one's notification may arrive at any moment of it. As soon as both are carried, the next
@@ -126,8 +130,103 @@ async fn back_to_back_changes_lose_no_wake_up() {
         let name = format!("change {change}");
         let renames = relays.iter().map(|relay| world.rename(relay, &name));
         futures_util::future::join_all(renames).await;
+        let began = Instant::now();
         patiently("both changes are carried", all_carried(&world)).await;
+        slowest = slowest.max(began.elapsed());
     }
+    // A lost wake-up is made up for by the next notification, or after an hour.
+    assert!(slowest < Duration::from_secs(10), "a change waited for {slowest:?}");
+    running.stop().await;
+}
+
+/// Counts the jobs that a worker holds.
+async fn held(world: &World) -> i64 {
+    let held = "select count(*) from apalis.jobs where status in ('Queued', 'Running')";
+    sqlx::query_scalar(held).fetch_one(&world.db).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_fetches_into_free_slots_only_and_beats_while_they_are_busy() {
+    let world = World::new().await;
+    for number in 0..6 {
+        world.relay(&format!("relay-{number}")).await;
+    }
+    let gate = Gate::default();
+    world.zooid.plan(None, Fault::Hold(gate.clone()), None);
+    let running = start(&world, Settings { concurrency: 2, ..settings() });
+    patiently("both slots are busy", gate.reached(2)).await;
+    // Longer than the time after which a worker counts as dead would be a slow test: each of several
+    // heartbeats in a row is late enough to be seen, and comes while both slots are busy.
+    for _ in 0..3 {
+        sqlx::query("update apalis.workers set last_seen = now() - interval '20 s' where worker_type = 'sync-relay' and id <> $1")
+            .bind(&world.worker)
+            .execute(&world.db)
+            .await
+            .unwrap();
+        eventually("it sends a heartbeat", async || {
+            sqlx::query_scalar::<_, bool>("select bool_and(last_seen > now() - interval '10 s') from apalis.workers where worker_type = 'sync-relay' and id <> $1")
+                .bind(&world.worker)
+                .fetch_one(&world.db)
+                .await
+                .unwrap()
+        })
+        .await;
+        assert_eq!(held(&world).await, 2, "no job waits beside busy slots");
+        assert_eq!(world.rescue().await.requeued, 0);
+    }
+    gate.open();
+    eventually("all are synced", async || all_synced(&world).await).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_counts_as_dead_goes_on_under_a_new_name() {
+    let world = World::new().await;
+    let running = start(&world, settings());
+    let names = async || -> Vec<String> {
+        sqlx::query_scalar("select id from apalis.workers where worker_type = 'sync-relay' and id <> $1 and last_seen > now() - interval '30 s'")
+            .bind(&world.worker)
+            .fetch_all(&world.db)
+            .await
+            .unwrap()
+    };
+    eventually("a worker runs", async || names().await.len() == 1).await;
+    let first = names().await.remove(0);
+    // As after a jump of the database's clock, or a long standstill of the process.
+    sqlx::query("update apalis.workers set last_seen = now() - interval '1 hour'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    eventually("another name", async || names().await.first().is_some_and(|name| *name != first))
+        .await;
+    let relay = world.relay("alpha").await;
+    eventually("it works", async || world.reload(&relay).await.synced).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_predecessors_died_young_fetches_one_job_at_a_time() {
+    let world = World::new().await;
+    for number in 0..6 {
+        world.relay(&format!("relay-{number}")).await;
+    }
+    // The workers of three processes of this host that crashed. Its name is that of the tests' processes.
+    sqlx::query(
+        "insert into apalis.workers (id, worker_type, storage_name, layers, started_at, last_seen)
+         select 'crashed-' || n, 'sync-relay', 'PostgresStorage', 'test:' || n,
+                now() - make_interval(secs => 10 + 3 * n), now() - make_interval(secs => 9 + 3 * n)
+         from generate_series(1, 3) n",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let gate = Gate::default();
+    world.zooid.plan(None, Fault::Hold(gate.clone()), None);
+    let running = start(&world, Settings { concurrency: 4, ..settings() });
+    patiently("one runs", gate.reached(1)).await;
+    assert_eq!(held(&world).await, 1);
+    gate.open();
+    eventually("all are synced", async || all_synced(&world).await).await;
     running.stop().await;
 }
 
@@ -233,4 +332,38 @@ async fn a_slow_zooid_gets_no_more_calls_than_it_can_answer() {
     assert!(unanswered <= 2, "{unanswered} of {} calls were given up", calls.len());
     assert!(world.zooid.most_in_flight() <= 16, "{}", world.zooid.most_in_flight());
     running.stop().await;
+}
+
+/// What the ledger holds looks as after a jump of the database's clock by this much.
+async fn jump(world: &World, by: &str) {
+    for statement in [
+        "update apalis.jobs set run_at = run_at - $1::interval, lock_at = lock_at - $1::interval",
+        "update apalis.workers set last_seen = last_seen - $1::interval, started_at = started_at - $1::interval",
+        "update relay set lease_until = lease_until - $1::interval, retry_at = retry_at - $1::interval",
+    ] {
+        sqlx::query(statement).bind(by).execute(&world.db).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_of_the_databases_clock_loses_nothing_and_creates_nothing_twice() {
+    for by in ["1 hour", "-1 hour"] {
+        let world = World::new().await;
+        let gate = Gate::default();
+        world.zooid.plan(None, Fault::Hold(gate.clone()), Some(4));
+        for number in 0..4 {
+            world.relay(&format!("before-{number}")).await;
+        }
+        let running = start(&world, Settings { concurrency: 4, ..settings() });
+        patiently("four calls are under way", gate.reached(4)).await;
+        jump(&world, by).await;
+        for number in 0..4 {
+            world.relay(&format!("after-{number}")).await;
+        }
+        gate.open();
+        eventually("all are synced", async || all_synced(&world).await).await;
+        let created = world.zooid.calls().iter().filter(|call| call.created).count();
+        assert_eq!(created, 8, "after a jump by {by}");
+        running.stop().await;
+    }
 }

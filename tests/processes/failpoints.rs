@@ -157,3 +157,26 @@ async fn an_abort_between_store_and_settle_leaves_true_counters() {
     assert_eq!(world.stored().await, ids(&events));
     next.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_panics_ends_the_process_with_its_name() {
+    let parts = [
+        ("part-rescue", "the rescue"),
+        ("part-schedule", "the schedule"),
+        ("part-notifications", "the notifications"),
+        ("part-supervisor", "the supervisor of "),
+        ("part-batches", "provision: the batches"),
+    ];
+    join_all(parts.map(async |(point, name)| {
+        let (world, zooid) = (World::new().await, stand_in().await);
+        world.relay("alpha").await;
+        let failpoints = format!("{point}=1*panic");
+        let more = [("FAILPOINTS", failpoints.as_str())];
+        let mut worker = Tender::start(&world, &zooid.url(), &["work"], &more);
+        assert_eq!(worker.wait().await.code(), Some(1), "{point}: {}", worker.log());
+        let log = worker.log();
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.contains(name) && last.contains("panicked"), "{point}: {log}");
+    }))
+    .await;
+}

@@ -8,6 +8,7 @@ mod mirror;
 mod outage;
 mod pause;
 mod pooler;
+mod silence;
 
 use std::time::Duration;
 

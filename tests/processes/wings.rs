@@ -163,5 +163,5 @@ async fn the_wing_of_the_example_greets_ada() {
     })
     .await;
     stop.cancel();
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
 }

@@ -50,6 +50,7 @@ impl TestApi {
             relay_domain: DOMAIN.to_owned(),
             domains: vec![DOMAIN.to_owned(), "other.test".to_owned(), "far.test".to_owned()],
             instances: tender_jobs::provision::instance::Instances {
+                timeout: std::time::Duration::ZERO,
                 default: "http://zooid.test".to_owned(),
                 by_domain: [("far.test".to_owned(), "http://other-zooid.test".to_owned())].into(),
                 max_in_flight: 32,

@@ -91,7 +91,7 @@ impl Mirror {
             tender_workers::upkeep::wing(&self.db, retention()),
         ];
         let how = runtime::Settings { process: "test".to_owned(), ..runtime::Settings::default() };
-        runtime::run(&self.db, how, wings, stop).await;
+        runtime::run(&self.db, how, wings, stop).await.unwrap();
     }
 
     pub async fn upstream(&self, url: &str, fields: Value) -> Upstream {

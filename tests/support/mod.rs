@@ -14,6 +14,7 @@
 pub mod api;
 pub mod database;
 pub mod mirror;
+pub mod path;
 pub mod process;
 pub mod proxy;
 pub mod relays;
@@ -97,7 +98,7 @@ pub async fn run_workers_as(context: &Context, how: runtime::Settings, stop: Can
         tender_workers::upkeep::wing(&context.db, retention()),
     ];
     let how = runtime::Settings { process: "test".to_owned(), ..how };
-    runtime::run(&context.db, how, wings, stop).await;
+    runtime::run(&context.db, how, wings, stop).await.unwrap();
 }
 
 pub fn zooid_settings(url: &str, robot: Keys) -> ZooidSettings {

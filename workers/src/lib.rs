@@ -32,12 +32,15 @@ pub struct Wings {
 }
 
 /// Runs the wings until `shutdown`; see [`runtime::run`].
+///
+/// # Errors
+/// A part of the process ended too early.
 pub async fn run(
     db: &PgPool,
     settings: runtime::Settings,
     wings: Wings,
     shutdown: CancellationToken,
-) {
+) -> Result<(), runtime::PartEnded> {
     let mut running: Vec<Wing> = vec![upkeep::wing(db, wings.retention)];
     if let Some((zooid, rules)) = wings.provision {
         let context = provision::Context::new(db, zooid, rules, &settings.listen);
@@ -47,5 +50,5 @@ pub async fn run(
         let context = mirror::Context::new(db, rules, &settings.process, &shutdown);
         running.push(mirror::wing(&context));
     }
-    runtime::run(db, settings, running, shutdown).await;
+    runtime::run(db, settings, running, shutdown).await
 }

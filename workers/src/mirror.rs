@@ -97,8 +97,8 @@ pub fn wing(context: &Context) -> Wing {
         .station(station(EVENTS, 4))
         .station(station(UPLOADS, 4))
         .station(station(DELETIONS, 1))
-        .background(&[MIRROR], live::run(context.clone()))
-        .background(&mirror::QUEUES, connections::tell(context.clone()));
+        .background("the standing subscriptions", &[MIRROR], live::run(context.clone()))
+        .background("the connections", &mirror::QUEUES, connections::tell(context.clone()));
     schedule::recurring(context.settings.profile).into_iter().fold(wing, Wing::recurring)
 }
 

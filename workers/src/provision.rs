@@ -85,7 +85,7 @@ impl Context {
 
 /// The wing's stations and recurring jobs.
 pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
-    let settings = &context.settings;
+    let (settings, batches) = (&context.settings, context.batches.clone());
     let [sync, reconcile, resync, reassert, upkeep] = [(); 5].map(|()| context.clone());
     let round = settings.reassert_within;
     let run = NewJob::new(RECONCILE, &json!({ "v": 1 }));
@@ -104,7 +104,8 @@ pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
         )
         .station(Station::new(REASSERT, 1, move |job| reassert::run(reassert.clone(), job, round)))
         .recurring(recurring)
-        .background(&[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))
+        .background("the counts", &[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))
+        .background("the batches", &[SYNC_RELAY], batch::watch(batches, shutdown.clone()))
         .upkeep(move || see_to_instances(upkeep.clone()));
     reasserting(settings).into_iter().fold(wing, Wing::recurring)
 }

@@ -27,16 +27,20 @@
 //! let wing = Wing::new("greetings").station(greet).recurring(daily);
 //!
 //! queue::enqueue(&db, &[NewJob::new("greet", &json!({ "v": 1 }))]).await?;
-//! runtime::run(&db, Settings::default(), vec![wing], CancellationToken::new()).await;
+//! runtime::run(&db, Settings::default(), vec![wing], CancellationToken::new()).await?;
 //! # Ok(())
 //! # }
 //! ```
 
 mod failpoint;
+mod fetch;
+mod heart;
 mod hints;
 pub mod outcome;
+mod parts;
 mod rescue;
 mod schedule;
+mod slots;
 mod source;
 mod supervise;
 pub mod trace;
@@ -46,16 +50,19 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tender_jobs::queue::Job;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use failpoint::failpoint;
+pub use heart::Vitals;
 pub use outcome::Outcome;
+pub use parts::PartEnded;
+use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};
 pub use schedule::{InvalidCron, Recurring, Schedule};
 
-/// How long a stopping process waits for its running attempts.
-pub const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// How long a stopping process waits for its running attempts. A stopping process ends within 25 s; the
+/// rest of that time is for giving back jobs and for closing connections.
+pub const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often a station looks for due jobs without a notification.
 const POLL: Duration = Duration::from_secs(5);
@@ -71,6 +78,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Where the process runs, for people: version, host and process id.
     pub process: String,
+    /// Where the workers record their heartbeats.
+    pub vitals: Vitals,
 }
 
 /// How a process is notified of new jobs. Without a notification it finds them when it polls.
@@ -119,6 +128,7 @@ impl Station {
 
 /// A task that runs beside the stations until the process stops.
 struct Background {
+    name: &'static str,
     queues: &'static [&'static str],
     task: BoxFuture<'static, ()>,
 }
@@ -156,14 +166,15 @@ impl Wing {
     }
 
     /// Adds a task that runs while this process serves one of `queues`. It must end when the process
-    /// stops.
+    /// stops. If it ends or panics sooner, the process stops; the name tells people which it was.
     #[must_use]
     pub fn background(
         mut self,
+        name: &'static str,
         queues: &'static [&'static str],
         task: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        self.background.push(Background { queues, task: task.boxed() });
+        self.background.push(Background { name, queues, task: task.boxed() });
         self
     }
 
@@ -182,12 +193,21 @@ impl Wing {
 
 /// Runs the wings until `shutdown`. Then waits up to [`STOP_WITHIN`] for running attempts and puts back
 /// jobs that were fetched and not started.
-pub async fn run(db: &PgPool, settings: Settings, wings: Vec<Wing>, shutdown: CancellationToken) {
+///
+/// # Errors
+/// A part ended or panicked before `shutdown`; `shutdown` is then cancelled, so that nothing goes on half
+/// dead.
+pub async fn run(
+    db: &PgPool,
+    settings: Settings,
+    wings: Vec<Wing>,
+    shutdown: CancellationToken,
+) -> Result<(), PartEnded> {
     let upkeep: Vec<Upkeep> = wings.iter().flat_map(|wing| wing.upkeep.clone()).collect();
     // Before any worker registers: jobs that a dead process left are due at once.
-    rescue::once(db, &upkeep).await;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(rescue::run(db.clone(), upkeep, shutdown.clone()));
+    shutdown.run_until_cancelled(rescue::once(db, &upkeep)).await;
+    let mut parts = Parts::default();
+    parts.spawn("the rescue", rescue::run(db.clone(), upkeep, shutdown.clone()));
     let mut stations = Vec::new();
     let mut schedules = Vec::new();
     for wing in wings {
@@ -196,23 +216,19 @@ pub async fn run(db: &PgPool, settings: Settings, wings: Vec<Wing>, shutdown: Ca
         let has = |queue: &&str| served.iter().any(|station| station.queue == *queue);
         for background in wing.background {
             if background.queues.iter().any(has) {
-                tasks.spawn(background.task);
+                parts.spawn(format!("{}: {}", wing.name, background.name), background.task);
             }
         }
         stations.extend(served);
         schedules.push((wing.name, wing.recurring));
     }
-    tasks.spawn(schedule::run(db.clone(), schedules, shutdown.clone()));
-    run_stations(&mut tasks, db, &settings, stations, &shutdown);
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a part of the workers panicked");
-        }
-    }
+    parts.spawn("the schedule", schedule::run(db.clone(), schedules, shutdown.clone()));
+    run_stations(&mut parts, db, &settings, stations, &shutdown);
+    parts.join(&shutdown).await
 }
 
 fn run_stations(
-    tasks: &mut JoinSet<()>,
+    parts: &mut Parts,
     db: &PgPool,
     settings: &Settings,
     stations: Vec<Station>,
@@ -220,11 +236,18 @@ fn run_stations(
 ) {
     let hints = hints::Hints::new(stations.iter().map(|station| station.queue));
     if let Some(listening) = hints::connections(db, &settings.listen) {
-        tasks.spawn(hints.clone().listen(listening, shutdown.clone()));
+        parts.spawn("the notifications", hints.clone().listen(listening, shutdown.clone()));
     }
     for station in stations {
-        let (hint, process) = (hints.of(station.queue), settings.process.clone());
-        tasks.spawn(supervise::run(station, db.clone(), process, hint, shutdown.clone()));
+        let name = format!("the supervisor of {}", station.queue);
+        let post = supervise::Post {
+            db: db.clone(),
+            process: settings.process.clone(),
+            hint: hints.of(station.queue),
+            vitals: settings.vitals.clone(),
+            station,
+        };
+        parts.spawn(name, supervise::run(post, shutdown.clone()));
     }
 }
 

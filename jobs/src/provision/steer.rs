@@ -1,6 +1,8 @@
 //! Retrying and cancelling SyncRelay jobs. The relay is the subject: a retry gives it a new generation
 //! and a new job, and a cancelled job marks it as given up.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 
@@ -9,12 +11,10 @@ use super::{
     activity::{self, ActivityType},
     relay::{self, By, MutationError, RelayId},
 };
-use crate::queue::{self, JobDetail, Matching, one_line};
+use crate::queue::{self, JobDetail, Matching, Walk, one_line};
 
-/// The most jobs that one call retries.
-const MOST: i64 = 10_000;
-/// Relays that one transaction requests.
-const PAGE: usize = 500;
+/// Attempts to request a page of relays while other jobs take their keys.
+const TRIES: u32 = 5;
 
 /// Returns the relay of a SyncRelay job whose payload is readable.
 pub(crate) fn relay_of(job: &JobDetail) -> Option<RelayId> {
@@ -36,8 +36,8 @@ pub(crate) async fn retry(
     Ok(())
 }
 
-/// Requests a sync of the relays of matching jobs, and returns how many. A relay that is in step is left
-/// alone, and one with several matching jobs is requested once.
+/// Requests a sync of the relays of matching jobs, page by page, and returns how many. A relay that is in
+/// step is left alone, and one with several matching jobs is requested once.
 pub(crate) async fn retry_matching(
     db: &PgPool,
     matching: &Matching,
@@ -46,28 +46,37 @@ pub(crate) async fn retry_matching(
     if matching.queue.as_deref().is_some_and(|queue| queue != SYNC_RELAY) {
         return Ok(0);
     }
+    let mut requested = HashSet::new();
     let mut retried = 0;
-    for page in matching_relays(db, matching).await?.chunks(PAGE) {
-        retried += relay::request_all(db, page, by).await?;
+    let mut walk = Walk::new(SYNC_RELAY, matching);
+    while let Some(page) = walk.next(db).await? {
+        let mut relays = relays_of(db, &page).await?;
+        relays.retain(|relay| requested.insert(relay.clone()));
+        retried += request_page(db, &relays, by).await?;
+        queue::mark_seen(db, &page).await?;
     }
     Ok(retried)
 }
 
-async fn matching_relays(db: &PgPool, matching: &Matching) -> Result<Vec<RelayId>, sqlx::Error> {
-    let jobs = sqlx::query!(
-        r#"select id, job as payload from apalis.jobs
-           where job_type = $1 and status = any($2)
-             and ($3::text is null or strpos(last_result->>'Err', $3) > 0)
-           order by done_at limit $4"#,
-        SYNC_RELAY,
-        &matching.statuses(),
-        matching.error,
-        MOST,
-    )
-    .fetch_all(db)
-    .await?;
-    queue::mark_seen(db, &jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>()).await?;
-    let ids = jobs.iter().filter_map(|job| SyncPayload::parse(&job.payload).ok());
+/// Requests the relays of a page in one transaction. If another job takes the key of one of them meanwhile,
+/// the transaction is repeated and finds it.
+async fn request_page(db: &PgPool, relays: &[RelayId], by: &By) -> Result<usize, sqlx::Error> {
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        match relay::request_all(db, relays, by).await {
+            Err(sqlx::Error::Database(error)) if left > 0 && error.is_unique_violation() => {}
+            requested => return requested,
+        }
+    }
+}
+
+/// Returns the relays of these jobs that are not in step.
+async fn relays_of(db: &PgPool, jobs: &[String]) -> Result<Vec<RelayId>, sqlx::Error> {
+    let payloads = sqlx::query_scalar!("select job from apalis.jobs where id = any($1)", jobs)
+        .fetch_all(db)
+        .await?;
+    let ids = payloads.iter().filter_map(|payload| SyncPayload::parse(payload).ok());
     let ids: Vec<String> = ids.map(|payload| payload.relay_id.as_str().to_owned()).collect();
     sqlx::query_scalar!(
         r#"select id as "id: RelayId" from relay where id = any($1) and not synced order by id"#,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgExecutor;
 
-use super::{Job, PRIORITIES, Settled};
+use super::{Job, PRIORITIES, RESCUED, Settled};
 
 /// How far back a fetch looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ struct Fetched {
     payload: Vec<u8>,
     attempts: i32,
     max_attempts: i32,
+    crashes: i32,
+    error: Option<String>,
     waited: f64,
 }
 
@@ -50,6 +52,8 @@ pub async fn fetch(
         payload: row.payload,
         attempt: row.attempts.saturating_add(1),
         max_attempts: row.max_attempts,
+        crashes: row.crashes,
+        last_error: row.error.filter(|error| error != RESCUED),
         queue: queue.to_owned(),
         worker: worker.to_owned(),
         waited: Duration::from_secs_f64(row.waited),
@@ -70,7 +74,8 @@ async fn fetch_all(
                select $1::text as worker where not exists (select from paused_queue where queue = $2)
            )
            select job.id as "id!", job.job as "payload!", job.attempts as "attempts!",
-                  job.max_attempts as "max_attempts!",
+                  job.max_attempts as "max_attempts!", crashes_of(job.metadata) as "crashes!",
+                  job.last_result->>'Err' as error,
                   greatest(extract(epoch from now() - job.run_at), 0)::float8 as "waited!"
            from going, apalis.get_jobs(going.worker, $2, $3) job
            order by job.priority desc, job.run_at"#,
@@ -108,10 +113,12 @@ async fn fetch_recent(
                update apalis.jobs job
                set status = 'Queued', lock_by = $1, lock_at = now()
                from due where job.id = due.id
-               returning job.id, job.job, job.attempts, job.max_attempts, job.priority, job.run_at
+               returning job.id, job.job, job.attempts, job.max_attempts, job.priority, job.run_at,
+                         job.metadata, job.last_result
            )
            select id as "id!", job as "payload!", attempts as "attempts!",
-                  max_attempts as "max_attempts!",
+                  max_attempts as "max_attempts!", crashes_of(metadata) as "crashes!",
+                  last_result->>'Err' as error,
                   greatest(extract(epoch from now() - run_at), 0)::float8 as "waited!"
            from taken order by priority desc, run_at"#,
         worker,

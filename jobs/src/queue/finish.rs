@@ -52,6 +52,7 @@ async fn end(
          set status = $4, attempts = $3 + 1, done_at = now(), lock_by = null, last_result = $5,
              metadata = case when $4 = 'Killed'
                              then hstore('key', coalesce(idempotency_key, metadata->'key'))
+                                  || crashes_as(crashes_of(metadata))
                              else ''::hstore end,
              idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
          where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')",

@@ -44,7 +44,7 @@ pub struct JobDetail {
     /// The columns of a list.
     #[serde(flatten)]
     pub summary: JobSummary,
-    /// The payload as text; bytes that are not UTF-8 are replaced.
+    /// The first MiB of the payload as text; bytes that are not UTF-8 are replaced.
     pub payload: String,
     /// The key that the job holds; see [`queue`](super).
     pub key: Option<String>,
@@ -91,13 +91,21 @@ pub async fn status(
                                 count(*) filter (where status = 'Running') as running
                          from (select status from apalis.jobs
                                where job_type = queue and status in ('Queued', 'Running') limit $2) w) held,
-                lateral (select count(*) as done from (select from apalis.jobs
-                    where job_type = queue and status = 'Done' limit $2) w) done,
-                lateral (select count(*) as killed from (select from apalis.jobs
-                    where job_type = queue and status = 'Killed' limit $2) w) killed,
+                -- Along the index alone, and from the oldest: their pages are vacuumed. Without an order
+                -- PostgreSQL may read the table instead.
+                lateral (select count(*) as done from (select done_at from apalis.jobs
+                    where status = 'Done' and (job_type, done_at) > (queue, '-infinity')
+                      and (job_type, done_at) < (queue, 'infinity')
+                    order by job_type, done_at limit $2) w) done,
+                lateral (select count(*) as killed from (select done_at from apalis.jobs
+                    where status = 'Killed' and (job_type, done_at) > (queue, '-infinity')
+                      and (job_type, done_at) < (queue, 'infinity')
+                    order by job_type, done_at limit $2) w) killed,
                 lateral (select count(*) as killed_open from (
                     select metadata from apalis.jobs
-                    where job_type = queue and status = 'Killed' order by done_at desc limit 1000) job
+                    where status = 'Killed' and (job_type, done_at) > (queue, '-infinity')
+                      and (job_type, done_at) < (queue, 'infinity')
+                    order by job_type desc, done_at desc limit 1000) job
                     where not coalesce(exist(metadata, 'seen'), false)
                       and not is_settled(metadata->'key')) killed_open
            order by place"#,
@@ -115,11 +123,11 @@ pub async fn status(
 /// See the module.
 pub async fn job(db: impl PgExecutor<'_>, id: &str) -> Result<Option<JobDetail>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select id, job_type as queue, job as payload, status, attempts, max_attempts, run_at,
+        r#"select id, job_type as queue, substring(job from 1 for 1048576) as "payload!", status, attempts, max_attempts, run_at,
                   done_at, coalesce(priority, 0) as "priority!", idempotency_key, lock_by, lock_at,
                   hstore_to_jsonb(coalesce(metadata, ''::hstore))
                       as "metadata!: Json<BTreeMap<String, Option<String>>>",
-                  last_result, last_result->>'Err' as error
+                  last_result::text as result, left(last_result->>'Err', 1000) as error
            from apalis.jobs where id = $1"#,
         id,
     )
@@ -142,8 +150,13 @@ pub async fn job(db: impl PgExecutor<'_>, id: &str) -> Result<Option<JobDetail>,
         payload: String::from_utf8_lossy(&row.payload).into_owned(),
         key: row.idempotency_key,
         metadata: row.metadata.0,
-        result: row.last_result,
+        result: row.result.map(lenient),
     }))
+}
+
+/// PostgreSQL accepts JSON that we cannot represent, such as `1e400`: it stays text.
+fn lenient(json: String) -> Value {
+    serde_json::from_str(&json).unwrap_or(Value::String(json))
 }
 
 /// A kind of work that waits in a queue.
@@ -151,7 +164,7 @@ pub async fn job(db: impl PgExecutor<'_>, id: &str) -> Result<Option<JobDetail>,
 pub struct WaitingKind {
     /// The queue.
     pub queue: String,
-    /// The payload's member `job`, or `?` if it has none.
+    /// The payload's member `job`, or `?` if it has none or is unreadable.
     pub job: String,
     /// How many jobs of this kind wait.
     pub waiting: i64,
@@ -170,7 +183,8 @@ pub async fn waiting_kinds(
     let queues: Vec<String> = queues.iter().map(|queue| (*queue).to_owned()).collect();
     sqlx::query_as!(
         WaitingKind,
-        r#"select job_type as "queue!", coalesce(convert_from(job, 'UTF8')::jsonb->>'job', '?') as "job!",
+        r#"select job_type as "queue!", coalesce(substring(
+                      encode(substring(job from 1 for 4096), 'escape') from '"job": ?"([a-z0-9_-]+)"'), '?') as "job!",
                   count(*) as "waiting!", min(run_at) filter (where run_at <= now()) as oldest_due_at
            from (select job_type, job, run_at from apalis.jobs
                  where job_type = any($1) and status in ('Pending', 'Failed') limit 10000) waiting

@@ -9,7 +9,7 @@
 -- conditions PostgreSQL may choose the index of all ended jobs and filter out the other queues.
 select id as "id!", job_type as "queue!", status as "state!", attempts as "attempts!",
        max_attempts as "max_attempts!", run_at as "run_at!", done_at,
-       coalesce(priority, 0) as "priority!", lock_by, lock_at, last_result->>'Err' as error
+       coalesce(priority, 0) as "priority!", lock_by, lock_at, left(last_result->>'Err', 1000) as error
 from (
     select job.*
     from unnest($1::text[]) queue, unnest($9::int[]) level, lateral (

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgExecutor;
 
-use super::{CHANNEL, Job, Settled, one_line};
+use super::{CHANNEL, Job, RESCUED, Settled, one_line};
 
 /// What a requeue does to the count of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,10 @@ impl<'a> Requeue<'a> {
         Self { error: Some(error), ..Self::new(Spends::One, Some(delay)) }
     }
 
-    /// The worker died. An attempt is spent if the job was started.
+    /// The worker died. If the job was started, this counts as a crash; the error of an earlier attempt
+    /// stays.
     pub fn rescued() -> Self {
-        let error = Some("the worker died; the job was rescued");
+        let error = Some(RESCUED);
         Self { error, ..Self::new(Spends::OneIfStarted, Some(Duration::ZERO)) }
     }
 

@@ -11,7 +11,11 @@ with asked as (
                when 'one' then least(job.attempts, 2147483645) + 1
                when 'one if started' then least(job.attempts, 2147483645) + (job.status = 'Running')::int
                else job.attempts
-           end as attempts
+           end as attempts,
+           case when $6 = 'reset' then 0
+                else crashes_of(job.metadata)
+                     + ($6 = 'one if started' and job.status = 'Running')::int end as crashes,
+           crashes_of(job.metadata) as crashes_before
     from asked
     join apalis.jobs job on job.id = asked.id and job.lock_by is not distinct from asked.worker
                         and job.attempts = asked.attempts
@@ -30,19 +34,26 @@ with asked as (
     set status = case when is_superseded then 'Done' else $5 end,
         idempotency_key = case when is_superseded then null else key end,
         attempts = judged.attempts,
-        -- Only a retry needs room for a further attempt. A rescue must not raise the limit: a job that
-        -- kills its process again and again has to reach it.
-        max_attempts = greatest(max_attempts, $7, case when $6 = 'one' then judged.attempts + 1 end),
+        -- A retry needs room for a further attempt. A crash spends none of the allowed attempts: it
+        -- raises the limit with the count, and `crashes` has a limit of its own.
+        max_attempts = greatest(
+            least(greatest(max_attempts, 1), 2147483645) + judged.crashes - judged.crashes_before,
+            $7, case when $6 = 'one' then judged.attempts + 1 end),
         run_at = case when $8::float8 is null then run_at
                       else now() + make_interval(
                           secs => $8 * (1 + (random() * 2 - 1) * $9::float8) + random() * $10::float8)
                  end,
         done_at = case when is_superseded then now() end,
-        last_result = coalesce($11::jsonb,
+        -- The error of an attempt says more than that its successor crashed.
+        last_result = coalesce(case when $6 = 'one if started' and last_result->>'Err' is not null
+                                    then last_result end,
+                               $11::jsonb,
                                case when is_superseded then '{"Ok": "superseded"}'::jsonb end,
                                last_result),
-        metadata = case when $12::text is null or is_superseded then ''::hstore
-                        else hstore('held_by', $12) end,
+        metadata = case when is_superseded then ''::hstore
+                        else crashes_as(judged.crashes)
+                             || case when $12::text is null then ''::hstore
+                                     else hstore('held_by', $12) end end,
         lock_by = null, lock_at = null
     from judged
     where job.id = judged.id

@@ -1,5 +1,7 @@
 //! Workers: registration, heartbeats, and the list that people read.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
@@ -29,16 +31,48 @@ pub async fn register(
     Ok(())
 }
 
-/// Sends a heartbeat. Returns false if the worker is not registered any more; it must then register
-/// under a new name.
+/// Sends a heartbeat. Returns false if the worker counts as dead or is not registered any more: its jobs
+/// may have been rescued, so it must register under a new name.
 ///
 /// # Errors
 /// See the module.
 pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sqlx::Error> {
-    let beat = sqlx::query!("update apalis.workers set last_seen = now() where id = $1", worker)
-        .execute(db)
-        .await?;
+    let beat = sqlx::query!(
+        "update apalis.workers set last_seen = now()
+         where id = $1 and last_seen > now() - make_interval(secs => $2)",
+        worker,
+        DEAD_AFTER.as_secs_f64(),
+    )
+    .execute(db)
+    .await?;
     Ok(beat.rows_affected() == 1)
+}
+
+/// Counts the workers of a queue that died within `young` of their start, in the last five minutes. A worker
+/// that ended in order is not counted, because it removed itself. `host` is the part of
+/// [`Worker::process`] before the process id.
+///
+/// # Errors
+/// See the module.
+pub async fn died_young(
+    db: impl PgExecutor<'_>,
+    queue: &str,
+    host: &str,
+    young: Duration,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "died!" from apalis.workers
+           where worker_type = $1 and (layers = $2 or starts_with(layers, $2 || ':'))
+             and started_at > now() - interval '5 minutes'
+             and last_seen < started_at + make_interval(secs => $3)
+             -- Longer than the five seconds between two heartbeats.
+             and last_seen < now() - interval '7 s'"#,
+        queue,
+        host,
+        young.as_secs_f64(),
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// Puts back the jobs that a worker fetched and did not start. Returns how many.
@@ -107,9 +141,10 @@ pub struct Worker {
 pub async fn workers(db: impl PgExecutor<'_>) -> Result<Vec<Worker>, sqlx::Error> {
     sqlx::query_as!(
         Worker,
-        r#"select worker.id, worker.worker_type as queue, worker.last_seen,
+        r#"select worker.id, worker.worker_type as queue, least(worker.last_seen, now()) as "last_seen!",
                   worker.last_seen > now() - make_interval(secs => $1) as "is_alive!",
-                  worker.layers as process, worker.started_at,
+                  worker.layers as process,
+                  case when is_instant(worker.started_at) then worker.started_at end as started_at,
                   coalesce(array_length(held.jobs, 1), 0)::bigint as "running!",
                   coalesce(held.jobs, '{}') as "jobs!"
            from apalis.workers worker

@@ -1,5 +1,7 @@
 //! PostgreSQL stopped, full, and read-only.
 
+use std::time::Duration;
+
 use nostr::key::Keys;
 use sqlx::{AssertSqlSafe, Executor};
 use tender::demo::zooid::{Fault, Gate, ZooidStandIn};
@@ -20,6 +22,17 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_stopped_in_the_middle_loses_nothing() {
+    outage(Duration::ZERO).await;
+}
+
+/// Longer than a heartbeat may be late, than a lease, and than all attempts to store an outcome.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_stopped_for_45_s_loses_nothing() {
+    outage(Duration::from_secs(45)).await;
+}
+
+/// Stops PostgreSQL under two busy processes, for at least this long.
+async fn outage(lasts: Duration) {
     let (server, zooid) = (Server::start().await, stand_in().await);
     let pool = sqlx::PgPool::connect_lazy(&server.url()).unwrap();
     tender_jobs::database::migrate(&pool).await.unwrap();
@@ -59,6 +72,7 @@ async fn postgresql_stopped_in_the_middle_loses_nothing() {
         .await;
         assert!(!worker.has_ended(), "the process ended with its database: {}", worker.log());
     }
+    let _nothing_happens = tokio::time::timeout(lasts, std::future::pending::<()>()).await;
     server.ctl(&["start"]).await;
     within(RECOVERY, "all are synced", async || synced().await == 300).await;
     assert_eq!(zooid.len(), 300);

@@ -133,8 +133,8 @@ async fn hold(context: &Context, job: &Job, lease: &Lease, upstream: &Upstream) 
     let settings = upstream.settings(&context.settings.defaults);
     let run = Run { context, upstream, settings: &settings, lease, begun: Instant::now() };
     let mut report = Report::default();
-    let done = if job.attempt > job.max_attempts {
-        Err(StepError::Crashed("the worker died in every attempt of the job".to_owned()))
+    let done = if let Some(reason) = job.crashed_too_often(job.allowed_attempts()) {
+        Err(StepError::Crashed(reason))
     } else {
         let work = Box::pin(guard(&run, step(&run, &mut report)));
         match outcome::catch_panic(work).await {
@@ -204,10 +204,11 @@ async fn beats(run: &Run<'_>) -> StepError {
 /// Decides how a job ends after an error: by a retry, a further job, rest, or an error of the lane.
 fn after_error(run: &Run<'_>, job: &Job, error: &StepError) -> Done {
     let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
+    let is_past_crashes = job.crashes >= job.allowed_attempts();
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
         StepError::TimeOver => Ending::GoesOn(Duration::ZERO),
-        error if error.is_transient() && !job.is_last_attempt() => {
+        error if error.is_transient() && !job.is_last_attempt() && !is_past_crashes => {
             let after = delay(job.attempt, jitter(&job.id));
             Ending::Again { after, error: error.to_string() }
         }

@@ -1,15 +1,20 @@
 //! Batches: attempts that claim or settle at the same time share one statement and one commit. A
 //! batch does not wait to fill. Items that arrive while a statement runs form the next batch.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
-use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
-use tender_jobs::provision::{
-    self, Claim, ClaimRequest, Completed, Completion, instance::Instances,
+use sqlx::PgPool;
+use tender_jobs::{
+    database::{self, Path, answered},
+    provision::{self, Claim, ClaimRequest, Completed, Completion, instance::Instances},
 };
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::runtime::Listen;
+use crate::runtime::{Listen, failpoint};
 
 /// Concurrent statements of one kind. The second keeps PostgreSQL busy while the first commits.
 const RUNNERS: usize = 2;
@@ -40,9 +45,9 @@ pub(super) struct Batcher<Item, Answer> {
 }
 
 impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer> {
-    /// Starts the tasks that run the batches. `run` returns one answer per item, in the order of
-    /// the items.
-    fn start<Run, Running>(run: Run) -> Self
+    /// Starts the tasks that run the batches, as `runners`. `run` returns one answer per item, in the
+    /// order of the items.
+    fn start<Run, Running>(runners: &mut JoinSet<()>, run: Run) -> Self
     where
         Run: Fn(Vec<Item>) -> Running + Clone + Send + Sync + 'static,
         Running: Future<Output = Result<Vec<Answer>, sqlx::Error>> + Send + 'static,
@@ -50,7 +55,7 @@ impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer>
         let (sender, receiver) = mpsc::channel(LARGEST);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..RUNNERS {
-            tokio::spawn(serve(receiver.clone(), run.clone()));
+            runners.spawn(serve(receiver.clone(), run.clone()));
         }
         Self { sender }
     }
@@ -77,6 +82,7 @@ async fn serve<Item, Answer, Run, Running>(
         if receiver.lock().await.recv_many(&mut asked, LARGEST).await == 0 {
             return;
         }
+        failpoint!("part-batches");
         let items: Vec<Item> = asked.iter().map(|(item, _)| item.clone()).collect();
         match run(items).await {
             Ok(answers) => {
@@ -115,6 +121,7 @@ where
 pub(super) struct Batches {
     pub(super) claims: Batcher<ClaimRequest, Claim>,
     pub(super) completions: Batcher<Completion, Completed>,
+    runners: Mutex<JoinSet<()>>,
 }
 
 impl Batches {
@@ -122,16 +129,29 @@ impl Batches {
     pub(super) fn start(db: &PgPool, instances: Arc<Instances>, listen: &Listen) -> Self {
         let db = connections(db, listen);
         let (claims, completions, for_claims) = (db.clone(), db, instances.clone());
+        let mut runners = JoinSet::new();
         Self {
-            claims: Batcher::start(move |requests: Vec<ClaimRequest>| {
+            claims: Batcher::start(&mut runners, move |requests: Vec<ClaimRequest>| {
                 let (db, instances) = (claims.clone(), for_claims.clone());
-                async move { provision::claim(&db, &requests, &instances).await }
+                async move { answered(&db, provision::claim(&db, &requests, &instances)).await }
             }),
-            completions: Batcher::start(move |items: Vec<Completion>| {
+            completions: Batcher::start(&mut runners, move |items: Vec<Completion>| {
                 let (db, instances) = (completions.clone(), instances.clone());
-                async move { provision::complete(&db, &items, &instances).await }
+                async move { answered(&db, provision::complete(&db, &items, &instances)).await }
             }),
+            runners: Mutex::new(runners),
         }
+    }
+}
+
+/// Returns when `shutdown` is cancelled, and sooner if a task that runs batches has ended: attempts would
+/// then wait for batches that nothing runs.
+pub(super) async fn watch(batches: Arc<Batches>, shutdown: CancellationToken) {
+    let mut runners = batches.runners.lock().await;
+    if let Some(Some(Err(error))) = shutdown.run_until_cancelled(runners.join_next()).await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -141,20 +161,11 @@ impl Batches {
 /// Behind a pooler the setting is not made, because it would leak into the sessions of other
 /// clients.
 fn connections(db: &PgPool, listen: &Listen) -> PgPool {
-    let is_pooled = !matches!(listen, Listen::Pool);
-    PgPoolOptions::new()
+    let path = if matches!(listen, Listen::Pool) { Path::Direct } else { Path::Pooled };
+    let options = db.connect_options();
+    database::pool(&options, path, "set plan_cache_mode = force_generic_plan")
         .max_connections(u32::try_from(2 * RUNNERS).unwrap_or(u32::MAX))
-        .acquire_timeout(Duration::from_secs(5))
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                if is_pooled {
-                    return Ok(());
-                }
-                connection.execute("set plan_cache_mode = force_generic_plan").await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with((*db.connect_options()).clone())
+        .connect_lazy_with((*options).clone())
 }
 
 #[cfg(test)]
@@ -163,7 +174,8 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_gets_its_own_answer() {
-        let batcher = Arc::new(Batcher::start(|items: Vec<u32>| async move {
+        let mut runners = JoinSet::new();
+        let batcher = Arc::new(Batcher::start(&mut runners, |items: Vec<u32>| async move {
             Ok(items.into_iter().map(|item| item * 2).collect())
         }));
         let asked = (0..500).map(|item| {
@@ -178,8 +190,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_reaches_everybody_in_the_batch() {
-        let batcher =
-            Batcher::start(|_: Vec<u32>| async { Err::<Vec<u32>, _>(sqlx::Error::PoolTimedOut) });
+        let mut runners = JoinSet::new();
+        let batcher = Batcher::start(&mut runners, |_: Vec<u32>| async {
+            Err::<Vec<u32>, _>(sqlx::Error::PoolTimedOut)
+        });
         assert!(matches!(batcher.ask(1).await, Err(BatchError::Database(_))));
     }
 }

@@ -188,14 +188,14 @@ async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<Claim
 /// process. A rescue does not check this.
 fn crashed_too_often(context: &Context, job: &Job, lease: &Lease) -> Option<Failure> {
     let most = i32::try_from(context.settings.backoff.max_attempts()).unwrap_or(i32::MAX);
-    if job.attempt - 1 < most {
+    if job.crashes < most {
         return None;
     }
     let last = match lease.relay.sync_error.as_str() {
         "" => String::new(),
         error => format!("; the last error before: {error}"),
     };
-    let text = format!("the process died in {} attempts of this job{last}", job.attempt - 1);
+    let text = format!("the process died in {} attempts of this job{last}", job.crashes);
     Some(Failure::new(FailureKind::Transient, &text))
 }
 

@@ -5,17 +5,22 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use sqlx::{
-    PgPool,
+    Executor, PgPool,
     postgres::{PgListener, PgPoolOptions},
 };
-use tender_jobs::queue;
-use tokio::sync::watch;
+use tender_jobs::{database, queue};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Listen, pause_or_stop};
+use super::{Listen, failpoint, pause_or_stop};
 
 /// Wait before listening again after the connection was lost.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+/// The longest time without a notification before the connection is checked. A connection on which
+/// nothing is sent does not notice that its path is gone.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// The longest wait for the answer.
+const PING_WITHIN: Duration = Duration::from_secs(5);
 /// The longest wait for a connection of its own.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -29,6 +34,16 @@ pub(super) fn connections(db: &PgPool, listen: &Listen) -> Option<PgPool> {
         }
         Listen::Off => None,
     }
+}
+
+/// Checks the listening connection. If it is silent, it is shut down, so that listening starts again.
+async fn ping(db: &PgPool, listener: &mut PgListener) -> Result<(), sqlx::Error> {
+    let pinged = timeout(PING_WITHIN, listener.execute("select 1")).await;
+    let Ok(answered) = pinged else {
+        database::hang_up(&db.connect_options());
+        return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    };
+    answered.map(drop)
 }
 
 /// A counter per queue that grows with every notification.
@@ -55,6 +70,7 @@ impl Hints {
 
     /// Listens until `shutdown`, and again whenever the connection is lost.
     pub(super) async fn listen(self, db: PgPool, shutdown: CancellationToken) {
+        failpoint!("part-notifications");
         while !shutdown.is_cancelled() {
             let listened = shutdown.run_until_cancelled(self.listen_once(&db)).await;
             if let Some(Err(error)) = listened {
@@ -66,12 +82,14 @@ impl Hints {
 
     async fn listen_once(&self, db: &PgPool) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(db).await?;
-        listener.listen(queue::CHANNEL).await?;
+        database::answered(db, listener.listen(queue::CHANNEL)).await?;
         self.wake_all(); // jobs may have been inserted before this process listened
         loop {
-            match listener.try_recv().await? {
-                Some(notification) => self.wake(notification.payload()),
-                None => self.wake_all(), // reconnected: a notification may have been missed
+            match timeout(PING_EVERY, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) => self.wake(notification.payload()),
+                Ok(Ok(None)) => self.wake_all(), // reconnected: a notification may have been missed
+                Ok(Err(error)) => return Err(error),
+                Err(_) => ping(db, &mut listener).await?,
             }
         }
     }

@@ -54,12 +54,11 @@ pub async fn attempt(db: &PgPool, job: &Job, work: impl Future<Output = Outcome>
     if persist(job, || queue::start(db, job)).await.is_none() {
         return;
     }
-    let outcome = if job.attempt > job.max_attempts {
-        // Only rescues bring a job here: its attempts ended with their processes.
-        Outcome::Killed(format!("the worker died in {} attempts", job.attempt - 1))
-    } else {
-        let panicked = |error| Outcome::Retry { after: AFTER_PANIC, error };
-        catch_panic(work).await.unwrap_or_else(panicked)
+    let outcome = match job.crashed_too_often(job.allowed_attempts()) {
+        Some(reason) => Outcome::Killed(reason),
+        None => catch_panic(work)
+            .await
+            .unwrap_or_else(|error| Outcome::Retry { after: AFTER_PANIC, error }),
     };
     if let Outcome::Retry { error, .. } | Outcome::Killed(error) = &outcome {
         tracing::warn!(job.id, job.queue, job.attempt, error, "a job failed");
@@ -123,7 +122,8 @@ pub(crate) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, S
         .map_err(|panic| format!("panic: {}", message(&*panic)))
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+/// Returns the message of a panic.
+pub(super) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use metrics::counter;
 use sqlx::PgPool;
-use tender_jobs::queue::{self, DEAD_AFTER};
+use tender_jobs::{
+    database::answered,
+    queue::{self, DEAD_AFTER},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Upkeep, pause_or_stop};
+use super::{Upkeep, failpoint, pause_or_stop};
 
 /// The time between two heartbeats of a worker, and between two rescues of a process.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -15,19 +18,20 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 pub const STUCK_AFTER: Duration = Duration::from_mins(2);
 
 pub(super) async fn run(db: PgPool, upkeep: Vec<Upkeep>, shutdown: CancellationToken) {
+    failpoint!("part-rescue");
     while !pause_or_stop(HEARTBEAT, &shutdown).await {
-        once(&db, &upkeep).await;
+        shutdown.run_until_cancelled(once(&db, &upkeep)).await;
     }
 }
 
 /// One round. If the database is unreachable, the next round does the work.
 pub(super) async fn once(db: &PgPool, upkeep: &[Upkeep]) {
     for step in upkeep {
-        if let Err(error) = step().await {
+        if let Err(error) = answered(db, step()).await {
             tracing::warn!(%error, "a step of the wings' upkeep failed; the next round tries again");
         }
     }
-    match queue::rescue(db, DEAD_AFTER, STUCK_AFTER).await {
+    match answered(db, queue::rescue(db, DEAD_AFTER, STUCK_AFTER)).await {
         Ok(rescued) if rescued == queue::Rescued::default() => {}
         Ok(rescued) => {
             counter!("tender_jobs_rescued_total").increment(rescued.requeued + rescued.superseded);

@@ -11,11 +11,14 @@ use croner::{
 use futures_util::future::join_all;
 use metrics::counter;
 use sqlx::PgPool;
-use tender_jobs::queue::{self, NewJob, schedule};
+use tender_jobs::{
+    database::answered,
+    queue::{self, NewJob, schedule},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::pause_or_stop;
+use super::{failpoint, pause_or_stop};
 
 /// The longest wait between two looks at the database's clock.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -79,19 +82,21 @@ pub(super) async fn run(
     wings: Vec<(&'static str, Vec<Recurring>)>,
     shutdown: CancellationToken,
 ) {
+    failpoint!("part-schedule");
     join_all(wings.iter().map(|(wing, all)| run_wing(&db, wing, all, &shutdown))).await;
+    shutdown.cancelled().await; // there may be no recurring jobs
 }
 
 async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &CancellationToken) {
     let names: Vec<&str> = all.iter().map(|one| one.name).collect();
     // A process whose settings leave a wing without recurring jobs knows none that are obsolete.
     if !names.is_empty()
-        && let Err(error) = schedule::forget_others(db, wing, &names).await
+        && let Err(error) = answered(db, schedule::forget_others(db, wing, &names)).await
     {
         tracing::debug!(%error, wing, "could not remove old rows of the schedule");
     }
     // The rows come before the runs, which note on them that they ran.
-    if let Ok(now) = queue::now(db).await {
+    if let Ok(now) = answered(db, queue::now(db)).await {
         for one in all {
             plan(db, wing, one, one.schedule.after(now)).await;
         }
@@ -107,7 +112,7 @@ async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &Cancell
 async fn tick(db: &PgPool, wing: &str, one: &Recurring, shutdown: &CancellationToken) {
     let mut due: Option<DateTime<Utc>> = None;
     while !shutdown.is_cancelled() {
-        let wait = match queue::now(db).await {
+        let wait = match answered(db, queue::now(db)).await {
             Ok(now) => {
                 if let Some(tick) = due.filter(|tick| *tick <= now) {
                     enqueue(db, one, &tick.timestamp().to_string()).await;
@@ -127,7 +132,7 @@ async fn tick(db: &PgPool, wing: &str, one: &Recurring, shutdown: &CancellationT
 
 async fn enqueue(db: &PgPool, one: &Recurring, run: &str) {
     let job = one.job.clone().key(format!("{}@{run}", one.name));
-    match queue::enqueue(db, &[job]).await {
+    match answered(db, queue::enqueue(db, &[job])).await {
         Ok(ids) if ids.is_empty() => {} // another process was faster
         Ok(_) => counter!("tender_schedule_ticks_total", "queue" => one.name).increment(1),
         Err(error) => {
@@ -139,7 +144,7 @@ async fn enqueue(db: &PgPool, one: &Recurring, run: &str) {
 /// Stores when the job runs next, for people.
 async fn plan(db: &PgPool, wing: &str, one: &Recurring, next: Option<DateTime<Utc>>) {
     let expression = one.schedule.0.pattern.to_string();
-    if let Err(error) = schedule::plan(db, wing, one.name, &expression, next).await {
+    if let Err(error) = answered(db, schedule::plan(db, wing, one.name, &expression, next)).await {
         tracing::debug!(%error, one.name, "could not store the next run; the next look does");
     }
 }

@@ -2,38 +2,62 @@
 
 use std::time::Duration;
 
-use apalis::layers::WorkerBuilderExt;
-use apalis_core::{
-    error::WorkerError,
-    worker::{builder::WorkerBuilder, context::WorkerContext},
-};
+use apalis_core::worker::{builder::WorkerBuilder, context::WorkerContext};
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::PgPool;
-use tender_jobs::queue::{self, Job};
-use tokio::sync::watch;
+use tender_jobs::{database::answered, queue};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{STOP_WITHIN, Station, pause_or_stop, source::Source};
+use super::{
+    STOP_WITHIN, Station, Vitals, failpoint,
+    fetch::Fetcher,
+    heart::{self, WorkerError},
+    pause_or_stop,
+    slots::{Slots, YOUNG},
+    source::{Slotted, Source},
+};
 
 /// The pause before a worker whose database failed is restarted.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// Workers that died young within five minutes, before the next one is suspected.
+const SUSPECT_AFTER: i64 = 3;
+/// The longest wait for the ledger when a worker leaves; jobs that it does not put back are rescued.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a station's workers share.
+pub(super) struct Post {
+    pub(super) station: Station,
+    pub(super) db: PgPool,
+    pub(super) process: String,
+    pub(super) hint: watch::Receiver<u64>,
+    pub(super) vitals: Vitals,
+}
 
 /// Runs the queue's worker until `shutdown`.
-pub(super) async fn run(
-    station: Station,
-    db: PgPool,
-    process: String,
-    hint: watch::Receiver<u64>,
-    shutdown: CancellationToken,
-) {
+pub(super) async fn run(post: Post, shutdown: CancellationToken) {
+    failpoint!("part-supervisor");
+    let suspected = shutdown.run_until_cancelled(is_suspect(&post)).await;
+    let slots = Slots::new(post.station.concurrency, suspected.unwrap_or_default());
     while !shutdown.is_cancelled() {
         // Unique per start: jobs under the name of a living worker are never rescued.
-        let name = format!("{}-{}", station.queue, Uuid::new_v4());
-        let source = Source::new(db.clone(), &station, process.clone(), hint.clone());
-        let ended = run_once(&station, &name, source, &shutdown).await;
-        if let Err(error) = leave(&db, &name).await {
-            tracing::warn!(worker = name, %error, "could not put back fetched jobs; they will be rescued");
+        let name = format!("{}-{}", post.station.queue, Uuid::new_v4());
+        let ended = run_once(&post, &name, &slots, &shutdown).await;
+        match timeout(LEAVE_WITHIN, leave(&post.db, &name)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(worker = name, %error, "could not put back fetched jobs; they will be rescued");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    worker = name,
+                    "could not put back fetched jobs in time; they will be rescued"
+                );
+            }
         }
         if let Err(error) = ended {
             tracing::warn!(worker = name, error = %chain(&error), "a worker ended; restarting it");
@@ -42,54 +66,81 @@ pub(super) async fn run(
     }
 }
 
+/// Whether several workers of this queue and host died young: this process may die soon, too.
+async fn is_suspect(post: &Post) -> bool {
+    let queue = post.station.queue;
+    let host = post.process.rsplit_once(':').map_or(post.process.as_str(), |(host, _)| host);
+    let died = answered(&post.db, queue::died_young(&post.db, queue, host, YOUNG)).await;
+    let is_suspect = died.is_ok_and(|died| died >= SUSPECT_AFTER);
+    if is_suspect {
+        tracing::warn!(
+            queue,
+            "several processes of this host died within 30 s of their start: this one runs one job at \
+             a time until it has lived for longer"
+        );
+    }
+    is_suspect
+}
+
 /// Puts back jobs that were not started, and removes the worker from the list.
 async fn leave(db: &PgPool, worker: &str) -> Result<(), sqlx::Error> {
     queue::release(db, worker).await?;
     queue::unregister(db, worker).await
 }
 
-/// Runs the worker until its database fails, or after `shutdown` until its running jobs have ended or
+/// Runs a worker until its database fails, or after `shutdown` until its running jobs have ended or
 /// [`STOP_WITHIN`] has passed.
 async fn run_once(
-    station: &Station,
+    post: &Post,
     name: &str,
-    source: Source,
+    slots: &Slots,
     shutdown: &CancellationToken,
 ) -> Result<(), WorkerError> {
+    let Post { station, db, process, .. } = post;
+    let registered = answered(db, queue::register(db, name, station.queue, process));
+    match shutdown.run_until_cancelled(registered).await {
+        Some(registered) => registered?,
+        None => return Ok(()),
+    }
+    let (sender, jobs) = mpsc::channel(station.concurrency.max(1));
+    let fetcher = Fetcher::new(db, name, station, post.hint.clone(), slots.clone());
     let context = WorkerContext::new(name);
-    let mut running = worker(&context, source, station);
+    let mut working = work(&context, Source { jobs }, station);
+    let mut fetching = std::pin::pin!(fetcher.run(sender, shutdown));
+    let mut beating = std::pin::pin!(heart::beat(db, name, &post.vitals));
     tokio::select! {
-        ended = &mut running => return ended,
-        () = shutdown.cancelled() => {}
+        dead = &mut beating => return Err(dead),
+        fetched = &mut fetching => fetched?,
+        () = &mut working => return Err(WorkerError::Ended),
     }
     // Refused only if the worker has not started; then dropping it stops it.
-    if context.stop().is_ok() {
-        match tokio::time::timeout(STOP_WITHIN, running).await {
-            Ok(ended) => ended?,
-            Err(_) => {
-                tracing::error!(
-                    worker = name,
-                    "attempts still ran at the end; they will be rescued"
-                );
+    if context.stop().is_err() {
+        return Ok(());
+    }
+    tokio::select! {
+        dead = &mut beating => Err(dead),
+        ended = timeout(STOP_WITHIN, working) => {
+            if ended.is_err() {
+                tracing::error!(worker = name, "attempts still ran at the end; they will be rescued");
             }
+            Ok(())
         }
     }
-    Ok(())
 }
 
 /// apalis's worker. Each job is a task of its own, so that jobs use every core, and a job that outlives
 /// its worker still settles.
-fn worker(
-    context: &WorkerContext,
-    source: Source,
-    station: &Station,
-) -> BoxFuture<'static, Result<(), WorkerError>> {
+fn work(context: &WorkerContext, source: Source, station: &Station) -> BoxFuture<'static, ()> {
     let handler = station.handler.clone();
-    WorkerBuilder::new(context)
+    let name = context.name().to_owned();
+    let running = WorkerBuilder::new(context)
         .backend(source)
-        .concurrency(station.concurrency)
-        .build(move |job: Job| {
-            let running = tokio::spawn(handler(job));
+        .build(move |Slotted { job, slot }: Slotted| {
+            let working = handler(job);
+            let running = tokio::spawn(async move {
+                working.await;
+                slot.ended();
+            });
             async move {
                 if let Err(error) = running.await {
                     tracing::error!(%error, "a job's task ended without settling; it will be rescued");
@@ -97,7 +148,13 @@ fn worker(
             }
         })
         .run()
-        .boxed()
+        .boxed();
+    async move {
+        if let Err(error) = running.await {
+            tracing::error!(worker = name, error = %chain(&error), "the worker's loop failed");
+        }
+    }
+    .boxed()
 }
 
 /// Returns an error with its sources on one line.

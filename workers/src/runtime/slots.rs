@@ -1,0 +1,112 @@
+//! Slots: how many jobs of a queue a process runs at the same time. A process whose predecessors died
+//! young starts with one: if it dies too, it strands one job until the rescue, and not many.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+/// A process that lives for this long has not died young.
+pub(super) const YOUNG: Duration = Duration::from_secs(30);
+/// The longest wait for more free slots under load. A fetch of one job costs as much as one of many.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// The slots of a station. Workers that follow each other in a process share them.
+#[derive(Debug, Clone)]
+pub(super) struct Slots {
+    free: Arc<Semaphore>,
+    size: usize,
+    /// Slots that are still to be earned.
+    withheld: Arc<AtomicUsize>,
+    trusted_from: Instant,
+}
+
+impl Slots {
+    /// All slots at once; or, for a process that is suspected to die soon, one, and one more with each job
+    /// that ends after the first 30 s.
+    pub(super) fn new(size: usize, is_suspect: bool) -> Self {
+        let given = if is_suspect { size.min(1) } else { size };
+        Self {
+            free: Arc::new(Semaphore::new(given)),
+            size,
+            withheld: Arc::new(AtomicUsize::new(size - given)),
+            trusted_from: Instant::now() + YOUNG,
+        }
+    }
+
+    /// Waits for a free slot, and returns how many are free. Under load it waits a moment longer for more.
+    /// Only one loop takes slots, so they stay free.
+    pub(super) async fn free(&self, is_loaded: bool) -> usize {
+        drop(self.free.acquire().await);
+        if is_loaded {
+            let half = u32::try_from(self.size.div_ceil(2)).unwrap_or(u32::MAX);
+            drop(timeout(GATHER, self.free.acquire_many(half)).await);
+        }
+        self.free.available_permits()
+    }
+
+    /// Takes a slot for one job; it is free again when the value is dropped.
+    pub(super) async fn take(&self) -> Slot {
+        let permit = self.free.clone().acquire_owned().await.ok();
+        Slot { _permit: permit, slots: self.clone() }
+    }
+
+    fn earn(&self) {
+        let one_less = |withheld: usize| withheld.checked_sub(1);
+        if Instant::now() >= self.trusted_from
+            && self.withheld.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+        {
+            self.free.add_permits(1);
+        }
+    }
+}
+
+/// The slot that a job occupies.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// `None` never, because the slots are never closed.
+    _permit: Option<OwnedSemaphorePermit>,
+    slots: Slots,
+}
+
+impl Slot {
+    /// The job has ended without the process.
+    pub(super) fn ended(self) {
+        self.slots.earn();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_suspect_earns_its_slots_once_it_has_not_died_young() {
+        let slots = Slots::new(3, true);
+        slots.take().await.ended();
+        assert_eq!(slots.free(false).await, 1, "too young");
+        let slots = Slots { trusted_from: Instant::now(), ..slots };
+        for expected in [2, 3, 3] {
+            slots.take().await.ended();
+            assert_eq!(slots.free(true).await, expected);
+        }
+        assert_eq!(Slots::new(3, false).free(false).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_taken_until_its_job_has_ended() {
+        let slots = Slots::new(2, false);
+        let first = slots.take().await;
+        assert_eq!(slots.free(true).await, 1);
+        drop(first);
+        assert_eq!(slots.free(false).await, 2);
+    }
+}
