@@ -126,6 +126,12 @@ impl Job {
         self.max_attempts.saturating_sub(self.crashes).max(1)
     }
 
+    /// The number of this attempt, from 1, without the attempts that crashed: the place in a schedule of
+    /// retries.
+    pub fn place(&self) -> i32 {
+        self.attempt.saturating_sub(self.crashes).max(1)
+    }
+
     /// Why a job that crashed too often is killed: how often, and the last error of an attempt that
     /// ended. `None` if it may run again.
     pub fn crashed_too_often(&self, allowed: i32) -> Option<String> {

@@ -71,7 +71,7 @@ pub async fn fail(
     let attempts = plan.attempts().filter(|_| is_current);
     let is_outage = verdict == Verdict::GaveUp
         && failure.reached.is_outage()
-        && breaker::is_outage_of(&mut tx, instance, relay_id, job.attempt).await?;
+        && breaker::is_outage_of(&mut tx, instance, relay_id, job.place()).await?;
     let outage = Some(instance).filter(|_| is_outage);
     write_relay(&mut tx, job, relay_id, failure, attempts, verdict, outage).await?;
     // A held job counts as not tried: it leaves no activity.
@@ -149,7 +149,7 @@ async fn tell_instance(
         instance: name,
         relay_id,
         job_id: &job.id,
-        is_last_attempt: u32::try_from(job.attempt).is_ok_and(|attempt| attempt >= last),
+        is_last_attempt: u32::try_from(job.place()).is_ok_and(|attempt| attempt >= last),
         is_refusal: failure.reached == Reached::RefusedKey,
         error: &failure.message,
     };

@@ -35,7 +35,7 @@ impl Plan {
     ) -> Self {
         let last = i32::try_from(backoff.max_attempts()).unwrap_or(i32::MAX);
         // A job that kills its process is rescued past the cap; it ends as the last attempt.
-        let attempts = job.attempt.min(last);
+        let attempts = job.place().min(last);
         if is_superseded {
             return Self::Supersede { attempts };
         }
@@ -48,7 +48,7 @@ impl Plan {
         let delay = match failure.kind {
             FailureKind::Permanent => None,
             FailureKind::Transient => {
-                backoff.delay(u32::try_from(job.attempt).unwrap_or(1), failure.retry_after)
+                backoff.delay(u32::try_from(job.place()).unwrap_or(1), failure.retry_after)
             }
         };
         delay.map_or(Self::GiveUp { attempts }, |delay| Self::Retry { attempts, delay })

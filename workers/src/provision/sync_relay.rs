@@ -129,8 +129,10 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     };
     let attempt = Attempt::default();
     let mut call = Call { context, job, lease: &lease, claimed_at, attempt };
-    let result = match crashed_too_often(context, job, &lease) {
-        Some(failure) => Err(failure),
+    // A rescue does not look at the number of crashes.
+    let most = i32::try_from(context.settings.backoff.max_attempts()).unwrap_or(i32::MAX);
+    let result = match job.crashed_too_often(most) {
+        Some(why) => Err(Failure::new(FailureKind::Transient, &why)),
         None => call.carry().await,
     };
     let attempt = Attempt { duration: claimed_at.elapsed(), ..call.attempt };
@@ -182,21 +184,6 @@ async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<Claim
         context.batches.claims.ask(request.clone()).await
     };
     outcome::with_retries::<_, BatchError, _>(job, claim).await
-}
-
-/// The failure of a job whose process died in as many attempts as it may make: it may be what kills the
-/// process. A rescue does not check this.
-fn crashed_too_often(context: &Context, job: &Job, lease: &Lease) -> Option<Failure> {
-    let most = i32::try_from(context.settings.backoff.max_attempts()).unwrap_or(i32::MAX);
-    if job.crashes < most {
-        return None;
-    }
-    let last = match lease.relay.sync_error.as_str() {
-        "" => String::new(),
-        error => format!("; the last error before: {error}"),
-    };
-    let text = format!("the process died in {} attempts of this job{last}", job.crashes);
-    Some(Failure::new(FailureKind::Transient, &text))
 }
 
 async fn complete(context: &Context, job: &Job, lease: Lease, attempt: Attempt) -> Outcome {

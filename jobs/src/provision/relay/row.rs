@@ -78,7 +78,7 @@ macro_rules! relay_query {
                     relay.failure_kind as "failure_kind: crate::provision::relay::FailureKind",
                     relay.attempts as "attempts!", relay.retry_at, relay.exhausted_at,
                     relay.provisioned_at, relay.confirm_at,
-                    relay.identity as "identity: String", relay.lease_job, relay.lease_epoch as "lease_epoch!",
+                    relay.identity, relay.lease_job, relay.lease_epoch as "lease_epoch!",
                     relay.created_at as "created_at!", relay.updated_at as "updated_at!" "#
                 + $tail
             $(, $argument)*

@@ -11,7 +11,7 @@ const FIRST_REPAIR: i32 = 4;
 impl Call<'_> {
     /// Replaces the relay's file if zooid cannot read it. Otherwise fails with the error of the PATCH.
     pub(super) async fn repair(&mut self, error: ZooidError) -> Result<(), Trouble> {
-        if self.job.attempt < FIRST_REPAIR || !self.is_file_broken(&error).await {
+        if self.job.place() < FIRST_REPAIR || !self.is_file_broken(&error).await {
             return Err(Trouble::Zooid(error));
         }
         self.check_lease().await?;

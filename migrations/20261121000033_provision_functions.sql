@@ -1,29 +1,3 @@
--- Provisioning: unanswered calls are confirmed, hosts that move wait for each other, calls in flight
--- adapt to the instance, relays can be deleted. Only adds; workers of the previous release go on beside it.
-
--- zooid may still apply a call that was never answered. From this time on, zooid can be brought in step
--- for certain: the document is sent (again), although zooid may have accepted it. Null: nothing to confirm.
--- docs/adr/0014-unanswered-calls.md
-alter table relay add column confirm_at timestamptz;
--- Hosts that zooid may still hold for this relay, beside the wanted one: a rename has not reached zooid.
-alter table relay add column old_hosts text[] not null default '{}';
--- Gave up, and every attempt failed in one outage of this instance: it starts over when the instance answers.
-alter table relay add column outage_instance text_2048;
--- Public key of the relay's own key on zooid; null if another release created the relay.
-alter table relay add column identity pubkey;
-
--- The calls in flight that the instance bears; null until it has answered.
-alter table zooid_instance add column calls_allowed double precision
-    constraint zooid_instance_calls_allowed check (calls_allowed >= 1);
--- The last decrease of calls_allowed.
-alter table zooid_instance add column limited_at timestamptz;
--- The breaker is open because the instance refuses our key.
-alter table zooid_instance add column refuses_key boolean not null default false;
--- When a process last named the instance in its configuration.
-alter table zooid_instance add column seen_at timestamptz not null default now();
--- The first answer after an outage in which relays gave up.
-alter table zooid_instance add column recovered_at timestamptz;
-
 -- How far the current round of the background re-assertion has come; one row.
 create table reassertion (
     is_only boolean primary key default true check (is_only),
@@ -34,13 +8,6 @@ create table reassertion (
     updated_at timestamptz not null default now()
 );
 
-alter domain relay_status drop constraint relay_status_check;
-alter domain relay_status add constraint relay_status_check
-    check (value in ('active', 'inactive', 'delinquent', 'deleting')) not valid;
-alter table activity drop constraint activity_activity_type_check;
-alter table activity add constraint activity_activity_type_check check (activity_type in (
-    'create_relay', 'update_relay', 'activate_relay', 'deactivate_relay', 'delete_relay',
-    'complete_relay_sync', 'fail_relay_sync')) not valid;
 
 -- A new generation starts without the failures of the previous one. If zooid was ever called for the
 -- relay, zooid may hold its previous host until the rename arrives. At most 100 are kept: the first, which zooid
@@ -66,9 +33,6 @@ begin
     return new;
 end $$;
 
--- Renames that were under way before this migration.
-update relay set old_hosts = array[sent->>'host']
-where not synced and sent->>'host' <> subdomain || '.' || zooid_domain;
 
 -- How long after the client gave up zooid may still apply a call.
 create function late_by() returns interval language sql immutable parallel safe as $$
