@@ -205,7 +205,7 @@ pub async fn run(
 ) -> Result<(), PartEnded> {
     let upkeep: Vec<Upkeep> = wings.iter().flat_map(|wing| wing.upkeep.clone()).collect();
     // Before any worker registers: jobs that a dead process left are due at once.
-    shutdown.run_until_cancelled(rescue::once(db, &upkeep)).await;
+    shutdown.run_until_cancelled(Box::pin(rescue::once(db, &upkeep))).await;
     let mut parts = Parts::default();
     parts.spawn("the rescue", rescue::run(db.clone(), upkeep, shutdown.clone()));
     let mut stations = Vec::new();
