@@ -107,8 +107,8 @@ pub struct Station {
 }
 
 impl Station {
-    /// Serves `queue` with up to `concurrency` jobs at the same time. As many are fetched at once, so
-    /// that no fetched job waits for long.
+    /// Serves `queue` with up to `concurrency` jobs at the same time. A job is fetched only into a free
+    /// slot, so no fetched job waits.
     pub fn new<Run, Running>(queue: &'static str, concurrency: usize, handler: Run) -> Self
     where
         Run: Fn(Job) -> Running + Send + Sync + 'static,
