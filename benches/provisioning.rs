@@ -169,7 +169,7 @@ async fn history(bench: &Bench) {
     let queues = tender_jobs::queues();
     timed("queue status", async || queue::status(bench.db(), &queues).await.map(drop)).await;
     let all = JobFilter::default();
-    let middle = queue::now(bench.db()).await.unwrap() - Duration::from_secs(37_500);
+    let middle = queue::now(bench.db()).await.unwrap() - Duration::from_mins(625);
     let middle = Cursor::parse(&format!("ended-{}-x", middle.timestamp_micros())).unwrap();
     let deep = Page::After(middle);
     for (what, page) in [("first page", Page::First), ("page in the middle", deep)] {

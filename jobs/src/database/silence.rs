@@ -8,7 +8,7 @@
 
 use std::{io, os::fd::RawFd, time::Duration};
 
-use nix::sys::socket::{Shutdown, SockaddrStorage, getpeername, shutdown};
+use nix::sys::socket::{Shutdown, SockaddrIn, SockaddrIn6, SockaddrStorage, getpeername, shutdown};
 use sqlx::{Connection, PgPool, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -89,8 +89,8 @@ fn leads_to(fd: RawFd, server: &PgConnectOptions) -> bool {
     if let Some(peer) = peer.as_unix_addr() {
         return peer.path().is_some_and(|path| Some(path) == socket_of(server).as_deref());
     }
-    let port = peer.as_sockaddr_in().map(|peer| peer.port());
-    port.or_else(|| peer.as_sockaddr_in6().map(|peer| peer.port())) == Some(server.get_port())
+    let port = peer.as_sockaddr_in().map(SockaddrIn::port);
+    port.or_else(|| peer.as_sockaddr_in6().map(SockaddrIn6::port)) == Some(server.get_port())
 }
 
 /// The path of the server's Unix socket, if it is reached by one.

@@ -48,7 +48,7 @@ pub struct JobDetail {
     pub payload: String,
     /// The key that the job holds; see [`queue`](super).
     pub key: Option<String>,
-    /// The row's metadata: `held_by`, `instance`, `key`, `seen`, and what a wing adds.
+    /// The row's metadata: `held_by`, `instance`, `key`, `seen`, `crashes`, and what a wing adds.
     pub metadata: BTreeMap<String, Option<String>>,
     /// The result of the last attempt: `{"Ok": …}` or `{"Err": …}`.
     pub result: Option<Value>,

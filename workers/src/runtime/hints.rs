@@ -72,7 +72,7 @@ impl Hints {
     pub(super) async fn listen(self, db: PgPool, shutdown: CancellationToken) {
         failpoint!("part-notifications");
         while !shutdown.is_cancelled() {
-            let listened = shutdown.run_until_cancelled(self.listen_once(&db)).await;
+            let listened = shutdown.run_until_cancelled(Box::pin(self.listen_once(&db))).await;
             if let Some(Err(error)) = listened {
                 tracing::warn!(%error, "not listening for new jobs; polling goes on");
                 pause_or_stop(RECONNECT_AFTER, &shutdown).await;

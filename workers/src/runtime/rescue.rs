@@ -20,7 +20,7 @@ pub const STUCK_AFTER: Duration = Duration::from_mins(2);
 pub(super) async fn run(db: PgPool, upkeep: Vec<Upkeep>, shutdown: CancellationToken) {
     failpoint!("part-rescue");
     while !pause_or_stop(HEARTBEAT, &shutdown).await {
-        shutdown.run_until_cancelled(once(&db, &upkeep)).await;
+        shutdown.run_until_cancelled(Box::pin(once(&db, &upkeep))).await;
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 use apalis_core::worker::{builder::WorkerBuilder, context::WorkerContext};
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::PgPool;
-use tender_jobs::{database::answered, queue};
+use tender_jobs::{
+    database::{answered, hang_up},
+    queue,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -14,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    STOP_WITHIN, Station, Vitals, failpoint,
+    STOP_WITHIN, STUCK_AFTER, Station, Vitals, failpoint,
     fetch::Fetcher,
     heart::{self, WorkerError},
     pause_or_stop,
@@ -105,12 +108,12 @@ async fn run_once(
     let (sender, jobs) = mpsc::channel(station.concurrency.max(1));
     let fetcher = Fetcher::new(db, name, station, post.hint.clone(), slots.clone());
     let context = WorkerContext::new(name);
-    let mut working = work(&context, Source { jobs }, station);
+    let mut working = work(&context, Source { jobs }, post);
     let mut fetching = std::pin::pin!(fetcher.run(sender, shutdown));
     let mut beating = std::pin::pin!(heart::beat(db, name, &post.vitals));
     tokio::select! {
         dead = &mut beating => return Err(dead),
-        fetched = &mut fetching => fetched?,
+        stopped = &mut fetching => stopped?,
         () = &mut working => return Err(WorkerError::Ended),
     }
     // Refused only if the worker has not started; then dropping it stops it.
@@ -130,15 +133,15 @@ async fn run_once(
 
 /// apalis's worker. Each job is a task of its own, so that jobs use every core, and a job that outlives
 /// its worker still settles.
-fn work(context: &WorkerContext, source: Source, station: &Station) -> BoxFuture<'static, ()> {
-    let handler = station.handler.clone();
+fn work(context: &WorkerContext, source: Source, post: &Post) -> BoxFuture<'static, ()> {
+    let (handler, db) = (post.station.handler.clone(), post.db.clone());
     let name = context.name().to_owned();
     let running = WorkerBuilder::new(context)
         .backend(source)
         .build(move |Slotted { job, slot }: Slotted| {
-            let working = handler(job);
+            let (working, db) = (handler(job), db.clone());
             let running = tokio::spawn(async move {
-                working.await;
+                within_bounds(&db, working).await;
                 slot.ended();
             });
             async move {
@@ -155,6 +158,16 @@ fn work(context: &WorkerContext, source: Source, station: &Station) -> BoxFuture
         }
     }
     .boxed()
+}
+
+/// Runs an attempt. One that lasts longer than every attempt may waits for an answer of the ledger on a
+/// connection that is silent while others are not: the connections are then shut down.
+async fn within_bounds(db: &PgPool, mut working: BoxFuture<'static, ()>) {
+    if timeout(STUCK_AFTER, &mut working).await.is_err() {
+        tracing::warn!("an attempt lasts too long; the connections to the database are renewed");
+        hang_up(&db.connect_options());
+        working.await;
+    }
 }
 
 /// Returns an error with its sources on one line.
