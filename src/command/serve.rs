@@ -171,6 +171,7 @@ async fn run_workers(
         provision: zooid.map(|zooid| (zooid, config.provision.clone())),
         mirror: Some(config.mirror.clone()),
         retention: config.retention,
+        history: config.provision.history,
     };
     tender_workers::run(&database.pool, config.runtime.clone(), wings, shutdown.clone()).await;
 }

@@ -39,6 +39,7 @@ pub(super) fn settings(env: &mut Env) -> Settings {
         exhausted_after: Duration::from_secs(rest),
         breaker: breaker(env),
         max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
+        history: super::runtime::history(env),
         poll: POLL,
     }
 }

@@ -36,5 +36,6 @@ mod mirror_properties;
 mod mirror_uploads;
 mod reconcile;
 mod rescue;
+mod retention;
 mod steer;
 mod workers;

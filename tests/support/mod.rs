@@ -74,6 +74,7 @@ pub fn settings() -> Settings {
         exhausted_after: seconds(21_600),
         breaker: BreakerPolicy::default(),
         max_in_flight: 32,
+        history: Duration::from_hours(24 * 365),
         poll: seconds(1),
     }
 }
@@ -93,7 +94,7 @@ pub async fn run_workers(context: &Context, stop: CancellationToken) {
 pub async fn run_workers_as(context: &Context, how: runtime::Settings, stop: CancellationToken) {
     let wings = vec![
         tender_workers::provision::wing(context, &stop),
-        tender_workers::upkeep::wing(&context.db, retention()),
+        tender_workers::upkeep::wing(&context.db, retention(), context.settings.history),
     ];
     let how = runtime::Settings { process: "test".to_owned(), ..how };
     runtime::run(&context.db, how, wings, stop).await;

@@ -49,6 +49,8 @@ pub struct Settings {
     pub breaker: BreakerPolicy,
     /// The limit of calls to one zooid instance at the same time, over all processes.
     pub max_in_flight: u32,
+    /// How long activity is kept.
+    pub history: Duration,
     /// How often SyncRelay and resync jobs are looked for without a notification. An idle worker sends
     /// its heartbeats between two looks, so this is below the 30 s after which it counts as dead.
     pub poll: Duration,

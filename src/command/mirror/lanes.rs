@@ -87,9 +87,15 @@ pub(super) async fn reset(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let only = match upstream {
-        Some(name) => Some(named(db, name).await?.id),
-        None if yes || confirmed("Delete the progress of all upstreams?").await? => None,
-        None => return print::done(as_json, "cancelled"),
+        Some(name) => {
+            let upstream = named(db, name).await?;
+            confirmed(yes, &format!("Delete the progress of {}?", upstream.url)).await?;
+            Some(upstream.id)
+        }
+        None => {
+            confirmed(yes, "Delete the progress of all upstreams?").await?;
+            None
+        }
     };
     let removed = lane::reset(db, only).await?;
     let words = format!("removed the progress of {removed} lanes");
