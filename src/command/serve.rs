@@ -21,9 +21,10 @@ use crate::{
 
 /// Runs the API and the workers in one process.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    let database = match config.database.migrate_on_start {
-        true => open_and_migrate(&config).await?,
-        false => open(&config).await?,
+    let database = if config.database.migrate_on_start {
+        open_and_migrate(&config).await?
+    } else {
+        open(&config).await?
     };
     let zooid = zooid(&config)?;
     let shutdown = signal::shutdown()?;

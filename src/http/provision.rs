@@ -30,11 +30,13 @@ pub(super) fn router(api: &Api) -> Router<Api> {
         .route_layer(middleware::from_fn_with_state(api.clone(), only_if_configured))
 }
 
+/// Whether the log has the reason of the 503 of [`only_if_configured`].
+static SAID: Once = Once::new();
+
 /// Answers 503 if `RELAY_DOMAIN` is not set, because relays then have no default domain.
 async fn only_if_configured(State(api): State<Api>, request: Request, next: Next) -> Response {
     if api.config.relay_domain.is_empty() {
         let why = "relays are not provisioned here: RELAY_DOMAIN is not set on this server";
-        static SAID: Once = Once::new();
         SAID.call_once(|| tracing::warn!("requests for relays are answered with 503: {why}"));
         let mut response = ApiError::Unavailable(why).into_response();
         response.extensions_mut().insert(Expected);

@@ -86,16 +86,13 @@ pub(super) async fn reset(
     yes: bool,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let only = match upstream {
-        Some(name) => {
-            let upstream = named(db, name).await?;
-            confirmed(yes, &format!("Delete the progress of {}?", upstream.url)).await?;
-            Some(upstream.id)
-        }
-        None => {
-            confirmed(yes, "Delete the progress of all upstreams?").await?;
-            None
-        }
+    let only = if let Some(name) = upstream {
+        let upstream = named(db, name).await?;
+        confirmed(yes, &format!("Delete the progress of {}?", upstream.url)).await?;
+        Some(upstream.id)
+    } else {
+        confirmed(yes, "Delete the progress of all upstreams?").await?;
+        None
     };
     let removed = lane::reset(db, only).await?;
     let words = format!("removed the progress of {removed} lanes");

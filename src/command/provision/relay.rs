@@ -176,13 +176,7 @@ impl RelayCommand {
 async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<()> {
     let db = &database.pool;
     let is_started = start_resync(db, rate, &operator()).await?;
-    let workers = queue::workers(db).await?;
-    let is_served = workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC);
-    let words = if !is_served {
-        "the resync waits: no worker of the queue resync is running; start `tender work` or `tender \
-         serve` with ZOOID_API_URL"
-            .to_owned()
-    } else if is_started {
+    let mut words = if is_started {
         format!(
             "started the resync of every relay, at most {rate} per second; `tender queue list \
              --queue resync` shows its job, `tender queue cancel` stops it"
@@ -191,6 +185,13 @@ async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<
         "a resync of every relay is already running; see `tender queue list --queue resync`"
             .to_owned()
     };
+    let workers = queue::workers(db).await?;
+    if !workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC) {
+        words.push_str(
+            "; it waits, because no worker of the queue resync is running: start `tender work` or \
+             `tender serve` with ZOOID_API_URL",
+        );
+    }
     record(db, "sync_all", "", &words).await?;
     print::done(json, &words)
 }

@@ -65,13 +65,11 @@ pub(in crate::http) async fn of_tenant(
 async fn existing(api: &Api, after: Option<String>) -> Result<Option<RelayId>, ApiError> {
     let id: Option<RelayId> = known("after", after, |text| text.parse().ok())?;
     let Some(id) = id else { return Ok(None) };
-    match relay::find(&api.db, &id).await? {
-        Some(_) => Ok(Some(id)),
-        None => {
-            let problem = "names a relay that does not exist any more: start again without it";
-            Err(ApiError::Invalid(vec![FieldError::new("after", problem)]))
-        }
+    if relay::find(&api.db, &id).await?.is_some() {
+        return Ok(Some(id));
     }
+    let problem = "names a relay that does not exist any more: start again without it";
+    Err(ApiError::Invalid(vec![FieldError::new("after", problem)]))
 }
 
 /// Returns all relays, for admins.

@@ -49,8 +49,9 @@ async fn prune_batch(db: &PgPool, keep: Duration) -> Result<Option<u64>, sqlx::E
     let Some(last) = page.last else { return Ok(None) };
     let deleted = sqlx::query!(
         "with page as (
-             select id, resource_id from activity
+             select resource_id, max(id) as id from activity
              where id > $1 and id <= $2 and created_at < now() - make_interval(secs => $3)
+             group by resource_id
          )
          delete from activity gone using page
          where gone.resource_id = page.resource_id
