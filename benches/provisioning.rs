@@ -63,6 +63,7 @@ async fn latency(bench: &Bench) {
         provision: Some((Arc::new(zooid.unwrap()), config.provision.clone())),
         mirror: None,
         retention: config.retention,
+        history: config.provision.history,
     };
     let stop = CancellationToken::new();
     let (db, stopping) = (bench.db().clone(), stop.clone());

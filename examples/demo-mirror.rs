@@ -182,7 +182,12 @@ async fn add(
 /// Starts the workers of the mirror, without recurring jobs: the demo triggers every mode itself.
 fn start_workers(config: &Config, db: &PgPool, stop: &CancellationToken) -> JoinHandle<()> {
     let mirror = MirrorSettings { profile: Profile::Off, ..config.mirror.clone() };
-    let wings = Wings { provision: None, mirror: Some(mirror), retention: config.retention };
+    let wings = Wings {
+        provision: None,
+        mirror: Some(mirror),
+        retention: config.retention,
+        history: config.provision.history,
+    };
     let (db, runtime, stop) = (db.clone(), config.runtime.clone(), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = tender_workers::run(&db, runtime, wings, stop).await {

@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, Method, Request, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
     middleware,
     routing::get,
 };
@@ -98,7 +98,9 @@ pub fn router(api: Api) -> Router {
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(probes::observe))
-        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(
+            TraceLayer::new_for_http().make_span_with(span).on_failure(()).on_response(log_failure),
+        )
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, FreshId))
         .layer(middleware::from_fn(drop_strange_id))
@@ -194,6 +196,20 @@ async fn drop_strange_id(
 fn span<B>(request: &Request<B>) -> tracing::Span {
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+/// Marks a failure that the operator chose, such as a wing that is not configured. It is no error of the
+/// log.
+#[derive(Debug, Clone, Copy)]
+struct Expected;
+
+/// Logs an answer with a status of 5xx, once per request.
+fn log_failure<B>(response: &Response<B>, latency: Duration, _span: &tracing::Span) {
+    let is_expected = response.extensions().get::<Expected>().is_some();
+    if response.status().is_server_error() && !is_expected {
+        let (status, latency) = (response.status().as_u16(), latency.as_millis());
+        tracing::error!(status, latency_ms = latency, "a request failed");
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer requires this signature")]

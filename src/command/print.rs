@@ -97,13 +97,22 @@ mod tests {
     }
 }
 
-/// Asks `question` and reads the answer. Every answer except `y`, `Y` and `yes` means no, and so
-/// does the end of the input.
-pub(super) async fn confirmed(question: &str) -> anyhow::Result<bool> {
+/// Asks `question` and reads the answer, unless `yes` answers it. Every answer except `y`, `Y`
+/// and `yes` means no, and so does the end of the input.
+///
+/// # Errors
+/// The answer is no, so that the command ends with exit code 1.
+pub(super) async fn confirmed(yes: bool, question: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
     line(&format!("{question} [y/N]"))?;
     let answer = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
     });
-    Ok(matches!(answer.await??.trim(), "y" | "Y" | "yes"))
+    if matches!(answer.await??.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    anyhow::bail!("nothing was done: the question was not answered with y; --yes answers it")
 }

@@ -21,9 +21,10 @@ use crate::{
 
 /// Runs the API and the workers in one process.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    let database = match config.database.migrate_on_start {
-        true => open_and_migrate(&config).await?,
-        false => open(&config).await?,
+    let database = if config.database.migrate_on_start {
+        open_and_migrate(&config).await?
+    } else {
+        open(&config).await?
     };
     let zooid = zooid(&config)?;
     let shutdown = signal::shutdown()?;
@@ -184,6 +185,7 @@ async fn run_workers(
         provision: zooid.map(|zooid| (zooid, config.provision.clone())),
         mirror: Some(config.mirror.clone()),
         retention: config.retention,
+        history: config.provision.history,
     };
     let runtime = config.runtime.clone();
     Ok(tender_workers::run(&database.pool, runtime, wings, shutdown.clone()).await?)

@@ -23,7 +23,8 @@ impl Default for ConnectionLimits {
         Self {
             total: 800,
             per_address: 400,
-            head_timeout: Duration::from_secs(30),
+            // Longer than the 60 s for which proxies usually keep an idle connection.
+            head_timeout: Duration::from_secs(75),
             drain: Duration::from_secs(10),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use super::{Problem, file};
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 50] = [
+pub const NAMES: [&str; 51] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
@@ -54,6 +54,7 @@ pub const NAMES: [&str; 50] = [
     "RELAY_REASSERT_DAYS",
     "JOB_RETENTION_HOURS",
     "FAILED_JOB_RETENTION_HOURS",
+    "ACTIVITY_RETENTION_DAYS",
     "RELAY_PRIVATE_KEY",
     "MIRROR_PROFILE",
     "MIRROR_DEFAULTS",

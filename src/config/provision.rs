@@ -44,6 +44,7 @@ pub(super) fn settings(env: &mut Env) -> Settings {
         reassert_within: Duration::from_secs_f64(86_400.0 * round),
         breaker: breaker(env),
         max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
+        history: super::runtime::history(env),
         poll: POLL,
     }
 }

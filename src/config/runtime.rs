@@ -21,6 +21,11 @@ pub(super) fn retention(env: &mut Env) -> Retention {
     }
 }
 
+/// Reads how long activity and operators' actions are kept.
+pub(super) fn history(env: &mut Env) -> Duration {
+    Duration::from_hours(24 * env.number("ACTIVITY_RETENTION_DAYS", 365, 1..=36_500))
+}
+
 /// Returns version, host and process id, such as `0.1.0 host:4711`, for the list of workers.
 fn process() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());

@@ -152,7 +152,7 @@ pub(super) async fn by_password(
         let page = login_page(&dashboard, Some("Wrong password."));
         return Ok((StatusCode::UNAUTHORIZED, page).into_response());
     }
-    let cookie = logged_in(&dashboard, "password", Role::Operator).await?;
+    let cookie = logged_in(&dashboard, session::PASSWORD, Role::Operator).await?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(PATH)).into_response())
 }
 

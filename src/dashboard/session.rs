@@ -11,15 +11,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
 use nostr::key::PublicKey;
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use subtle::ConstantTimeEq;
-use tender_jobs::console::session::{self, Role};
+use tender_jobs::console::session::{self, Role, Session};
 
 use super::{Dashboard, PATH, parts::Problem};
 use crate::random;
 
+/// The name of those who logged in by the password.
+pub(super) const PASSWORD: &str = "password";
 /// How long a session lasts.
 pub(super) const HOURS: i32 = 12;
 /// How long a login link is valid.
@@ -81,7 +85,9 @@ pub(super) async fn begin(
     role: Role,
 ) -> Result<String, sqlx::Error> {
     let token = random::token();
-    session::begin(&dashboard.db, &hash(&token), who, role, HOURS).await?;
+    let credential = (who == PASSWORD).then(|| password_digest(dashboard, &token)).flatten();
+    let (hash, credential) = (hash(&token), credential.as_ref().map(<[u8; 32]>::as_slice));
+    session::begin(&dashboard.db, &hash, who, role, HOURS, credential).await?;
     Ok(cookie(dashboard, &token, i64::from(HOURS) * 3600))
 }
 
@@ -113,19 +119,33 @@ pub(super) async fn viewer(
     let Some(token) = cookie_of(headers, cookie_name(dashboard)) else { return Ok(None) };
     let token_hash = hash(token);
     let Some(session) = session::find(&dashboard.db, &token_hash).await? else { return Ok(None) };
-    let Some(role) = role_of(dashboard, &session.who, session.role) else { return Ok(None) };
+    let Some(role) = role_of(dashboard, &session, token) else { return Ok(None) };
     let form_token = URL_SAFE_NO_PAD.encode(hash(&format!("form:{token}")));
     Ok(Some(Viewer { who: session.who, role, form_token, token_hash }))
 }
 
-/// Returns the role that a session has now. A key that was removed from the lists has none, even if its
-/// session has not expired.
-fn role_of(dashboard: &Dashboard, who: &str, role: Role) -> Option<Role> {
-    match who {
-        "password" => dashboard.config.dashboard_password.as_ref().map(|_| role),
-        "link" => Some(role),
+/// Returns the role that a session has now. A key that was removed from the lists has none, and neither
+/// has a session by another password than the present one, even if the session has not expired.
+fn role_of(dashboard: &Dashboard, session: &Session, token: &str) -> Option<Role> {
+    match session.who.as_str() {
+        PASSWORD => {
+            let (then, now) = (session.credential.as_deref()?, password_digest(dashboard, token)?);
+            bool::from(then.ct_eq(&now)).then_some(session.role)
+        }
+        "link" => Some(session.role),
         key => role_of_key(dashboard, &PublicKey::from_hex(key).ok()?),
     }
+}
+
+/// Returns the HMAC of the password with a session's token as the key; `None` without a password. Who
+/// does not have the token can compute nothing from it.
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+fn password_digest(dashboard: &Dashboard, token: &str) -> Option<[u8; 32]> {
+    let password = dashboard.config.dashboard_password.as_ref()?;
+    let mut hmac =
+        Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("HMAC takes keys of any length");
+    hmac.update(password.expose_secret().as_bytes());
+    Some(hmac.finalize().into_bytes().into())
 }
 
 /// Returns the role of a key, from the configured lists.

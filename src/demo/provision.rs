@@ -145,8 +145,12 @@ fn start_workers(
     let (base, cap) = SHORT_SCHEDULE;
     let settings =
         Settings { backoff: Backoff::new(base, cap, 6, 0.1)?, ..config.provision.clone() };
-    let wings =
-        Wings { provision: Some((zooid, settings)), mirror: None, retention: config.retention };
+    let wings = Wings {
+        provision: Some((zooid, settings)),
+        mirror: None,
+        retention: config.retention,
+        history: config.provision.history,
+    };
     let (db, runtime, stop) = (database.pool.clone(), config.runtime.clone(), shutdown.clone());
     Ok(tokio::spawn(async move {
         if let Err(error) = tender_workers::run(&db, runtime, wings, stop).await {

@@ -3,7 +3,7 @@
 
 mod count;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper::{
@@ -83,15 +83,14 @@ async fn connection(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
     });
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
-    let served = server.serve_connection(TokioIo::new(stream), service);
-    let mut served = std::pin::pin!(served);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
-        ended = served.as_mut() => ended,
+        ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
     if let Err(error) = ended {

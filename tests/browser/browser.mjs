@@ -86,6 +86,23 @@ export async function checkReadable(page, where) {
 }
 
 // Nothing is wider than the window, and no two texts lie over each other.
+/** No column of the overview or of the queues is outside of its frame, and labels of filters are in line. */
+export async function checkWhole(page, where) {
+  if (/^(fleet|queues) /.test(where)) {
+    const cut = await page.$$eval('.scroll', (frames) => frames.filter((frame) => frame.scrollWidth > frame.clientWidth + 1)
+      .map((frame) => `${frame.getAttribute('aria-label')}: ${frame.scrollWidth} of ${frame.clientWidth}`));
+    check(cut.length === 0, `${where} cuts ${cut}`);
+  }
+  const tops = await page.$$eval('.filters label', (labels) => [...new Set(labels.map((label) => Math.round(label.getBoundingClientRect().top)))]);
+  check(tops.length <= 1, `the labels of the filters of ${where} are in line: ${tops}`);
+}
+
+/** The heads of tables that are shown as cards are only for readers of the page's text. */
+export async function checkCards(page, where) {
+  const shown = await page.$$eval('table.cards thead', (heads) => heads.filter((head) => head.getBoundingClientRect().width > 2).length);
+  check(shown === 0, `${where} shows the head of a table beside its cards`);
+}
+
 export async function checkFits(page, where) {
   const [wide, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
   check(wide <= screen, `${where} scrolls sideways: ${wide} of ${screen}`);

@@ -1,14 +1,14 @@
 // Every page reads in both schemes and fits both widths. Pictures of the wide, light pages go to
 // target/pictures; bin/pictures copies those of the documents.
-import { ask, browse, check, checkFits, checkReadable, logIn, open } from './browser.mjs';
+import { ask, browse, check, checkCards, checkFits, checkReadable, checkWhole, logIn, open } from './browser.mjs';
 
 const IMAGES = process.env.TENDER_IMAGES ?? new URL('../../target/pictures', import.meta.url).pathname;
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 390, height: 844 };
 // What is checked: colours do not depend on the width, nor sizes on the scheme.
 const VIEWS = [
-  { viewport: WIDE, colorScheme: 'light', checks: [checkFits, checkReadable], isKept: true },
-  { viewport: NARROW, colorScheme: 'light', checks: [checkFits] },
+  { viewport: WIDE, colorScheme: 'light', checks: [checkFits, checkReadable, checkWhole], isKept: true },
+  { viewport: NARROW, colorScheme: 'light', checks: [checkFits, checkCards] },
   { viewport: WIDE, colorScheme: 'dark', checks: [checkReadable] },
 ];
 

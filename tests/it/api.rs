@@ -390,3 +390,36 @@ async fn a_tenant_requests_a_sync_at_most_once_a_minute() {
     sqlx::query(past).execute(&api.world.db).await.unwrap();
     assert_eq!(api.call(Method::POST, &path, None).await.0, StatusCode::ACCEPTED);
 }
+
+#[tokio::test]
+async fn the_relays_of_a_tenant_come_in_pages_or_all_at_once() {
+    let api = TestApi::new().await;
+    let tenant = api.tenant.public_key().to_hex();
+    sqlx::query(
+        "insert into relay (id, tenant_pubkey, subdomain, zooid_domain, schema, policy_public_read,
+             policy_public_write, policy_public_join, policy_strip_signatures, groups_enabled,
+             management_enabled, members_can_invite, blossom_enabled, livekit_enabled, push_enabled)
+         select gen_random_uuid(), $1, 'r' || n, 'zooid.test', 's' || n, true, true, true, true, true,
+             true, true, true, true, true
+         from generate_series(1, 1203) n",
+    )
+    .bind(&tenant)
+    .execute(&api.world.db)
+    .await
+    .unwrap();
+    let path = format!("/tenants/{tenant}/relays");
+    let (_, all) = api.call(Method::GET, &path, None).await;
+    assert_eq!(all["data"].as_array().unwrap().len(), 1203, "complete without paging");
+    assert_eq!(all["next"], Value::Null);
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    for _ in 0..10 {
+        let (status, page) = api.call(Method::GET, &format!("{path}?limit=401{after}"), None).await;
+        assert_eq!(status, StatusCode::OK);
+        paged.extend(page["data"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(json!(paged), all["data"], "the pages are the whole, each relay once");
+    let gone = format!("{path}?after=00000000-0000-0000-0000-000000000000");
+    assert_eq!(api.call(Method::GET, &gone, None).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+}

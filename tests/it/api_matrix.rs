@@ -69,7 +69,7 @@ async fn every_route_refuses_every_wrong_authentication() {
         }
     }
     let tenant = api.tenant.public_key().to_hex();
-    let relays = tender_jobs::provision::relay::of_tenant(&api.world.db, &tenant);
+    let relays = tender_jobs::provision::relay::of_tenant(&api.world.db, &tenant, None, 1000);
     assert_eq!(relays.await.unwrap().len(), 1, "nothing was made");
 }
 

@@ -20,9 +20,8 @@ async fn connect(api: &TestApi) -> TcpStream {
 /// What the server sends until it closes the connection.
 async fn rest(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
-    let read = patiently("the server closes the connection", stream.read_to_end(&mut bytes)).await;
     // A reset is an end, too.
-    let _whether_it_was_reset = read;
+    let _read_or_reset = patiently("the server closes it", stream.read_to_end(&mut bytes)).await;
     String::from_utf8(bytes).unwrap()
 }
 

@@ -478,3 +478,28 @@ async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
         assert!(actions.contains(name), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_password_session_ends_when_the_password_changes() {
+    let site = Site::new().await;
+    let form = [("password", PASSWORD)];
+    let by_password = cookie_of(&site.post("/login/password", "", &form).await);
+    let (by_key, _) = site.log_in(&site.api.admin).await;
+    let opens = async |base_url: &str, cookie: &str| {
+        let page = site.http.get(format!("{base_url}/dashboard/queues"));
+        page.header(header::COOKIE, cookie).send().await.unwrap().status() == StatusCode::OK
+    };
+    assert!(opens(&site.api.base_url, &by_password).await);
+    let password = |text: &str| Some(SecretString::from(text));
+    let (same, _one) =
+        site.api.beside(|config| config.dashboard_password = password(PASSWORD)).await;
+    let (other, _two) = site.api.beside(|config| config.dashboard_password = password("new")).await;
+    let (none, _three) = site.api.beside(|config| config.dashboard_password = None).await;
+    assert!(opens(&same, &by_password).await, "another process with the same password");
+    assert!(!opens(&other, &by_password).await, "the password is another one");
+    assert!(!opens(&none, &by_password).await, "there is no password");
+    assert!(opens(&other, &by_key).await, "a session by key does not depend on the password");
+    let left = |config: &mut tender::config::ApiConfig| config.admins.clear();
+    let (without, _four) = site.api.beside(left).await;
+    assert!(!opens(&without, &by_key).await, "the key left the lists");
+}

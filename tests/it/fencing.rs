@@ -166,10 +166,7 @@ async fn a_job_that_kills_its_process_ends_after_the_last_attempt() {
     }
     assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
     let relay = world.reload(&relay).await;
-    assert_eq!(
-        (relay.sync_error.as_str(), relay.attempts),
-        ("the worker died in 7 attempts", 7)
-    );
+    assert_eq!((relay.sync_error.as_str(), relay.attempts), ("the worker died in 7 attempts", 7));
     assert_eq!(world.job().await.summary.state, JobState::Killed);
     assert!(world.zooid.calls().is_empty());
 }

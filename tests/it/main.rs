@@ -41,6 +41,7 @@ mod reassertion;
 mod reconcile;
 mod repair;
 mod rescue;
+mod retention;
 mod settings_walk;
 mod small_outage;
 mod stand_in;

@@ -228,3 +228,84 @@ async fn a_robot_key_is_made_with_its_public_half() {
     let keys = nostr::key::Keys::parse(value("ROBOT_SECRET=")).unwrap();
     assert_eq!(keys.public_key().to_hex(), value("ROBOT_PUBKEY="));
 }
+
+#[tokio::test]
+async fn a_host_is_found_by_its_columns() {
+    let world = World::new().await;
+    let relay = world.relay("a").await;
+    // More newer relays than a search returns contain the text of the host.
+    sqlx::query(
+        "insert into relay (id, tenant_pubkey, subdomain, zooid_domain, schema, policy_public_read,
+             policy_public_write, policy_public_join, policy_strip_signatures, groups_enabled,
+             management_enabled, members_can_invite, blossom_enabled, livekit_enabled, push_enabled)
+         select gen_random_uuid(), repeat('a', 64), n || 'a', 'zooid.test', 's' || n, true, true,
+             true, true, true, true, true, true, true, true
+         from generate_series(1, 1100) n",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    for command in ["show", "sync"] {
+        let found = json(&world, &["relay", command, "a.zooid.test"]).await;
+        assert_eq!(found["id"], relay.id.as_str(), "{command}");
+    }
+    assert_eq!(tender(&world, &["relay", "show", ".zooid.test"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn changes_on_the_command_line_are_recorded_as_actions() {
+    let world = World::new().await;
+    for arguments in [
+        &["relay", "create", "alpha", "--tenant", TENANT][..],
+        &["relay", "update", "alpha.zooid.test", "--name", "A"],
+        &["relay", "deactivate", "alpha.zooid.test", "--delinquent"],
+        &["relay", "activate", "alpha.zooid.test"],
+        &["relay", "sync", "alpha.zooid.test"],
+        &["relay", "show", "alpha.zooid.test"],
+        &["reconcile"],
+    ] {
+        let typed = tender(&world, arguments).await;
+        assert_eq!(typed.code, 0, "{arguments:?}: {}", typed.err);
+    }
+    let actions = tender_jobs::console::operator::last(&world.db, 20).await.unwrap();
+    let named: Vec<_> =
+        actions.iter().rev().map(|one| (one.action.as_str(), one.target.as_str())).collect();
+    let host = "alpha.zooid.test";
+    let expected = [
+        ("relay_create", host),
+        ("relay_update", host),
+        ("relay_delinquent", host),
+        ("relay_activate", host),
+        ("relay_sync", host),
+        ("reconcile", ""),
+    ];
+    assert_eq!(named, expected);
+    assert!(actions.iter().all(|one| one.who == "operator"));
+}
+
+#[tokio::test]
+async fn contradictions_and_impossible_keys_are_refused() {
+    let world = World::new().await;
+    let flags = ["--on", "push_enabled", "--off", "push_enabled"];
+    let both = [&["relay", "create", "a", "--tenant", TENANT][..], &flags].concat();
+    let refused = tender(&world, &both).await;
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("contradict each other"), "{}", refused.err);
+    let no_point = "f".repeat(64);
+    let refused = tender(&world, &["relay", "create", "a", "--tenant", &no_point]).await;
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("--tenant is not a public key"), "{}", refused.err);
+    for spelling in ["gave_up", "gave-up"] {
+        assert_eq!(tender(&world, &["relay", "list", "--sync", spelling]).await.code, 0);
+    }
+    let help = tender(&world, &["relay", "list", "--help"]).await;
+    assert!(help.out.contains("gave_up") && !help.out.contains("gave-up"), "{}", help.out);
+}
+
+#[tokio::test]
+async fn a_resync_that_no_worker_will_do_says_so() {
+    let world = World::new().await;
+    let typed = tender(&world, &["relay", "sync", "--all"]).await;
+    assert_eq!(typed.code, 0, "{}", typed.err);
+    assert!(typed.out.contains("no worker of the queue resync is running"), "{}", typed.out);
+}

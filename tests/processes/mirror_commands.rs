@@ -164,10 +164,13 @@ async fn a_sync_is_triggered_waited_for_and_looked_at() {
     .await;
     says(&world, &["schedule"], &["prune"]).await;
 
-    says(&world, &["mirror", "reset"], &["[y/N]", "cancelled"]).await;
+    // A question that is not answered with yes leaves all as it was, with exit code 1.
+    for asks in [&["mirror", "reset"][..], &["mirror", "reset", url], &["mirror", "wipe"]] {
+        refuses(&world, asks, "nothing was done").await;
+    }
     assert_eq!(world.lane(&upstream, LaneKind::Backfill).await.status, "completed");
-    says(&world, &["mirror", "reset", url], &["removed the progress of 1 lanes"]).await;
-    says(&world, &["mirror", "wipe"], &["cancelled"]).await;
+    let reset = ["mirror", "reset", url, "--yes"];
+    says(&world, &reset, &["removed the progress of 1 lanes"]).await;
     says(&world, &["mirror", "wipe", "--yes"], &["deleted"]).await;
     assert!(world.stored().await.is_empty());
     says(&world, &["mirror", "redelete"], &["enqueued 0 deletions"]).await;

@@ -43,28 +43,7 @@ impl TestApi {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         let admin = Keys::generate();
-        let mut config = ApiConfig {
-            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
-            base_url: base_url.clone(),
-            admins: vec![admin.public_key()],
-            relay_domain: DOMAIN.to_owned(),
-            domains: vec![DOMAIN.to_owned(), "other.test".to_owned(), "far.test".to_owned()],
-            instances: tender_jobs::provision::instance::Instances {
-                timeout: std::time::Duration::ZERO,
-                default: "http://zooid.test".to_owned(),
-                by_domain: [("far.test".to_owned(), "http://other-zooid.test".to_owned())].into(),
-                max_in_flight: 32,
-            },
-            relays_per_tenant: 100,
-            rate_limit: 10_000,
-            connections: ConnectionLimits::default(),
-            metrics_bind: None,
-            max_attempts: 7,
-            viewers: vec![],
-            dashboard_password: None,
-            key_secret: Some("a secret of the tests".into()),
-            mirror: tender_jobs::mirror::upstream::settings::Settings::default(),
-        };
+        let mut config = config_of(base_url.clone(), admin.public_key());
         tune(&mut config);
         let stop = CancellationToken::new();
         let api = Api::new(world.db.clone(), Some(Arc::clone(&world.context.zooid)), config);
@@ -77,6 +56,18 @@ impl TestApi {
             http: reqwest::Client::new(),
             _stop: stop.drop_guard(),
         }
+    }
+
+    /// Another process on the same ledger, with another configuration; its base URL.
+    pub async fn beside(&self, tune: impl FnOnce(&mut ApiConfig)) -> (String, DropGuard) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let mut config = config_of(base_url.clone(), self.admin.public_key());
+        tune(&mut config);
+        let (stop, zooid) = (CancellationToken::new(), Arc::clone(&self.world.context.zooid));
+        let api = Api::new(self.world.db.clone(), Some(zooid), config);
+        tokio::spawn(http::serve(listener, api, stop.clone()));
+        (base_url, stop.drop_guard())
     }
 
     /// A request with a strict event, as the tenant.
@@ -124,6 +115,31 @@ impl TestApi {
             request = request.header("content-type", "application/json").body(body);
         }
         request.send().await.unwrap()
+    }
+}
+
+fn config_of(base_url: String, admin: nostr::key::PublicKey) -> ApiConfig {
+    ApiConfig {
+        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        base_url,
+        admins: vec![admin],
+        relay_domain: DOMAIN.to_owned(),
+        domains: vec![DOMAIN.to_owned(), "other.test".to_owned(), "far.test".to_owned()],
+        instances: tender_jobs::provision::instance::Instances {
+            timeout: std::time::Duration::ZERO,
+            default: "http://zooid.test".to_owned(),
+            by_domain: [("far.test".to_owned(), "http://other-zooid.test".to_owned())].into(),
+            max_in_flight: 32,
+        },
+        relays_per_tenant: 100,
+        rate_limit: 10_000,
+        connections: ConnectionLimits::default(),
+        metrics_bind: None,
+        max_attempts: 7,
+        viewers: vec![],
+        dashboard_password: None,
+        key_secret: Some("a secret of the tests".into()),
+        mirror: tender_jobs::mirror::upstream::settings::Settings::default(),
     }
 }
 

@@ -88,7 +88,11 @@ impl Mirror {
         let context = Context::new(&self.db, settings, "test", &stop);
         let wings = vec![
             tender_workers::mirror::wing(&context),
-            tender_workers::upkeep::wing(&self.db, retention()),
+            tender_workers::upkeep::wing(
+                &self.db,
+                retention(),
+                std::time::Duration::from_hours(24 * 365),
+            ),
         ];
         let how = runtime::Settings { process: "test".to_owned(), ..runtime::Settings::default() };
         runtime::run(&self.db, how, wings, stop).await.unwrap();

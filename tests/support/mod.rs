@@ -76,6 +76,7 @@ pub fn settings() -> Settings {
         reassert_within: Duration::ZERO,
         breaker: BreakerPolicy::default(),
         max_in_flight: 32,
+        history: Duration::from_hours(24 * 365),
         poll: seconds(1),
     }
 }
@@ -95,7 +96,7 @@ pub async fn run_workers(context: &Context, stop: CancellationToken) {
 pub async fn run_workers_as(context: &Context, how: runtime::Settings, stop: CancellationToken) {
     let wings = vec![
         tender_workers::provision::wing(context, &stop),
-        tender_workers::upkeep::wing(&context.db, retention()),
+        tender_workers::upkeep::wing(&context.db, retention(), context.settings.history),
     ];
     let how = runtime::Settings { process: "test".to_owned(), ..how };
     runtime::run(&context.db, how, wings, stop).await.unwrap();

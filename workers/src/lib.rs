@@ -11,7 +11,7 @@ pub mod provision;
 pub mod runtime;
 pub mod upkeep;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tender_jobs::queue::Retention;
@@ -29,6 +29,8 @@ pub struct Wings {
     pub mirror: Option<mirror::Settings>,
     /// How long finished jobs are kept.
     pub retention: Retention,
+    /// How long the actions of operators are kept.
+    pub history: Duration,
 }
 
 /// Runs the wings until `shutdown`; see [`runtime::run`].
@@ -41,7 +43,7 @@ pub async fn run(
     wings: Wings,
     shutdown: CancellationToken,
 ) -> Result<(), runtime::PartEnded> {
-    let mut running: Vec<Wing> = vec![upkeep::wing(db, wings.retention)];
+    let mut running: Vec<Wing> = vec![upkeep::wing(db, wings.retention, wings.history)];
     if let Some((zooid, rules)) = wings.provision {
         let context = provision::Context::new(db, zooid, rules, &settings.listen);
         running.push(provision::wing(&context, &shutdown));

@@ -53,6 +53,8 @@ pub struct Settings {
     pub breaker: BreakerPolicy,
     /// The limit of calls to one zooid instance at the same time, over all processes.
     pub max_in_flight: u32,
+    /// How long activity is kept.
+    pub history: Duration,
     /// How often SyncRelay and resync jobs are looked for without a notification.
     pub poll: Duration,
 }

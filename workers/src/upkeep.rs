@@ -1,10 +1,13 @@
-//! Upkeep of what belongs to no wing: finished jobs, old statistics and ended sessions are deleted.
+//! Upkeep of what belongs to no wing: finished jobs, old statistics, ended sessions and old actions of
+//! operators are deleted.
+
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     PRUNE,
-    console::{session, stats},
+    console::{operator, session, stats},
     queue::{self, Job, NewJob, Retention},
 };
 
@@ -15,10 +18,10 @@ const PRUNE_SCHEDULE: &str = "30 * * * * *";
 /// Batches of one run; with a run every minute, this keeps up with 1,600 finished jobs per second.
 const BATCHES: u32 = 20;
 
-/// The wing that prunes.
-pub fn wing(db: &PgPool, keep: Retention) -> Wing {
+/// The wing that prunes. `history` is how long the actions of operators are kept.
+pub fn wing(db: &PgPool, keep: Retention, history: Duration) -> Wing {
     let db = db.clone();
-    let station = Station::new(PRUNE, 1, move |job| prune(db.clone(), job, keep));
+    let station = Station::new(PRUNE, 1, move |job| prune(db.clone(), job, keep, history));
     let recurring = PRUNE_SCHEDULE.parse().ok().map(|schedule: Schedule| {
         Recurring::new(PRUNE, schedule, NewJob::new(PRUNE, &json!({ "v": 1 })))
     });
@@ -26,11 +29,12 @@ pub fn wing(db: &PgPool, keep: Retention) -> Wing {
     recurring.into_iter().fold(wing, Wing::recurring)
 }
 
-async fn prune(db: PgPool, job: Job, keep: Retention) {
+async fn prune(db: PgPool, job: Job, keep: Retention, history: Duration) {
     let work = async {
         let pruned = queue::prune(&db, keep, BATCHES).await?;
         stats::prune(&db).await?;
         session::prune(&db).await?;
+        operator::prune(&db, history).await?;
         Ok(json!(pruned))
     };
     outcome::recurring(&db, &job, PRUNE, work).await;

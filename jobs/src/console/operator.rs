@@ -3,6 +3,8 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
@@ -44,6 +46,17 @@ pub async fn record(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Deletes at most 5,000 of the oldest actions, if they are older than `keep`. Returns their number.
+pub async fn prune(db: impl PgExecutor<'_>, keep: Duration) -> Result<u64, sqlx::Error> {
+    let pruned = sqlx::query!(
+        "delete from operator_action
+         where id in (select id from operator_action order by id limit 5000)
+           and created_at < now() - make_interval(secs => $1)",
+        keep.as_secs_f64(),
+    );
+    Ok(pruned.execute(db).await?.rows_affected())
 }
 
 /// Returns the last `limit` actions, newest first.

@@ -37,23 +37,28 @@ pub struct Session {
     pub role: Role,
     /// Time of expiry, by the database's clock.
     pub expires_at: DateTime<Utc>,
+    /// The digest of the credential that began the session, if it ends with that credential.
+    pub credential: Option<Vec<u8>>,
 }
 
-/// Starts a session that expires after `hours` hours. Only the hash of its token is stored.
+/// Starts a session that expires after `hours` hours. Only the hash of its token is stored, and a digest
+/// of the credential if the session is to end with it.
 pub async fn begin(
     db: impl PgExecutor<'_>,
     token_hash: &[u8],
     who: &str,
     role: Role,
     hours: i32,
+    credential: Option<&[u8]>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into dashboard_session (token_hash, who, role, expires_at)
-         values ($1, $2, $3, now() + make_interval(hours => $4))",
+        "insert into dashboard_session (token_hash, who, role, expires_at, credential)
+         values ($1, $2, $3, now() + make_interval(hours => $4), $5)",
         token_hash,
         who,
         role.as_str(),
         hours,
+        credential,
     )
     .execute(db)
     .await?;
@@ -67,7 +72,7 @@ pub async fn find(
 ) -> Result<Option<Session>, sqlx::Error> {
     sqlx::query_as!(
         Session,
-        r#"select who, role as "role: Role", expires_at from dashboard_session
+        r#"select who, role as "role: Role", expires_at, credential from dashboard_session
            where token_hash = $1 and expires_at > now() and revoked_at is null"#,
         token_hash,
     )

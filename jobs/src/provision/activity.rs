@@ -3,12 +3,15 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod prune;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::provision::relay::RelayId;
+pub use prune::prune;
 
 /// The type of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]

@@ -55,9 +55,7 @@ pub(super) async fn diff(
 }
 
 pub(super) async fn wipe(db: &PgPool, yes: bool, as_json: bool) -> anyhow::Result<()> {
-    if !yes && !print::confirmed("Delete every stored event and all progress?").await? {
-        return print::done(as_json, "cancelled");
-    }
+    print::confirmed(yes, "Delete every stored event and all progress?").await?;
     event::wipe(db).await?;
     record::record(db, &operator().who, "wipe_events", "all", "").await?;
     print::done(as_json, "deleted every event and all progress")

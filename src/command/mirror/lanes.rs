@@ -86,10 +86,13 @@ pub(super) async fn reset(
     yes: bool,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let only = match upstream {
-        Some(name) => Some(named(db, name).await?.id),
-        None if yes || print::confirmed("Delete the progress of all upstreams?").await? => None,
-        None => return print::done(as_json, "cancelled"),
+    let only = if let Some(name) = upstream {
+        let upstream = named(db, name).await?;
+        print::confirmed(yes, &format!("Delete the progress of {}?", upstream.url)).await?;
+        Some(upstream.id)
+    } else {
+        print::confirmed(yes, "Delete the progress of all upstreams?").await?;
+        None
     };
     let removed = lane::reset(db, only).await?;
     let words = format!("removed the progress of {removed} lanes");

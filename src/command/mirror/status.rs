@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use comfy_table::{Cell, Color};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
@@ -15,6 +16,24 @@ use tender_jobs::{
 
 use crate::{command::print, config::Config};
 
+/// The positions of a lane that the ledger has in Unix seconds, as Nostr does.
+const POSITIONS: [&str; 4] =
+    ["cursor_at", "backfill_started_at", "backfill_target", "backfill_until"];
+
+/// Returns lanes as JSON, in which every time is RFC 3339 in UTC as in the output of other commands.
+pub(super) fn lanes_json<T: Serialize>(lanes: &[T]) -> serde_json::Result<Value> {
+    let mut lanes = serde_json::to_value(lanes)?;
+    for lane in lanes.as_array_mut().into_iter().flatten() {
+        for name in POSITIONS {
+            let at = lane[name].as_i64().and_then(|at| DateTime::from_timestamp(at, 0));
+            if let Some(at) = at {
+                lane[name] = json!(at);
+            }
+        }
+    }
+    Ok(lanes)
+}
+
 pub(super) async fn print(db: &PgPool, config: &Config, as_json: bool) -> anyhow::Result<()> {
     let stale = 60 * config.mirror.defaults.stale_threshold_minutes;
     let lanes = lane::states(db, stale).await?;
@@ -23,7 +42,7 @@ pub(super) async fn print(db: &PgPool, config: &Config, as_json: bool) -> anyhow
     let (upstreams, connections) = (upstream::list(db).await?, upstream::connections(db).await?);
     if as_json {
         return print::json(&json!({
-            "lanes": lanes, "events": events, "waiting": waiting, "upstreams": upstreams,
+            "lanes": lanes_json(&lanes)?, "events": events, "waiting": waiting, "upstreams": upstreams,
             "connections": connections,
         }));
     }

@@ -15,7 +15,7 @@ use tender_jobs::{
     queue,
 };
 
-use super::status::print_lanes;
+use super::status::{lanes_json, print_lanes};
 use crate::command::{operator, print, provision};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -128,10 +128,10 @@ pub(super) async fn add(
     record(db, "add_upstream", &created.url).await?;
     said(&created, "added", json)?;
     if !json {
-        print::line(
-            "mirroring starts at the next scheduled run; `tender mirror trigger backfill` starts \
-             it now",
-        )?;
+        let mode = if created.direction.as_str() == "up" { "upload" } else { "backfill" };
+        print::line(&format!(
+            "mirroring starts at the next scheduled run; `tender mirror trigger {mode}` starts it now"
+        ))?;
     }
     Ok(())
 }
@@ -179,7 +179,7 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
     let upstream = named(db, name).await?;
     let lanes = lane::states_of(db, upstream.id, 600).await?;
     if json {
-        return print::json(&json!({ "upstream": upstream, "lanes": lanes }));
+        return print::json(&json!({ "upstream": upstream, "lanes": lanes_json(&lanes)? }));
     }
     let now = queue::now(db).await?;
     let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {

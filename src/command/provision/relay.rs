@@ -158,9 +158,7 @@ impl RelayCommand {
                 let found = find(db, &relay).await?;
                 let question =
                     format!("Delete {} for good? Its events on zooid are lost.", found.host());
-                if !yes && !print::confirmed(&question).await? {
-                    bail!("nothing was deleted");
-                }
+                print::confirmed(yes, &question).await?;
                 relay::delete(db, &found.id, &by).await?.relay
             }
             Self::Sync { relay: None, rate, .. } => return sync_all(database, rate, json).await,
@@ -194,13 +192,7 @@ impl RelayCommand {
 async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<()> {
     let db = &database.pool;
     let is_started = start_resync(db, rate, &operator()).await?;
-    let workers = queue::workers(db).await?;
-    let is_served = workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC);
-    let words = if !is_served {
-        "the resync waits: no worker of the queue resync is running; start `tender work` or `tender \
-         serve` with ZOOID_API_URL"
-            .to_owned()
-    } else if is_started {
+    let mut words = if is_started {
         format!(
             "started the resync of every relay, at most {rate} per second; `tender queue list \
              --queue resync` shows its job, `tender queue cancel` stops it"
@@ -209,6 +201,13 @@ async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<
         "a resync of every relay is already running; see `tender queue list --queue resync`"
             .to_owned()
     };
+    let workers = queue::workers(db).await?;
+    if !workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC) {
+        words.push_str(
+            "; it waits, because no worker of the queue resync is running: start `tender work` or \
+             `tender serve` with ZOOID_API_URL",
+        );
+    }
     record(db, "sync_all", "", &words).await?;
     print::done(json, &words)
 }

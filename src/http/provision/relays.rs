@@ -18,6 +18,9 @@ use crate::http::{
     extract::{Params, Segment},
 };
 
+/// The most relays that are returned to a client that does not page.
+const MOST_OF_TENANT: i64 = 10_000;
+
 type Answer = Result<Json<Value>, ApiError>;
 
 #[derive(Debug, Deserialize)]
@@ -30,18 +33,43 @@ pub(in crate::http) struct Page {
     before: Option<i64>,
 }
 
-/// Returns the relays of a tenant, newest first.
+/// Returns the relays of a tenant, newest first: all of them, or a page if `limit` is given. `next`,
+/// beside `data`, is the value for `after` that returns the following relays; null at the end.
 #[utoipa::path(get, path = "/tenants/{pubkey}/relays", tag = "relays",
-    responses((status = 200, body = Vec<RelayBody>), (status = 404)))]
+    params(("limit" = Option<i64>, Query, description = "1 to 1,000; default: all relays, at most 10,000"),
+           ("after" = Option<String>, Query, description = "the previous answer's `next`")),
+    responses((status = 200, body = Vec<RelayBody>), (status = 404), (status = 422)))]
 pub(in crate::http) async fn of_tenant(
     State(api): State<Api>,
     caller: Caller,
     Segment(pubkey): Segment,
+    Params(page): Params<Page>,
 ) -> Answer {
     if !caller.may_see(&pubkey) {
         return Err(ApiError::NotFound);
     }
-    Ok(data(bodies(relay::of_tenant(&api.db, &pubkey).await?)))
+    let limit = page.limit.map_or(MOST_OF_TENANT, |limit| limit.clamp(1, 1000));
+    let after = existing(&api, page.after).await?;
+    // One relay more than the page has shows whether there is a next page.
+    let mut relays = relay::of_tenant(&api.db, &pubkey, after.as_ref(), limit + 1).await?;
+    let is_last = relays.len() <= usize::try_from(limit).unwrap_or(usize::MAX);
+    if !is_last {
+        relays.pop();
+    }
+    let next = relays.last().filter(|_| !is_last).map(|relay| relay.id.clone());
+    Ok(Json(json!({ "data": bodies(relays), "next": next })))
+}
+
+/// Returns the id in `after`. A relay that does not exist has no place in the order, so the page after
+/// it would be empty.
+async fn existing(api: &Api, after: Option<String>) -> Result<Option<RelayId>, ApiError> {
+    let id: Option<RelayId> = known("after", after, |text| text.parse().ok())?;
+    let Some(id) = id else { return Ok(None) };
+    if relay::find(&api.db, &id).await?.is_some() {
+        return Ok(Some(id));
+    }
+    let problem = "names a relay that does not exist any more: start again without it";
+    Err(ApiError::Invalid(vec![FieldError::new("after", problem)]))
 }
 
 /// Returns all relays, for admins.
@@ -64,7 +92,7 @@ pub(in crate::http) async fn list(
         status: known("status", page.status, status_of)?,
         sync: known("sync", page.sync, SyncState::parse)?,
         query: page.q.filter(|text| !text.is_empty() && !text.contains('\0')),
-        after: known("after", page.after, |text| text.parse().ok())?,
+        after: existing(&api, page.after).await?,
     };
     let limit = page.limit.unwrap_or(100).clamp(1, 1000);
     Ok(data(bodies(relay::list(&api.db, &filter, limit).await?)))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
-    provision::{self, RECONCILE},
+    provision::{self, RECONCILE, activity},
     queue::Job,
 };
 
@@ -15,6 +15,8 @@ use crate::runtime::{failpoint, outcome};
 
 /// The most pages of one run: enough for a million pending relays.
 const MAX_PAGES: usize = 1000;
+/// Batches of activity that one run prunes; with a run every minute, 400 records per second.
+const BATCHES: u32 = 5;
 
 /// Enqueues a job for every pending relay that has none, and returns the number of jobs.
 ///
@@ -35,14 +37,15 @@ pub async fn reconcile(db: &PgPool, exhausted_after: Duration) -> Result<usize, 
     Ok(enqueued)
 }
 
-/// Runs the recurring job.
+/// Runs the recurring job, which also prunes activity.
 pub(super) async fn run(context: Context, job: Job) {
     let work = async {
         let enqueued = reconcile(&context.db, context.settings.exhausted_after).await?;
         if enqueued > 0 {
             tracing::info!(enqueued, "reconcile enqueued pending relays");
         }
-        Ok(json!({ "enqueued": enqueued }))
+        let pruned = activity::prune(&context.db, context.settings.history, BATCHES).await?;
+        Ok(json!({ "enqueued": enqueued, "pruned": pruned }))
     };
     outcome::recurring(&context.db, &job, RECONCILE, Box::pin(work)).await;
 }

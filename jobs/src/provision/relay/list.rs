@@ -48,12 +48,24 @@ pub async fn last_sent(
     Ok(sent.fetch_optional(db).await?.flatten())
 }
 
-/// Returns the relays of a tenant, newest first; at most 1,000.
-pub async fn of_tenant(db: impl PgExecutor<'_>, pubkey: &str) -> Result<Vec<Relay>, sqlx::Error> {
+/// Returns at most `limit` relays of a tenant, newest first, that follow `after` in this order.
+pub async fn of_tenant(
+    db: impl PgExecutor<'_>,
+    pubkey: &str,
+    after: Option<&RelayId>,
+    limit: i64,
+) -> Result<Vec<Relay>, sqlx::Error> {
     let rows = relay_query!(
         "",
-        "from relay where tenant_pubkey = $1 order by created_at desc, id desc limit 1000",
-        pubkey
+        "from relay
+         where tenant_pubkey = $1
+           and ($2::text is null
+                or (created_at, id) < (select created_at, id from relay last where last.id = $2))
+         order by created_at desc, id desc
+         limit $3",
+        pubkey as _,
+        after.map(RelayId::as_str) as _,
+        limit
     );
     Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
 }
