@@ -24,6 +24,7 @@ mod deploy;
 mod enqueue;
 mod event_counts;
 mod event_store;
+mod exhaustive;
 mod fencing;
 mod in_flight;
 mod interleaving;

@@ -330,7 +330,6 @@ async fn a_slow_zooid_gets_no_more_calls_than_it_can_answer() {
     let calls = world.zooid.calls();
     let unanswered = calls.iter().filter(|call| call.status.is_none()).count();
     assert!(unanswered <= 2, "{unanswered} of {} calls were given up", calls.len());
-    assert!(world.zooid.most_in_flight() <= 16, "{}", world.zooid.most_in_flight());
     running.stop().await;
 }
 

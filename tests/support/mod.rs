@@ -238,6 +238,18 @@ impl World {
             .unwrap();
     }
 
+    /// As [`make_due`](Self::make_due), except for jobs that wait for a confirmation.
+    pub async fn make_due_now(&self) {
+        sqlx::query(
+            "update apalis.jobs set run_at = now() - interval '1 s'
+             where status in ('Pending', 'Failed')
+               and not exists (select from relay where synced and confirm_at > now())",
+        )
+        .execute(&self.db)
+        .await
+        .unwrap();
+    }
+
     /// Lets the instance have this many calls in flight, as after many quick answers.
     pub async fn allow_calls(&self, calls: u32) {
         sqlx::query(

@@ -34,8 +34,7 @@ impl Plan {
         open_for: Option<Duration>,
     ) -> Self {
         let last = i32::try_from(backoff.max_attempts()).unwrap_or(i32::MAX);
-        // A job that kills its process is rescued past the cap; it ends as the last attempt.
-        let attempts = job.place().min(last);
+        let attempts = job.place().max(job.crashes).min(last);
         if is_superseded {
             return Self::Supersede { attempts };
         }
@@ -47,6 +46,7 @@ impl Plan {
         }
         let delay = match failure.kind {
             FailureKind::Permanent => None,
+            FailureKind::Transient if job.crashes >= last => None,
             FailureKind::Transient => {
                 backoff.delay(u32::try_from(job.place()).unwrap_or(1), failure.retry_after)
             }

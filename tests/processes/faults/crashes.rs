@@ -14,17 +14,17 @@ use crate::{
 async fn workers_killed_again_and_again_lose_nothing() {
     let (world, zooid) = (World::new().await, stand_in().await);
     let start =
-        || Tender::start(&world, &zooid.url(), &["work"], &[("RELAY_SYNC_CONCURRENCY", "4")]);
+        || Tender::start(&world, &zooid.url(), &["work"], &[("RELAY_SYNC_CONCURRENCY", "2")]);
     let mut workers = [start(), start(), start()];
     for round in 0..3 {
         for worker in &workers {
             worker.serves(&world.db, SYNC_RELAY).await;
         }
-        // Each process has four calls under way when one of them is killed.
+        // Each process has two calls under way when one of them is killed.
         let gate = Gate::default();
-        zooid.plan(None, Fault::Hold(gate.clone()), Some(12));
+        zooid.plan(None, Fault::Hold(gate.clone()), Some(6));
         create_relays(&world, &format!("round-{round}"), 100).await;
-        reached(&gate, 12).await;
+        reached(&gate, 6).await;
         workers[round].kill().await;
         gate.open();
         workers[round] = start();

@@ -1,0 +1,196 @@
+//! What a worker holds in memory and what zooid has, and what a step does to both.
+
+use tender_jobs::{
+    provision::{
+        Claim, Failure, Lease, Reached,
+        relay::{FailureKind, Relay},
+    },
+    queue::{self, Job},
+};
+
+use super::orders::Actor;
+use crate::support::World;
+
+/// What becomes of the first worker's call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Answered,
+    /// It is given up, and applied later.
+    Late,
+    /// It is applied later, and its worker has died.
+    Dead,
+}
+
+#[derive(Default)]
+struct Worker {
+    name: String,
+    steps: usize,
+    job: Option<Job>,
+    lease: Option<Lease>,
+    is_late: bool,
+}
+
+pub(super) struct Stage<'a> {
+    world: &'a World,
+    relay: Relay,
+    first_call: End,
+    workers: [Worker; 2],
+    changes: usize,
+    /// The generation that zooid has.
+    on_zooid: i64,
+    /// The generation of a call that is to be applied.
+    late: Option<i64>,
+}
+
+impl<'a> Stage<'a> {
+    /// A relay that zooid has, and that has changed.
+    pub(super) async fn new(world: &'a World, first_call: End) -> Self {
+        sqlx::query("truncate relay, activity, apalis.jobs, apalis.workers, zooid_instance, zooid_failure")
+            .execute(&world.db)
+            .await
+            .unwrap();
+        let relay = world.relay("alpha").await;
+        let [first, second] = [world.another_worker().await, world.another_worker().await];
+        let worker = |name| Worker { name, ..Worker::default() };
+        let workers = [worker(first), worker(second)];
+        Self { world, relay, first_call, workers, changes: 0, on_zooid: 0, late: None }
+    }
+
+    pub(super) async fn step(&mut self, actor: Actor) {
+        match actor {
+            Actor::FirstWorker => self.work(0).await,
+            Actor::SecondWorker => self.work(1).await,
+            Actor::Tenant => {
+                self.changes += 1;
+                self.world.rename(&self.relay, &format!("change {}", self.changes)).await;
+            }
+            Actor::LateCall => self.land(),
+            Actor::Rescuer => self.bury().await,
+        }
+    }
+
+    fn land(&mut self) {
+        if let Some(generation) = self.late.take() {
+            self.on_zooid = generation;
+        }
+    }
+
+    /// The first worker is taken for dead, and its lease has ended.
+    async fn bury(&self) {
+        let name = &self.workers[0].name;
+        for statement in [
+            "update apalis.workers set last_seen = now() - interval '1 hour' where id = $1",
+            "update relay set lease_until = now() - interval '1 s' where lease_owner = $1",
+        ] {
+            sqlx::query(statement).bind(name).execute(&self.world.db).await.unwrap();
+        }
+        self.world.rescue().await;
+    }
+
+    async fn work(&mut self, index: usize) {
+        self.workers[index].steps += 1;
+        match self.workers[index].steps {
+            1 => self.fetch(index).await,
+            2 => self.claim(index).await,
+            3 => self.send(index),
+            _ => self.settle(index).await,
+        }
+    }
+
+    async fn fetch(&mut self, index: usize) {
+        self.world.make_due_now().await;
+        let name = self.workers[index].name.clone();
+        self.workers[index].job = self.world.fetch_as(&name).await;
+    }
+
+    async fn claim(&mut self, index: usize) {
+        let Some(job) = self.workers[index].job.clone() else { return };
+        match self.world.claim(&job, &self.relay.id).await {
+            Claim::Ready(lease) => self.workers[index].lease = Some(*lease),
+            Claim::InStep | Claim::Gone | Claim::GaveUp => {
+                queue::finish(&self.world.db, &job, &"in step".into()).await.unwrap();
+            }
+            Claim::Busy | Claim::Later => {
+                let wait = queue::Requeue::wait(std::time::Duration::from_secs(1));
+                queue::requeue(&self.world.db, &job, &wait).await.unwrap();
+            }
+            Claim::Lost | Claim::Held => {}
+        }
+    }
+
+    fn send(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        let Some(lease) = &worker.lease else { return };
+        if index == 0 && self.first_call != End::Answered {
+            worker.is_late = true;
+            self.late = Some(lease.relay.generation);
+        } else {
+            self.on_zooid = lease.relay.generation;
+        }
+    }
+
+    async fn settle(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        let (Some(job), Some(lease)) = (worker.job.take(), worker.lease.take()) else { return };
+        if worker.is_late {
+            let reached = Reached::Unanswered { is_timeout: true };
+            let failure = Failure { reached, ..Failure::new(FailureKind::Transient, "late") };
+            self.world.fail(&job, &lease, &failure).await;
+        } else {
+            self.world.complete(&job, &lease).await;
+        }
+    }
+
+    /// The invariants, after every step.
+    pub(super) async fn check(&self, so_far: &[Actor]) {
+        let relay = self.world.reload(&self.relay).await;
+        let (waiting, is_leased): (i64, bool) = sqlx::query_as(
+            "select (select count(*) from apalis.jobs where idempotency_key is not null),
+                    (select lease_job is not null from relay)",
+        )
+        .fetch_one(&self.world.db)
+        .await
+        .unwrap();
+        assert!(waiting <= 1, "{waiting} waiting jobs after {so_far:?}");
+        if relay.synced && relay.confirm_at.is_none() && !is_leased {
+            assert_eq!(self.on_zooid, relay.generation, "in step, but zooid differs: {so_far:?}");
+            assert_eq!(self.late, None, "in step for good, but a call may land: {so_far:?}");
+        }
+    }
+
+    /// A minute passes, whatever is open lands, the dead are buried, and one healthy worker does what is
+    /// due.
+    pub(super) async fn finish(&mut self, order: &[Actor]) {
+        self.world.expire_leases().await;
+        self.world.rescue().await;
+        self.land();
+        let name = self.world.another_worker().await;
+        self.workers[1] = Worker { name, ..Worker::default() };
+        for _ in 0..6 {
+            self.world.reconcile().await;
+            self.pass_a_minute().await;
+            for _ in 0..4 {
+                self.work(1).await;
+            }
+            let worker = &mut self.workers[1];
+            *worker = Worker { name: worker.name.clone(), ..Worker::default() };
+        }
+        let relay = self.world.reload(&self.relay).await;
+        assert!(relay.synced && relay.confirm_at.is_none(), "{relay:?} after {order:?}");
+        assert_eq!(self.on_zooid, relay.generation, "{order:?}");
+        assert_eq!(self.world.reconcile().await, 0, "{order:?}");
+        self.world.make_due_now().await;
+        let due = self.world.fetch_as(&self.workers[1].name).await;
+        assert!(due.is_none(), "a job is due again after {order:?}");
+    }
+
+    async fn pass_a_minute(&self) {
+        sqlx::query(
+            "update relay set confirm_at = confirm_at - interval '2 minutes',
+                              lease_until = lease_until - interval '2 minutes'",
+        )
+        .execute(&self.world.db)
+        .await
+        .unwrap();
+    }
+}
