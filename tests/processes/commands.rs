@@ -309,3 +309,20 @@ async fn a_resync_that_no_worker_will_do_says_so() {
     assert_eq!(typed.code, 0, "{}", typed.err);
     assert!(typed.out.contains("no worker of the queue resync is running"), "{}", typed.out);
 }
+
+#[tokio::test]
+async fn an_unreadable_line_of_the_env_file_is_refused_with_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "LOG_LEVEL=info\nROBOT_SECRET=one hunter2\nLIVEKIT_URL=ws://livekit\nhunter3\n";
+    std::fs::write(dir.path().join(".env"), text).unwrap();
+    let mut command = crate::support::process::command(&["queue", "status"], &[]);
+    let output = command.current_dir(dir.path()).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stderr).unwrap();
+    for part in
+        [".env: line 2 (ROBOT_SECRET)", ".env: line 4", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"]
+    {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(!words.contains("hunter"), "{words}");
+}

@@ -105,6 +105,8 @@ async fn upstreams_are_managed_from_the_command_line() {
     let seed = ["mirror", "seed", file.path().to_str().unwrap()];
     says(&world, &seed, &["Exists   wss://a.test", "Created  wss://c.test", "3 upstreams"]).await;
     says(&world, &seed, &["Exists   wss://c.test", "3 upstreams"]).await;
+    let up = ["mirror", "add", "wss://d.test", "--direction", "up"];
+    says(&world, &up, &["`tender mirror trigger upload` starts it now"]).await;
     says(&world, &["mirror", "remove", "wss://c.test"], &["its events are kept"]).await;
     refuses(&world, &["mirror", "show", "wss://c.test"], "no upstream").await;
 }
@@ -155,6 +157,11 @@ async fn a_sync_is_triggered_waited_for_and_looked_at() {
     says(&world, &["mirror", "trigger", "backfill", url], &["dispatched 0", "complete"]).await;
     says(&world, &["mirror", "status"], &["[OK]", "100.0 %", "backfill", "events: 50 in total"])
         .await;
+    let status = json_of(&world, &["mirror", "status"]).await;
+    for name in ["last_synced_at", "backfill_started_at", "backfill_target"] {
+        let at = status["lanes"][0][name].as_str().unwrap_or_else(|| panic!("{name}: {status}"));
+        assert!(chrono::DateTime::parse_from_rfc3339(at).is_ok(), "{name}: {at}");
+    }
     says(&world, &["mirror", "diff", url], &["0 are missing there; 0 are missing here"]).await;
     says(&world, &["mirror", "recover"], &["Recovered: 0 stale, 0 errors"]).await;
     eventually("the schedule is planned", async || {

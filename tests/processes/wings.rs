@@ -165,3 +165,23 @@ async fn the_wing_of_the_example_greets_ada() {
     stop.cancel();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_process_without_the_mirrors_profile_leaves_its_schedule_to_others() {
+    let world = MirrorWorld::new().await;
+    sqlx::query(
+        "insert into recurring_job (name, wing, expression) values ('mirror-full', 'mirror', '* * * * * *')",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let worker = Tender::start_mirror(&world, &["work"], &[("MIRROR_PROFILE", "off")]);
+    worker.serves(&world.db, "mirror").await;
+    eventually("the process has planned its own jobs", async || {
+        let planned = queue::schedule::list(&world.db).await.unwrap();
+        planned.iter().any(|row| row.name == "prune")
+    })
+    .await;
+    let planned = queue::schedule::list(&world.db).await.unwrap();
+    assert!(planned.iter().any(|row| row.name == "mirror-full"), "{planned:?}");
+}
