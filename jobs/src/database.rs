@@ -10,7 +10,7 @@ use apalis_postgres::PostgresStorage;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 pub use connections::{Path, pool};
-pub use silence::{ANSWER_WITHIN, answered, hang_up, watch};
+pub use silence::{ANSWER_WITHIN, answered, hang_up, watch, within};
 
 /// Tender's migrations. They refer to apalis's tables, so they run after apalis's migrations.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
