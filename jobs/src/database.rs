@@ -12,7 +12,7 @@ mod silence;
 use sqlx::PgPool;
 
 pub use connections::{Path, pool};
-pub use silence::{ANSWER_WITHIN, answered, hang_up, watch};
+pub use silence::{ANSWER_WITHIN, answered, hang_up, watch, within};
 
 pub use migrate::{MigrateError, migrate, migrate_at, migrate_with};
 

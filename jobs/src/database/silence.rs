@@ -32,8 +32,11 @@ pub async fn answered<T>(
     within(&db.connect_options(), ANSWER_WITHIN, call).await
 }
 
-/// As [`answered`], with another limit.
-pub(super) async fn within<T>(
+/// As [`answered`], with another limit: for calls of many statements.
+///
+/// # Errors
+/// See [`answered`].
+pub async fn within<T>(
     server: &PgConnectOptions,
     limit: Duration,
     call: impl Future<Output = Result<T, sqlx::Error>>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::counter;
 use sqlx::PgPool;
 use tender_jobs::{
-    database::answered,
+    database::within,
     queue::{self, DEAD_AFTER},
 };
 use tokio_util::sync::CancellationToken;
@@ -26,12 +26,13 @@ pub(super) async fn run(db: PgPool, upkeep: Vec<Upkeep>, shutdown: CancellationT
 
 /// One round. If the database is unreachable, the next round does the work.
 pub(super) async fn once(db: &PgPool, upkeep: &[Upkeep]) {
+    let server = db.connect_options();
     for step in upkeep {
-        if let Err(error) = answered(db, step()).await {
+        if let Err(error) = within(&server, STUCK_AFTER, step()).await {
             tracing::warn!(%error, "a step of the wings' upkeep failed; the next round tries again");
         }
     }
-    match answered(db, queue::rescue(db, DEAD_AFTER, STUCK_AFTER)).await {
+    match within(&server, STUCK_AFTER, queue::rescue(db, DEAD_AFTER, STUCK_AFTER)).await {
         Ok(rescued) if rescued == queue::Rescued::default() => {}
         Ok(rescued) => {
             counter!("tender_jobs_rescued_total").increment(rescued.requeued + rescued.superseded);
