@@ -141,7 +141,7 @@ async fn back_to_back_changes_lose_no_wake_up() {
 
 /// Counts the jobs that a worker holds.
 async fn held(world: &World) -> i64 {
-    let held = "select count(*) from apalis.jobs where status in ('Queued', 'Running')";
+    let held = "select count(*) from apalis.jobs where job_type = 'sync-relay' and status in ('Queued', 'Running')";
     sqlx::query_scalar(held).fetch_one(&world.db).await.unwrap()
 }
 
