@@ -30,11 +30,7 @@ async fn explore(actors: &[Actor], first_call: End) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_order_of_two_workers_and_two_changes_loses_or_doubles_one() {
-    let steps = [
-        (Actor::FirstWorker, 4),
-        (Actor::SecondWorker, 4),
-        (Actor::Tenant, 2),
-    ];
+    let steps = [(Actor::FirstWorker, 4), (Actor::SecondWorker, 4), (Actor::Tenant, 2)];
     explore(&orders::each(&steps), End::Answered).await;
 }
 
