@@ -75,7 +75,7 @@ async fn dashboard(bench: &Bench) {
     bench.insert(1_000_000, 1000).await;
     for table in ["relay", "relay_count", "apalis.jobs"] {
         let statement = sqlx::AssertSqlSafe(format!("vacuum analyze {table}"));
-        sqlx::query(statement).execute(bench.db()).await.unwrap();
+        sqlx::query(statement).execute(&bench.bulk()).await.unwrap();
     }
     let mut waits = Vec::new();
     for _ in 0..20 {
@@ -199,7 +199,7 @@ async fn held(bench: &Bench) {
     .await;
     burst(bench, &relays, "at the end, still held").await;
     sqlx::raw_sql("rollback").execute(&mut holder).await.unwrap();
-    sqlx::raw_sql("vacuum analyze").execute(bench.db()).await.unwrap();
+    sqlx::raw_sql("vacuum analyze").execute(&bench.bulk()).await.unwrap();
     burst(bench, &relays, "after its end and a vacuum").await;
     drop(service);
 }

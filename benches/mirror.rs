@@ -215,7 +215,7 @@ async fn in_step(bench: &Bench) {
         event::store(bench.db(), Batch::new(upstream_of.id, &kept)).await.unwrap();
     }
     upstream::delete(bench.db(), upstream_of.id).await.unwrap();
-    sqlx::query("vacuum analyze event").execute(bench.db()).await.unwrap();
+    sqlx::query("vacuum analyze event").execute(&bench.bulk()).await.unwrap();
     let relay = relay_with(&events).await;
     let worker = bench.spawn("work");
     until_workers(bench).await;

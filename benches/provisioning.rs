@@ -135,7 +135,7 @@ async fn create(bench: &Bench) {
 /// Reconciles a million relays, of which a thousand are pending and have no job.
 async fn reconcile(bench: &Bench) {
     bench.insert(1_000_000, 1000).await;
-    sqlx::query("vacuum analyze relay").execute(bench.db()).await.unwrap();
+    sqlx::query("vacuum analyze relay").execute(&bench.bulk()).await.unwrap();
     let mut waits = Vec::new();
     for _ in 0..5 {
         sqlx::query("delete from apalis.jobs").execute(bench.db()).await.unwrap();
@@ -163,10 +163,10 @@ async fn history(bench: &Bench) {
                      else '{\"Ok\": \"synced\"}'::jsonb end, ''::hstore
          from generate_series(1, 5000000) n",
     )
-    .execute(bench.db())
+    .execute(&bench.bulk())
     .await
     .unwrap();
-    sqlx::query("vacuum analyze apalis.jobs").execute(bench.db()).await.unwrap();
+    sqlx::query("vacuum analyze apalis.jobs").execute(&bench.bulk()).await.unwrap();
     let queues = tender_jobs::queues();
     timed("queue status", async || queue::status(bench.db(), &queues).await.map(drop)).await;
     let all = JobFilter::default();

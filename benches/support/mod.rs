@@ -128,9 +128,15 @@ impl Bench {
         .bind(DOMAIN)
         .bind(count)
         .bind(pending)
-        .execute(self.db())
+        .execute(&self.bulk())
         .await
         .unwrap();
+    }
+
+    /// Returns a pool for statements that prepare a measurement: Tender's own sessions limit how long a
+    /// statement lasts.
+    pub fn bulk(&self) -> PgPool {
+        PgPool::connect_lazy_with((*self.db().connect_options()).clone())
     }
 
     pub fn db(&self) -> &PgPool {

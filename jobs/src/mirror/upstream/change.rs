@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
@@ -160,8 +160,11 @@ fn taken(error: sqlx::Error) -> UpstreamError {
 }
 
 /// Deletes an upstream with its lanes and its verdicts; its events stay. Returns false if it does
-/// not exist.
-pub async fn delete(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool, sqlx::Error> {
-    let deleted = sqlx::query!("delete from upstream where id = $1", id).execute(db).await?;
+/// not exist. Takes as long as the number of its verdicts requires.
+pub async fn delete(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("set local statement_timeout = 0").execute(&mut *tx).await?;
+    let deleted = sqlx::query!("delete from upstream where id = $1", id).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok(deleted.rows_affected() == 1)
 }
