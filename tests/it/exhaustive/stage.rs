@@ -109,10 +109,15 @@ impl<'a> Stage<'a> {
 
     async fn work(&mut self, index: usize) {
         self.workers[index].steps += 1;
-        match self.workers[index].steps {
-            1 => self.fetch(index).await,
-            2 => self.claim(index).await,
-            3 => self.send(index),
+        match (index, self.workers[index].steps) {
+            (0, 1) => self.fetch(index).await,
+            (0, 2) => self.claim(index).await,
+            // The second worker claims as soon as it has fetched.
+            (1, 1) => {
+                self.fetch(index).await;
+                self.claim(index).await;
+            }
+            (0, 3) | (1, 2) => self.send(index),
             _ => self.settle(index).await,
         }
     }
@@ -193,7 +198,7 @@ impl<'a> Stage<'a> {
             self.world.reconcile().await;
             self.pass_a_minute().await;
             self.workers[1] = Worker { name: name.clone(), ..Worker::default() };
-            for _ in 0..4 {
+            for _ in 0..3 {
                 self.work(1).await;
             }
             let now = self.look().await;
