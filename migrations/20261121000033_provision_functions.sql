@@ -143,7 +143,7 @@ begin
     ), job as (
         update apalis.jobs j
         set status = 'Running', idempotency_key = null, lock_at = now(),
-            metadata = slice(coalesce(metadata, ''::hstore), array['crashes'])
+            metadata = crashes_as(crashes_of(metadata))
                 || hstore('key', idempotency_key)
                 || case when s.is_to_call then hstore('instance', s.instance) else ''::hstore end
         from startable s

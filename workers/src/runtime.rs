@@ -62,7 +62,7 @@ pub use schedule::{InvalidCron, Recurring, Schedule};
 
 /// How long a stopping process waits for its running attempts. A stopping process ends within 25 s; the
 /// rest of that time is for giving back jobs and for closing connections.
-pub const STOP_WITHIN: Duration = Duration::from_secs(20);
+pub const STOP_WITHIN: Duration = Duration::from_secs(22);
 
 /// How often a station looks for due jobs without a notification.
 const POLL: Duration = Duration::from_secs(5);
