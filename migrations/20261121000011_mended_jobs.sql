@@ -19,7 +19,7 @@ begin
         and (new.done_at is null) <> (new.status in ('Done', 'Killed'))
         and (new.status <> 'Failed' or new.attempts < new.max_attempts)
         and new.attempts between 0 and 1000000 and new.max_attempts between 1 and 1000000
-        and new.priority in (0, 5, 10)
+        and new.priority in (-5, 0, 5, 10)
         and is_instant(new.run_at)
         and (new.lock_at is null or is_instant(new.lock_at))
         and (new.done_at is null or is_instant(new.done_at))
@@ -49,7 +49,8 @@ begin
     end if;
     new.attempts := least(greatest(new.attempts, 0), 1000000);
     new.max_attempts := least(greatest(new.max_attempts, 1), 1000000);
-    new.priority := case when new.priority >= 10 then 10 when new.priority >= 5 then 5 else 0 end;
+    new.priority := case when new.priority >= 10 then 10 when new.priority >= 5 then 5
+                         when new.priority >= 0 then 0 else -5 end;
     if not is_instant(new.run_at) then
         new.run_at := now();
     end if;

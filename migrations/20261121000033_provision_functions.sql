@@ -180,10 +180,9 @@ begin
         delete from zooid_failure where instance = any(instances) returning relay_id
     )
     select coalesce(array_agg(distinct relay_id), '{}') into relays from forgotten;
-    recovered := exists (select from relay where outage_instance = any(instances));
-    if recovered then
-        update zooid_instance set recovered_at = now() where name = any(instances);
-    end if;
+    update zooid_instance set recovered_at = clock_timestamp(), has_given_up = false
+    where has_given_up and name = any(instances);
+    recovered := found;
     update zooid_instance
     set opened_at = null, retry_at = null, failed_probes = 0, probe_job = null, probe_until = null,
         last_error = '', refuses_key = false

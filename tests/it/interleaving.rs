@@ -1,7 +1,7 @@
 //! The upsert queue under random interleavings of what mutates, fetches, claims, settles, dies,
 //! rescues and reconciles, while zooid comes and goes. After every step: at most one waiting job per
 //! relay, at most one lease, no pending relay without a job, no call that the breaker or the limit
-//! forbids, and nobody exhausted by an outage. At the end: what is on zooid is the last mutation.
+//! forbids, and no relay left exhausted by an outage that is over. At the end: what is on zooid is the last mutation.
 //!
 //! The steps are the real statements on a real PostgreSQL; only the choice of the next one is made
 //! up. Each actor holds what a worker would hold in memory.

@@ -165,21 +165,24 @@ pub(super) async fn record_outage(
     Ok(open_for.map(Duration::from_secs_f64))
 }
 
-/// Whether all attempts of a relay failed in the present run of outage failures: the instance has not
-/// answered anyone since the first of them. Failures are remembered for an hour, so of a long schedule only
-/// the last attempts count.
-pub(super) async fn is_outage_of(
+/// Notes on the instance that a relay gave up in an outage, if all attempts of the relay failed in the
+/// present run of outage failures: the instance has not answered anyone since the first of them. Returns
+/// whether it did. Failures are remembered for an hour, so of a long schedule only the last attempts count.
+pub(super) async fn record_give_up(
     tx: &mut PgConnection,
     instance: &str,
     relay_id: &RelayId,
     attempts: i32,
 ) -> Result<bool, sqlx::Error> {
-    let remembered = sqlx::query_scalar!(
-        r#"select count(*) as "failures!" from zooid_failure where instance = $1 and relay_id = $2"#,
+    let marked = sqlx::query!(
+        "update zooid_instance set has_given_up = true
+         where name = $1
+           and (select count(*) from zooid_failure where instance = $1 and relay_id = $2) >= $3",
         instance,
         relay_id.as_str(),
+        i64::from(attempts.min(REMEMBERED_ATTEMPTS)),
     );
-    Ok(remembered.fetch_one(tx).await? >= i64::from(attempts.min(REMEMBERED_ATTEMPTS)))
+    Ok(marked.execute(tx).await?.rows_affected() == 1)
 }
 
 /// Lowers the limit of calls in flight of an instance that had more calls than it could answer.

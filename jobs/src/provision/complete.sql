@@ -6,7 +6,7 @@ with asked as (
                          $7::jsonb[], $8::text[], $9::jsonb[], $10::text[], $11::float8[])
         as asked (job_id, worker, attempt, relay_id, epoch, carried, detail, instance, sent, identity, seconds)
 ), locked as materialized (
-    select asked.*, relay.old_hosts, relay.generation = carried as is_current,
+    select asked.*, relay.old_hosts, relay.confirm_at, relay.generation = carried as is_current,
            -- An earlier call may still land: this one cannot confirm that zooid stays as it is now.
            coalesce(relay.confirm_at > relay.lease_until - make_interval(secs => $12), false) as is_open
     from relay
@@ -26,13 +26,14 @@ with asked as (
     set status = case when waits then 'Pending' else 'Done' end,
         attempts = case when waits then 0 else held.attempt end,
         done_at = case when waits then null else now() end,
-        run_at = case when waits then relay.confirm_at else job.run_at end,
+        run_at = case when waits then held.confirm_at else job.run_at end,
         idempotency_key = case when waits then metadata->'key' end,
         last_result = case when waits then '{"Ok": "synced; an earlier call is unanswered: to be confirmed"}'::jsonb
                            else '{"Ok": "synced"}'::jsonb end,
         lock_by = null
-    from held join relay on relay.id = held.relay_id
-    where job.id = held.job_id and job.lock_by = held.worker
+    from held
+    -- By the primary key: the index of workers is full of dead entries under load.
+    where job.id = held.job_id and coalesce(job.lock_by, '') = held.worker
       and job.attempts = held.attempt - 1 and job.status = 'Running'
     returning job.id
 ), settled as (
@@ -40,7 +41,7 @@ with asked as (
     set synced_generation = held.carried, sent = held.sent,
         identity = coalesce(held.identity, relay.identity),
         provisioned_at = coalesce(provisioned_at, now()),
-        confirm_at = case when is_open then confirm_at end,
+        confirm_at = case when is_open then held.confirm_at end,
         old_hosts = case when is_open then relay.old_hosts
                          else array_remove(array[held.sent->>'host'], subdomain || '.' || zooid_domain) end,
         -- An older generation's success says nothing about the failures of the current one.

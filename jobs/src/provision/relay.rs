@@ -11,6 +11,7 @@ pub(crate) mod resync;
 mod row;
 mod state;
 mod wanted;
+mod write;
 
 use std::{fmt, str::FromStr};
 

@@ -220,6 +220,14 @@ impl<'a> Play<'a> {
         .await
         .unwrap();
         assert_eq!(overspent, 0, "more than seven attempts after {step:?}");
+        let left_exhausted: i64 = sqlx::query_scalar(
+            "select count(*) from relay join zooid_instance on name = outage_instance
+             where opened_at is null and exhausted_at <= recovered_at",
+        )
+        .fetch_one(&self.world.db)
+        .await
+        .unwrap();
+        assert_eq!(left_exhausted, 0, "exhausted by an outage that is over, after {step:?}");
         // A call counts for as long as its lease lasts.
         let in_flight: i64 = sqlx::query_scalar(
             "select count(*) from apalis.jobs where status = 'Running' and exist(metadata, 'instance')
