@@ -9,5 +9,7 @@ alter table relay add column confirm_at timestamptz;
 alter table relay add column old_hosts text[] not null default '{}';
 -- Gave up, and every attempt failed in one outage of this instance: it starts over when the instance answers.
 alter table relay add column outage_instance text;
+-- When the relay last started over after such an outage.
+alter table relay add column revived_at timestamptz;
 -- Public key of the relay's own key on zooid; null if another release created the relay.
 alter table relay add column identity text;

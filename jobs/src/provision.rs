@@ -32,7 +32,7 @@ pub(crate) mod steer;
 
 pub use breaker::BreakerPolicy;
 pub use claim::{Claim, ClaimRequest, Lease, claim, is_leased, lease_of};
-pub use conflict::{Occupant, occupant};
+pub use conflict::{Occupant, had_host, occupant};
 pub use delete::delete_done;
 pub use fail::{Rules, fail};
 pub use failure::{Conflict, Failure, Reached, Verdict};

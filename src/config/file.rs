@@ -42,12 +42,45 @@ fn parse(text: &str) -> File {
     let lines = Lines { rest: text.split_inclusive('\n'), read: Rc::clone(&read) };
     for item in dotenvy::from_read_iter(lines) {
         match item {
-            Ok(pair) => file.values.push(pair),
+            Ok(pair) => match substitution(text, passed, read.get()) {
+                None => file.values.push(pair),
+                Some(line) => file.problems.push(substituted(&pair.0, line)),
+            },
             Err(_) => file.problems.push(unreadable(text, passed)),
         }
         passed = read.get();
     }
     file
+}
+
+/// Returns the first of the lines `from` to `to` with a `$` that the parser takes for a variable: outside
+/// single quotes and not escaped. Passwords and hashes have such signs, and no value of ours needs a variable.
+fn substitution(text: &str, from: usize, to: usize) -> Option<usize> {
+    let lines = text.lines().enumerate().take(to).skip(from);
+    let mut entries = lines.filter(|(_, line)| !line.trim_start().starts_with('#'));
+    entries.find(|(_, line)| substitutes(line)).map(|(index, _)| index + 1)
+}
+
+fn substitutes(line: &str) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for sign in line.chars() {
+        match sign {
+            _ if is_escaped => is_escaped = false,
+            '\\' if !is_quoted => is_escaped = true,
+            '\'' => is_quoted = !is_quoted,
+            '$' if !is_quoted => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+fn substituted(name: &str, line: usize) -> Problem {
+    let problem = format!(
+        "line {line}: {name} has a `$` outside single quotes, which would be replaced by a variable; put the \
+         value in single quotes: {name}='…'"
+    );
+    Problem { name: ".env", problem }
 }
 
 /// Gives the parser one line at a time, and counts them.
@@ -105,5 +138,17 @@ mod tests {
         assert!(words[2].starts_with("line 6 (ROBOT_SECRET)"), "{words:?}");
         assert_eq!(words.len(), 3);
         assert!(!words.concat().contains("hunter"));
+    }
+
+    #[test]
+    fn a_sign_that_begins_a_variable_is_refused_outside_single_quotes() {
+        let text = "A='$argon2id$v=19'\nDASHBOARD_PASSWORD=$argon2id$v=19\nB=\"x$y\"\nC=a\\$b\n";
+        let file = parse(text);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(file.values, [pair("A", "$argon2id$v=19"), pair("C", "a$b")]);
+        let words: Vec<&str> = file.problems.iter().map(|one| one.problem.as_str()).collect();
+        assert!(words[0].starts_with("line 2: DASHBOARD_PASSWORD"), "{words:?}");
+        assert!(words[1].starts_with("line 3"), "{words:?}");
+        assert!(!words.concat().contains("argon2"), "{words:?}");
     }
 }

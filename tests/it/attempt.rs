@@ -175,3 +175,44 @@ async fn a_mutation_during_an_attempt_gets_its_own_job_and_wins() {
     assert_eq!(world.zooid.documents()[relay.id.as_str()]["info"]["name"], "second");
     assert!(world.zooid.overlaps().is_empty());
 }
+
+#[tokio::test]
+async fn an_instant_that_no_process_could_read_is_refused_and_one_row_with_it_stops_nobody() {
+    let world = World::new().await;
+    let (odd, sound) = (world.relay("odd").await, world.relay("sound").await);
+    for column in ["created_at", "updated_at", "provisioned_at", "confirm_at"] {
+        for value in ["infinity", "-infinity", "294000-01-01", "4000-01-01 BC"] {
+            let text = format!("update relay set {column} = '{value}'");
+            let refused = sqlx::query(sqlx::AssertSqlSafe(text)).execute(&world.db).await;
+            let error = refused.expect_err("refused").to_string();
+            assert!(error.contains("relay_instants"), "{column} {value}: {error}");
+        }
+    }
+    // A row from before the rule.
+    for statement in [
+        "alter table relay drop constraint relay_instants",
+        "update relay set created_at = 'infinity' where subdomain = 'odd'",
+    ] {
+        sqlx::query(statement).execute(&world.db).await.unwrap();
+    }
+    let queue = tender_jobs::provision::SYNC_RELAY;
+    let depth = tender_jobs::queue::Depth::All;
+    let jobs = tender_jobs::queue::fetch(&world.db, &world.worker, queue, 2, depth).await.unwrap();
+    assert_eq!(jobs.len(), 2);
+    let attempts = jobs.iter().map(|job| sync_relay::attempt(&world.context, job));
+    futures_util::future::join_all(attempts).await;
+    sqlx::query(
+        "update relay set lease_until = now() - interval '1 s' where lease_until is not null",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    sqlx::query("delete from apalis.jobs where idempotency_key = 'relay:' || $1")
+        .bind(odd.id.as_str())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    assert!(world.reload(&sound).await.synced);
+}

@@ -92,7 +92,7 @@ async fn an_answer_in_between_starts_the_count_anew() {
     let world = World::new().await;
     outage(&world, 9, 9).await;
     world.zooid.heal();
-    world.zooid.plan(None, Fault::Status(403, None), Some(1));
+    world.zooid.plan(None, Fault::Status(418, None), Some(1));
     world.relay("refused").await;
     let job = due_job_of(&world, "refused").await;
     assert!(matches!(sync_relay::attempt(&world.context, &job).await, Outcome::Failed(_)));

@@ -99,3 +99,15 @@ async fn a_job_whose_relay_is_deleted_while_it_runs_ends() {
         assert_eq!(world.job().await.summary.state, JobState::Done, "succeeds: {succeeds}");
     }
 }
+
+#[tokio::test]
+async fn a_deletion_that_gave_up_starts_over_when_it_is_requested_again() {
+    let world = World::new().await;
+    let relay = world.synced_relay("alpha").await;
+    relay::delete(&world.db, &relay.id, &by()).await.unwrap();
+    world.zooid.plan(None, Fault::Status(400, None), Some(1));
+    assert_eq!(world.attempt().await, Outcome::Failed(Verdict::GaveUp));
+    assert!(relay::delete(&world.db, &relay.id, &by()).await.unwrap().changed);
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    assert!(world.zooid.is_empty());
+}

@@ -1,10 +1,11 @@
 //! Hosts that move between relays (`docs/adr/0016-names-that-move.md`).
 
 use serde_json::{Value, json};
+use tender::demo::zooid::Fault;
 use tender_jobs::{
     provision::{
         Verdict,
-        relay::{self, Change, FailureKind, Relay},
+        relay::{self, Change, FailureKind, Relay, SyncState},
     },
     queue::Job,
 };
@@ -165,4 +166,99 @@ async fn a_name_is_released_even_if_the_process_that_freed_it_died() {
     tender_jobs::provision::release_waiting(&world.db).await.unwrap();
     let jobs = fetch_all(&world).await;
     assert_eq!(attempt(&world, &jobs, &b).await, Outcome::Synced);
+}
+
+#[tokio::test]
+async fn a_relay_that_gave_up_waiting_for_a_name_goes_again_when_it_is_free() {
+    let world = World::new().await;
+    let a = world.synced_relay("chat").await;
+    rehost(&world, &a, "talk").await;
+    let b = world.relay("chat").await;
+    world.zooid.plan(Some(a.id.as_str()), Fault::Status(500, None), None);
+    for _ in 0..7 {
+        world.make_due().await;
+        let jobs = fetch_all(&world).await;
+        attempt(&world, &jobs, &b).await;
+        world.make_due().await;
+    }
+    assert_eq!(world.reload(&b).await.sync_state(), SyncState::GaveUp);
+    world.zooid.heal();
+    world.expire_leases().await;
+    world.rescue().await;
+    world.beat().await;
+    relay::request_sync(&world.db, &a.id, &by()).await.unwrap();
+    let jobs = fetch_all(&world).await;
+    assert_eq!(attempt(&world, &jobs, &a).await, Outcome::Synced);
+    world.make_due().await;
+    let jobs = fetch_all(&world).await;
+    assert_eq!(attempt(&world, &jobs, &b).await, Outcome::Synced);
+    assert_eq!(host_on_zooid(&world, &b), "chat.zooid.test");
+}
+
+#[tokio::test]
+async fn a_relay_keeps_its_name_while_its_partner_cannot_move() {
+    let world = World::new().await;
+    let relays = [world.synced_relay("chat").await, world.synced_relay("talk").await];
+    rehost(&world, &relays[0], "passing").await;
+    rehost(&world, &relays[1], "chat").await;
+    rehost(&world, &relays[0], "talk").await;
+    world.zooid.plan(Some(relays[1].id.as_str()), Fault::Status(422, None), None);
+    let jobs = fetch_all(&world).await;
+    assert_eq!(attempt(&world, &jobs, &relays[1]).await, Outcome::Failed(Verdict::GaveUp));
+    let outcome = attempt(&world, &jobs, &relays[0]).await;
+    assert_waits(&world, &outcome, &relays[0], "zooid still serves relay").await;
+    assert_eq!(host_on_zooid(&world, &relays[0]), "chat.zooid.test", "at its old name");
+}
+
+#[tokio::test]
+async fn names_turn_although_a_third_relay_may_have_one_of_them() {
+    let world = World::new().await;
+    let stale = world.synced_relay("elsewhere").await;
+    let relays = [world.synced_relay("chat").await, world.synced_relay("talk").await];
+    // A cancelled rename whose last call may have been applied.
+    sqlx::query("update relay set old_hosts = '{chat.zooid.test,talk.zooid.test}', lease_epoch = 99 where id = $1")
+        .bind(stale.id.as_str())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    rehost(&world, &relays[0], "passing").await;
+    rehost(&world, &relays[1], "chat").await;
+    rehost(&world, &relays[0], "talk").await;
+    settle(&world, &relays[0]).await;
+    // The third may still have the name, so the retry follows the schedule.
+    world.make_due().await;
+    settle(&world, &relays[0]).await;
+    assert_eq!(host_on_zooid(&world, &relays[0]), "talk.zooid.test");
+    assert_eq!(host_on_zooid(&world, &relays[1]), "chat.zooid.test");
+}
+
+#[tokio::test]
+async fn a_restored_backup_of_zooid_is_mended_also_where_names_moved_in_a_circle() {
+    let world = World::new().await;
+    let mut relays = Vec::new();
+    for name in ["one", "two", "three"] {
+        relays.push(world.synced_relay(name).await);
+    }
+    let backup = world.zooid.documents();
+    rehost(&world, &relays[0], "passing").await;
+    rehost(&world, &relays[2], "one").await;
+    rehost(&world, &relays[1], "three").await;
+    rehost(&world, &relays[0], "two").await;
+    settle(&world, &relays[1]).await;
+    for (id, document) in backup {
+        world.zooid.put(&id, document);
+    }
+    for relay in &relays {
+        relay::request_sync(&world.db, &relay.id, &by()).await.unwrap();
+    }
+    for _ in 0..6 {
+        world.make_due().await;
+        for job in fetch_all(&world).await {
+            sync_relay::attempt(&world.context, &job).await;
+        }
+    }
+    for (relay, host) in relays.iter().zip(["two", "three", "one"]) {
+        assert_eq!(host_on_zooid(&world, relay), format!("{host}.zooid.test"));
+        assert!(world.reload(relay).await.synced, "{:?}", world.reload(relay).await.sync_error);
+    }
 }

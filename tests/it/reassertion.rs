@@ -84,16 +84,29 @@ async fn relays_are_spread_evenly_over_the_round() {
 }
 
 #[tokio::test]
-async fn nothing_is_reasserted_while_zooid_is_out() {
+async fn nothing_is_sent_while_zooid_is_out_and_the_backlog_is_bounded() {
     let world = World::new().await;
     world.synced_relay("alpha").await;
     reassert(&world).await;
     pass(&world, "8 days").await;
-    sqlx::query("update zooid_instance set opened_at = now(), retry_at = now()")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    assert_eq!(reassert(&world).await.relays, 0);
+    sqlx::query(
+        "update zooid_instance set opened_at = now(), retry_at = now() + interval '1 hour'",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(reassert(&world).await.relays, 1);
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Held);
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, priority)
+         select 'waiting-' || n, 'sync-relay', '{}', 'Pending', -5 from generate_series(1, 1000) n",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    pass(&world, "8 days").await;
+    assert_eq!(reassert(&world).await.relays, 0, "enough wait");
 }
 
 #[tokio::test]
@@ -109,4 +122,5 @@ async fn a_change_goes_before_reassertions() {
     assert!(String::from_utf8_lossy(&first.payload).contains(new.id.as_str()));
     let second = world.fetch().await;
     assert!(String::from_utf8_lossy(&second.payload).contains(old.id.as_str()));
+    assert_eq!(world.job_by_id(&second.id).await.summary.priority, -5);
 }

@@ -21,7 +21,7 @@ use tender_workers::{
     runtime::Listen,
 };
 
-use crate::support::{World, settings, zooid_settings};
+use crate::support::{World, by, settings, zooid_settings};
 
 /// Fails every attempt of the relays, by turns, until all have given up.
 async fn exhaust(world: &World, relays: &[Relay]) {
@@ -112,4 +112,63 @@ async fn a_refused_key_is_one_fault_that_spends_no_attempt_and_ends_by_itself() 
         world.make_due().await;
     }
     assert_eq!(instance::list(&world.db).await.unwrap().remove(0).breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn a_relay_whose_outage_began_before_the_last_answer_goes_again_too() {
+    let world = World::new().await;
+    let relays = [world.relay("one").await];
+    world.zooid.plan(None, Fault::Status(500, None), Some(1));
+    assert!(matches!(world.attempt().await, Outcome::Failed(_)));
+    world.relay("answered").await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    world.zooid.plan(None, Fault::Status(500, None), None);
+    for _ in 0..6 {
+        world.make_due().await;
+        assert!(matches!(world.attempt().await, Outcome::Failed(_)));
+    }
+    assert_eq!(world.reload(&relays[0]).await.sync_state(), SyncState::GaveUp);
+    world.zooid.heal();
+    world.relay("another").await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    assert_eq!(world.reload(&relays[0]).await.sync_state(), SyncState::Synced);
+}
+
+#[tokio::test]
+async fn a_relay_whose_job_was_cancelled_in_an_outage_stays_cancelled() {
+    let world = World::new().await;
+    let relays = [world.relay("one").await];
+    world.zooid.plan(None, Fault::Status(500, None), None);
+    exhaust(&world, &relays).await;
+    sqlx::query("update relay set exhausted_at = now() - interval '7 hours'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(world.reconcile().await, 1);
+    let job = world.jobs().await.into_iter().find(|job| job.key.is_some()).unwrap();
+    tender_jobs::steer::cancel(&world.db, &job.summary.id, &by()).await.unwrap();
+    world.zooid.heal();
+    world.relay("another").await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    world.make_due().await;
+    assert!(world.try_fetch().await.is_none());
+    assert_eq!(world.reload(&relays[0]).await.sync_error, "cancelled by test");
+}
+
+#[tokio::test]
+async fn a_process_with_a_wrong_key_does_not_stop_the_others() {
+    let world = World::new().await;
+    world.synced_relay("healthy").await;
+    let strange = Zooid::new(zooid_settings(&world.zooid.url(), Keys::generate())).unwrap();
+    let wrong = Context::new(&world.db, Arc::new(strange), settings(), &Listen::Pool);
+    let relay = world.relay("one").await;
+    let job = world.fetch().await;
+    let outcome = sync_relay::attempt(&wrong, &job).await;
+    assert!(matches!(outcome, Outcome::Failed(Verdict::RetryAt(_))), "{outcome:?}");
+    assert_eq!(instance::list(&world.db).await.unwrap().remove(0).breaker, BreakerState::Closed);
+    world.make_due().await;
+    assert_eq!(world.attempt().await, Outcome::Synced);
+    assert!(world.reload(&relay).await.synced);
 }

@@ -4,7 +4,7 @@
 //! sqlx waits for such an answer for ever, also when it takes a connection back into its pool, so a
 //! caller's own time limit is not enough: the connection would keep its place in the pool. This module
 //! therefore shuts the sockets down. Each waiting statement then fails like on any lost connection, and
-//! the pool connects again. See `docs/adr/0014-silent-connections.md`.
+//! the pool connects again. See `docs/adr/0017-silent-connections.md`.
 
 use std::{io, os::fd::RawFd, time::Duration};
 

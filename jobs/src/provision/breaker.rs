@@ -15,21 +15,19 @@
 //! - An answer below 500, to any call, closes it.
 //!
 //! A failure is an *outage* failure if there was no answer, or a 5xx, or if the instance refused our
-//! key. The last opens the breaker at once: it cannot concern one relay alone.
+//! key. The last opens the breaker at once, because it cannot concern one relay alone; not if a call
+//! succeeded within the last minute, because then only one of several processes has the wrong key.
 
 use std::{collections::HashMap, time::Duration};
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{instance::Instances, relay::RelayId};
+use super::{SYNC_RELAY, instance::Instances, relay::RelayId};
 
 /// How soon to ask again while a probe is under way.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// How long an outage failure counts; see [`record_outage`].
-const REMEMBERED: Duration = Duration::from_hours(1);
-
-/// The attempts of the usual schedule that fit into that time.
-const REMEMBERED_ATTEMPTS: i32 = 7;
+const REMEMBERED: Duration = Duration::from_hours(24);
 
 /// When a breaker opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,15 +157,16 @@ pub(super) async fn record_outage(
         policy.wait.as_secs_f64(),
         policy.wait_cap.as_secs_f64(),
         outage.is_refusal,
+        SYNC_RELAY,
     )
     .fetch_optional(tx)
     .await?;
     Ok(open_for.map(Duration::from_secs_f64))
 }
 
-/// Notes on the instance that a relay gave up in an outage, if all attempts of the relay failed in the
-/// present run of outage failures: the instance has not answered anyone since the first of them. Returns
-/// whether it did. Failures are remembered for an hour, so of a long schedule only the last attempts count.
+/// Notes on the instance that a relay gave up in an outage, if the instance has answered nobody since the
+/// relay's previous attempt. Returns whether it did. A relay that was revived within the last ten minutes is
+/// not noted again: its own document may be what makes zooid fail.
 pub(super) async fn record_give_up(
     tx: &mut PgConnection,
     instance: &str,
@@ -177,10 +176,12 @@ pub(super) async fn record_give_up(
     let marked = sqlx::query!(
         "update zooid_instance set has_given_up = true
          where name = $1
-           and (select count(*) from zooid_failure where instance = $1 and relay_id = $2) >= $3",
+           and (select count(*) from zooid_failure where instance = $1 and relay_id = $2) >= $3
+           and not exists (select from relay
+                           where id = $2 and revived_at > now() - interval '10 minutes')",
         instance,
         relay_id.as_str(),
-        i64::from(attempts.min(REMEMBERED_ATTEMPTS)),
+        i64::from(attempts.min(2)),
     );
     Ok(marked.execute(tx).await?.rows_affected() == 1)
 }

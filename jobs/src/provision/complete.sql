@@ -55,7 +55,8 @@ with asked as (
     from held join job on job.id = held.job_id
     where relay.id = held.relay_id
     returning relay.id, relay.tenant_pubkey, held.job_id, held.detail, held.instance, held.seconds,
-              held.is_current, held.old_hosts <> relay.old_hosts as has_moved,
+              held.is_current,
+              case when held.old_hosts <> relay.old_hosts then held.old_hosts end as freed, held.sent->>'host' as host,
               greatest(extract(epoch from now() - relay.updated_at), 0) as latency
 ), answered as materialized (
     select record_answers(array_agg(distinct instance)) as relays from settled
@@ -67,7 +68,7 @@ with asked as (
     insert into activity (tenant_pubkey, activity_type, resource_id, detail)
     select tenant_pubkey, 'complete_relay_sync', id, detail from settled where detail <> 'null'
 )
-select job_id as "job_id!", is_current as "in_step!", latency::float8 as "latency!", has_moved as "has_moved!",
+select job_id as "job_id!", is_current as "in_step!", latency::float8 as "latency!", freed, host,
        (select relays from answered) as "failed_before: Vec<RelayId>",
        (select count(*) from adapted) as "adapted!"
 from settled

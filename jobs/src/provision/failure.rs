@@ -41,11 +41,13 @@ impl Reached {
     }
 }
 
-/// The wanted host is still that of another relay of ours on zooid, which is about to move.
+/// zooid has the wanted host for another relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The wanted host.
     pub host: String,
+    /// Another relay of ours is about to leave it, and the retry is due as soon as it has.
+    pub is_awaited: bool,
     /// The attempt moved the relay to a temporary host, which frees its old hosts for others.
     pub has_moved_away: bool,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::{PgExecutor, PgPool};
 
-use super::{SYNC_RELAY, job, relay::RelayId, revive};
+use super::{SYNC_RELAY, job, relay::RelayId, revive, revive::revive_waiting};
 use crate::queue::{Guard, Requeue, requeue_all};
 
 /// Jobs that one statement releases; the next round takes the rest.
@@ -100,6 +100,23 @@ pub(super) async fn release_of(db: impl PgExecutor<'_>, instance: &str) -> Resul
     Ok(())
 }
 
+/// A relay has moved from `freed` to `host`: other rows cannot have `host` on zooid any more, and the relays
+/// that wait for the freed hosts go on.
+pub(super) async fn moved(db: &PgPool, freed: &[String], host: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update relay set old_hosts = array_remove(old_hosts, $1)
+         where id in (select id from relay
+                      where old_hosts @> array[$1] and old_hosts <> '{}' and confirm_at is null
+                        and lease_job is null
+                      order by id for update skip locked)",
+        host,
+    )
+    .execute(db)
+    .await?;
+    release_hosts(db).await?;
+    revive_waiting(db, freed).await
+}
+
 /// What precedes a host in `held_by`.
 pub(super) const HOST: &str = "host:";
 
@@ -109,18 +126,17 @@ pub(super) async fn release_hosts(db: &PgPool) -> Result<(), sqlx::Error> {
         "update apalis.jobs job
          set run_at = least(job.run_at, now()), metadata = job.metadata - 'held_by'::text
          from (select held.id from apalis.jobs held
+               -- The literal is the condition of `jobs_waiting_host_idx`.
                where held.job_type = $1 and held.status = 'Failed'
-                 and held.metadata->'held_by' is not null
-                 and starts_with(held.metadata->'held_by', $2)
+                 and starts_with(held.metadata->'held_by', 'host:')
                  and not exists (
                      select from relay
-                     where old_hosts @> array[substr(held.metadata->'held_by', length($2) + 1)]
+                     where old_hosts @> array[substr(held.metadata->'held_by', 6)]
                        and old_hosts <> '{}' and 'relay:' || relay.id <> held.idempotency_key)
-               limit $3
+               limit $2
                for update of held skip locked) due
          where job.id = due.id",
         SYNC_RELAY,
-        HOST,
         BATCH,
     )
     .execute(db)

@@ -44,7 +44,7 @@ pub enum Cause {
 
 impl Cause {
     /// A tenant's change never waits behind a bulk resync.
-    fn priority(self) -> i32 {
+    pub(super) fn priority(self) -> i32 {
         match self {
             Self::Create | Self::Update | Self::Activate | Self::Deactivate | Self::Delete => 10,
             Self::Operator => 5,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{Cause, job::enqueue_many, relay::RelayId};
+use super::{Cause, SYNC_RELAY, job::enqueue_many, relay::RelayId};
 
 /// The most relays of one step. After a standstill the round catches up at this rate, or ends later.
 const MOST: i64 = 1000;
@@ -22,8 +22,8 @@ pub struct Reasserted {
 
 /// Enqueues the relays that are due for re-assertion: as many as keep a round through all relays evenly
 /// spread over `round`. Relays go in the order of their ids, which are random. A relay that is not in
-/// step, or whose last call is unanswered, is passed by: it is sent anyway. Nothing is enqueued while the
-/// breaker of an instance is open.
+/// step, or whose last call is unanswered, is passed by: it is sent anyway. Nothing is enqueued while 1,000
+/// earlier ones still wait: for more urgent jobs, for a slow zooid, or for a breaker to close.
 ///
 /// # Errors
 /// See [`provision`](super); then the step did nothing.
@@ -58,9 +58,16 @@ async fn plan(tx: &mut PgConnection, round: Duration) -> Result<Option<Step>, sq
         r#"select after, done,
                   least(date_part('epoch', now() - round_started_at) / $1::float8, 1) as "elapsed!",
                   (select coalesce(sum(relays), 0)::bigint from relay_count) as "total!",
-                  exists (select from zooid_instance where opened_at is not null) as "is_out!"
+                  (select count(*) >= $2 from (
+                       select from apalis.jobs
+                       where job_type = $3 and priority = $4
+                         and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
+                       limit $2) waiting) as "is_backed_up!"
            from reassertion for update"#,
         round.as_secs_f64(),
+        MOST,
+        SYNC_RELAY,
+        Cause::Reassert.priority(),
     )
     .fetch_one(tx)
     .await?;
@@ -72,7 +79,7 @@ async fn plan(tx: &mut PgConnection, round: Duration) -> Result<Option<Step>, sq
     let due = (row.total as f64 * row.elapsed).floor() as i64;
     let is_over = row.elapsed >= 1.0;
     let limit = if is_over { MOST } else { (due - row.done).min(MOST) };
-    Ok((limit > 0 && !row.is_out).then_some(Step { after: row.after, limit }))
+    Ok((limit > 0 && !row.is_backed_up).then_some(Step { after: row.after, limit }))
 }
 
 async fn page(tx: &mut PgConnection, step: &Step) -> Result<Vec<RelayId>, sqlx::Error> {

@@ -114,7 +114,8 @@ async fn revive(tx: &mut PgConnection, due: &[Due]) -> Result<(), sqlx::Error> {
         return Ok(());
     }
     sqlx::query!(
-        "update relay set exhausted_at = null, attempts = 0, retry_at = null where id = any($1)",
+        "update relay set exhausted_at = null, outage_instance = null, attempts = 0, retry_at = null
+         where id = any($1)",
         &revived,
     )
     .execute(tx)

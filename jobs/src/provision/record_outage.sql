@@ -15,7 +15,11 @@ with failed as (
       and (opened_at is not null
            or (recent_calls >= $5 and recent_relays >= $6)
            or ($3 and relays >= $6)
-           or $10)
+           -- Another process may have another key: then the refusals count as any other failure.
+           or ($10 and not exists (
+               select from apalis.jobs
+               where job_type = $11 and status = 'Done' and done_at > now() - interval '1 minute'
+                 and metadata->'instance' = $1)))
 )
 update zooid_instance instance
 set opened_at = next.opened_at, last_error = $7, refuses_key = $10, failed_probes = next.failed_probes,

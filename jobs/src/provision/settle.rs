@@ -105,8 +105,8 @@ pub async fn complete(
         // The success is stored; the next round of `release_waiting` releases the rest.
         let _the_next_round_does_it = hold::release(db, relays).await;
     }
-    if rows.iter().any(|row| row.has_moved) {
-        let _the_next_round_does_it = hold::release_hosts(db).await;
+    for (freed, host) in rows.iter().filter_map(|row| row.freed.as_ref().zip(row.host.as_ref())) {
+        let _the_next_round_does_it = hold::moved(db, freed, host).await;
     }
     let written = rows.into_iter().map(|row| {
         let latency = Duration::from_secs_f64(row.latency);

@@ -97,7 +97,8 @@ pub(crate) async fn give_up(
     let reason = one_line(reason);
     let relay = sqlx::query!(
         "update relay
-         set sync_error = $2, failure_kind = 'permanent', exhausted_at = now(), retry_at = null
+         set sync_error = $2, failure_kind = 'permanent', exhausted_at = now(), retry_at = null,
+             outage_instance = null
          where id = $1 and not synced
          returning tenant_pubkey, generation",
         relay_id.as_str(),

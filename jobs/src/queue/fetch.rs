@@ -71,7 +71,10 @@ async fn fetch_all(
     sqlx::query_as!(
         Fetched,
         r#"with going as materialized (
-               select $1::text as worker where not exists (select from paused_queue where queue = $2)
+               -- The fetch need not be on disk before the jobs start: if a crash loses it, they are fetched
+               -- again, and their late start finds another holder.
+               select $1::text as worker, set_config('synchronous_commit', 'off', true)
+               where not exists (select from paused_queue where queue = $2)
            )
            select job.id as "id!", job.job as "payload!", job.attempts as "attempts!",
                   job.max_attempts as "max_attempts!", crashes_of(job.metadata) as "crashes!",
@@ -96,9 +99,11 @@ async fn fetch_recent(
 ) -> Result<Vec<Fetched>, sqlx::Error> {
     sqlx::query_as!(
         Fetched,
-        r#"with due as materialized (
+        r#"with quick as materialized (
+               select set_config('synchronous_commit', 'off', true) -- as in `fetch_all`
+           ), due as materialized (
                select job.id
-               from unnest($4::int[]) with ordinality as level (priority, place), lateral (
+               from quick, unnest($4::int[]) with ordinality as level (priority, place), lateral (
                    select id, run_at from apalis.jobs
                    where job_type = $2 and priority = level.priority
                      and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))

@@ -115,7 +115,7 @@ async fn retry_ids(db: &PgPool, ids: &[String]) -> Result<u64, sqlx::Error> {
     Ok(retried.rows_affected())
 }
 
-/// Kills a waiting or retrying job, with a reason. Returns false if it is in another state.
+/// Kills a waiting or retrying job, with a reason. It needs no attention: an operator knows of it. Returns false if it is in another state.
 ///
 /// # Errors
 /// See [`queue`](super).
@@ -127,7 +127,8 @@ pub async fn cancel(
     let cancelled = sqlx::query!(
         "update apalis.jobs
          set status = 'Killed', done_at = now(), last_result = $2,
-             metadata = hstore('key', idempotency_key) || crashes_as(crashes_of(metadata)),
+             metadata = hstore('key', idempotency_key) || hstore('seen', 'yes')
+                 || crashes_as(crashes_of(metadata)),
              idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
          where id = $1 and status in ('Pending', 'Failed')",
         job_id,

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Listen, failpoint};
+use crate::runtime::{Listen, failpoint, outcome::catch_panic};
 
 /// Concurrent statements of one kind. The second keeps PostgreSQL busy while the first commits.
 const RUNNERS: usize = 2;
@@ -55,7 +55,8 @@ impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer>
         let (sender, receiver) = mpsc::channel(LARGEST);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..RUNNERS {
-            runners.spawn(serve(receiver.clone(), run.clone()));
+            let run = run.clone();
+            runners.spawn(serve(receiver.clone(), move |items| caught(run(items))));
         }
         Self { sender }
     }
@@ -90,8 +91,11 @@ async fn serve<Item, Answer, Run, Running>(
                     let _gone_already = answer.send(Ok(value));
                 }
             }
-            // PostgreSQL refused the statement; one bad row must not fail the others.
-            Err(sqlx::Error::Database(_)) if asked.len() > 1 => one_by_one(asked, &run).await,
+            // PostgreSQL refused the statement, or a row cannot be read; one bad row must not fail the
+            // others.
+            Err(sqlx::Error::Database(_) | sqlx::Error::Decode(_)) if asked.len() > 1 => {
+                one_by_one(asked, &run).await;
+            }
             Err(error) => {
                 let error = Arc::new(error);
                 for (_, answer) in asked {
@@ -100,6 +104,15 @@ async fn serve<Item, Answer, Run, Running>(
             }
         }
     }
+}
+
+/// Turns a panic into an error: a row may hold an instant that our types cannot.
+async fn caught<T>(
+    running: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let unreadable =
+        |panic: String| sqlx::Error::Decode(format!("a row is unreadable: {panic}").into());
+    catch_panic(running).await.unwrap_or_else(|panic| Err(unreadable(panic)))
 }
 
 async fn one_by_one<Item, Answer, Run, Running>(asked: Vec<Asked<Item, Answer>>, run: &Run)

@@ -19,7 +19,8 @@ pub(super) async fn job(
         Settled::Written(()) => Ok(Some(verdict)),
         Settled::LeaseLost => Ok(None),
     };
-    let host = failure.conflict.as_ref().map(|conflict| format!("{}{}", hold::HOST, conflict.host));
+    let awaited = failure.conflict.as_ref().filter(|conflict| conflict.is_awaited);
+    let host = awaited.map(|conflict| format!("{}{}", hold::HOST, conflict.host));
     let how = match plan {
         Plan::GiveUp { .. } => {
             return ended(queue::kill(tx, job, error).await?, Verdict::GaveUp);

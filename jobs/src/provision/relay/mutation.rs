@@ -170,6 +170,11 @@ async fn switch(
         return Err(MutationError::Delinquent);
     }
     if old.status == status {
+        // A deletion that gave up starts over when it is requested again.
+        if status == Status::Deleting && old.exhausted_at.is_some() {
+            let relay = send_again(tx, &old, by).await?;
+            return Ok(Requested { relay, changed: true });
+        }
         return Ok(Requested { relay: old, changed: false });
     }
     if old.status == Status::Deleting {

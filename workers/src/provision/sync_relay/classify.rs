@@ -42,5 +42,8 @@ fn reached_by(error: &ZooidError, status: StatusCode) -> Reached {
             matches!(status, StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT);
         return Reached::Unanswered { is_timeout };
     }
-    if status.is_server_error() { Reached::Outage } else { Reached::Answered }
+    // Whatever the relay, a redirection or a refusal of the caller comes back: from zooid, or from a proxy
+    // in front of it.
+    let is_of_the_instance = status.is_redirection() || matches!(status.as_u16(), 401 | 403 | 407);
+    if status.is_server_error() || is_of_the_instance { Reached::Outage } else { Reached::Answered }
 }

@@ -26,10 +26,30 @@ impl Call<'_> {
             Err(Trouble::Zooid(again)) if again.is_conflict() => again,
             Err(trouble) => return Err(trouble.into()),
         };
-        Err(match self.wait_for_occupant(&refused).await? {
-            Some(failure) => failure,
-            None => not_ours(&refused),
-        })
+        if let Some(failure) = self.wait_for_occupant(&refused).await? {
+            return Err(failure);
+        }
+        Err(self.without_occupant(&refused).await?)
+    }
+
+    /// The failure of a host that no relay of ours is about to leave. If zooid accepted it for this relay
+    /// before, zooid's documents are older than our tables: a backup was restored. The relay that has the host
+    /// there is then sent again too, so this is transient. From the second attempt on, this relay leaves the host
+    /// that it has there, which another one may want.
+    async fn without_occupant(&mut self, refused: &ZooidError) -> Result<Failure, Failure> {
+        let had = provision::had_host(&self.context.db, &self.lease.relay).await;
+        if !had.map_err(|error| undecided(refused, &error))? {
+            return Ok(not_ours(refused));
+        }
+        let has_moved_away = self.job.place() >= 2 && self.move_away().await?;
+        let text = format!(
+            "{refused}; zooid had this host for this relay before, so its documents may have been restored \
+             from a backup: `tender relay sync --all` sends every relay again"
+        );
+        let host = self.lease.relay.host();
+        let conflict =
+            has_moved_away.then_some(Conflict { host, is_awaited: false, has_moved_away });
+        Ok(Failure { conflict, ..answered(&text) })
     }
 
     /// Returns the failure of a relay that waits for another one; `None` if no relay of ours has the host.
@@ -38,13 +58,12 @@ impl Call<'_> {
         refused: &ZooidError,
     ) -> Result<Option<Failure>, Failure> {
         let relay = &self.lease.relay;
-        let found = provision::occupant(&self.context.db, relay).await.map_err(|error| {
-            let text =
-                format!("{refused}; could not look for the relay that has the host: {error}");
-            Failure { reached: Reached::Answered, ..Failure::new(FailureKind::Transient, &text) }
-        })?;
+        let found = provision::occupant(&self.context.db, relay).await;
+        let found = found.map_err(|error| undecided(refused, &error))?;
         let Some(occupant) = found else { return Ok(None) };
-        let has_moved_away = occupant.is_mutual && self.move_away().await?;
+        // A relay that gave up would leave this one at the temporary host.
+        let may_move = occupant.is_mutual && !occupant.is_stuck;
+        let has_moved_away = may_move && self.move_away().await?;
         Ok(Some(waiting(relay, &occupant, has_moved_away)))
     }
 
@@ -72,9 +91,18 @@ fn waiting(relay: &Relay, occupant: &Occupant, has_moved_away: bool) -> Failure 
     if has_moved_away {
         text += "; the two wait for each other, so this one is at a temporary host meanwhile";
     }
-    let conflict = Some(Conflict { host, has_moved_away });
-    let failure = Failure::new(FailureKind::Transient, &text);
-    Failure { status: Some(409), reached: Reached::Answered, conflict, ..failure }
+    let conflict = Conflict { host, is_awaited: true, has_moved_away };
+    Failure { conflict: Some(conflict), ..answered(&text) }
+}
+
+/// A transient failure after a conflict.
+fn answered(text: &str) -> Failure {
+    let failure = Failure::new(FailureKind::Transient, text);
+    Failure { status: Some(409), reached: Reached::Answered, ..failure }
+}
+
+fn undecided(refused: &ZooidError, error: &sqlx::Error) -> Failure {
+    answered(&format!("{refused}; could not look for the relay that has the host: {error}"))
 }
 
 fn not_ours(refused: &ZooidError) -> Failure {

@@ -5,13 +5,16 @@ use std::time::Instant;
 use super::call::{Call, Trouble};
 use crate::{provision::zooid::ZooidError, runtime::failpoint};
 
-/// The first attempt that replaces a file: the schedule's first three retries rule out a short failure.
+/// The first attempt that replaces a file, or the last one of a shorter schedule: three failures rule out a
+/// short one.
 const FIRST_REPAIR: i32 = 4;
 
 impl Call<'_> {
     /// Replaces the relay's file if zooid cannot read it. Otherwise fails with the error of the PATCH.
     pub(super) async fn repair(&mut self, error: ZooidError) -> Result<(), Trouble> {
-        if self.job.place() < FIRST_REPAIR || !self.is_file_broken(&error).await {
+        let last = self.context.settings.backoff.max_attempts();
+        let first = FIRST_REPAIR.min(i32::try_from(last).unwrap_or(FIRST_REPAIR));
+        if self.job.place() < first || !self.is_file_broken(&error).await {
             return Err(Trouble::Zooid(error));
         }
         self.check_lease().await?;
