@@ -262,7 +262,8 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
 
 fn keys(env: &mut Env, name: &'static str) -> Vec<PublicKey> {
     let keys = env.parse(name, "npub1…,<64 hex digits>", |text| {
-        text.split(',').map(|key| PublicKey::parse(key.trim()).ok()).collect()
+        let key = |key: &str| PublicKey::parse(key.trim()).ok().filter(|key| key.xonly().is_ok());
+        text.split(',').map(key).collect()
     });
     keys.unwrap_or_default()
 }
@@ -275,12 +276,13 @@ fn http_url(text: &str) -> Option<Url> {
 fn instances(env: &mut Env) -> HashMap<String, Url> {
     let example = "a.example.com=http://zooid-a:3334,b.example.com=http://zooid-b:3334";
     let instances = env.parse("ZOOID_INSTANCES", example, |text| {
-        text.split(',')
-            .map(|pair| {
-                let (domain, url) = pair.trim().split_once('=')?;
-                Some((domain_name(domain)?, http_url(url)?))
-            })
-            .collect::<Option<HashMap<_, _>>>()
+        let pair = |pair: &str| {
+            let (domain, url) = pair.trim().split_once('=')?;
+            Some((domain_name(domain)?, http_url(url)?))
+        };
+        let urls = text.split(',').map(pair).collect::<Option<HashMap<_, _>>>()?;
+        // A domain that is named twice has one instance too many.
+        (urls.len() == text.split(',').count()).then_some(urls)
     });
     instances.unwrap_or_default()
 }

@@ -124,6 +124,10 @@ async fn examine_ledger(
         );
         findings.push(finding(Grade::Warn, "transactions", words));
     }
+    for paused in queue::paused(db).await? {
+        let words = format!("{} is paused by {}: its jobs wait", paused.queue, paused.paused_by);
+        findings.push(finding(Grade::Warn, "queue", words));
+    }
     let relays = relay::summary(db).await?;
     let mut workers = queue::workers(db).await?;
     workers.retain(|worker| worker.is_alive);

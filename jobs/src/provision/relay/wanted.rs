@@ -272,7 +272,12 @@ fn icon_problem(text: &str) -> Option<String> {
 }
 
 fn custom_domain_problem(text: &str, domains: &[String]) -> Option<String> {
-    let is_domain = text.len() <= 253 && text.contains('.') && text.split('.').all(is_label);
+    // A last label of digits is part of an IP address.
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let is_domain = text.len() <= 253
+        && text.contains('.')
+        && text.split('.').all(is_label)
+        && !text.rsplit('.').next().is_some_and(is_number);
     if !text.is_empty() && !is_domain {
         return Some(
             "must be empty or a domain name in lower case, such as chat.example.com".into(),
