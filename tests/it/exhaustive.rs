@@ -1,7 +1,7 @@
 //! Every interleaving of two workers and two mutations of one relay, over the real statements. The random
 //! plays of `interleaving` reach further; here no order of a small case is left out.
 //!
-//! Two workers fetch, claim, send and settle (the second in three steps); the relay changes twice; a call may land late, or its worker
+//! Two workers fetch, claim, send and settle (fetch and claim are one step for some); the relay changes twice; a call may land late, or its worker
 //! die after sending it. After each step: at most one lease, at most one waiting job, and a relay that is in
 //! step without anything open is what zooid has. At the end, when all that is due was done: zooid has the last
 //! change, and nothing is due again.
@@ -25,7 +25,7 @@ async fn explore(actors: &[Actor], first_call: End) {
         }
         stage.finish(order).await;
     }
-    assert!(orders.len() > 300, "{} orders", orders.len());
+    assert!(orders.len() > 150, "{} orders", orders.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +37,7 @@ async fn no_order_of_two_workers_and_two_changes_loses_or_doubles_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_order_lets_a_late_call_have_the_last_word() {
     let steps = [
-        (Actor::FirstWorker, 4),
+        (Actor::FirstWorker, 3),
         (Actor::SecondWorker, 3),
         (Actor::Tenant, 1),
         (Actor::LateCall, 1),
@@ -48,7 +48,7 @@ async fn no_order_lets_a_late_call_have_the_last_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_order_loses_the_change_of_a_worker_that_died_in_its_call() {
     let steps = [
-        (Actor::FirstWorker, 3),
+        (Actor::FirstWorker, 2),
         (Actor::SecondWorker, 3),
         (Actor::Tenant, 1),
         (Actor::LateCall, 1),

@@ -49,8 +49,8 @@ fn may_follow(order: &[Actor], actor: Actor) -> bool {
     match actor {
         // Both workers are alike: the first one is the one that begins.
         Actor::SecondWorker => first_steps > 0,
-        Actor::LateCall => first_steps >= 3,
-        Actor::Rescuer => first_steps >= 2,
+        Actor::LateCall => first_steps >= 2,
+        Actor::Rescuer => first_steps >= 1,
         Actor::FirstWorker | Actor::Tenant => true,
     }
 }

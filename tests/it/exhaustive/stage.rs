@@ -109,15 +109,17 @@ impl<'a> Stage<'a> {
 
     async fn work(&mut self, index: usize) {
         self.workers[index].steps += 1;
-        match (index, self.workers[index].steps) {
-            (0, 1) => self.fetch(index).await,
-            (0, 2) => self.claim(index).await,
-            // The second worker claims as soon as it has fetched.
-            (1, 1) => {
-                self.fetch(index).await;
+        // In the largest case only the first worker claims apart from its fetch.
+        let is_apart = index == 0 && self.first_call == End::Answered;
+        match self.workers[index].steps + usize::from(!is_apart) {
+            1 => self.fetch(index).await,
+            2 => {
+                if !is_apart {
+                    self.fetch(index).await;
+                }
                 self.claim(index).await;
             }
-            (0, 3) | (1, 2) => self.send(index),
+            3 => self.send(index),
             _ => self.settle(index).await,
         }
     }
