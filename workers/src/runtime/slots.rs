@@ -17,7 +17,7 @@ use tokio::{
 /// A process that lives for this long has not died young.
 pub(super) const YOUNG: Duration = Duration::from_secs(30);
 /// The longest wait for more free slots under load. A fetch of one job costs as much as one of many.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(5);
 
 /// The slots of a station. Workers that follow each other in a process share them.
 #[derive(Debug, Clone)]
