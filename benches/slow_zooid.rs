@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     clippy::cast_precision_loss,
     reason = "a benchmark prints, and may fail"
 )]

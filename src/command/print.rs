@@ -83,20 +83,6 @@ pub(super) fn short(text: &str, limit: usize) -> String {
     text.chars().take(limit - 1).chain(['…']).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_told_from_now() {
-        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
-        let now = at("2026-01-01T00:00:00Z");
-        assert_eq!(relative(at("2026-01-01T00:00:30Z"), now), "in 30 s");
-        assert_eq!(relative(at("2025-12-31T23:58:00Z"), now), "2 min 0 s ago");
-        assert_eq!(relative(now, now), "now");
-    }
-}
-
 /// Asks `question` and reads the answer, unless `yes` answers it. Every answer except `y`, `Y`
 /// and `yes` means no, and so does the end of the input.
 ///
@@ -115,4 +101,18 @@ pub(super) async fn confirmed(yes: bool, question: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     anyhow::bail!("nothing was done: the question was not answered with y; --yes answers it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_from_now() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
+        let now = at("2026-01-01T00:00:00Z");
+        assert_eq!(relative(at("2026-01-01T00:00:30Z"), now), "in 30 s");
+        assert_eq!(relative(at("2025-12-31T23:58:00Z"), now), "2 min 0 s ago");
+        assert_eq!(relative(now, now), "now");
+    }
 }

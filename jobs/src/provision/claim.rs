@@ -69,13 +69,10 @@ pub async fn claim(
     let mut leases = lease(db, requests, instances).await?;
     let without: Vec<&ClaimRequest> =
         requests.iter().filter(|request| !leases.contains_key(&request.job.id)).collect();
-    let mut reasons = match without.is_empty() {
-        true => Some(HashMap::new()),
-        false => match reasons(db, &without, instances).await {
-            Ok(reasons) => Some(reasons),
-            Err(error) if leases.is_empty() => return Err(error),
-            Err(_) => None, // the granted leases must not be lost with it; the others ask again
-        },
+    let mut reasons = match reasons(db, &without, instances).await {
+        Ok(reasons) => Some(reasons),
+        Err(error) if leases.is_empty() => return Err(error),
+        Err(_) => None, // the granted leases must not be lost with it; the others ask again
     };
     let answer = |request: &ClaimRequest| match (leases.remove(&request.job.id), &mut reasons) {
         (Some(lease), _) => Claim::Ready(Box::new(lease)),
@@ -131,6 +128,9 @@ async fn reasons(
     without: &[&ClaimRequest],
     instances: &Instances,
 ) -> Result<HashMap<String, Claim>, sqlx::Error> {
+    if without.is_empty() {
+        return Ok(HashMap::new());
+    }
     let found = sqlx::query!(
         r#"select job.id, job.status, relay.synced as "synced?", relay.zooid_domain as "domain?",
                   relay.exhausted_at is not null as "is_exhausted!"

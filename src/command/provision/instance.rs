@@ -53,9 +53,10 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
     for one in &instances {
         let limit =
             one.calls_allowed.map_or_else(|| "-".to_owned(), |n| format!("{:.0}", n.floor()));
-        let configured = match one.is_forgotten {
-            false => "yes".to_owned(),
-            true => format!("no, last {}", print::relative(one.seen_at, now)),
+        let configured = if one.is_forgotten {
+            format!("no, last {}", print::relative(one.seen_at, now))
+        } else {
+            "yes".to_owned()
         };
         table.add_row(vec![
             Cell::new(&one.name),
