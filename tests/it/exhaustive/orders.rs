@@ -21,11 +21,11 @@ pub(super) fn each(steps: &[(Actor, usize)]) -> Vec<Actor> {
 /// for dead only after it has claimed.
 pub(super) fn orders(steps: &[Actor]) -> Vec<Vec<Actor>> {
     let mut found = Vec::new();
-    extend(&mut Vec::new(), steps.to_vec(), &mut found);
+    extend(&mut Vec::new(), steps, &mut found);
     found
 }
 
-fn extend(order: &mut Vec<Actor>, rest: Vec<Actor>, found: &mut Vec<Vec<Actor>>) {
+fn extend(order: &mut Vec<Actor>, rest: &[Actor], found: &mut Vec<Vec<Actor>>) {
     if rest.is_empty() {
         found.push(order.clone());
         return;
@@ -36,10 +36,10 @@ fn extend(order: &mut Vec<Actor>, rest: Vec<Actor>, found: &mut Vec<Vec<Actor>>)
             continue;
         }
         tried.push(*actor);
-        let mut others = rest.clone();
+        let mut others = rest.to_vec();
         others.remove(place);
         order.push(*actor);
-        extend(order, others, found);
+        extend(order, &others, found);
         order.pop();
     }
 }
