@@ -12,42 +12,54 @@ pub(super) async fn lock(tx: &mut PgConnection, id: &RelayId) -> Result<Relay, M
     row.map(Relay::from).ok_or_else(|| MutationError::NotFound(id.clone()))
 }
 
+/// `relay_query!` whose first parameters are the id and the wanted state: `$1` is the id, `$2` to `$8` are
+/// the texts and `$9` to `$18` the flags, in the order of the table.
+macro_rules! wanted_query {
+    ($head:literal, $id:expr, $wanted:expr $(, $more:expr)*) => {
+        relay_query!(
+            $head,
+            "from relay",
+            $id.as_str(),
+            $wanted.subdomain,
+            $wanted.zooid_domain,
+            $wanted.plan_id,
+            $wanted.info_name,
+            $wanted.info_icon,
+            $wanted.info_description,
+            $wanted.custom_domain,
+            $wanted.flags.policy_public_read,
+            $wanted.flags.policy_public_write,
+            $wanted.flags.policy_public_join,
+            $wanted.flags.policy_strip_signatures,
+            $wanted.flags.groups_enabled,
+            $wanted.flags.management_enabled,
+            $wanted.flags.members_can_invite,
+            $wanted.flags.blossom_enabled,
+            $wanted.flags.livekit_enabled,
+            $wanted.flags.push_enabled
+            $(, $more)*
+        )
+    };
+}
+
 /// Inserts a relay with a new id.
 pub(super) async fn insert(tx: &mut PgConnection, new: &NewRelay) -> Result<Relay, sqlx::Error> {
     let id = RelayId::random();
     let wanted = &new.wanted;
-    let flags = wanted.flags;
-    let row = relay_query!(
+    let row = wanted_query!(
         "with relay as (
             insert into relay (
-                id, tenant_pubkey, subdomain, zooid_domain, schema, plan_id, info_name, info_icon,
-                info_description, custom_domain, policy_public_read, policy_public_write,
-                policy_public_join, policy_strip_signatures, groups_enabled, management_enabled,
-                members_can_invite, blossom_enabled, livekit_enabled, push_enabled)
+                id, subdomain, zooid_domain, plan_id, info_name, info_icon, info_description,
+                custom_domain, policy_public_read, policy_public_write, policy_public_join,
+                policy_strip_signatures, groups_enabled, management_enabled, members_can_invite,
+                blossom_enabled, livekit_enabled, push_enabled, tenant_pubkey, schema)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                     $18, $19, $20)
             returning *)",
-        "from relay",
-        id.as_str(),
+        id,
+        wanted,
         new.tenant_pubkey,
-        wanted.subdomain,
-        wanted.zooid_domain,
-        schema_name(&wanted.subdomain, &id),
-        wanted.plan_id,
-        wanted.info_name,
-        wanted.info_icon,
-        wanted.info_description,
-        wanted.custom_domain,
-        flags.policy_public_read,
-        flags.policy_public_write,
-        flags.policy_public_join,
-        flags.policy_strip_signatures,
-        flags.groups_enabled,
-        flags.management_enabled,
-        flags.members_can_invite,
-        flags.blossom_enabled,
-        flags.livekit_enabled,
-        flags.push_enabled,
+        schema_name(&wanted.subdomain, &id)
     )
     .fetch_one(tx)
     .await?;
@@ -60,8 +72,7 @@ pub(super) async fn write(
     id: &RelayId,
     wanted: &Wanted,
 ) -> Result<Relay, sqlx::Error> {
-    let flags = wanted.flags;
-    let row = relay_query!(
+    let row = wanted_query!(
         "with relay as (
             update relay set
                 subdomain = $2, zooid_domain = $3, plan_id = $4, info_name = $5, info_icon = $6,
@@ -74,25 +85,8 @@ pub(super) async fn write(
                 generation = generation + 1
             where id = $1
             returning *)",
-        "from relay",
-        id.as_str(),
-        wanted.subdomain,
-        wanted.zooid_domain,
-        wanted.plan_id,
-        wanted.info_name,
-        wanted.info_icon,
-        wanted.info_description,
-        wanted.custom_domain,
-        flags.policy_public_read,
-        flags.policy_public_write,
-        flags.policy_public_join,
-        flags.policy_strip_signatures,
-        flags.groups_enabled,
-        flags.management_enabled,
-        flags.members_can_invite,
-        flags.blossom_enabled,
-        flags.livekit_enabled,
-        flags.push_enabled,
+        id,
+        wanted
     )
     .fetch_one(tx)
     .await?;
