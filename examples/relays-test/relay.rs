@@ -24,11 +24,26 @@ pub(crate) enum Target {
     Running(String),
 }
 
-/// A running relay. Its process ends when it is dropped.
+/// The longest wait for a relay to end.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running relay.
 pub(crate) struct Relay {
     pub(crate) url: String,
-    _process: Option<Child>,
+    process: Option<Child>,
     _folder: Option<TempDir>,
+}
+
+impl Relay {
+    /// Stops the relay. Some relays have further processes, which end only if the first one is asked to.
+    pub(crate) async fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        if let Some(id) = process.id() {
+            let _gone_already =
+                Command::new("kill").args(["-TERM", &id.to_string()]).status().await;
+        }
+        let _else_it_is_killed = tokio::time::timeout(STOP_WITHIN, process.wait()).await;
+    }
 }
 
 impl Target {
@@ -60,7 +75,7 @@ impl Target {
     /// Starts the relay with an empty database.
     pub(crate) async fn start(&self) -> anyhow::Result<Relay> {
         if let Self::Running(url) = self {
-            return Ok(Relay { url: url.clone(), _process: None, _folder: None });
+            return Ok(Relay { url: url.clone(), process: None, _folder: None });
         }
         let folder = tempfile::Builder::new().prefix("relays-test-").tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -78,7 +93,7 @@ impl Target {
         })
         .await?;
         let url = format!("ws://127.0.0.1:{port}");
-        Ok(Relay { url, _process: Some(process), _folder: Some(folder) })
+        Ok(Relay { url, process: Some(process), _folder: Some(folder) })
     }
 }
 

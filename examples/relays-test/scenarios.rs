@@ -97,14 +97,19 @@ pub(crate) async fn run(
     let relay = target.start().await?;
     let origin = origin().await?;
     let origin_url = origin.url().await.to_string().trim_end_matches('/').to_owned();
-    let stage =
-        Stage { world: World::start(tender, server).await?, relay, target, origin, origin_url };
-    let found = scenario(&stage).await;
+    let world = World::start(tender, server).await?;
+    let mut stage = Stage { world, relay, target, origin, origin_url };
+    let verdict = play(&stage, scenario).await;
+    stage.relay.stop().await;
+    stage.origin.shutdown();
+    verdict
+}
+
+async fn play(stage: &Stage<'_>, scenario: Scenario) -> anyhow::Result<Verdict> {
+    let found = scenario(stage).await;
     let found =
         found.with_context(|| format!("the end of the worker's log:\n{}\n", stage.world.log()))?;
-    let verdict = judge(&stage, found).await?;
-    stage.origin.shutdown();
-    Ok(verdict)
+    judge(stage, found).await
 }
 
 /// Compares what is missing with what the lanes and the verdicts of uploads name.
