@@ -10,6 +10,7 @@
 
 mod claim;
 mod count;
+pub mod gap;
 mod list;
 mod recover;
 mod settle;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::Lease;
+use super::{Lease, gap};
 use crate::{
     mirror::{
         event::EventId,
@@ -39,6 +39,8 @@ pub struct Progress {
     pub last_download: Option<EventId>,
     /// How the window was done: `polling` or `negentropy`.
     pub method: Option<&'static str>,
+    /// The finished windows, whose gaps replace those that the lane has there.
+    pub finished: Vec<gap::Finished>,
 }
 
 /// How a job ends.
@@ -69,7 +71,18 @@ pub enum Ending {
 
 /// Writes progress. Returns false if the lease is lost; then nothing was written.
 pub async fn checkpoint(
-    db: impl PgExecutor<'_>,
+    db: &PgPool,
+    lease: &Lease,
+    progress: &Progress,
+) -> Result<bool, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let is_written = write(&mut tx, lease, progress).await?;
+    tx.commit().await?;
+    Ok(is_written)
+}
+
+async fn write(
+    tx: &mut PgConnection,
     lease: &Lease,
     progress: &Progress,
 ) -> Result<bool, sqlx::Error> {
@@ -100,9 +113,15 @@ pub async fn checkpoint(
         progress.last_download.map(|id| id.0.to_vec()),
         progress.method,
     )
-    .execute(db)
+    .execute(&mut *tx)
     .await?;
-    Ok(written.rows_affected() == 1)
+    if written.rows_affected() == 0 {
+        return Ok(false);
+    }
+    for finished in &progress.finished {
+        gap::replace(tx, lease.lane.id, finished).await?;
+    }
+    Ok(true)
 }
 
 /// Ends a job. Writes its progress, the lane's state, the job's row, the next job, and the jobs in
@@ -117,7 +136,7 @@ pub async fn settle(
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    if !checkpoint(&mut *tx, lease, progress).await? {
+    if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
     if end_job(&mut tx, job, ending, result).await? == Settled::LeaseLost {
