@@ -9,7 +9,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use super::{Lease, gap};
 use crate::{
     mirror::{
-        event::EventId,
+        event::{EventId, outgoing},
         work::{self, Work},
     },
     queue::{self, Job, Requeue, Settled, one_line},
@@ -35,6 +35,9 @@ pub struct Progress {
     pub window: Option<(i64, i32)>,
     /// Every event up to this position has a verdict. The lane's value never falls.
     pub upload_position: Option<i64>,
+    /// An upload lane that is to rest looked for work up to this position. If there is work now, it
+    /// goes on instead.
+    pub upload_horizon: Option<i64>,
     /// The newest event received.
     pub last_download: Option<EventId>,
     /// How the window was done: `polling` or `negentropy`.
@@ -136,6 +139,11 @@ pub async fn settle(
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
+    // First of all, because the store's lock comes before the lane's row.
+    let has_work = match progress.upload_horizon {
+        Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,
+        None => false,
+    };
     if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
@@ -144,6 +152,7 @@ pub async fn settle(
     }
     match ending {
         Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
+        Ending::Rests { .. } if has_work => pass_on(&mut tx, lease, Duration::ZERO).await?,
         Ending::Rests { is_complete } => rest(&mut *tx, lease, *is_complete).await?,
         Ending::Failed { error, rest } => {
             fail(&mut *tx, lease, error, *rest).await?;
