@@ -83,7 +83,7 @@ async fn upload_wanted(
     upstream: &Upstream,
     ids: &[EventId],
 ) -> Result<Value, StepError> {
-    let settings = upstream.settings(&context.settings.defaults);
+    let settings = context.settings_of(upstream).await?;
     let mut events = outgoing::wanted_of(&context.db, upstream.id, ids).await?;
     events.retain(|event| settings.filter.matches(event));
     let mut sent = UploadTally::default();
@@ -109,7 +109,7 @@ pub(super) async fn attempt(
     outcome::attempt(&context.db, job, async {
         let result = tokio::select! {
             done = tokio::time::timeout(JOB_WITHIN, work) => {
-                done.unwrap_or(Err(StepError::Silent("the job took longer than 100 s".to_owned())))
+                done.unwrap_or(Err(StepError::TimeOver))
             }
             () = context.stopping.cancelled() => Err(StepError::Stopping),
         };

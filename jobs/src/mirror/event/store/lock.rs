@@ -31,7 +31,7 @@ pub(super) async fn shared(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 /// Takes the store's lock until the end of the transaction, alone.
-pub(super) async fn alone(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(in crate::mirror::event) async fn alone(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(tx).await?;
     Ok(())
 }
