@@ -5,6 +5,7 @@
 mod change;
 mod connection;
 mod knowledge;
+mod remove;
 pub mod settings;
 mod url;
 
@@ -16,11 +17,12 @@ use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use change::{Change, UpstreamError, create, delete, update};
+pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, note_connection,
 };
 pub use knowledge::{judge_negentropy, note_information, tries_negentropy, wants_information};
+pub use remove::{Removal, delete, removals, remove_page, resume_removals};
 use settings::Settings;
 pub use url::UpstreamUrl;
 
@@ -155,14 +157,14 @@ impl Participation {
     }
 }
 
-/// Returns the upstream with this id; `None` if it does not exist.
+/// Returns the upstream with this id; `None` if it does not exist or is being removed.
 pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, created_at, updated_at
-           from upstream where id = $1"#,
+           from upstream where id = $1 and removing_at is null"#,
         id,
     )
     .fetch_optional(db)
@@ -172,14 +174,14 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
 /// The most upstreams that [`list`] returns.
 pub const MAX_LISTED: i64 = 10_000;
 
-/// Returns every upstream, by address; at most [`MAX_LISTED`].
+/// Returns every upstream that is not being removed, by address; at most [`MAX_LISTED`].
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, created_at, updated_at
-           from upstream order by url limit $1"#,
+           from upstream where removing_at is null order by url limit $1"#,
         MAX_LISTED,
     )
     .fetch_all(db)

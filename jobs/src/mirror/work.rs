@@ -50,6 +50,11 @@ pub enum Work {
         /// The events, each as JSON text.
         events: Vec<String>,
     },
+    /// Deletes what mentions an upstream that is being removed, and then the upstream.
+    RemoveUpstream {
+        /// The upstream.
+        upstream: Uuid,
+    },
     /// Applies a stored deletion once more.
     ProcessDeletion {
         /// The id of the deletion, in hex.
@@ -89,7 +94,11 @@ impl Work {
     pub fn queue(&self) -> &'static str {
         match self {
             Self::Lane { kind: LaneKind::Upload, .. } | Self::UploadEvents { .. } => UPLOADS,
-            Self::Orchestrate { .. } | Self::Lane { .. } | Self::Recover | Self::Purge => MIRROR,
+            Self::Orchestrate { .. }
+            | Self::Lane { .. }
+            | Self::Recover
+            | Self::Purge
+            | Self::RemoveUpstream { .. } => MIRROR,
             Self::ProcessEvents { .. } => EVENTS,
             Self::ProcessDeletion { .. } => DELETIONS,
         }
@@ -101,16 +110,21 @@ impl Work {
         match self {
             Self::Orchestrate { .. } | Self::Recover | Self::Purge => 1,
             Self::Lane { kind: LaneKind::Upload, .. } | Self::UploadEvents { .. } => 3,
-            Self::Lane { .. } | Self::ProcessEvents { .. } | Self::ProcessDeletion { .. } => 5,
+            Self::Lane { .. }
+            | Self::RemoveUpstream { .. }
+            | Self::ProcessEvents { .. }
+            | Self::ProcessDeletion { .. } => 5,
         }
     }
 
-    /// Returns the job that carries this work, due now. The job of a lane has the lane's key.
+    /// Returns the job that carries this work, due now. A lane and a removal have a key, so that each
+    /// has at most one job.
     pub fn job(&self) -> NewJob {
         let job = NewJob::new(self.queue(), &Versioned { v: 1, work: self.clone() })
             .max_attempts(self.max_attempts());
         match self {
             Self::Lane { lane, .. } => job.key(lane_key(*lane)),
+            Self::RemoveUpstream { upstream } => job.key(format!("remove:{upstream}")),
             _ => job,
         }
     }

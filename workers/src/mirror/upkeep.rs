@@ -23,10 +23,12 @@ const KEPT_DAYS: i32 = 30;
 /// The maximum number of batches of one purge.
 const BATCHES: u32 = 50;
 
-/// Runs a recovery and returns the numbers of lanes.
+/// Runs a recovery and returns the numbers of lanes. Removals without a job get one.
 pub(super) async fn recover(context: &Context) -> Result<Value, sqlx::Error> {
     let recovered = recover_now(&context.db, &context.settings.defaults, None, None).await?;
-    Ok(json!({ "stale": recovered.stale.len(), "errors": recovered.errors.len() }))
+    let removals = upstream::resume_removals(&context.db).await?;
+    let (stale, errors) = (recovered.stale.len(), recovered.errors.len());
+    Ok(json!({ "stale": stale, "errors": errors, "removals": removals }))
 }
 
 /// Frees the lanes whose holder is dead or whose cool-down is over, enqueues their work at once and
