@@ -125,8 +125,8 @@ pub async fn run(context: Context, job: Job) {
         Work::Purge => {
             outcome::recurring(&context.db, &job, schedule::PURGE, upkeep::purge(&context)).await;
         }
-        Work::ProcessEvents { upstream, events } => {
-            upkeep::process_events(&context, &job, upstream, &events).await;
+        Work::ProcessEvents { upstream, lane, events } => {
+            upkeep::process_events(&context, &job, upstream, lane, &events).await;
         }
         Work::RemoveUpstream { upstream } => remove::run(&context, &job, upstream).await,
         Work::ProcessDeletion { event } => upkeep::process_deletion(&context, &job, &event).await,

@@ -23,8 +23,8 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
-pub use count::count_live;
-pub(super) use count::{count, count_uploads};
+pub use count::count_violations;
+pub(super) use count::{count, count_live, count_uploads};
 pub use list::{LaneState, state, states, states_of, troubled};
 pub use recover::{Recovered, recover, reset};
 pub use settle::{Ending, Progress, checkpoint, settle};

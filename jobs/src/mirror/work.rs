@@ -47,6 +47,9 @@ pub enum Work {
     ProcessEvents {
         /// The upstream that sent the events.
         upstream: Uuid,
+        /// The live lane that the events are counted on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lane: Option<Uuid>,
         /// The events, each as JSON text.
         events: Vec<String>,
     },
