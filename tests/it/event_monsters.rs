@@ -154,7 +154,8 @@ async fn an_event_with_u0000_is_stored_and_comes_back_bit_for_bit() {
     assert_eq!(hex::encode(Sha256::digest(back.canonical())), id);
     let sea = tender_jobs::mirror::filter::Filter::parse(&json!({"#t": ["sea"]})).unwrap();
     let target = world.upstream("ws://b.test", json!({"direction": "up"})).await.id;
-    let sent = outgoing::candidates(&world.db, target, &sea, 0, 10).await.unwrap().events;
+    let sent = outgoing::candidates(&world.db, target, &sea, None, 0, 10).await.unwrap().events;
+    let sent: Vec<Event> = sent.into_iter().map(|one| one.event).collect();
     assert_eq!(sent, [article.clone()], "its other tags are indexed");
 
     let deletion = event(5, 1, 5, 9, &[("a", format!("30023:{author}:a\0b"))]);

@@ -10,6 +10,7 @@
 
 mod claim;
 mod count;
+pub mod gap;
 mod list;
 mod recover;
 mod settle;
@@ -118,6 +119,9 @@ impl Lane {
     }
 }
 
+/// Stands for the filter in the identity of an upload lane: a changed filter keeps the lane.
+const UPLOAD_HASH: &str = "upload";
+
 /// Returns the identity of a filter: the first 16 hex characters of the SHA-256 of `down:` and its
 /// canonical form.
 pub fn filter_hash(filter: &Filter) -> String {
@@ -135,7 +139,7 @@ pub async fn ensure(
     settings: &Settings,
 ) -> Result<Lane, sqlx::Error> {
     let hash = match kind {
-        LaneKind::Upload => "upload".to_owned(),
+        LaneKind::Upload => UPLOAD_HASH.to_owned(),
         _ => filter_hash(&settings.download_filter()),
     };
     let mut tx = db.begin().await?;
@@ -163,6 +167,31 @@ pub async fn ensure(
     let lane = find(&mut tx, upstream.id, kind, stale).await?;
     tx.commit().await?;
     Ok(lane)
+}
+
+/// Returns the upload lane of an upstream that takes events, and creates it if it does not exist.
+/// `None` if the upstream is disabled, takes no events, or does not exist.
+pub(in crate::mirror) async fn ensure_upload(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query!(
+        "insert into lane (upstream_id, lane, filter_hash)
+         select id, 'upload', $2 from upstream
+         where id = $1 and enabled and direction in ('up', 'both')
+         on conflict do nothing",
+        upstream,
+        UPLOAD_HASH,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query_scalar!(
+        "select lane.id from lane join upstream u on u.id = lane.upstream_id
+         where u.id = $1 and lane.lane = 'upload' and u.enabled and u.direction in ('up', 'both')",
+        upstream,
+    )
+    .fetch_optional(tx)
+    .await
 }
 
 /// Sets the beginning and the target of a backfill. Later calls only move the target further back.

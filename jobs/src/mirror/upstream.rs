@@ -21,7 +21,9 @@ pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, note_connection,
 };
-pub use knowledge::{judge_negentropy, note_information, tries_negentropy, wants_information};
+pub use knowledge::{
+    judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,
+};
 pub use remove::{Removal, delete, removals, remove_page, resume_removals};
 use settings::Settings;
 pub use url::UpstreamUrl;
@@ -111,6 +113,10 @@ pub struct Upstream {
     pub information: Option<Value>,
     /// When the NIP-11 document was last requested.
     pub information_at: Option<DateTime<Utc>>,
+    /// Since when the upstream is known to take events from their authors only.
+    pub authors_only_at: Option<DateTime<Utc>>,
+    /// The upstream's message when it refused an event of another author.
+    pub authors_only_reason: Option<String>,
     /// Time of creation, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// Time of the last change by an operator.
@@ -163,7 +169,8 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
-                  negentropy_reason, information, information_at, created_at, updated_at
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
            from upstream where id = $1 and removing_at is null"#,
         id,
     )
@@ -180,7 +187,8 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
-                  negentropy_reason, information, information_at, created_at, updated_at
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
            from upstream where removing_at is null order by url limit $1"#,
         MAX_LISTED,
     )

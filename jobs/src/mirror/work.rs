@@ -63,7 +63,7 @@ pub enum Work {
         /// The id of the deletion, in hex.
         event: String,
     },
-    /// Uploads events that the upstream lacks, as far as it still takes them.
+    /// Hands events that the upstream lacks to its upload lane. Only earlier releases enqueue it.
     UploadEvents {
         /// The upstream.
         upstream: Uuid,
@@ -184,6 +184,18 @@ pub async fn push_deletions(db: &PgPool) -> Result<usize, sqlx::Error> {
         queue::enqueue(db, &page.iter().map(job).collect::<Vec<_>>()).await?;
     }
     Ok(ids.len())
+}
+
+/// Enqueues a run of an upload lane, due now, unless the lane has a job or rests after an error.
+pub(super) async fn push_upload(db: &mut PgConnection, lane: Uuid) -> Result<(), sqlx::Error> {
+    let is_resting = sqlx::query_scalar!(
+        r#"select status = 'error' and retry_at > now() as "is_resting!" from lane where id = $1"#,
+        lane,
+    );
+    if !is_resting.fetch_optional(&mut *db).await?.unwrap_or(true) {
+        push_lane(db, lane, LaneKind::Upload, Duration::ZERO).await?;
+    }
+    Ok(())
 }
 
 /// Enqueues an upload for every live upstream that takes events, so that new events are sent at

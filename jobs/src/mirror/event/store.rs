@@ -41,7 +41,7 @@ use sieve::Sieve;
 pub(super) use columns::{column, rows_of};
 pub(super) use known::REMEMBERED;
 pub use known::{Known, Refused, known};
-pub(super) use lock::LOCK;
+pub(super) use lock::{LOCK, alone, begin, shared};
 
 /// Attempts to store a part if other transactions are in its way.
 const TRIES: u32 = 4;

@@ -66,6 +66,16 @@ pub struct LaneState {
     pub violations: i64,
     /// Seconds with more events than the upstream returns per page.
     pub saturated_seconds: i64,
+    /// Gaps: seconds that hold more events than the upstream gives.
+    pub gap_seconds: i32,
+    /// Gaps: ids that the upstream listed and did not deliver.
+    pub gap_ids: i32,
+    /// Gaps: windows whose answer was not proven to be complete.
+    pub gap_spans: i32,
+    /// When the oldest gap was found; `None` without a gap.
+    pub gaps_since: Option<DateTime<Utc>>,
+    /// When the first gap is due for a retry; `None` without a gap.
+    pub gap_retry_at: Option<DateTime<Utc>>,
     /// When progress was last stored.
     pub last_synced_at: Option<DateTime<Utc>>,
     /// When the upstream last acknowledged an upload.
@@ -82,6 +92,13 @@ pub struct LaneState {
     pub lease_owner: Option<String>,
     /// When the holder last sent a heartbeat.
     pub heartbeat_at: Option<DateTime<Utc>>,
+}
+
+impl LaneState {
+    /// Returns the number of gaps. A completed lane with gaps is *completed with gaps*.
+    pub fn gaps(&self) -> i64 {
+        i64::from(self.gap_seconds) + i64::from(self.gap_ids) + i64::from(self.gap_spans)
+    }
 }
 
 /// Returns every lane, the one with the latest progress first; at most 50,000. `stale_secs` is the
@@ -146,7 +163,8 @@ async fn select(
                   l.upload_rejected,
                   case when l.lane = 'upload' then (select count(*) from upload_verdict v
                       where v.upstream_id = u.id and v.verdict = 'pending') else 0 end as "upload_pending!",
-                  l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
+                  l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.gap_seconds, l.gap_ids,
+                  l.gap_spans, l.gaps_since, l.gap_retry_at, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
                   l.consecutive_failures, l.lease_owner, l.heartbeat_at
            from lane l join upstream u on u.id = l.upstream_id
            where ($1::uuid is null or l.upstream_id = $1) and ($2::uuid is null or l.id = $2)

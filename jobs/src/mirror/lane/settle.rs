@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::Lease;
+use super::{Lease, gap};
 use crate::{
     mirror::{
-        event::EventId,
+        event::{EventId, outgoing},
         work::{self, Work},
     },
     queue::{self, Job, Requeue, Settled, one_line},
@@ -35,10 +35,15 @@ pub struct Progress {
     pub window: Option<(i64, i32)>,
     /// Every event up to this position has a verdict. The lane's value never falls.
     pub upload_position: Option<i64>,
+    /// An upload lane that is to rest looked for work up to this position. If there is work now, it
+    /// goes on instead.
+    pub upload_horizon: Option<i64>,
     /// The newest event received.
     pub last_download: Option<EventId>,
     /// How the window was done: `polling` or `negentropy`.
     pub method: Option<&'static str>,
+    /// The finished windows, whose gaps replace those that the lane has there.
+    pub finished: Vec<gap::Finished>,
 }
 
 /// How a job ends.
@@ -69,7 +74,18 @@ pub enum Ending {
 
 /// Writes progress. Returns false if the lease is lost; then nothing was written.
 pub async fn checkpoint(
-    db: impl PgExecutor<'_>,
+    db: &PgPool,
+    lease: &Lease,
+    progress: &Progress,
+) -> Result<bool, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let is_written = write(&mut tx, lease, progress).await?;
+    tx.commit().await?;
+    Ok(is_written)
+}
+
+async fn write(
+    tx: &mut PgConnection,
     lease: &Lease,
     progress: &Progress,
 ) -> Result<bool, sqlx::Error> {
@@ -100,9 +116,15 @@ pub async fn checkpoint(
         progress.last_download.map(|id| id.0.to_vec()),
         progress.method,
     )
-    .execute(db)
+    .execute(&mut *tx)
     .await?;
-    Ok(written.rows_affected() == 1)
+    if written.rows_affected() == 0 {
+        return Ok(false);
+    }
+    for finished in &progress.finished {
+        gap::replace(tx, lease.lane.id, finished).await?;
+    }
+    Ok(true)
 }
 
 /// Ends a job. Writes its progress, the lane's state, the job's row, the next job, and the jobs in
@@ -117,7 +139,12 @@ pub async fn settle(
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    if !checkpoint(&mut *tx, lease, progress).await? {
+    // First of all, because the store's lock comes before the lane's row.
+    let has_work = match progress.upload_horizon {
+        Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,
+        None => false,
+    };
+    if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
     if end_job(&mut tx, job, ending, result).await? == Settled::LeaseLost {
@@ -125,6 +152,7 @@ pub async fn settle(
     }
     match ending {
         Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
+        Ending::Rests { .. } if has_work => pass_on(&mut tx, lease, Duration::ZERO).await?,
         Ending::Rests { is_complete } => rest(&mut *tx, lease, *is_complete).await?,
         Ending::Failed { error, rest } => {
             fail(&mut *tx, lease, error, *rest).await?;
