@@ -28,8 +28,8 @@ use uuid::Uuid;
 
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
 pub use condition::Condition;
-pub use count::count_live;
-pub(super) use count::{count, count_uploads};
+pub use count::count_violations;
+pub(super) use count::{count, count_live, count_uploads};
 pub use ensure::ensure;
 pub(in crate::mirror) use ensure::ensure_upload;
 pub use list::{LaneState, state, states, states_of, troubled};

@@ -18,7 +18,7 @@ use crate::{
     mirror::{
         connection::Connection,
         error::StepError,
-        fetch::{self, Fetched},
+        fetch::{self, Fetched, Wanted},
         intake::Intake,
         lane::{Report, Run},
         negentropy::{self, Compared, NegError, Window},
@@ -98,7 +98,8 @@ async fn unsupported(
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
     let (db, filter) = (&run.context.db, run.settings.download_filter());
     let begun = queue::now(db).await.map_err(StepError::from)?;
-    let set = event::set(db, run.upstream.id, &filter, span.since, span.until).await;
+    let limits = run.settings.limits();
+    let set = event::set(db, run.upstream.id, &filter, limits, span.since, span.until).await;
     let items = match set.map_err(StepError::from)? {
         Set::Items(items) => items,
         Set::TooLarge => return Ok(Way::Halve { most: None, items: 0 }),
@@ -151,8 +152,8 @@ async fn compare_and_fetch(
         return Ok((compared?, Fetched::default()));
     }
     let size = usize::try_from(run.settings.batch_size).unwrap_or(usize::MAX);
-    let limits = run.settings.limits();
-    let fetched = fetch::fetch(connection, to_fetch, size, limits, intake);
+    let wanted = Wanted { filter: window.filter, limits: run.settings.limits() };
+    let fetched = fetch::fetch(connection, to_fetch, size, wanted, intake);
     tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
 }
 
