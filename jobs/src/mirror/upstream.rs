@@ -5,6 +5,7 @@
 mod change;
 mod connection;
 mod knowledge;
+mod learned;
 pub mod settings;
 mod url;
 
@@ -21,6 +22,7 @@ pub use connection::{
     Connection, ConnectionState, connections, forget_connections, note_connection,
 };
 pub use knowledge::{judge_negentropy, note_information, tries_negentropy, wants_information};
+pub use learned::{Fact, Learned, forget_learned, learn, learned};
 use settings::Settings;
 pub use url::UpstreamUrl;
 

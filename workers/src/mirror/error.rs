@@ -39,6 +39,9 @@ pub enum StepError {
     /// continues.
     #[error("the job reached its time limit")]
     TimeOver,
+    /// The job did nothing that the next one would not do again. The job is retried.
+    #[error("the job made no progress: {0}")]
+    NoProgress(String),
     /// A statement on our database failed. The job is retried.
     #[error("database error: {0}")]
     Database(#[from] sqlx::Error),
@@ -49,7 +52,11 @@ impl StepError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Connection(_) | Self::Silent(_) | Self::RateLimited(_) | Self::Database(_)
+            Self::Connection(_)
+                | Self::Silent(_)
+                | Self::RateLimited(_)
+                | Self::NoProgress(_)
+                | Self::Database(_)
         )
     }
 

@@ -105,7 +105,7 @@ async fn one(
     if lane.is_resting && !is_manual {
         return Ok((None, Some("resting after an error")));
     }
-    if kind == LaneKind::Backfill && lane.is_complete() {
+    if kind == LaneKind::Backfill && lane.is_complete() && !lane.has_due_gap {
         return Ok((None, Some("complete")));
     }
     if kind == LaneKind::Full {

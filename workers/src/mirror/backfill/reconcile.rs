@@ -1,17 +1,22 @@
 //! A window by negentropy (NIP-77): the ids of both sides are compared, and the missing events
 //! fetched.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tender_jobs::mirror::{
     event::{self, EventId, Item, Set},
-    upstream,
+    lane::gap::{self, Finished, Gap},
+    upstream::{self, Fact, Learned},
     work::Work,
 };
 use tokio::sync::mpsc;
 
-use super::{SHORTEST, Span, Way, poll::poll};
+use super::{
+    SHORTEST, Span, Way,
+    poll::{asked, poll},
+    retry::how,
+};
 use crate::{
     mirror::{
         connection::Connection,
@@ -20,6 +25,7 @@ use crate::{
         intake::Intake,
         lane::{Report, Run},
         negentropy::{self, Compared, NegError, Window},
+        proof::{self, Proof, Revealed},
     },
     runtime::pause,
 };
@@ -34,6 +40,10 @@ const UPLOADS_OF_JOB: usize = 1000;
 const WAITING_IDS: usize = 10_000;
 /// How often a busy upstream is asked again for one window.
 const MAX_BUSY: u64 = 5;
+/// Why an id is a gap.
+pub(super) const UNDELIVERED: &str = "the upstream listed the event and did not deliver it";
+/// Why a window is a gap.
+const UNPROVEN: &str = "the upstream compares only a part of its events";
 
 /// Reconciles a window. Some errors are answered at once: by a second attempt, by a shorter window,
 /// or by polling.
@@ -99,10 +109,10 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
     let (db, filter) = (&run.context.db, run.settings.download_filter());
     let set = event::set(db, run.upstream.id, &filter, span.since, span.until).await;
     let items = match set.map_err(StepError::from)? {
-        Set::Items(items) => items,
+        Set::Items(items) => Arc::new(items),
         Set::TooLarge => return Ok(Way::Halve { most: None, items: 0 }),
     };
-    let ours = items.len();
+    let now = run.now().await?;
     let connection = run.context.connections.get(run.upstream).await?;
     let window = Window {
         filter: &filter,
@@ -112,21 +122,96 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
         first_answer: run.settings.negentropy_timeout(),
     };
     let mut intake = run.intake();
-    let both = compare_and_fetch(run, &connection, &window, items, &mut intake).await;
+    let both = compare_and_fetch(run, &connection, &window, items.clone(), &mut intake).await;
     report.events.add(&intake.settle().await?);
     let (compared, fetched) = match both {
-        Err(NegError::TooBig(most)) => return Ok(Way::Halve { most, items: ours }),
+        Err(NegError::TooBig(most)) => return Ok(Way::Halve { most, items: items.len() }),
         both => both?,
     };
     if run.upstream.negentropy_verdict != "supported" {
         upstream::judge_negentropy(db, run.upstream.id, None).await.map_err(StepError::from)?;
     }
-    report.progress.unavailable += fetched.unavailable;
     report.progress.violations += fetched.violations + connection.take_strays();
     if fetched.is_cut {
         return Ok(Way::Cut);
     }
-    Ok(done(run, &compared, ours, fetched.unavailable))
+    let learned = upstream::learned(db, run.upstream.id).await.map_err(StepError::from)?;
+    let asked = asked(run, &learned, &filter, (span.since, Some(span.until)), now);
+    let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
+    let proof = proof::prove(&connection, asked, span.until, &revealed).await?;
+    note_cap(run, &learned, revealed.count(), proof, report).await?;
+    Ok(conclude(run, span, proof, (&items, &compared, &fetched), report).await?)
+}
+
+/// Learns at how many events the upstream cuts its sets.
+async fn note_cap(
+    run: &Run<'_>,
+    learned: &Learned,
+    count: usize,
+    proof: Proof,
+    report: &mut Report,
+) -> Result<(), StepError> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let fact = match (proof, learned.negentropy_cap) {
+        (Proof::Whole, Some(cap)) if count > cap => Fact::NegentropyCap(None),
+        (Proof::Cut | Proof::CutBelow(_), cap)
+            if count > 0 && cap.is_none_or(|cap| count > cap) =>
+        {
+            Fact::NegentropyCap(Some(count))
+        }
+        _ => return Ok(()),
+    };
+    tracing::info!(url = run.upstream.url, ?fact, "learned how an upstream answers");
+    upstream::learn(&run.context.db, run.upstream.id, fact).await?;
+    report.is_ahead = true;
+    Ok(())
+}
+
+/// Ends a window as far as its reconciliation is proven. What is not proven is polled, or is a
+/// shorter window's work.
+async fn conclude(
+    run: &Run<'_>,
+    span: Span,
+    proof: Proof,
+    (items, compared, fetched): (&[Item], &Compared, &Fetched),
+    report: &mut Report,
+) -> Result<Way, StepError> {
+    let below = match proof {
+        Proof::Whole => span.since,
+        Proof::CutBelow(oldest) if oldest < span.until => oldest,
+        Proof::Cut | Proof::CutBelow(_) if run.upstream.direction.downloads() => {
+            return poll(run, span, report).await;
+        }
+        Proof::Cut | Proof::CutBelow(_) if span.seconds() > SHORTEST => {
+            return Ok(Way::Halve { most: None, items: 0 });
+        }
+        Proof::Cut | Proof::CutBelow(_) => {
+            let gap = Gap::span(span.since, span.until, UNPROVEN);
+            let gaps = vec![gap];
+            report
+                .progress
+                .finished
+                .push(Finished { gaps, ..Finished::window(span.since, span.until) });
+            return Ok(done(span, &[], compared, fetched, Vec::new()));
+        }
+    };
+    let proven = Span { since: below, until: span.until };
+    let is_whole = proof == Proof::Whole;
+    let from = if is_whole { below } else { below + 1 };
+    report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
+    report.progress.finished.push(finished(span, from, fetched));
+    Ok(done(proven, items, compared, fetched, uploads(run, items, compared, from)))
+}
+
+/// Returns the account of a window that is proven from the second `from` on. The undelivered ids
+/// may be of any of its seconds.
+fn finished(span: Span, from: i64, fetched: &Fetched) -> Finished {
+    let gap = |id: &EventId| Gap::id(*id, span.since, span.until, UNDELIVERED);
+    Finished {
+        gaps: fetched.undelivered.iter().map(gap).collect(),
+        skipped: fetched.skipped.clone(),
+        ..Finished::window(from, span.until)
+    }
 }
 
 /// Compares both sides, and fetches the missing events at the same time. Nothing is fetched from an
@@ -135,7 +220,7 @@ async fn compare_and_fetch(
     run: &Run<'_>,
     connection: &Connection,
     window: &Window<'_>,
-    items: Vec<Item>,
+    items: Arc<Vec<Item>>,
     intake: &mut Intake,
 ) -> Result<(Compared, Fetched), NegError> {
     let (needed, to_fetch) = mpsc::channel(WAITING_IDS);
@@ -144,9 +229,9 @@ async fn compare_and_fetch(
         let (compared, ()) = tokio::join!(compared, drain(to_fetch));
         return Ok((compared?, Fetched::default()));
     }
-    let size = usize::try_from(run.settings.batch_size).unwrap_or(usize::MAX);
-    let limits = run.settings.limits();
-    let fetched = fetch::fetch(connection, to_fetch, size, limits, intake);
+    let waiting = gap::waiting_ids(&run.context.db, run.lease.lane.id).await;
+    let waiting = waiting.map_err(StepError::from)?;
+    let fetched = fetch::fetch(connection, to_fetch, how(run, &waiting), intake);
     tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
 }
 
@@ -154,27 +239,37 @@ async fn drain(mut ids: mpsc::Receiver<EventId>) {
     while ids.recv().await.is_some() {}
 }
 
-fn done(run: &Run<'_>, compared: &Compared, ours: usize, unavailable: i64) -> Way {
-    let differences = compared.needed + compared.have.len();
+fn done(
+    proven: Span,
+    items: &[Item],
+    compared: &Compared,
+    fetched: &Fetched,
+    more: Vec<Work>,
+) -> Way {
+    let differences = compared.need.len() + compared.have.len();
     Way::Done {
         method: "negentropy",
         is_cheap: compared.rounds <= CHEAP_ROUNDS && differences <= CHEAP_DIFFERENCES,
+        revealed: Some((proven, Revealed::count_of(items, compared))),
         result: json!({
-            "ours": ours, "needed": compared.needed, "held": compared.have.len(),
-            "rounds": compared.rounds, "unavailable": unavailable,
+            "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
+            "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
         }),
-        more: uploads(run, compared),
+        more,
     }
 }
 
-/// Returns jobs that upload the events that the upstream lacks. The jobs check whether it still
-/// takes them.
-fn uploads(run: &Run<'_>, compared: &Compared) -> Vec<Work> {
-    if !run.upstream.direction.uploads() {
+/// Returns jobs that upload the events that the upstream lacks, from the second `from` on: below,
+/// the upstream did not show its whole set. The jobs check whether it still takes them.
+fn uploads(run: &Run<'_>, items: &[Item], compared: &Compared, from: i64) -> Vec<Work> {
+    if !run.upstream.direction.uploads() || compared.have.is_empty() {
         return Vec::new();
     }
-    let mut ids: Vec<String> = compared.have.iter().map(ToString::to_string).collect();
+    let is_proven = |at: u64| i64::try_from(at).is_ok_and(|at| at >= from);
+    let lacking = items.iter().filter(|(at, id)| is_proven(*at) && compared.have.contains(id));
+    let mut ids: Vec<String> = lacking.map(|(_, id)| id.to_string()).collect();
     ids.sort_unstable();
+    ids.dedup();
     let upstream = run.upstream.id;
     let work = |ids: &[String]| Work::UploadEvents { upstream, events: ids.to_vec() };
     ids.chunks(UPLOADS_OF_JOB).map(work).collect()
