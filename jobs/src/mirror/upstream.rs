@@ -4,6 +4,7 @@
 
 mod change;
 mod connection;
+mod forget;
 mod knowledge;
 mod learned;
 pub mod settings;
@@ -21,8 +22,11 @@ pub use change::{Change, UpstreamError, create, delete, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, note_connection,
 };
-pub use knowledge::{judge_negentropy, note_information, tries_negentropy, wants_information};
-pub use learned::{Fact, Learned, forget_learned, learn, learned};
+pub use forget::reset;
+pub use knowledge::{
+    judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,
+};
+pub use learned::{Fact, Learned, learn, learned};
 use settings::Settings;
 pub use url::UpstreamUrl;
 
@@ -111,6 +115,10 @@ pub struct Upstream {
     pub information: Option<Value>,
     /// When the NIP-11 document was last requested.
     pub information_at: Option<DateTime<Utc>>,
+    /// Since when the upstream is known to take events from their authors only.
+    pub authors_only_at: Option<DateTime<Utc>>,
+    /// The upstream's message when it refused an event of another author.
+    pub authors_only_reason: Option<String>,
     /// Time of creation, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// Time of the last change by an operator.
@@ -163,7 +171,8 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
-                  negentropy_reason, information, information_at, created_at, updated_at
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
            from upstream where id = $1"#,
         id,
     )
@@ -180,7 +189,8 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
-                  negentropy_reason, information, information_at, created_at, updated_at
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
            from upstream order by url limit $1"#,
         MAX_LISTED,
     )

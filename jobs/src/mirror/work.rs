@@ -55,7 +55,7 @@ pub enum Work {
         /// The id of the deletion, in hex.
         event: String,
     },
-    /// Uploads events that the upstream lacks, as far as it still takes them.
+    /// Hands events that the upstream lacks to its upload lane. Only earlier releases enqueue it.
     UploadEvents {
         /// The upstream.
         upstream: Uuid,
@@ -105,10 +105,22 @@ impl Work {
         }
     }
 
+    /// The priority of this work: what finds work for others, then new events, then history. Upkeep is
+    /// last.
+    fn priority(&self) -> i32 {
+        match self {
+            Self::Orchestrate { .. } | Self::Recover => 10,
+            Self::Lane { kind: LaneKind::Realtime | LaneKind::Live, .. } => 5,
+            Self::Lane { .. } | Self::ProcessEvents { .. } | Self::UploadEvents { .. } => 0,
+            Self::Purge | Self::ProcessDeletion { .. } => -5,
+        }
+    }
+
     /// Returns the job that carries this work, due now. The job of a lane has the lane's key.
     pub fn job(&self) -> NewJob {
         let job = NewJob::new(self.queue(), &Versioned { v: 1, work: self.clone() })
-            .max_attempts(self.max_attempts());
+            .max_attempts(self.max_attempts())
+            .priority(self.priority());
         match self {
             Self::Lane { lane, .. } => job.key(lane_key(*lane)),
             _ => job,
@@ -167,6 +179,18 @@ pub async fn push_deletions(db: &PgPool) -> Result<usize, sqlx::Error> {
         queue::enqueue(db, &page.iter().map(job).collect::<Vec<_>>()).await?;
     }
     Ok(ids.len())
+}
+
+/// Enqueues a run of an upload lane, due now, unless the lane has a job or rests after an error.
+pub(super) async fn push_upload(db: &mut PgConnection, lane: Uuid) -> Result<(), sqlx::Error> {
+    let is_resting = sqlx::query_scalar!(
+        r#"select status = 'error' and retry_at > now() as "is_resting!" from lane where id = $1"#,
+        lane,
+    );
+    if !is_resting.fetch_optional(&mut *db).await?.unwrap_or(true) {
+        push_lane(db, lane, LaneKind::Upload, Duration::ZERO).await?;
+    }
+    Ok(())
 }
 
 /// Enqueues an upload for every live upstream that takes events, so that new events are sent at

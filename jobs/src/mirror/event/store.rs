@@ -36,7 +36,7 @@ use sieve::Sieve;
 
 pub(super) use columns::{column, rows_of};
 pub use known::{Known, known};
-pub(super) use lock::LOCK;
+pub(super) use lock::{LOCK, alone, begin, shared};
 
 /// A refused event: the id and the time that it claims, and the reason.
 pub type Refused = (EventId, i64, Reason);

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::{Lease, Walked, gap};
+use super::{Lease, Walked, attempt, gap};
 use crate::{
     mirror::{
-        event::EventId,
+        event::{EventId, outgoing},
         work::{self, Work},
     },
-    queue::{self, Job, Requeue, Settled, one_line},
+    queue::{self, Job, Requeue, Requeued, Settled, one_line},
 };
 
 /// The progress of a job that its lane does not have yet. Counts are added to the lane's. The
@@ -38,6 +39,9 @@ pub struct Progress {
     pub window: Option<(i64, i32)>,
     /// Every event up to this position has a verdict. The lane's value never falls.
     pub upload_position: Option<i64>,
+    /// An upload lane that is to rest looked for work up to this position. If there is work now, it
+    /// goes on instead.
+    pub upload_horizon: Option<i64>,
     /// The newest event received.
     pub last_download: Option<EventId>,
     /// How the window was done: `polling` or `negentropy`.
@@ -105,7 +109,7 @@ async fn write(
              walk_until = case when $7::bigint is null then coalesce($14, walk_until) end,
              walk_at = case when $7::bigint is null then coalesce($15, walk_at) end,
              walk_cursor = case when $7::bigint is null then coalesce($16, walk_cursor) end,
-             last_synced_at = now(), heartbeat_at = now()
+             last_synced_at = case when $17 then now() else last_synced_at end, heartbeat_at = now()
          where id = $1 and lease_epoch = $2 and status = 'syncing'",
         lease.lane.id,
         lease.epoch,
@@ -123,6 +127,7 @@ async fn write(
         progress.walked.map(|walked| walked.until),
         progress.walked.map(|walked| walked.at),
         progress.walked.map(|walked| walked.cursor),
+        *progress != Progress::default(), // a failed attempt without progress is no sync
     )
     .execute(&mut *tx)
     .await?;
@@ -147,41 +152,62 @@ pub async fn settle(
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
+    // First of all, because the store's lock comes before the lane's row.
+    let has_work = match progress.upload_horizon {
+        Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,
+        None => false,
+    };
     if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
-    if end_job(&mut tx, job, ending, result).await? == Settled::LeaseLost {
+    let Settled::Written(due) = end_job(&mut tx, job, ending, result).await? else {
         return Ok(Settled::LeaseLost); // rolls back: the worker that has the job settles it
-    }
+    };
     match ending {
-        Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
-        Ending::Rests { is_complete } => rest(&mut *tx, lease, *is_complete).await?,
+        Ending::GoesOn(after) => {
+            attempt::succeeded(&mut *tx, lease).await?;
+            pass_on(&mut tx, lease, *after).await?;
+        }
+        Ending::Rests { is_complete } => {
+            attempt::succeeded(&mut *tx, lease).await?;
+            if has_work {
+                pass_on(&mut tx, lease, Duration::ZERO).await?;
+            } else {
+                rest(&mut *tx, lease, *is_complete).await?;
+            }
+        }
         Ending::Failed { error, rest } => {
+            attempt::failed(&mut *tx, lease, job, error, None).await?;
             fail(&mut *tx, lease, error, *rest).await?;
             // The lane in error is shown to the operator; its killed job need not be.
             queue::mark_seen(&mut *tx, std::slice::from_ref(&job.id)).await?;
         }
-        Ending::Again { .. } => {}
+        Ending::Again { error, .. } => attempt::failed(&mut *tx, lease, job, error, due).await?,
     }
     queue::enqueue(&mut *tx, &more.iter().map(Work::job).collect::<Vec<_>>()).await?;
     tx.commit().await?;
     Ok(Settled::Written(()))
 }
 
+/// Ends the job's row. Returns when the next attempt is due, if there is one.
 async fn end_job(
     tx: &mut PgConnection,
     job: &Job,
     ending: &Ending,
     result: &Value,
-) -> Result<Settled<()>, sqlx::Error> {
-    match ending {
+) -> Result<Settled<Option<DateTime<Utc>>>, sqlx::Error> {
+    let ended = match ending {
         Ending::Again { after, error } => {
             let requeued = queue::requeue(tx, job, &Requeue::retry(*after, error)).await?;
-            Ok(requeued.map(|_| ()))
+            return Ok(requeued.map(|requeued| match requeued {
+                Requeued::Waits(due) => Some(due),
+                Requeued::Superseded => None,
+            }));
         }
-        Ending::Failed { error, .. } => queue::kill(tx, job, error).await,
-        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await,
-    }
+        Ending::Failed { error, .. } => queue::kill(tx, job, error).await?,
+        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await?,
+    };
+    Ok(ended.map(|()| None))
 }
 
 /// Enqueues the next job and makes it the lane's owner before other transactions can see it.

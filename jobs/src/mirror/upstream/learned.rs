@@ -82,19 +82,3 @@ pub async fn learn(db: impl PgExecutor<'_>, id: Uuid, fact: Fact) -> Result<(), 
     .await?;
     Ok(())
 }
-
-/// Forgets what was learned of an upstream, or of all upstreams.
-pub async fn forget_learned(
-    db: impl PgExecutor<'_>,
-    upstream: Option<Uuid>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update upstream set page_cap = null, page_cap_at = null, negentropy_cap = null,
-                negentropy_cap_at = null, exclusive_until_at = null
-         where $1::uuid is null or id = $1",
-        upstream,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}

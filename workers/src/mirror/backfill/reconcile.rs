@@ -3,12 +3,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
-use tender_jobs::mirror::{
-    event::{self, EventId, Item, Set},
-    lane::gap::{self, Finished, Gap},
-    upstream::{self, Fact, Learned},
-    work::Work,
+use tender_jobs::{
+    mirror::{
+        event::{self, EventId, Item, Set, outgoing},
+        lane::gap::{self, Finished, Gap},
+        upstream::{self, Fact, Learned},
+    },
+    queue,
 };
 use tokio::sync::mpsc;
 
@@ -34,8 +37,6 @@ use crate::{
 const CHEAP_DIFFERENCES: usize = 1000;
 /// A window with more round trips than this is not cheap.
 const CHEAP_ROUNDS: u32 = 2;
-/// The ids of one upload job.
-const UPLOADS_OF_JOB: usize = 1000;
 /// The ids that may wait to be fetched, while the comparison continues.
 const WAITING_IDS: usize = 10_000;
 /// How often a busy upstream is asked again for one window.
@@ -107,12 +108,13 @@ async fn unsupported(
 
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
     let (db, filter) = (&run.context.db, run.settings.download_filter());
+    let begun = queue::now(db).await.map_err(StepError::from)?;
     let set = event::set(db, run.upstream.id, &filter, span.since, span.until).await;
     let items = match set.map_err(StepError::from)? {
         Set::Items(items) => Arc::new(items),
         Set::TooLarge => return Ok(Way::Halve { most: None, items: 0 }),
     };
-    let now = run.now().await?;
+    let now = begun.timestamp();
     let connection = run.context.connections.get(run.upstream).await?;
     let window = Window {
         filter: &filter,
@@ -140,7 +142,8 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
     let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
     let proof = proof::prove(&connection, asked, span.until, &revealed).await?;
     note_cap(run, &learned, revealed.count(), proof, report).await?;
-    Ok(conclude(run, span, proof, (&items, &compared, &fetched), report).await?)
+    let all = (items.as_slice(), &compared, &fetched);
+    Ok(conclude(run, (begun, span), proof, all, report).await?)
 }
 
 /// Learns at how many events the upstream cuts its sets.
@@ -171,7 +174,7 @@ async fn note_cap(
 /// shorter window's work.
 async fn conclude(
     run: &Run<'_>,
-    span: Span,
+    (begun, span): (DateTime<Utc>, Span),
     proof: Proof,
     (items, compared, fetched): (&[Item], &Compared, &Fetched),
     report: &mut Report,
@@ -192,7 +195,7 @@ async fn conclude(
                 .progress
                 .finished
                 .push(Finished { gaps, ..Finished::window(span.since, span.until) });
-            return Ok(done(span, &[], compared, fetched, Vec::new()));
+            return Ok(done(span, &[], compared, fetched));
         }
     };
     let proven = Span { since: below, until: span.until };
@@ -200,7 +203,8 @@ async fn conclude(
     let from = if is_whole { below } else { below + 1 };
     report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
     report.progress.finished.push(finished(span, from, fetched));
-    Ok(done(proven, items, compared, fetched, uploads(run, items, compared, from)))
+    lose(run, begun, items, compared, from).await?;
+    Ok(done(proven, items, compared, fetched))
 }
 
 /// Returns the account of a window that is proven from the second `from` on. The undelivered ids
@@ -239,13 +243,7 @@ async fn drain(mut ids: mpsc::Receiver<EventId>) {
     while ids.recv().await.is_some() {}
 }
 
-fn done(
-    proven: Span,
-    items: &[Item],
-    compared: &Compared,
-    fetched: &Fetched,
-    more: Vec<Work>,
-) -> Way {
+fn done(proven: Span, items: &[Item], compared: &Compared, fetched: &Fetched) -> Way {
     let differences = compared.need.len() + compared.have.len();
     Way::Done {
         method: "negentropy",
@@ -255,22 +253,25 @@ fn done(
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
             "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
         }),
-        more,
+        more: Vec::new(),
     }
 }
 
-/// Returns jobs that upload the events that the upstream lacks, from the second `from` on: below,
-/// the upstream did not show its whole set. The jobs check whether it still takes them.
-fn uploads(run: &Run<'_>, items: &[Item], compared: &Compared, from: i64) -> Vec<Work> {
+/// Stores that the upstream lacks events, from the second `from` on: below, it did not show its
+/// whole set.
+async fn lose(
+    run: &Run<'_>,
+    begun: DateTime<Utc>,
+    items: &[Item],
+    compared: &Compared,
+    from: i64,
+) -> Result<(), StepError> {
     if !run.upstream.direction.uploads() || compared.have.is_empty() {
-        return Vec::new();
+        return Ok(());
     }
     let is_proven = |at: u64| i64::try_from(at).is_ok_and(|at| at >= from);
     let lacking = items.iter().filter(|(at, id)| is_proven(*at) && compared.have.contains(id));
-    let mut ids: Vec<String> = lacking.map(|(_, id)| id.to_string()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let upstream = run.upstream.id;
-    let work = |ids: &[String]| Work::UploadEvents { upstream, events: ids.to_vec() };
-    ids.chunks(UPLOADS_OF_JOB).map(work).collect()
+    let ids: Vec<EventId> = lacking.map(|(_, id)| *id).collect();
+    outgoing::lost(&run.context.db, run.upstream.id, Some(begun), &ids).await?;
+    Ok(())
 }
