@@ -228,7 +228,7 @@ pub(super) async fn attempt_and(
     outcome::attempt(&context.db, job, async {
         let result = tokio::select! {
             ended = tokio::time::timeout(JOB_WITHIN, work) => {
-                ended.unwrap_or(Err(StepError::Silent("the job took longer than 100 s".to_owned())))
+                ended.unwrap_or(Err(StepError::TimeOver))
             }
             () = context.stopping.cancelled() => Err(StepError::Stopping),
         };

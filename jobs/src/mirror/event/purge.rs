@@ -4,7 +4,8 @@
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::store::REMEMBERED;
+use super::store::{self, REMEMBERED};
+use crate::mirror::contended;
 
 /// The most rows that one statement changes: it holds locks for a short time only.
 const BATCH: i64 = 2000;
@@ -109,13 +110,21 @@ async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
     Ok(forgotten.rows_affected())
 }
 
-/// Deletes all events, everything known about events, and all lanes, in one statement.
+/// Deletes all events, everything known about events, and all lanes, in one transaction. It waits for
+/// the transactions that store events, and new ones wait for it.
 pub async fn wipe(db: &PgPool) -> Result<(), sqlx::Error> {
+    contended::retried(|| try_wipe(db)).await
+}
+
+async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    store::alone(&mut tx).await?;
     sqlx::query!(
         "truncate event, event_tag, event_head, event_source, known_id, deletion_mark,
-                  deletion_address, upload_verdict, rejection, ingest_minute, lane"
+                  deletion_address, upload_verdict, rejection, ingest_minute, lane, lane_gap,
+                  kind_count, kind_change"
     )
-    .execute(db)
+    .execute(&mut *tx)
     .await?;
-    Ok(())
+    tx.commit().await
 }

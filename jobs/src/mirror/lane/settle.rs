@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::{Lease, gap};
+use super::{Lease, attempt, gap};
 use crate::{
     mirror::{
         event::{EventId, outgoing},
         work::{self, Work},
     },
-    queue::{self, Job, Requeue, Settled, one_line},
+    queue::{self, Job, Requeue, Requeued, Settled, one_line},
 };
 
 /// The progress of a job that its lane does not have yet. Counts are added to the lane's. The
@@ -101,7 +102,7 @@ async fn write(
              upload_position = greatest(upload_position, $10),
              last_download_event_id = coalesce($11, last_download_event_id),
              method = coalesce($12, method),
-             last_synced_at = now(), heartbeat_at = now()
+             last_synced_at = case when $13 then now() else last_synced_at end, heartbeat_at = now()
          where id = $1 and lease_epoch = $2 and status = 'syncing'",
         lease.lane.id,
         lease.epoch,
@@ -115,6 +116,7 @@ async fn write(
         progress.upload_position,
         progress.last_download.map(|id| id.0.to_vec()),
         progress.method,
+        *progress != Progress::default(), // a failed attempt without progress is no sync
     )
     .execute(&mut *tx)
     .await?;
@@ -147,39 +149,54 @@ pub async fn settle(
     if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
-    if end_job(&mut tx, job, ending, result).await? == Settled::LeaseLost {
+    let Settled::Written(due) = end_job(&mut tx, job, ending, result).await? else {
         return Ok(Settled::LeaseLost); // rolls back: the worker that has the job settles it
-    }
+    };
     match ending {
-        Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
-        Ending::Rests { .. } if has_work => pass_on(&mut tx, lease, Duration::ZERO).await?,
-        Ending::Rests { is_complete } => rest(&mut *tx, lease, *is_complete).await?,
+        Ending::GoesOn(after) => {
+            attempt::succeeded(&mut *tx, lease).await?;
+            pass_on(&mut tx, lease, *after).await?;
+        }
+        Ending::Rests { is_complete } => {
+            attempt::succeeded(&mut *tx, lease).await?;
+            if has_work {
+                pass_on(&mut tx, lease, Duration::ZERO).await?;
+            } else {
+                rest(&mut *tx, lease, *is_complete).await?;
+            }
+        }
         Ending::Failed { error, rest } => {
+            attempt::failed(&mut *tx, lease, job, error, None).await?;
             fail(&mut *tx, lease, error, *rest).await?;
             // The lane in error is shown to the operator; its killed job need not be.
             queue::mark_seen(&mut *tx, std::slice::from_ref(&job.id)).await?;
         }
-        Ending::Again { .. } => {}
+        Ending::Again { error, .. } => attempt::failed(&mut *tx, lease, job, error, due).await?,
     }
     queue::enqueue(&mut *tx, &more.iter().map(Work::job).collect::<Vec<_>>()).await?;
     tx.commit().await?;
     Ok(Settled::Written(()))
 }
 
+/// Ends the job's row. Returns when the next attempt is due, if there is one.
 async fn end_job(
     tx: &mut PgConnection,
     job: &Job,
     ending: &Ending,
     result: &Value,
-) -> Result<Settled<()>, sqlx::Error> {
-    match ending {
+) -> Result<Settled<Option<DateTime<Utc>>>, sqlx::Error> {
+    let ended = match ending {
         Ending::Again { after, error } => {
             let requeued = queue::requeue(tx, job, &Requeue::retry(*after, error)).await?;
-            Ok(requeued.map(|_| ()))
+            return Ok(requeued.map(|requeued| match requeued {
+                Requeued::Waits(due) => Some(due),
+                Requeued::Superseded => None,
+            }));
         }
-        Ending::Failed { error, .. } => queue::kill(tx, job, error).await,
-        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await,
-    }
+        Ending::Failed { error, .. } => queue::kill(tx, job, error).await?,
+        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await?,
+    };
+    Ok(ended.map(|()| None))
 }
 
 /// Enqueues the next job and makes it the lane's owner before other transactions can see it.
