@@ -153,7 +153,8 @@ async fn verdicts_are_progress_of_an_upload() {
         assert_eq!(lease.deaths, 0, "round {round}");
         let id = event::EventId(event.id.to_bytes());
         let verdicts = [(id, Verdict::Accepted)];
-        outgoing::judge(&world.db, upstream.id, Some(&lease), &verdicts).await.unwrap();
+        let reached = outgoing::Reached::default();
+        outgoing::judge(&world.db, &lease, &verdicts, reached).await.unwrap();
         die(&world).await;
     }
     world.drain().await;

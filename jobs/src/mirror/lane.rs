@@ -28,9 +28,10 @@ use uuid::Uuid;
 
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
 pub use condition::Condition;
-pub use count::count_live;
-pub(super) use count::{count, count_uploads};
+pub use count::count_violations;
+pub(super) use count::{count, count_live, count_uploads};
 pub use ensure::ensure;
+pub(in crate::mirror) use ensure::ensure_upload;
 pub use list::{LaneState, state, states, states_of, troubled};
 pub use recover::{Recovered, recover};
 pub use settle::{Ending, Progress, checkpoint, settle};
@@ -125,6 +126,9 @@ impl Lane {
     }
 }
 
+/// Stands for the filter in the identity of an upload lane: a changed filter keeps the lane.
+const UPLOAD_HASH: &str = "upload";
+
 /// Returns the identity of a filter: the first 16 hex characters of the SHA-256 of `down:` and its
 /// canonical form.
 pub fn filter_hash(filter: &Filter) -> String {
@@ -136,7 +140,7 @@ pub fn filter_hash(filter: &Filter) -> String {
 /// upload lane has one identity for all filters, because its position counts every stored event.
 pub fn identity(kind: LaneKind, settings: &Settings) -> String {
     match kind {
-        LaneKind::Upload => "upload".to_owned(),
+        LaneKind::Upload => UPLOAD_HASH.to_owned(),
         _ => filter_hash(&settings.download_filter()),
     }
 }

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use tender_jobs::mirror::{
     deployment,
     lane::{self, Condition, LaneState},
-    upstream::{self, Connection, Upstream},
+    upstream::{self, Connection, Removal, Upstream},
 };
 use uuid::Uuid;
 
@@ -51,6 +51,7 @@ pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup,
         (upstream::list(db).await?, lane::states(db, stale_secs(db).await?).await?);
     let connections = upstream::connections(db).await?;
     Ok(html! {
+        (removals(&upstream::removals(db).await?))
         @if upstreams.is_empty() { p { "There is no upstream yet." } } @else {
             (scroll("Upstreams", &html! {
                 table.cards {
@@ -63,6 +64,15 @@ pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup,
             }))
         }
     })
+}
+
+/// The upstreams that are being removed, with the progress.
+fn removals(removals: &[Removal]) -> Markup {
+    html! {
+        @for one in removals {
+            p { "Removing " (one.url) ": " (count(one.rows, false)) " rows deleted so far." }
+        }
+    }
 }
 
 fn row(one: &Upstream, lanes: &[LaneState], connections: &[Connection]) -> Markup {

@@ -2,31 +2,32 @@
 //! events are put into the queue. Polling continues as the safety net, and a poll runs whenever a
 //! subscription begins, so that no event is missed in between.
 
+mod batch;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
         deployment,
-        event::{self, EventId, Limits},
         lane::{self, LaneKind},
         upstream::{self, Upstream, settings::Settings},
-        work::Work,
     },
     queue,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use batch::Batch;
+
 use super::{
     Context,
     connection::{Connection, Heard, Subscription},
     error::StepError,
-    intake::{BATCH, FLUSH_AFTER},
+    intake::FLUSH_AFTER,
     orchestrate,
 };
 use crate::runtime::{pause, pause_or_stop};
@@ -37,8 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(35);
 /// The pause after the last attempt to connect.
 const REST: Duration = Duration::from_mins(5);
-/// The most bytes of events in one job, apart from the last event.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// A subscription that this process holds.
 struct Held {
@@ -194,9 +193,10 @@ async fn listen(
     settings: &Settings,
 ) -> Result<Never, StepError> {
     let mut subscription = open(context, connection, upstream, settings).await?;
-    let mut batch = Batch::default();
+    let filter = settings.download_filter();
+    let mut batch = Batch::new(&filter, settings.limits());
     loop {
-        let wait = if batch.texts.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
+        let wait = if batch.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
         match subscription.next(wait).await {
             Ok(Heard::Event(text)) => {
                 batch.add(text);
@@ -208,11 +208,11 @@ async fn listen(
             Ok(_) => continue,
             Err(StepError::Silent(_)) => {} // no further event fills the batch
             Err(error) => {
-                batch.flush(&context.db, lane, upstream, settings).await?;
+                batch.flush(&context.db, upstream.id, lane).await?;
                 return Err(error);
             }
         }
-        batch.flush(&context.db, lane, upstream, settings).await?;
+        batch.flush(&context.db, upstream.id, lane).await?;
     }
 }
 
@@ -231,64 +231,4 @@ async fn open(
     tracing::info!(url = upstream.url, "standing subscription begun");
     orchestrate::dispatch(&context.db, LaneKind::Realtime, Some(upstream.id), true).await?;
     Ok(subscription)
-}
-
-/// Events that go into the queue together.
-#[derive(Default)]
-struct Batch {
-    texts: Vec<String>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn add(&mut self, text: String) {
-        self.bytes += text.len();
-        self.texts.push(text);
-    }
-
-    fn is_full(&self) -> bool {
-        self.texts.len() >= BATCH || self.bytes >= MAX_BYTES
-    }
-
-    /// Enqueues the events that are not known, and counts all of them on the lane, in one
-    /// transaction. Our own uploads come back here too; they are known.
-    async fn flush(
-        &mut self,
-        db: &PgPool,
-        lane: Uuid,
-        upstream: &Upstream,
-        settings: &Settings,
-    ) -> Result<(), StepError> {
-        let texts = std::mem::take(self).texts;
-        if texts.is_empty() {
-            return Ok(());
-        }
-        let received = i64::try_from(texts.len()).unwrap_or(i64::MAX);
-        let events = unknown(db, upstream.id, texts, settings.limits()).await?;
-        let mut tx = db.begin().await?;
-        if !events.is_empty() {
-            let work = Work::ProcessEvents { upstream: upstream.id, events };
-            queue::enqueue(&mut *tx, &[work.job()]).await?;
-        }
-        lane::count_live(&mut *tx, lane, received).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-}
-
-/// Returns the events that need work: those that are not known, and those that are malformed,
-/// because they are rejected and counted later.
-async fn unknown(
-    db: &PgPool,
-    upstream: Uuid,
-    mut texts: Vec<String>,
-    limits: Limits,
-) -> Result<Vec<String>, sqlx::Error> {
-    let id = |text: &String| event::parse(text, limits).ok().map(|event| event.id);
-    let ids: Vec<Option<EventId>> = texts.iter().map(id).collect();
-    let parsed: Vec<EventId> = ids.iter().copied().flatten().collect();
-    let known = event::known(db, upstream, &parsed).await?;
-    let mut is_known = ids.iter().map(|id| id.is_some_and(|id| known.ids.contains(&id)));
-    texts.retain(|_| !is_known.next().unwrap_or(false));
-    Ok(texts)
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Lane, LaneKind, identity};
+use super::{Lane, LaneKind, UPLOAD_HASH, identity};
 use crate::mirror::{
     filter::Filter,
     upstream::{Upstream, settings::Settings},
@@ -37,6 +37,31 @@ pub async fn ensure(
     let lane = find(&mut tx, upstream.id, kind, &hash, stale).await?;
     tx.commit().await?;
     Ok(lane)
+}
+
+/// Returns the upload lane of an upstream that takes events, and creates it if it does not exist.
+/// `None` if the upstream is disabled, takes no events, or does not exist.
+pub(in crate::mirror) async fn ensure_upload(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query!(
+        "insert into lane (upstream_id, lane, filter_hash)
+         select id, 'upload', $2 from upstream
+         where id = $1 and enabled and direction in ('up', 'both')
+         on conflict do nothing",
+        upstream,
+        UPLOAD_HASH,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query_scalar!(
+        "select lane.id from lane join upstream u on u.id = lane.upstream_id
+         where u.id = $1 and lane.lane = 'upload' and u.enabled and u.direction in ('up', 'both')",
+        upstream,
+    )
+    .fetch_optional(tx)
+    .await
 }
 
 /// Retires the lanes of other filters, and returns the lane of this filter to work. A holder loses its

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use super::{Lease, attempt, gap};
 use crate::{
     mirror::{
-        event::EventId,
+        event::{EventId, outgoing},
         work::{self, Work},
     },
     queue::{self, Job, Requeue, Requeued, Settled, one_line},
@@ -36,6 +36,9 @@ pub struct Progress {
     pub window: Option<(i64, i32)>,
     /// Every event up to this position has a verdict. The lane's value never falls.
     pub upload_position: Option<i64>,
+    /// An upload lane that is to rest looked for work up to this position. If there is work now, it
+    /// goes on instead.
+    pub upload_horizon: Option<i64>,
     /// The newest event received.
     pub last_download: Option<EventId>,
     /// How the window was done: `polling` or `negentropy`.
@@ -138,6 +141,11 @@ pub async fn settle(
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
+    // First of all, because the store's lock comes before the lane's row.
+    let has_work = match progress.upload_horizon {
+        Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,
+        None => false,
+    };
     if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
@@ -151,7 +159,11 @@ pub async fn settle(
         }
         Ending::Rests { is_complete } => {
             attempt::succeeded(&mut *tx, lease).await?;
-            rest(&mut *tx, lease, *is_complete).await?;
+            if has_work {
+                pass_on(&mut tx, lease, Duration::ZERO).await?;
+            } else {
+                rest(&mut *tx, lease, *is_complete).await?;
+            }
         }
         Ending::Failed { error, rest } => {
             attempt::failed(&mut *tx, lease, job, error, None).await?;

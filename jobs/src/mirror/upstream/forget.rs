@@ -44,7 +44,8 @@ pub(super) async fn forget(tx: &mut PgConnection, id: Uuid) -> Result<u64, sqlx:
         .await?;
     sqlx::query!(
         "update upstream set negentropy_verdict = 'unknown', negentropy_verdict_until = null,
-                negentropy_reason = null, information = null, information_at = null
+                negentropy_reason = null, information = null, information_at = null,
+                authors_only_at = null, authors_only_reason = null
          where id = $1",
         id,
     )
