@@ -194,7 +194,8 @@ async fn settings_are_the_deployments_and_not_those_of_a_shell() {
     let world = MirrorWorld::new().await;
     let set = ["mirror", "config", "set", "batch_size=7", "event_kinds=[1]"];
     says(&world, &set, &["changed the deployment's settings"]).await;
-    let wanted = ["batch_size                   7 (set for the deployment)", "event_kinds", "production"];
+    let wanted =
+        ["batch_size                   7 (set for the deployment)", "event_kinds", "production"];
     says(&world, &["mirror", "config"], &wanted).await;
     let config = json_of(&world, &["mirror", "config"]).await;
     assert_eq!(config["origin"]["batch_size"], "deployment");

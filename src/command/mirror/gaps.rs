@@ -51,6 +51,7 @@ fn line(gap: &GapRow, now: DateTime<Utc>) -> String {
         None if gap.since == gap.until => format!("second {}", time(gap.since)),
         None => format!("{} to {}", time(gap.since), time(gap.until)),
     };
-    let (found, next) = (print::relative(gap.first_seen_at, now), print::relative(gap.retry_at, now));
+    let (found, next) =
+        (print::relative(gap.first_seen_at, now), print::relative(gap.retry_at, now));
     format!("  {place}: {} (found {found}, next retry {next})", gap.reason)
 }

@@ -73,8 +73,8 @@ pub async fn live_failed(
     sqlx::query!(
         "update lane set last_error = $2, last_error_at = now(),
                 next_attempt_at = now() + make_interval(secs => $3),
-                failed_attempts = $4, allowed_attempts = $5,
-                consecutive_failures = consecutive_failures + ($4 >= $5)::int
+                failed_attempts = $4::int, allowed_attempts = $5::int,
+                consecutive_failures = consecutive_failures + ($4::int >= $5::int)::int
          where id = $1 and lane = 'live'",
         lane,
         one_line(failure.error),
