@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+pub use attempt::{LiveFailure, live_confirmed, live_failed};
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
 pub use condition::Condition;
 pub use count::count_violations;

@@ -21,7 +21,8 @@ use uuid::Uuid;
 
 pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
-    Connection, ConnectionState, connections, forget_connections, note_connection,
+    Connection, ConnectionState, connections, forget_connections, forget_dead_connections,
+    note_connection,
 };
 pub use forget::reset;
 pub use knowledge::{

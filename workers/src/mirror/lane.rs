@@ -35,9 +35,6 @@ const JOB_WITHIN: Duration = Duration::from_secs(100);
 /// A job that has run for this long begins no further step; the lane's next job continues.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
-/// The delay of a job that gives way to those of other upstreams.
-const GIVE_WAY: Duration = Duration::from_secs(1);
-
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
     pub(super) context: &'a Context,
@@ -172,15 +169,11 @@ async fn skip(context: &Context, job: &Job, why: &'static str) {
     outcome::persist(job, || queue::finish(&context.db, job, &result)).await;
 }
 
-/// Works, unless the upstream has half of the queue's slots and jobs wait. Then the job gives way.
+/// Works, unless the job gives way to those of other upstreams.
 async fn take_turn(context: &Context, job: &Job, claimed: &Claimed) {
-    let share = context.shares.take(&job.queue, claimed.upstream.id);
-    if share.is_excess && queue::has_due(&context.db, &job.queue).await.unwrap_or(false) {
-        let later = Requeue::wait(GIVE_WAY);
-        outcome::persist(job, || queue::requeue(&context.db, job, &later)).await;
-        return;
+    if let Some(_share) = context.share(job, claimed.upstream.id).await {
+        hold(context, job, claimed).await;
     }
-    hold(context, job, claimed).await;
 }
 
 /// Does the work under the lease, and settles its outcome.
