@@ -83,6 +83,19 @@ impl Filter {
             && self.tags.iter().all(|(letter, values)| has(letter, values))
     }
 
+    /// Returns whether this filter matches every event that `other` matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        fn is_wider<T: Ord>(wide: &BTreeSet<T>, narrow: &BTreeSet<T>) -> bool {
+            wide.is_empty() || (!narrow.is_empty() && narrow.is_subset(wide))
+        }
+        let none = BTreeSet::new();
+        let of_other = |letter| other.tags.get(letter).unwrap_or(&none);
+        is_wider(&self.ids, &other.ids)
+            && is_wider(&self.authors, &other.authors)
+            && is_wider(&self.kinds, &other.kinds)
+            && self.tags.iter().all(|(letter, values)| is_wider(values, of_other(letter)))
+    }
+
     /// Returns the filter as parameters of a query.
     pub(crate) fn to_sql(&self) -> FilterSql {
         let bytes = |values: &BTreeSet<String>| -> Option<Vec<Vec<u8>>> {

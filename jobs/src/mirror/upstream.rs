@@ -4,6 +4,7 @@
 
 mod change;
 mod connection;
+mod forget;
 mod knowledge;
 pub mod settings;
 mod url;
@@ -20,6 +21,7 @@ pub use change::{Change, UpstreamError, create, delete, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, note_connection,
 };
+pub use forget::reset;
 pub use knowledge::{
     judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,
 };

@@ -105,10 +105,22 @@ impl Work {
         }
     }
 
+    /// The priority of this work: what finds work for others, then new events, then history. Upkeep is
+    /// last.
+    fn priority(&self) -> i32 {
+        match self {
+            Self::Orchestrate { .. } | Self::Recover => 10,
+            Self::Lane { kind: LaneKind::Realtime | LaneKind::Live, .. } => 5,
+            Self::Lane { .. } | Self::ProcessEvents { .. } | Self::UploadEvents { .. } => 0,
+            Self::Purge | Self::ProcessDeletion { .. } => -5,
+        }
+    }
+
     /// Returns the job that carries this work, due now. The job of a lane has the lane's key.
     pub fn job(&self) -> NewJob {
         let job = NewJob::new(self.queue(), &Versioned { v: 1, work: self.clone() })
-            .max_attempts(self.max_attempts());
+            .max_attempts(self.max_attempts())
+            .priority(self.priority());
         match self {
             Self::Lane { lane, .. } => job.key(lane_key(*lane)),
             _ => job,

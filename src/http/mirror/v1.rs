@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tender_jobs::{
     console::{api_key::Holder, operator},
     mirror::{
+        deployment,
         lane::{self, LaneKind, LaneState},
         upstream::{self, Change, Upstream, UpstreamError, settings::Settings},
     },
@@ -152,23 +153,25 @@ fn body_of(upstream: &Upstream, deployment: &Settings, lanes: &[LaneState]) -> V
 }
 
 /// Returns the silence in seconds after which a lane is shown as stale.
-fn stale_secs(api: &Api) -> u64 {
-    60 * api.config.mirror.stale_threshold_minutes
+fn stale_secs(deployment: &Settings) -> u64 {
+    60 * deployment.stale_threshold_minutes
 }
 
 async fn shown(api: &Api, upstream: &Upstream) -> Result<Json<Value>, V1Error> {
-    let lanes = lane::states_of(&api.db, upstream.id, stale_secs(api)).await?;
-    Ok(Json(body_of(upstream, &api.config.mirror, &lanes)))
+    let deployment = deployment::settings(&api.db).await?;
+    let lanes = lane::states_of(&api.db, upstream.id, stale_secs(&deployment)).await?;
+    Ok(Json(body_of(upstream, &deployment, &lanes)))
 }
 
 /// Returns all upstreams.
 #[utoipa::path(get, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn relays(State(api): State<Api>) -> Answer {
-    let lanes = lane::states(&api.db, stale_secs(&api)).await?;
+    let deployment = deployment::settings(&api.db).await?;
+    let lanes = lane::states(&api.db, stale_secs(&deployment)).await?;
     let upstreams = upstream::list(&api.db).await?;
     let bodies: Vec<Value> =
-        upstreams.iter().map(|one| body_of(one, &api.config.mirror, &lanes)).collect();
+        upstreams.iter().map(|one| body_of(one, &deployment, &lanes)).collect();
     Ok(Json(bodies).into_response())
 }
 
@@ -228,7 +231,8 @@ pub(in crate::http) async fn delete_relay(
 #[utoipa::path(get, path = "/api/v1/sync_states", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn sync_states(State(api): State<Api>) -> Answer {
-    Ok(Json(lane::states(&api.db, stale_secs(&api)).await?).into_response())
+    let deployment = deployment::settings(&api.db).await?;
+    Ok(Json(lane::states(&api.db, stale_secs(&deployment)).await?).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -257,7 +261,7 @@ pub(in crate::http) async fn sync(
         Some(url) => Some(upstream::find_named(&api.db, url).await?.ok_or(V1Error::NotFound)?.id),
         None => None,
     };
-    let relays = orchestrate::dispatch(&api.db, &api.config.mirror, mode, only, true).await?;
+    let relays = orchestrate::dispatch(&api.db, mode, only, true).await?;
     let dispatched = relays.iter().filter(|relay| relay.skipped.is_none()).count();
     let target = trigger.relay_url.as_deref().unwrap_or("all");
     record(&api, &holder, "trigger_mirror", target, &format!("{mode}: {dispatched} enqueued"))

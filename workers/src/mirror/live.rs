@@ -11,6 +11,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
+        deployment,
         event::{self, EventId, Limits},
         lane::{self, LaneKind},
         upstream::{self, Upstream, settings::Settings},
@@ -45,6 +46,13 @@ struct Held {
     stop: CancellationToken,
 }
 
+/// A live lane that should have a holder.
+struct Wanted {
+    lane: Uuid,
+    upstream: Upstream,
+    settings: Settings,
+}
+
 /// The subscriptions of this process, by lane.
 type Subscriptions = HashMap<Uuid, Held>;
 
@@ -76,11 +84,11 @@ async fn look(
 ) -> Result<(), sqlx::Error> {
     let wanted = wanted(context).await?;
     end_unwanted(context, process, held, &wanted).await?;
-    for (lane, upstream) in wanted {
+    for Wanted { lane, upstream, settings } in wanted {
         if lane::claim_live(&context.db, lane, process, STALE).await?.is_none() {
             end(held, lane);
         } else if let Entry::Vacant(free) = held.entry(lane) {
-            free.insert(begin(context, lane, upstream));
+            free.insert(begin(context, lane, upstream, settings));
         }
     }
     Ok(())
@@ -88,16 +96,16 @@ async fn look(
 
 /// Returns the live lanes that should have a holder. A live upstream that takes events gets its
 /// upload lane here, because new events are sent at once only if the lane exists.
-async fn wanted(context: &Context) -> Result<Vec<(Uuid, Upstream)>, sqlx::Error> {
-    let mut wanted = Vec::new();
+async fn wanted(context: &Context) -> Result<Vec<Wanted>, sqlx::Error> {
+    let (mut wanted, deployment) = (Vec::new(), deployment::settings(&context.db).await?);
     for upstream in upstream::list(&context.db).await? {
-        let settings = upstream.settings(&context.settings.defaults);
+        let settings = upstream.settings(&deployment);
         if upstream.live && upstream.takes_part_in(LaneKind::Upload) {
             lane::ensure(&context.db, &upstream, LaneKind::Upload, &settings).await?;
         }
         if upstream.takes_part_in(LaneKind::Live) {
             let lane = lane::ensure(&context.db, &upstream, LaneKind::Live, &settings).await?;
-            wanted.push((lane.id, upstream));
+            wanted.push(Wanted { lane: lane.id, upstream, settings });
         }
     }
     Ok(wanted)
@@ -108,10 +116,10 @@ async fn end_unwanted(
     context: &Context,
     process: &str,
     held: &mut Subscriptions,
-    wanted: &[(Uuid, Upstream)],
+    wanted: &[Wanted],
 ) -> Result<(), sqlx::Error> {
     let is_wanted = |lane: &Uuid, one: &Held| {
-        wanted.iter().any(|(id, upstream)| id == lane && upstream.url == one.url)
+        wanted.iter().any(|other| other.lane == *lane && other.upstream.url == one.url)
     };
     let unwanted: Vec<Uuid> =
         held.iter().filter(|(lane, one)| !is_wanted(lane, one)).map(|(lane, _)| *lane).collect();
@@ -122,9 +130,8 @@ async fn end_unwanted(
     Ok(())
 }
 
-fn begin(context: &Context, lane: Uuid, upstream: Upstream) -> Held {
+fn begin(context: &Context, lane: Uuid, upstream: Upstream, settings: Settings) -> Held {
     let held = Held { url: upstream.url.clone(), stop: context.stopping.child_token() };
-    let settings = upstream.settings(&context.settings.defaults);
     let (stop, follow) = (held.stop.clone(), follow(context.clone(), lane, upstream, settings));
     tokio::spawn(async move { stop.run_until_cancelled(follow).await });
     held
@@ -222,8 +229,7 @@ async fn open(
     filter.insert("limit".to_owned(), json!(0));
     connection.send(&json!(["REQ", subscription.id(), filter])).await?;
     tracing::info!(url = upstream.url, "standing subscription begun");
-    let (defaults, mode) = (&context.settings.defaults, LaneKind::Realtime);
-    orchestrate::dispatch(&context.db, defaults, mode, Some(upstream.id), true).await?;
+    orchestrate::dispatch(&context.db, LaneKind::Realtime, Some(upstream.id), true).await?;
     Ok(subscription)
 }
 

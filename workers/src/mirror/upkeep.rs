@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
+        deployment,
         event::{self, EventId},
         lane::{self, LaneKind, Recovered},
-        upstream::{self, settings::Settings},
-        work,
+        upstream, work,
     },
     queue::Job,
 };
@@ -25,7 +25,7 @@ const BATCHES: u32 = 50;
 
 /// Runs a recovery and returns the numbers of lanes.
 pub(super) async fn recover(context: &Context) -> Result<Value, sqlx::Error> {
-    let recovered = recover_now(&context.db, &context.settings.defaults, None, None).await?;
+    let recovered = recover_now(&context.db, None, None).await?;
     Ok(json!({ "stale": recovered.stale.len(), "errors": recovered.errors.len() }))
 }
 
@@ -37,11 +37,11 @@ pub(super) async fn recover(context: &Context) -> Result<Value, sqlx::Error> {
 /// The database is unreachable or refuses a statement. Lanes that were freed before stay free.
 pub async fn recover_now(
     db: &PgPool,
-    deployment: &Settings,
     stale: Option<Duration>,
     error_age: Option<Duration>,
 ) -> Result<Recovered, sqlx::Error> {
-    let usual = Duration::from_secs(60 * deployment.stale_threshold_minutes);
+    let minutes = deployment::settings(db).await?.stale_threshold_minutes;
+    let usual = Duration::from_secs(60 * minutes);
     let recovered = lane::recover(db, stale.unwrap_or(usual), stale.is_some(), error_age).await?;
     for freed in recovered.stale.iter().chain(&recovered.errors) {
         tracing::warn!(url = freed.url, lane = %freed.lane, error = freed.error, "lane recovered");
@@ -69,7 +69,7 @@ pub(super) async fn process_events(
         let Some(upstream) = upstream::find(&context.db, upstream).await? else {
             return Ok(json!({ "skipped": "the upstream was removed" }));
         };
-        let limits = upstream.settings(&context.settings.defaults).limits();
+        let limits = context.settings_of(&upstream).await?.limits();
         let tally = intake::take_in_texts(&context.db, upstream.id, events, limits).await?;
         Ok(json!({
             "received": tally.received(), "stored": tally.stored, "duplicate": tally.duplicate,

@@ -218,7 +218,7 @@ pub(super) async fn attempt(
     outcome::attempt(&context.db, job, async {
         let result = tokio::select! {
             done = tokio::time::timeout(JOB_WITHIN, work) => {
-                done.unwrap_or(Err(StepError::Silent("the job took longer than 100 s".to_owned())))
+                done.unwrap_or(Err(StepError::TimeOver))
             }
             () = context.stopping.cancelled() => Err(StepError::Stopping),
         };

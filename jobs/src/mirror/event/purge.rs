@@ -4,6 +4,9 @@
 use serde::Serialize;
 use sqlx::PgPool;
 
+use super::store;
+use crate::mirror::contended;
+
 /// The most rows that one statement changes: it holds locks for a short time only.
 const BATCH: i64 = 2000;
 
@@ -73,13 +76,20 @@ async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
     Ok(removed.rows_affected())
 }
 
-/// Deletes all events, everything known about events, and all lanes, in one statement.
+/// Deletes all events, everything known about events, and all lanes, in one transaction. It waits for
+/// the transactions that store events, and new ones wait for it.
 pub async fn wipe(db: &PgPool) -> Result<(), sqlx::Error> {
+    contended::retried(|| try_wipe(db)).await
+}
+
+async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    store::alone(&mut tx).await?;
     sqlx::query!(
         "truncate event, event_tag, event_head, event_source, known_id, deletion_mark,
-                  deletion_address, upload_verdict, rejection, ingest_minute, lane"
+                  deletion_address, upload_verdict, rejection, ingest_minute, lane, lane_gap"
     )
-    .execute(db)
+    .execute(&mut *tx)
     .await?;
-    Ok(())
+    tx.commit().await
 }

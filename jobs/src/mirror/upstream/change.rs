@@ -2,13 +2,15 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
     Direction, Upstream, UpstreamUrl,
+    forget::forget,
     settings::{Settings, SettingsError},
 };
+use crate::mirror::contended;
 
 /// The fields of a new upstream, or a change of some fields. `None` means the default of a new
 /// upstream, and keeps the value of an existing one.
@@ -52,6 +54,10 @@ pub enum UpstreamError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why a relay that we host gets no uploads.
+const HOSTED: &str = "Direction of a relay that we host must be down: zooid takes an event from its \
+                      author only, so the mirror cannot upload the events of others";
+
 /// The parsed fields of a change that violates no rule.
 struct Valid {
     url: Option<UpstreamUrl>,
@@ -69,6 +75,9 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
     let direction = change.direction.as_deref().map(Direction::parse);
     if direction == Some(None) {
         problems.push("Direction is not in the list: down, up, both".to_owned());
+    }
+    if change.relay_id.is_some() && direction.flatten().is_some_and(Direction::uploads) {
+        problems.push(HOSTED.to_owned());
     }
     if change.notes.as_ref().is_some_and(|notes| notes.chars().count() > 2000) {
         problems.push("Notes are longer than 2,000 characters".to_owned());
@@ -119,19 +128,59 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
     created.map_err(taken)?.ok_or(UpstreamError::Taken)
 }
 
-/// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) replaces its
-/// lanes.
+/// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) retires
+/// its lanes. Another address is another relay: everything believed of the upstream is forgotten.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::NotFound`].
 pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, false)?;
-    let updated = sqlx::query_as!(
+    if valid.direction.is_some_and(Direction::uploads) && is_hosted(db, id).await? {
+        return Err(UpstreamError::Invalid(vec![HOSTED.to_owned()]));
+    }
+    let updated = contended::retried(|| try_update(db, id, change, &valid)).await;
+    updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
+}
+
+async fn try_update(
+    db: &PgPool,
+    id: Uuid,
+    change: &Change,
+    valid: &Valid,
+) -> Result<Option<Upstream>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if moves(&mut tx, id, valid.url.as_ref()).await? {
+        forget(&mut tx, id).await?;
+    }
+    let updated = write(&mut tx, id, change, valid).await?;
+    tx.commit().await?;
+    Ok(updated)
+}
+
+/// Locks the upstream's row. Returns whether `url` differs from its address.
+async fn moves(
+    tx: &mut PgConnection,
+    id: Uuid,
+    url: Option<&UpstreamUrl>,
+) -> Result<bool, sqlx::Error> {
+    let old = sqlx::query_scalar!("select url from upstream where id = $1 for update", id);
+    let old = old.fetch_optional(tx).await?;
+    Ok(url.is_some_and(|url| old.as_deref().is_some_and(|old| old != url.as_str())))
+}
+
+async fn write(
+    tx: &mut PgConnection,
+    id: Uuid,
+    change: &Change,
+    valid: &Valid,
+) -> Result<Option<Upstream>, sqlx::Error> {
+    sqlx::query_as!(
         Upstream,
         r#"update upstream set
                url = coalesce($2, url), enabled = coalesce($3, enabled),
                backfill = coalesce($4, backfill), negentropy = coalesce($5, negentropy),
                live = coalesce($6, live), direction = coalesce($7, direction),
+               relay_id = case when url <> $2 then null else relay_id end,
                notes = coalesce($8, notes), config = coalesce($9, config), updated_at = now()
            where id = $1
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
@@ -148,9 +197,16 @@ pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, 
         change.notes,
         change.config,
     )
-    .fetch_optional(db)
-    .await;
-    updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
+    .fetch_optional(tx)
+    .await
+}
+
+async fn is_hosted(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
+    let is_hosted = sqlx::query_scalar!(
+        r#"select relay_id is not null as "is_hosted!" from upstream where id = $1"#,
+        id,
+    );
+    Ok(is_hosted.fetch_optional(db).await?.unwrap_or(false))
 }
 
 fn taken(error: sqlx::Error) -> UpstreamError {
