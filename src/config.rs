@@ -108,6 +108,8 @@ pub struct ApiConfig {
     pub key_secret: Option<SecretString>,
     /// The deployment's settings of the mirror, which upstreams may override.
     pub mirror: upstream::settings::Settings,
+    /// Whether callers of the API may add upstreams whose address is not public.
+    pub allow_private_upstreams: bool,
 }
 
 /// The settings of the log and the traces.
@@ -160,7 +162,7 @@ impl Config {
         let instances = instances(env);
         let robot = provision::robot(env);
         let provision = provision::settings(env);
-        let mirror = mirror::mirror(env, robot.as_ref());
+        let mirror = mirror::mirror(env);
         let zooid = provision::zooid(env, needs, instances.clone(), robot);
         let relay_domain = relay_domain(env, needs);
         let config = Self {
@@ -169,6 +171,7 @@ impl Config {
                 instances: instance_names(zooid.as_ref(), &instances),
                 max_attempts: provision.backoff.max_attempts(),
                 mirror: mirror.defaults.clone(),
+                allow_private_upstreams: mirror.allow_private,
                 ..api(env, relay_domain, &instances)
             },
             zooid,
@@ -257,6 +260,7 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         connections: connections::connections(env),
         key_secret: mirror::key_secret(env),
         mirror: upstream::settings::Settings::default(), // set by the caller
+        allow_private_upstreams: false,                  // set by the caller
     }
 }
 

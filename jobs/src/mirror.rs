@@ -7,6 +7,7 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+pub mod address;
 pub mod event;
 pub mod filter;
 pub mod lane;

@@ -7,10 +7,10 @@ use tender_workers::mirror::{Profile, Settings};
 
 use super::Env;
 
-/// Reads the settings of the mirror. Without `RELAY_PRIVATE_KEY`, the mirror authenticates to
-/// upstreams with the robot's key.
-pub(super) fn mirror(env: &mut Env, robot: Option<&Keys>) -> Settings {
-    let own =
+/// Reads the settings of the mirror. Without `RELAY_PRIVATE_KEY`, the mirror does not authenticate
+/// to upstreams: the key that governs zooid is told to no other relay.
+pub(super) fn mirror(env: &mut Env) -> Settings {
+    let key =
         env.parse("RELAY_PRIVATE_KEY", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok());
     let profile =
         env.parse("MIRROR_PROFILE", "production, development or off", |text| match text {
@@ -21,8 +21,10 @@ pub(super) fn mirror(env: &mut Env, robot: Option<&Keys>) -> Settings {
         });
     Settings {
         defaults: defaults(env),
-        key: own.or_else(|| robot.cloned()),
+        key,
         profile: profile.unwrap_or_default(),
+        allow_private: env.flag("ALLOW_PRIVATE_UPSTREAMS", false),
+        authorities: Vec::new(),
     }
 }
 

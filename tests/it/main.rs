@@ -37,6 +37,7 @@ mod mirror_misbehaviour;
 mod mirror_negentropy;
 mod mirror_properties;
 mod mirror_uploads;
+mod mirror_wire;
 mod moves;
 mod reassertion;
 mod reconcile;

@@ -25,6 +25,7 @@ async fn tender(world: &MirrorWorld, arguments: &[&str]) -> Typed {
         ("DATABASE_URL", url.as_str()),
         ("ROBOT_SECRET", ROBOT_SECRET),
         ("API_KEY_HMAC_SECRET", "a secret of the tests"),
+        ("ALLOW_PRIVATE_UPSTREAMS", "true"),
     ];
     let output = run(arguments, &environment).await;
     Typed {

@@ -53,7 +53,7 @@ pub async fn diff(
     };
     let compared = negentropy::compare(&connection, &window, items, sender);
     let (compared, need) = tokio::join!(compared, collected);
-    connection.close().await;
+    connection.close("closed by us: the comparison is done");
     let mut diff = Diff { have: compared?.have.into_iter().collect(), need, ours };
     diff.have.sort_unstable();
     diff.need.sort_unstable();

@@ -8,8 +8,8 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::json;
-use tender_jobs::mirror::event::{self, Event, EventId, Limits, Unusable};
-use tokio::sync::mpsc;
+use tender_jobs::mirror::event::{EventId, Limits};
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
     connection::{Connection, Heard},
@@ -47,6 +47,7 @@ pub(crate) async fn fetch(
 ) -> Result<Fetched, StepError> {
     let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
     let (mut ids, mut is_open) = (Vec::with_capacity(size), true);
+    let intake = Mutex::new(intake);
     let mut running = FuturesUnordered::new();
     while is_open || !running.is_empty() {
         let (has_room, wanted) = (running.len() < IN_FLIGHT, size - ids.len());
@@ -56,14 +57,11 @@ pub(crate) async fn fetch(
                 let batch: Batch = done?;
                 missing.extend(batch.missing);
                 fetched.violations += batch.violations;
-                for event in batch.events {
-                    intake.offer(event).await?;
-                }
             }
             found = needed.recv_many(&mut ids, wanted), if is_open && has_room => is_open = found > 0,
         }
         if ids.len() == size || (!is_open && !ids.is_empty()) {
-            running.push(batch(connection, std::mem::take(&mut ids), limits));
+            running.push(batch(connection, std::mem::take(&mut ids), limits, &intake));
         }
         if begun.elapsed() > ALL_WITHIN {
             fetched.is_cut = true;
@@ -71,19 +69,15 @@ pub(crate) async fn fetch(
         }
     }
     for ids in missing.chunks(size) {
-        let batch = batch(connection, ids.to_vec(), limits).await?;
+        let batch = batch(connection, ids.to_vec(), limits, &intake).await?;
         fetched.unavailable += i64::try_from(batch.missing.len()).unwrap_or(i64::MAX);
         fetched.violations += batch.violations;
-        for event in batch.events {
-            intake.offer(event).await?;
-        }
     }
     Ok(fetched)
 }
 
-/// The result of one REQ.
+/// The result of one REQ; its events went to the intake one by one.
 struct Batch {
-    events: Vec<Result<Event, Unusable>>,
     /// The requested ids that were not delivered.
     missing: Vec<EventId>,
     /// The number of events that were not requested.
@@ -96,11 +90,12 @@ async fn batch(
     connection: &Connection,
     ids: Vec<EventId>,
     limits: Limits,
+    intake: &Mutex<&mut Intake>,
 ) -> Result<Batch, StepError> {
-    match try_batch(connection, &ids, limits).await {
+    match try_batch(connection, &ids, limits, intake).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_batch(connection, &ids, limits).await
+            try_batch(connection, &ids, limits, intake).await
         }
         ended => ended,
     }
@@ -110,6 +105,7 @@ async fn try_batch(
     connection: &Connection,
     ids: &[EventId],
     limits: Limits,
+    intake: &Mutex<&mut Intake>,
 ) -> Result<Batch, StepError> {
     let mut missing: HashSet<EventId> = ids.iter().copied().collect();
     let mut subscription = connection.subscribe("fetch");
@@ -118,20 +114,20 @@ async fn try_batch(
     connection
         .send(&json!(["REQ", subscription.id(), { "ids": wanted, "limit": ids.len() }]))
         .await?;
-    let mut batch =
-        Batch { events: Vec::with_capacity(ids.len()), missing: Vec::new(), violations: 0 };
+    let mut batch = Batch { missing: Vec::new(), violations: 0 };
     let mut heard = 0;
     loop {
         match subscription.next(SILENCE).await? {
-            Heard::Event(text) => {
+            Heard::Event(received) => {
                 heard += 1;
-                let event = event::parse(&text, limits);
+                let event = received.parse(limits);
+                drop(received);
                 let id = match &event {
                     Ok(event) => Some(event.id),
                     Err(unusable) => unusable.claims.map(|(id, _)| id),
                 };
                 if id.is_some_and(|id| missing.remove(&id)) {
-                    batch.events.push(event);
+                    intake.lock().await.offer(event).await?;
                 } else {
                     batch.violations += 1;
                 }

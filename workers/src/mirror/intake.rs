@@ -14,12 +14,14 @@ use tender_jobs::mirror::{
 use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
-use super::{error::StepError, lane::under_lease};
+use super::{connection::storing, error::StepError, lane::under_lease};
 
 /// The events of one batch.
 pub(crate) const BATCH: usize = 500;
 /// The longest that an event waits for its batch to fill, if events arrive one by one.
 pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// The bytes of events after which a batch is full.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches in progress at the same time: one is verified while another is stored.
 const AT_ONCE: usize = 3;
 
@@ -37,6 +39,8 @@ pub(crate) struct Intake {
     source: Source,
     events: Vec<Event>,
     unusable: Vec<Unusable>,
+    /// The size of `events`, in bytes.
+    bytes: usize,
     running: JoinSet<Result<Tally, StepError>>,
     tally: Tally,
 }
@@ -49,6 +53,7 @@ impl Intake {
             source: Source { db: db.clone(), upstream, lease: lease.cloned() },
             events: Vec::new(),
             unusable: Vec::new(),
+            bytes: 0,
             running: JoinSet::new(),
             tally: Tally::default(),
         }
@@ -57,10 +62,13 @@ impl Intake {
     /// Takes an event, or one that cannot be used. Waits while three batches are in progress.
     pub(crate) async fn offer(&mut self, event: Result<Event, Unusable>) -> Result<(), StepError> {
         match event {
-            Ok(event) => self.events.push(event),
+            Ok(event) => {
+                self.bytes += size(&event);
+                self.events.push(event);
+            }
             Err(unusable) => self.unusable.push(unusable),
         }
-        if self.events.len() + self.unusable.len() >= BATCH {
+        if self.events.len() + self.unusable.len() >= BATCH || self.bytes >= BATCH_BYTES {
             self.dispatch().await?;
         }
         Ok(())
@@ -72,7 +80,12 @@ impl Intake {
         }
         let events = std::mem::take(&mut self.events);
         let unusable = std::mem::take(&mut self.unusable);
-        self.running.spawn(take_in(self.source.clone(), events, unusable));
+        let held = storing(std::mem::take(&mut self.bytes)).await;
+        let work = take_in(self.source.clone(), events, unusable);
+        self.running.spawn(async move {
+            let _until_stored = held;
+            work.await
+        });
         Ok(())
     }
 
@@ -94,6 +107,12 @@ impl Intake {
         }
         Ok(std::mem::take(&mut self.tally))
     }
+}
+
+/// The memory of an event, in bytes.
+fn size(event: &Event) -> usize {
+    let tags = event.tags.iter().flatten().map(|text| text.len() + 32).sum::<usize>();
+    event.content.len() + tags + 400
 }
 
 /// Reports a panic like a refused statement, so that the job is retried.

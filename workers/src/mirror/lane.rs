@@ -34,6 +34,9 @@ const JOB_WITHIN: Duration = Duration::from_secs(100);
 /// A job that has run for this long begins no further step; the lane's next job continues.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
+/// The wait of a job that found all connections in use.
+pub(super) const NO_ROOM_WAIT: Duration = Duration::from_secs(2);
+
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
     pub(super) context: &'a Context,
@@ -146,7 +149,8 @@ async fn hold(context: &Context, job: &Job, lease: &Lease, upstream: &Upstream) 
     let done = match done {
         Ok(done) => done,
         Err(StepError::LeaseLost) => return outcome::lease_lost(job),
-        Err(StepError::Stopping) => return give_back(context, job).await,
+        Err(StepError::Stopping) => return give_back(context, job, Duration::ZERO).await,
+        Err(StepError::NoRoom) => return give_back(context, job, NO_ROOM_WAIT).await,
         Err(error) => after_error(&run, job, &error),
     };
     log(&run, job, &report, &done);
@@ -161,7 +165,8 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     if !run.upstream.takes_part_in(run.lease.lane.kind) {
         return Err(StepError::Unwanted);
     }
-    information::refresh(&run.context.db, run.upstream).await;
+    let allow_private = run.context.settings.allow_private;
+    information::refresh(&run.context.db, run.upstream, allow_private).await;
     match run.lease.lane.kind {
         LaneKind::Realtime => realtime::run(run, report).await,
         LaneKind::Backfill | LaneKind::Full => backfill::run(run, report).await,
@@ -203,13 +208,14 @@ async fn beats(run: &Run<'_>) -> StepError {
 
 /// Decides how a job ends after an error: by a retry, a further job, rest, or an error of the lane.
 fn after_error(run: &Run<'_>, job: &Job, error: &StepError) -> Done {
-    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
+    let asked = error.retry_after().unwrap_or_default();
+    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes).max(asked);
     let is_past_crashes = job.crashes >= job.allowed_attempts();
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
         StepError::TimeOver => Ending::GoesOn(Duration::ZERO),
         error if error.is_transient() && !job.is_last_attempt() && !is_past_crashes => {
-            let after = delay(job.attempt, jitter(&job.id));
+            let after = delay(job.attempt, jitter(&job.id)).max(asked);
             Ending::Again { after, error: error.to_string() }
         }
         error => Ending::Failed { error: error.to_string(), rest },
@@ -224,11 +230,11 @@ fn jitter(job_id: &str) -> f64 {
     f64::from(sum % 100) / 100.0
 }
 
-/// Requeues the job, because the process stops. No attempt is spent and the job still owns the
-/// lane, so that another worker can continue at once.
-async fn give_back(context: &Context, job: &Job) {
-    let at_once = Requeue::wait(Duration::ZERO);
-    outcome::persist(job, || queue::requeue(&context.db, job, &at_once)).await;
+/// Requeues the job, because the process stops or has no connection for it. No attempt is spent and
+/// the job still owns the lane, so that another worker can continue.
+async fn give_back(context: &Context, job: &Job, after: Duration) {
+    let waits = Requeue::wait(after);
+    outcome::persist(job, || queue::requeue(&context.db, job, &waits)).await;
 }
 
 /// Logs one line about the job, and adds it to the metrics.

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     Context,
-    connection::{Connection, Heard, Subscription},
+    connection::{Connection, Heard, Received, Subscription},
     error::StepError,
     intake::{BATCH, FLUSH_AFTER},
     orchestrate,
@@ -154,6 +154,7 @@ async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Sett
         } else {
             Duration::from_secs(settings.reconnect_delay_seconds.saturating_mul(attempt))
         };
+        let wait = wait.max(error.retry_after().unwrap_or_default());
         let (url, wait_secs) = (&upstream.url, wait.as_secs());
         tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
         pause(wait).await;
@@ -169,7 +170,7 @@ async fn subscribe(
     upstream: &Upstream,
     settings: &Settings,
 ) -> Result<Never, StepError> {
-    let connection = context.connections.get(upstream).await?;
+    let connection = context.connections.get_live(upstream).await?;
     match listen(context, &connection, lane, upstream, settings).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
@@ -189,10 +190,10 @@ async fn listen(
     let mut subscription = open(context, connection, upstream, settings).await?;
     let mut batch = Batch::default();
     loop {
-        let wait = if batch.texts.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
+        let wait = if batch.events.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
         match subscription.next(wait).await {
-            Ok(Heard::Event(text)) => {
-                batch.add(text);
+            Ok(Heard::Event(event)) => {
+                batch.add(event);
                 if !batch.is_full() {
                     continue;
                 }
@@ -230,18 +231,19 @@ async fn open(
 /// Events that go into the queue together.
 #[derive(Default)]
 struct Batch {
-    texts: Vec<String>,
+    /// They hold their bytes of the connection's budget until they are in the queue.
+    events: Vec<Received>,
     bytes: usize,
 }
 
 impl Batch {
-    fn add(&mut self, text: String) {
-        self.bytes += text.len();
-        self.texts.push(text);
+    fn add(&mut self, event: Received) {
+        self.bytes += event.json().map_or(0, str::len);
+        self.events.push(event);
     }
 
     fn is_full(&self) -> bool {
-        self.texts.len() >= BATCH || self.bytes >= MAX_BYTES
+        self.events.len() >= BATCH || self.bytes >= MAX_BYTES
     }
 
     /// Enqueues the events that are not known, and counts all of them on the lane, in one
@@ -253,12 +255,12 @@ impl Batch {
         upstream: &Upstream,
         settings: &Settings,
     ) -> Result<(), StepError> {
-        let texts = std::mem::take(self).texts;
-        if texts.is_empty() {
+        let batch = std::mem::take(self).events;
+        if batch.is_empty() {
             return Ok(());
         }
-        let received = i64::try_from(texts.len()).unwrap_or(i64::MAX);
-        let events = unknown(db, upstream.id, texts, settings.limits()).await?;
+        let received = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+        let events = unknown(db, upstream.id, &batch, settings.limits()).await?;
         let mut tx = db.begin().await?;
         if !events.is_empty() {
             let work = Work::ProcessEvents { upstream: upstream.id, events };
@@ -271,18 +273,19 @@ impl Batch {
 }
 
 /// Returns the events that need work: those that are not known, and those that are malformed,
-/// because they are rejected and counted later.
+/// because they are rejected and counted later. An event over the limit is left to the next poll,
+/// which rejects and counts it.
 async fn unknown(
     db: &PgPool,
     upstream: Uuid,
-    mut texts: Vec<String>,
+    batch: &[Received],
     limits: Limits,
 ) -> Result<Vec<String>, sqlx::Error> {
-    let id = |text: &String| event::parse(text, limits).ok().map(|event| event.id);
-    let ids: Vec<Option<EventId>> = texts.iter().map(id).collect();
+    let id = |event: &Received| event.parse(limits).ok().map(|event| event.id);
+    let ids: Vec<Option<EventId>> = batch.iter().map(id).collect();
     let parsed: Vec<EventId> = ids.iter().copied().flatten().collect();
     let known = event::known(db, upstream, &parsed).await?;
-    let mut is_known = ids.iter().map(|id| id.is_some_and(|id| known.ids.contains(&id)));
-    texts.retain(|_| !is_known.next().unwrap_or(false));
-    Ok(texts)
+    let is_known = |id: &Option<EventId>| id.is_some_and(|id| known.ids.contains(&id));
+    let unknown = batch.iter().zip(&ids).filter(|(_, id)| !is_known(id));
+    Ok(unknown.filter_map(|(event, _)| event.json().map(str::to_owned)).collect())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use tender_jobs::mirror::{
-    event::{self, Event, EventId, Limits, Unusable},
+    event::{Event, EventId, Limits, Unusable},
     filter::Filter,
 };
 
@@ -43,15 +43,64 @@ pub(crate) struct Asked<'a> {
     pub(crate) limits: Limits,
 }
 
-/// A complete page.
+/// An event of a page that was passed on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) id: EventId,
+    /// Unix seconds.
+    pub(crate) created_at: i64,
+}
+
+/// Takes the events of a page one by one, so that a page of large events is never held as a whole.
+pub(crate) struct Taker<'a> {
+    /// The ids that were passed on already, and their timestamps.
+    pub(crate) seen: &'a mut HashMap<EventId, i64>,
+    pub(crate) intake: &'a mut Intake,
+    /// Whether an event was passed on that was not seen before.
+    pub(crate) is_new: bool,
+}
+
+impl Taker<'_> {
+    async fn take(&mut self, event: Result<Event, Unusable>) -> Result<(), StepError> {
+        let claims = match &event {
+            Ok(event) => Some((event.id, event.created_at)),
+            Err(unusable) => unusable.claims,
+        };
+        let is_new = claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
+        self.is_new |= is_new;
+        if is_new || event.is_err() {
+            self.intake.offer(event).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A complete page, whose events were passed on.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     /// The events of the window.
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<Seen>,
     /// Messages that hold no usable event.
     pub(crate) unusable: Vec<Unusable>,
     /// The number of events outside the filter or the window.
     pub(crate) violations: i64,
+}
+
+impl Page {
+    /// Notes an event. Returns false if it was not requested.
+    fn note(&mut self, event: &Result<Event, Unusable>, asked: Asked<'_>, until: i64) -> bool {
+        match event {
+            Ok(event) if !is_within(event, asked, until) => {
+                self.violations += 1;
+                return false;
+            }
+            Ok(Event { id, created_at, .. }) => {
+                self.events.push(Seen { id: *id, created_at: *created_at });
+            }
+            Err(unusable) => self.unusable.push(*unusable),
+        }
+        true
+    }
 }
 
 /// Requests the page that ends at `until`. If the upstream requires authentication, waits for it
@@ -60,11 +109,12 @@ pub(crate) async fn page(
     connection: &Connection,
     asked: Asked<'_>,
     until: i64,
+    taker: &mut Taker<'_>,
 ) -> Result<Page, StepError> {
-    match try_page(connection, asked, until).await {
+    match try_page(connection, asked, until, taker).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_page(connection, asked, until).await
+            try_page(connection, asked, until, taker).await
         }
         ended => ended,
     }
@@ -74,6 +124,7 @@ async fn try_page(
     connection: &Connection,
     asked: Asked<'_>,
     until: i64,
+    taker: &mut Taker<'_>,
 ) -> Result<Page, StepError> {
     let mut subscription = connection.subscribe("poll");
     let mut filter = asked.filter.to_json();
@@ -83,11 +134,13 @@ async fn try_page(
     let most = usize::try_from(asked.limit.saturating_mul(10)).unwrap_or(usize::MAX);
     loop {
         match subscription.next(asked.silence).await? {
-            Heard::Event(text) => match event::parse(&text, asked.limits) {
-                Ok(event) if is_within(&event, asked, until) => page.events.push(event),
-                Ok(_) => page.violations += 1,
-                Err(unusable) => page.unusable.push(unusable),
-            },
+            Heard::Event(received) => {
+                let event = received.parse(asked.limits);
+                drop(received);
+                if page.note(&event, asked, until) {
+                    taker.take(event).await?;
+                }
+            }
             Heard::Eose => break,
             Heard::Closed(why) => return Err(StepError::of_closed(&why)),
             _ => {}
@@ -162,7 +215,9 @@ impl<'a> Walk<'a> {
         if self.is_over {
             return Ok(None);
         }
-        let page = page(connection, self.asked, self.until).await?;
+        let mut taker = Taker { seen: &mut self.seen, intake, is_new: false };
+        let page = page(connection, self.asked, self.until, &mut taker).await?;
+        let is_new = taker.is_new;
         let size = page.events.len() + page.unusable.len();
         self.violations += page.violations;
         if self.first_page.replace(self.first_page.unwrap_or(size)).is_none() {
@@ -172,7 +227,6 @@ impl<'a> Walk<'a> {
             self.is_over = true;
             return Ok(None);
         };
-        let is_new = self.hand_on(page, intake).await?;
         if !is_new && size >= self.largest.max(SMALL) {
             // The page holds one second only, and possibly not all of its events.
             self.saturated_seconds += 1;
@@ -192,21 +246,5 @@ impl<'a> Walk<'a> {
         let claimed = claimed.map(|(_, at)| at);
         let within = claimed.filter(|at| (self.asked.since..=self.until).contains(at));
         page.events.iter().map(|event| event.created_at).chain(within).min()
-    }
-
-    /// Passes the new events of a page to the intake. Returns whether there were any.
-    async fn hand_on(&mut self, page: Page, intake: &mut Intake) -> Result<bool, StepError> {
-        let mut is_new = false;
-        for event in page.events {
-            if self.seen.insert(event.id, event.created_at).is_none() {
-                is_new = true;
-                intake.offer(Ok(event)).await?;
-            }
-        }
-        for unusable in page.unusable {
-            is_new |= unusable.claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
-            intake.offer(Err(unusable)).await?;
-        }
-        Ok(is_new)
     }
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Context,
     error::{StepError, delay},
-    lane::{Done, Report, Run},
+    lane::{Done, NO_ROOM_WAIT, Report, Run},
     upload::Uploader,
 };
 use crate::runtime::{Outcome, outcome};
@@ -116,8 +116,10 @@ pub(super) async fn attempt(
         match result {
             Ok(result) => Outcome::Done(result),
             Err(StepError::Stopping) => Outcome::Requeue(Duration::ZERO),
+            Err(StepError::NoRoom) => Outcome::Requeue(NO_ROOM_WAIT),
             Err(error) if error.is_transient() => {
-                Outcome::Retry { after: delay(job.attempt, 0.0), error: error.to_string() }
+                let after = delay(job.attempt, 0.0).max(error.retry_after().unwrap_or_default());
+                Outcome::Retry { after, error: error.to_string() }
             }
             Err(error) => Outcome::Killed(error.to_string()),
         }
