@@ -31,7 +31,7 @@ use tender_jobs::{
     mirror::{
         event::{self, Batch, Limits},
         lane::{self, LaneKind, LaneState},
-        upstream::{self, Change, Upstream, settings::Settings},
+        upstream::{self, Change, Upstream},
         work,
     },
     queue,
@@ -133,9 +133,8 @@ async fn upstream(
 /// Triggers a mode and waits for its end. Returns the lane's state and the duration in seconds.
 async fn run(bench: &Bench, upstream: &Upstream, mode: LaneKind) -> (LaneState, f64) {
     let begun = Instant::now();
-    let settings = Settings::default();
     let dispatched =
-        orchestrate::dispatch(bench.db(), &settings, mode, Some(upstream.id), true).await.unwrap();
+        orchestrate::dispatch(bench.db(), mode, Some(upstream.id), true).await.unwrap();
     let lane = dispatched[0].lane.unwrap_or_else(|| panic!("{dispatched:?}"));
     let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
     while work::lane_has_job(bench.db(), lane).await.unwrap() {

@@ -32,7 +32,7 @@ use tender_jobs::{
     mirror::{
         MIRROR,
         lane::{self, LaneKind, LaneState},
-        upstream::{self, Change, Upstream, settings::Settings},
+        upstream::{self, Change, Upstream},
         work,
     },
     queue,
@@ -198,8 +198,7 @@ fn start_workers(config: &Config, db: &PgPool, stop: &CancellationToken) -> Join
 }
 
 async fn trigger(db: &PgPool, upstream: &Upstream, mode: LaneKind) -> anyhow::Result<Uuid> {
-    let dispatched =
-        orchestrate::dispatch(db, &Settings::default(), mode, Some(upstream.id), true).await?;
+    let dispatched = orchestrate::dispatch(db, mode, Some(upstream.id), true).await?;
     dispatched.first().and_then(|one| one.lane).context("nothing was enqueued")
 }
 

@@ -13,7 +13,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Durat
 use nostr::key::PublicKey;
 use reqwest::Url;
 use secrecy::SecretString;
-use tender_jobs::{mirror::upstream, provision::instance::Instances, queue::Retention};
+use tender_jobs::{mirror::deployment, provision::instance::Instances, queue::Retention};
 use tender_workers::provision::{
     self as provisioning,
     zooid::{ZooidSettings, name_of},
@@ -48,6 +48,8 @@ pub struct Config {
     pub provision: provisioning::Settings,
     /// The settings of the mirror.
     pub mirror: tender_workers::mirror::Settings,
+    /// The variables that are stored once as the deployment's settings of the mirror.
+    pub mirror_environment: deployment::Environment,
     /// How this process fetches and runs jobs.
     pub runtime: tender_workers::runtime::Settings,
     /// How long finished jobs are kept.
@@ -106,8 +108,6 @@ pub struct ApiConfig {
     pub dashboard_password: Option<SecretString>,
     /// HMAC key of API tokens; without it `/api/v1` answers 503.
     pub key_secret: Option<SecretString>,
-    /// The deployment's settings of the mirror, which upstreams may override.
-    pub mirror: upstream::settings::Settings,
     /// Whether callers of the API may add upstreams whose address is not public.
     pub allow_private_upstreams: bool,
 }
@@ -162,7 +162,8 @@ impl Config {
         let instances = instances(env);
         let robot = provision::robot(env);
         let provision = provision::settings(env);
-        let mirror = mirror::mirror(env);
+        let mirror_environment = mirror::environment(env);
+        let mirror = mirror::mirror(env, &mirror_environment);
         let zooid = provision::zooid(env, needs, instances.clone(), robot);
         let relay_domain = relay_domain(env, needs);
         let config = Self {
@@ -170,13 +171,13 @@ impl Config {
             api: ApiConfig {
                 instances: instance_names(zooid.as_ref(), &instances),
                 max_attempts: provision.backoff.max_attempts(),
-                mirror: mirror.defaults.clone(),
                 allow_private_upstreams: mirror.allow_private,
                 ..api(env, relay_domain, &instances)
             },
             zooid,
             provision,
             mirror,
+            mirror_environment,
             runtime: runtime::runtime(env),
             retention: runtime::retention(env),
             log: log(env),
@@ -259,8 +260,7 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         rate_limit: env.number("API_RATE_LIMIT", 50, 1..=1_000_000),
         connections: connections::connections(env),
         key_secret: mirror::key_secret(env),
-        mirror: upstream::settings::Settings::default(), // set by the caller
-        allow_private_upstreams: false,                  // set by the caller
+        allow_private_upstreams: false, // set by the caller
     }
 }
 

@@ -1,5 +1,7 @@
 //! Wording that commands and pages share.
 
+pub(crate) mod lane;
+
 /// Formats a number of seconds in its two largest units.
 pub(crate) fn span(seconds: i64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);

@@ -1,6 +1,7 @@
 //! Mirroring: Nostr events kept in step with other relays.
 //!
 //! - [`upstream`]: the relays to read from and write to, and their settings.
+//! - [`deployment`]: the settings of all upstreams that override none.
 //! - [`lane`]: who works on which stream of events, and how far it has come.
 //! - [`event`]: the store. [`filter`]: which events are wanted.
 //! - [`work`]: the jobs.
@@ -8,6 +9,8 @@
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 pub mod address;
+mod contended;
+pub mod deployment;
 pub mod event;
 pub mod filter;
 pub mod lane;

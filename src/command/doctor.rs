@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use tender_jobs::{
     database,
+    mirror::deployment,
     provision::{SYNC_RELAY, relay},
     queue,
 };
@@ -84,7 +85,7 @@ async fn examine() -> Vec<Finding> {
             let private = database.socket_dir().is_some();
             let whose = if private { "private cluster" } else { "DATABASE_URL" };
             findings.push(finding(Grade::Ok, "database", format!("{whose}: connected")));
-            if let Err(error) = examine_ledger(&database, &mut findings).await {
+            if let Err(error) = examine_ledger(&database, &config, &mut findings).await {
                 findings.push(finding(Grade::Fail, "database", error.to_string()));
             }
             database.close().await;
@@ -103,6 +104,7 @@ async fn examine() -> Vec<Finding> {
 
 async fn examine_ledger(
     database: &Database,
+    config: &Config,
     findings: &mut Vec<Finding>,
 ) -> Result<(), sqlx::Error> {
     let db = &database.pool;
@@ -127,6 +129,10 @@ async fn examine_ledger(
     for paused in queue::paused(db).await? {
         let words = format!("{} is paused by {}: its jobs wait", paused.queue, paused.paused_by);
         findings.push(finding(Grade::Warn, "queue", words));
+    }
+    let deployment = deployment::find(db).await?;
+    for words in config.mirror_environment.contradictions(&deployment) {
+        findings.push(finding(Grade::Warn, "mirror", words));
     }
     let relays = relay::summary(db).await?;
     let mut workers = queue::workers(db).await?;

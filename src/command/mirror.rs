@@ -83,9 +83,13 @@ pub(crate) enum MirrorCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Show the settings of the deployment, or those in effect for one upstream.
+    /// Show the settings of the deployment, or those in effect for one upstream. `set` and `unset`
+    /// change the deployment's, for every process and at once.
+    #[command(args_conflicts_with_subcommands = true)]
     Config {
-        /// Address or id of an upstream; without it, the deployment.
+        #[command(subcommand)]
+        change: Option<config::ConfigCommand>,
+        /// Address or id of the upstream; without it, the deployment.
         upstream: Option<String>,
     },
     /// Print the ids of events that either side lacks, by negentropy. Changes nothing.
@@ -141,19 +145,18 @@ impl MirrorCommand {
                 Self::Show { upstream } => upstream::show(db, &upstream, json).await,
                 Self::Remove { upstream } => upstream::remove(db, &upstream, json).await,
                 Self::Seed { file } => upstream::seed(db, &file, json).await,
-                Self::Status => status::print(db, &config, json).await,
+                Self::Status => status::print(db, json).await,
                 Self::Trigger { mode, upstream, wait } => {
                     let upstream = upstream.as_deref();
-                    lanes::trigger(db, &config, mode.into(), upstream, wait, json).await
+                    lanes::trigger(db, mode.into(), upstream, wait, json).await
                 }
-                Self::Recover { stale, error } => {
-                    lanes::recover(db, &config, stale, error, json).await
-                }
+                Self::Recover { stale, error } => lanes::recover(db, stale, error, json).await,
                 Self::Reset { upstream, yes } => {
                     lanes::reset(db, upstream.as_deref(), yes, json).await
                 }
-                Self::Config { upstream } => {
-                    config::show(db, &config, upstream.as_deref(), json).await
+                Self::Config { change: Some(change), .. } => config::change(db, change, json).await,
+                Self::Config { change: None, upstream } => {
+                    config::show(db, upstream.as_deref(), json).await
                 }
                 Self::Diff { upstream, hours } => {
                     events::diff(db, &config, &upstream, hours, json).await

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use tender_jobs::{
-    mirror,
+    mirror::{
+        self,
+        deployment::{self, Profile},
+    },
     provision::{self, SYNC_RELAY},
 };
 use tender_workers::{Wings, provision::zooid::Zooid};
@@ -181,14 +184,32 @@ async fn run_workers(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     say_wings(config);
+    let mirror = mirror_settings(config, database).await?;
     let wings = Wings {
         provision: zooid.map(|zooid| (zooid, config.provision.clone())),
-        mirror: Some(config.mirror.clone()),
+        mirror: Some(mirror),
         retention: config.retention,
         history: config.provision.history,
     };
     let runtime = config.runtime.clone();
     Ok(tender_workers::run(&database.pool, runtime, wings, shutdown.clone()).await?)
+}
+
+/// Returns the settings of the mirror for this process. The deployment's are in the database; the first
+/// process with variables for them stores these.
+async fn mirror_settings(
+    config: &Config,
+    database: &Database,
+) -> anyhow::Result<tender_workers::mirror::Settings> {
+    let environment = &config.mirror_environment;
+    let deployment = deployment::import(&database.pool, environment).await;
+    let deployment = deployment.context("failed to read the mirror's settings")?;
+    for contradiction in environment.contradictions(&deployment) {
+        tracing::warn!("{contradiction}");
+    }
+    let own = config.mirror.clone();
+    let profile = if own.profile == Profile::Off { Profile::Off } else { deployment.profile };
+    Ok(tender_workers::mirror::Settings { defaults: deployment.settings(), profile, ..own })
 }
 
 /// Logs which wings run, and why the others do not.

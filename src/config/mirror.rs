@@ -2,30 +2,33 @@
 
 use nostr::key::Keys;
 use secrecy::SecretString;
-use tender_jobs::mirror::upstream::settings;
-use tender_workers::mirror::{Profile, Settings};
+use serde_json::Value;
+use tender_jobs::mirror::{
+    deployment::{Environment, Profile},
+    upstream::settings,
+};
+use tender_workers::mirror::Settings;
 
 use super::Env;
 
-/// Reads the settings of the mirror. Without `RELAY_PRIVATE_KEY`, the mirror does not authenticate
-/// to upstreams: the key that governs zooid is told to no other relay.
-pub(super) fn mirror(env: &mut Env) -> Settings {
+/// Reads how this process mirrors. Without `RELAY_PRIVATE_KEY`, the mirror does not authenticate to
+/// upstreams: the key that governs zooid is told to no other relay. The profile `off` concerns this
+/// process; the others are the deployment's.
+pub(super) fn mirror(env: &mut Env, environment: &Environment) -> Settings {
     let key =
         env.parse("RELAY_PRIVATE_KEY", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok());
-    let profile =
-        env.parse("MIRROR_PROFILE", "production, development or off", |text| match text {
-            "production" => Some(Profile::Production),
-            "development" => Some(Profile::Development),
-            "off" => Some(Profile::Off),
-            _ => None,
-        });
     Settings {
-        defaults: defaults(env),
         key,
-        profile: profile.unwrap_or_default(),
+        profile: environment.profile.unwrap_or_default(),
         allow_private: env.flag("ALLOW_PRIVATE_UPSTREAMS", false),
-        authorities: Vec::new(),
+        ..Settings::default()
     }
+}
+
+/// Reads the variables that are stored once as the deployment's settings.
+pub(super) fn environment(env: &mut Env) -> Environment {
+    let profile = env.parse("MIRROR_PROFILE", "production, development or off", Profile::parse);
+    Environment { config: defaults(env), profile }
 }
 
 /// Reads the HMAC key of API tokens.
@@ -36,15 +39,15 @@ pub(super) fn key_secret(env: &mut Env) -> Option<SecretString> {
     })
 }
 
-fn defaults(env: &mut Env) -> settings::Settings {
+fn defaults(env: &mut Env) -> Option<Value> {
     let example = r#"{"backfill_since_hours": 720, "poll_page_limit": 300}"#;
-    let Some(text) = env.text("MIRROR_DEFAULTS") else { return settings::Settings::default() };
+    let text = env.text("MIRROR_DEFAULTS")?;
     let read = serde_json::from_str(&text).map_err(|error| error.to_string());
-    let read = read.and_then(|value| {
-        settings::Settings::of_deployment(&value).map_err(|error| error.to_string())
+    let checked = read.and_then(|value| match settings::Settings::of_deployment(&value) {
+        Ok(_) => Ok(value),
+        Err(error) => Err(error.to_string()),
     });
-    read.unwrap_or_else(|problem| {
-        env.problem("MIRROR_DEFAULTS", format!("{problem}; e.g. {example}"));
-        settings::Settings::default()
-    })
+    checked
+        .map_err(|problem| env.problem("MIRROR_DEFAULTS", format!("{problem}; e.g. {example}")))
+        .ok()
 }

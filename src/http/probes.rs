@@ -3,7 +3,10 @@
 mod mirror;
 mod provision;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -28,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Default)]
 pub(super) struct Probes {
     measured_at: Mutex<Option<Instant>>,
+    /// The metrics of the mirror at the last measurement, as text.
+    mirror: std::sync::Mutex<String>,
 }
 
 /// Answers 200 if the process runs, and 503 if it has workers and none of them has sent a heartbeat for
@@ -63,7 +68,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> String {
         gauge!("tender_database_up").set(f64::from(u8::from(matches!(measured, Ok(Ok(()))))));
         *measured_at = Some(Instant::now());
     }
-    telemetry::metrics().render()
+    let of_mirror = api.probes.mirror.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    telemetry::metrics().render() + &of_mirror
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
@@ -82,7 +88,9 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     gauge!("tender_database_connections", "state" => "used").set(used as f64);
     measure_queues(api, now).await?;
     provision::measure(api, now).await?;
-    mirror::measure(api).await
+    let of_mirror = mirror::measure(api).await?;
+    *api.probes.mirror.lock().unwrap_or_else(PoisonError::into_inner) = of_mirror;
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]

@@ -7,7 +7,7 @@ use tender_jobs::{
     mirror::{
         event::{
             self, Batch, Event, EventId, Tally,
-            outgoing::{self, UploadTally, Verdict},
+            outgoing::{self, Reached, UploadTally, Verdict},
         },
         lane::{self, LaneKind, Lease},
         upstream::{Upstream, settings::Settings},
@@ -26,7 +26,8 @@ async fn leases(world: &MirrorWorld, upstream: &Upstream, kind: LaneKind) -> (Le
     let held = "update lane set status = 'syncing', lease_owner = 'job', lease_epoch = 2,
                                 heartbeat_at = now() where id = $1";
     sqlx::query(held).bind(lane.id).execute(&world.db).await.unwrap();
-    (Lease { lane: lane.clone(), epoch: 2 }, Lease { lane, epoch: 1 })
+    let lease = |epoch| Lease { lane: lane.clone(), epoch, deaths: 0 };
+    (lease(2), lease(1))
 }
 
 fn batch_of<'a>(upstream: &Upstream, lease: &'a Lease, events: &'a [Event]) -> Batch<'a> {
@@ -78,17 +79,19 @@ async fn verdicts_and_their_counts_are_stored_together() {
         (id(3), Verdict::Rejected("invalid: no".to_owned())),
         (id(4), Verdict::Pending("error: disk".to_owned())),
     ];
-    let judge = async |lease: Option<&Lease>| {
-        outgoing::judge(&world.db, upstream.id, lease, &verdicts).await.unwrap()
+    let judge = async |lease: &Lease| {
+        let reached = Reached { position: Some(7), sending: Some(9), is_answered: true };
+        outgoing::judge(&world.db, lease, &verdicts, reached).await.unwrap()
     };
-    assert_eq!(judge(Some(&stale)).await, Settled::LeaseLost);
+    assert_eq!(judge(&stale).await, Settled::LeaseLost);
     let count = "select count(*) from upload_verdict";
     let (rows,): (i64,) = sqlx::query_as(count).fetch_one(&world.db).await.unwrap();
     assert_eq!(rows, 0);
     let all = UploadTally { accepted: 1, duplicate: 1, rejected: 1, pending: 1 };
-    assert_eq!(judge(Some(&lease)).await, Settled::Written(all));
-    // A job without a lease counts on the lane too; a rejection that is known is not counted again.
-    assert_eq!(judge(None).await, Settled::Written(UploadTally { rejected: 0, ..all }));
+    assert_eq!(judge(&lease).await, Settled::Written(all));
+    // A rejection that is known is not counted again.
+    assert_eq!(judge(&lease).await, Settled::Written(UploadTally { rejected: 0, ..all }));
     let lane = world.lane(&upstream, LaneKind::Upload).await;
     assert_eq!((lane.uploaded, lane.upload_duplicate, lane.upload_rejected), (2, 2, 1));
+    assert_eq!(lane.upload_position, 7);
 }

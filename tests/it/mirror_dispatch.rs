@@ -3,7 +3,10 @@
 use nostr::key::Keys;
 use serde_json::json;
 use tender_jobs::{
-    mirror::{MIRROR, lane::LaneKind, upstream::settings::Settings},
+    mirror::{
+        MIRROR,
+        lane::{LaneKind, LaneState},
+    },
     queue::{self, Page},
 };
 use tender_workers::mirror::orchestrate;
@@ -31,8 +34,7 @@ async fn who_has_no_work_is_skipped_with_the_reason() {
     ] {
         assert_eq!(world.trigger(upstream, mode).await.skipped, skipped, "{} {mode}", upstream.url);
     }
-    let settings = Settings::default();
-    let tick = orchestrate::dispatch(&world.db, &settings, LaneKind::Upload, None, false).await;
+    let tick = orchestrate::dispatch(&world.db, LaneKind::Upload, None, false).await;
     assert_eq!(tick.unwrap()[1].skipped, Some("already waiting"));
 }
 
@@ -40,10 +42,8 @@ async fn who_has_no_work_is_skipped_with_the_reason() {
 async fn fifty_triggers_make_one_job() {
     let world = MirrorWorld::new().await;
     let upstream = world.upstream("ws://127.0.0.1:1", json!({})).await;
-    let settings = Settings::default();
-    let triggers = (0..50).map(|_| {
-        orchestrate::dispatch(&world.db, &settings, LaneKind::Backfill, Some(upstream.id), true)
-    });
+    let triggers = (0..50)
+        .map(|_| orchestrate::dispatch(&world.db, LaneKind::Backfill, Some(upstream.id), true));
     for dispatched in futures_util::future::join_all(triggers).await {
         assert_eq!(dispatched.unwrap().len(), 1);
     }
@@ -86,10 +86,14 @@ async fn a_longer_history_opens_a_completed_backfill_and_another_filter_starts_a
         }
     })
     .await;
-    let upstream = world.upstream(&fake.url, json!({"config": days(1)})).await;
+    let kind_1 = |mut config: serde_json::Value| {
+        config["event_kinds"] = json!([1]);
+        config
+    };
+    let upstream = world.upstream(&fake.url, json!({"config": kind_1(days(1))})).await;
     let done = world.mirror(&upstream, LaneKind::Backfill).await;
     assert_eq!(world.trigger(&upstream, LaneKind::Backfill).await.skipped, Some("complete"));
-    let upstream = world.change_upstream(&upstream, json!({"config": days(3)})).await;
+    let upstream = world.change_upstream(&upstream, json!({"config": kind_1(days(3))})).await;
     let longer = world.mirror(&upstream, LaneKind::Backfill).await;
     assert_eq!(longer.status, "completed");
     assert_eq!(longer.backfill_target.unwrap(), done.backfill_target.unwrap() - 2 * 86_400);
@@ -122,4 +126,92 @@ async fn a_full_run_looks_at_everything_again() {
         ("completed", 10),
         "nothing more was fetched"
     );
+}
+
+/// Lets the upstream be known not to support NIP-77.
+async fn refuse_negentropy(world: &MirrorWorld) {
+    let verdict = "update upstream set negentropy_verdict = 'unsupported',
+                          negentropy_verdict_until = now() + interval '1 day'";
+    sqlx::query(verdict).execute(&world.db).await.unwrap();
+}
+
+/// The seconds that a full run covers.
+fn covered(lane: &LaneState) -> i64 {
+    lane.backfill_started_at.unwrap() - lane.backfill_target.unwrap()
+}
+
+const WEEK: i64 = 7 * 86_400;
+
+#[tokio::test]
+async fn without_nip_77_a_full_run_covers_a_week_whatever_the_flag_says() {
+    let world = MirrorWorld::new().await;
+    let relay = RealRelay::start().await;
+    let upstream =
+        world.upstream(&relay.url, json!({"negentropy": true, "config": days(30)})).await;
+    world.mirror(&upstream, LaneKind::Backfill).await;
+    refuse_negentropy(&world).await;
+    world.trigger(&upstream, LaneKind::Full).await;
+    assert_eq!(covered(&world.lane(&upstream, LaneKind::Full).await), WEEK);
+}
+
+#[tokio::test]
+async fn a_full_run_that_falls_back_to_polling_shrinks_to_a_week() {
+    let world = MirrorWorld::new().await;
+    let relay = RealRelay::start().await;
+    let upstream =
+        world.upstream(&relay.url, json!({"negentropy": true, "config": days(30)})).await;
+    world.mirror(&upstream, LaneKind::Backfill).await;
+    world.trigger(&upstream, LaneKind::Full).await;
+    assert_eq!(covered(&world.lane(&upstream, LaneKind::Full).await), 30 * 86_400);
+    refuse_negentropy(&world).await;
+    world.drain().await;
+    let full = world.lane(&upstream, LaneKind::Full).await;
+    assert_eq!((full.status.as_str(), covered(&full)), ("completed", WEEK));
+}
+
+#[tokio::test]
+async fn an_upstream_that_only_takes_events_is_never_polled_for_its_history() {
+    let world = MirrorWorld::new().await;
+    let fields = json!({"negentropy": true, "direction": "up"});
+    let upstream = world.upstream("ws://a.test", fields).await;
+    refuse_negentropy(&world).await;
+    for mode in [LaneKind::Backfill, LaneKind::Full] {
+        let skipped = world.trigger(&upstream, mode).await.skipped.unwrap();
+        assert!(skipped.contains("does not support NIP-77"), "{skipped}");
+    }
+}
+
+#[tokio::test]
+async fn backfill_and_full_never_fetch_the_same_history_at_once() {
+    let world = MirrorWorld::new().await;
+    let relay = RealRelay::start().await;
+    let fields = json!({"negentropy": true, "config": days(5)});
+    let upstream = world.upstream(&relay.url, fields).await;
+    // A full run of a new upstream is its backfill.
+    let full = world.trigger(&upstream, LaneKind::Full).await.lane;
+    assert_eq!(full, world.trigger(&upstream, LaneKind::Backfill).await.lane);
+    world.drain().await;
+    world.trigger(&upstream, LaneKind::Full).await;
+    assert!(world.step().await);
+    assert_eq!(world.lane(&upstream, LaneKind::Full).await.status, "syncing");
+    let upstream = world.change_upstream(&upstream, json!({"config": days(9)})).await;
+    let skipped = world.trigger(&upstream, LaneKind::Backfill).await.skipped;
+    assert_eq!(skipped, Some("a full run compares the history now"));
+    world.drain().await;
+    assert_eq!(world.mirror(&upstream, LaneKind::Backfill).await.status, "completed");
+}
+
+#[tokio::test]
+async fn new_events_go_before_history() {
+    let world = MirrorWorld::new().await;
+    let mut last = None;
+    for index in 0..30 {
+        let upstream = world.upstream(&format!("ws://{index}.test"), json!({})).await;
+        world.trigger(&upstream, LaneKind::Backfill).await;
+        last = Some(upstream);
+    }
+    let lane = world.trigger(&last.unwrap(), LaneKind::Realtime).await.lane.unwrap();
+    let first = world.fetch_of(MIRROR).await.unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&first.payload).unwrap();
+    assert_eq!(payload["lane"], lane.to_string());
 }

@@ -7,7 +7,7 @@ use tender_jobs::{
     mirror::{
         MIRROR,
         lane::{self, Claim, Ending, LaneKind, Lease, Progress},
-        upstream::{self, Upstream, settings::Settings},
+        upstream::{self, Upstream},
     },
     queue::{self, Job, JobState, Page, Settled},
 };
@@ -148,8 +148,7 @@ async fn an_unreachable_relay_is_tried_five_times_and_then_rests() {
     assert!(lane.error_message.unwrap().contains("failed to connect to ws://127.0.0.1:1"));
     bracket.assert(lane.retry_at.unwrap(), Duration::from_mins(30));
 
-    let settings = Settings::default();
-    let tick = orchestrate::dispatch(&world.db, &settings, LaneKind::Realtime, None, false).await;
+    let tick = orchestrate::dispatch(&world.db, LaneKind::Realtime, None, false).await;
     assert_eq!(tick.unwrap()[0].skipped, Some("resting after an error"));
     assert_eq!(world.trigger(&upstream, LaneKind::Realtime).await.skipped, None);
 }
@@ -182,18 +181,17 @@ async fn recovery_frees_what_is_stuck_and_what_has_rested() {
     let world = MirrorWorld::new().await;
     let (stuck, job, lane) = started(&world).await;
     let old = held(&world, lane, &job).await;
-    let settings = Settings::default();
-    let nothing = recover_now(&world.db, &settings, None, None).await.unwrap();
+    let nothing = recover_now(&world.db, None, None).await.unwrap();
     assert_eq!((nothing.stale.len(), nothing.errors.len()), (0, 0));
     world.silence_lanes(Duration::from_secs(601)).await;
     assert!(world.lane(&stuck, LaneKind::Backfill).await.is_stale);
 
-    let freed = recover_now(&world.db, &settings, None, None).await.unwrap();
+    let freed = recover_now(&world.db, None, None).await.unwrap();
     assert_eq!((freed.stale.len(), freed.errors.len()), (1, 0));
     let state = world.lane(&stuck, LaneKind::Backfill).await;
     assert_eq!(state.status, "idle");
     assert!(!lane::checkpoint(&world.db, &old, &Progress::default()).await.unwrap());
-    let forced = recover_now(&world.db, &settings, Some(Duration::ZERO), Some(Duration::ZERO));
+    let forced = recover_now(&world.db, Some(Duration::ZERO), Some(Duration::ZERO));
     assert_eq!(forced.await.unwrap().stale.len(), 0);
 }
 

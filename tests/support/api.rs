@@ -139,7 +139,6 @@ fn config_of(base_url: String, admin: nostr::key::PublicKey) -> ApiConfig {
         viewers: vec![],
         dashboard_password: None,
         key_secret: Some("a secret of the tests".into()),
-        mirror: tender_jobs::mirror::upstream::settings::Settings::default(),
         allow_private_upstreams: false,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
-        self,
+        self, deployment,
         lane::{self, LaneKind, LaneState},
         upstream::{self, Change, Upstream},
     },
@@ -65,6 +65,10 @@ impl MirrorWorld {
     pub async fn with(settings: Settings) -> Self {
         install_tls();
         let database = TestDatabase::new().await;
+        let is_changed = settings.defaults != upstream::settings::Settings::default();
+        let config = is_changed.then(|| settings.defaults.to_json());
+        let environment = deployment::Environment { config, profile: None };
+        deployment::import(&database.pool, &environment).await.unwrap();
         Self { mirror: Mirror::over(&database.pool, settings), database }
     }
 }
@@ -109,8 +113,7 @@ impl Mirror {
 
     /// Triggers a mode of one upstream, by hand.
     pub async fn trigger(&self, upstream: &Upstream, mode: LaneKind) -> Dispatch {
-        let settings = &self.context.settings.defaults;
-        let dispatched = orchestrate::dispatch(&self.db, settings, mode, Some(upstream.id), true);
+        let dispatched = orchestrate::dispatch(&self.db, mode, Some(upstream.id), true);
         dispatched.await.unwrap().remove(0)
     }
 

@@ -49,7 +49,8 @@ pub async fn run(
         running.push(provision::wing(&context, &shutdown));
     }
     if let Some(rules) = wings.mirror {
-        let context = mirror::Context::new(db, rules, &settings.process, &shutdown);
+        let context = mirror::Context::new(db, rules, &settings.process, &shutdown)
+            .with_slots(&settings.concurrency);
         running.push(mirror::wing(&context));
     }
     runtime::run(db, settings, running, shutdown).await

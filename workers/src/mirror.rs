@@ -2,7 +2,7 @@
 //!
 //! - `lane`: the frame of every job that holds a lane; `backfill`, `realtime`, `uploads`: its work.
 //! - [`orchestrate`]: which lanes have work; `upkeep`: recovery, purge, events that waited.
-//! - `live`: standing subscriptions.
+//! - `live`: standing subscriptions. `remove`: the end of an upstream.
 //! - `connections`, `connection`, `socket`, `message`: one websocket per upstream, shared.
 //! - `address`: which hosts a connection may lead to.
 //! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched.
@@ -26,32 +26,40 @@ pub mod negentropy;
 pub mod orchestrate;
 mod page;
 mod realtime;
+mod remove;
 mod schedule;
+mod shares;
 mod socket;
 mod upkeep;
 mod upload;
 mod uploads;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use nostr::key::Keys;
 use rustls::pki_types::CertificateDer;
 use sqlx::PgPool;
 use tender_jobs::{
-    mirror::{self, DELETIONS, EVENTS, MIRROR, UPLOADS, upstream::settings, work::Work},
+    mirror::{
+        self, DELETIONS, EVENTS, MIRROR, UPLOADS, deployment,
+        upstream::{Upstream, settings},
+        work::Work,
+    },
     queue::Job,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Station, Wing, outcome};
 pub use connections::Connections;
-pub use schedule::Profile;
+use shares::Shares;
+pub use tender_jobs::mirror::deployment::Profile;
 pub use upkeep::recover_now;
 
-/// How events are mirrored in this deployment.
+/// How this process mirrors events.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The settings of upstreams that do not override them.
+    /// The deployment's settings when the process started. Only the limits of the process are taken
+    /// from here; every job reads the others from the database ([`Context::settings_of`]).
     pub defaults: settings::Settings,
     /// The key that answers an upstream's NIP-42 challenge.
     pub key: Option<Keys>,
@@ -72,6 +80,8 @@ pub struct Context {
     pub connections: Arc<Connections>,
     /// The operator's settings.
     pub settings: Arc<Settings>,
+    /// The slots that each upstream occupies.
+    shares: Shares,
     /// Where the process runs, for people.
     pub process: Arc<str>,
     /// Cancelled when the process stops.
@@ -88,8 +98,36 @@ impl Context {
     ) -> Self {
         let connections = Arc::new(Connections::new(&settings));
         let (settings, process) = (Arc::new(settings), Arc::from(process));
-        Self { db: db.clone(), connections, settings, process, stopping: stopping.clone() }
+        let shares = Shares::new(slots());
+        Self { db: db.clone(), connections, settings, shares, process, stopping: stopping.clone() }
     }
+
+    /// Changes how many jobs run at the same time, by queue.
+    #[must_use]
+    pub fn with_slots(mut self, changed: &HashMap<String, usize>) -> Self {
+        let mut slots = slots();
+        slots.extend(changed.clone());
+        self.shares = Shares::new(slots);
+        self
+    }
+
+    /// Reads the settings of an upstream: its overrides of the deployment's settings.
+    ///
+    /// # Errors
+    /// The database is unreachable.
+    pub async fn settings_of(
+        &self,
+        upstream: &Upstream,
+    ) -> Result<settings::Settings, sqlx::Error> {
+        Ok(upstream.settings(&deployment::settings(&self.db).await?))
+    }
+}
+
+/// The jobs that each queue runs at the same time.
+const SLOTS: [(&str, usize); 4] = [(MIRROR, 10), (EVENTS, 4), (UPLOADS, 4), (DELETIONS, 1)];
+
+fn slots() -> HashMap<String, usize> {
+    SLOTS.into_iter().map(|(queue, slots)| (queue.to_owned(), slots)).collect()
 }
 
 /// The wing's stations and recurring jobs.
@@ -98,11 +136,9 @@ pub fn wing(context: &Context) -> Wing {
         let context = context.clone();
         Station::new(queue, concurrency, move |job| run(context.clone(), job))
     };
-    let wing = Wing::new("mirror")
-        .station(station(MIRROR, 10))
-        .station(station(EVENTS, 4))
-        .station(station(UPLOADS, 4))
-        .station(station(DELETIONS, 1))
+    let stations = SLOTS.into_iter().map(|(queue, slots)| station(queue, slots));
+    let wing = stations
+        .fold(Wing::new("mirror"), Wing::station)
         .background("the standing subscriptions", &[MIRROR], live::run(context.clone()))
         .background("the connections", &mirror::QUEUES, connections::tell(context.clone()));
     schedule::recurring(context.settings.profile).into_iter().fold(wing, Wing::recurring)
@@ -121,7 +157,12 @@ pub async fn run(context: Context, job: Job) {
         Work::Lane { lane, .. } => lane::run(&context, &job, lane).await,
         Work::Orchestrate { mode, upstream, manual } => {
             let work = Box::pin(orchestrate::run(&context, mode, upstream, manual));
-            outcome::recurring(&context.db, &job, schedule::name_of(mode), work).await;
+            match schedule::name_of(mode) {
+                Some(name) => outcome::recurring(&context.db, &job, name, work).await,
+                None => {
+                    outcome::kill_unreadable(&context.db, &job, "a live lane has no runs").await;
+                }
+            }
         }
         Work::Recover => {
             let work = Box::pin(upkeep::recover(&context));
@@ -130,9 +171,10 @@ pub async fn run(context: Context, job: Job) {
         Work::Purge => {
             outcome::recurring(&context.db, &job, schedule::PURGE, upkeep::purge(&context)).await;
         }
-        Work::ProcessEvents { upstream, events } => {
-            upkeep::process_events(&context, &job, upstream, &events).await;
+        Work::ProcessEvents { upstream, lane, events } => {
+            upkeep::process_events(&context, &job, upstream, lane, &events).await;
         }
+        Work::RemoveUpstream { upstream } => remove::run(&context, &job, upstream).await,
         Work::ProcessDeletion { event } => upkeep::process_deletion(&context, &job, &event).await,
         Work::UploadEvents { upstream, events } => {
             Box::pin(uploads::upload_events(&context, &job, upstream, &events)).await;

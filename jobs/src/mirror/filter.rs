@@ -46,7 +46,7 @@ impl Filter {
                     let letter = tag_letter(key).ok_or_else(|| {
                         format!("must not contain `{key}`, only ids, authors, kinds and #a to #Z")
                     })?;
-                    filter.tags.insert(letter, list(key, values, tag_value)?);
+                    filter.tags.insert(letter, list(key, values, is_tag_value)?);
                 }
             }
         }
@@ -81,6 +81,19 @@ impl Filter {
             && (self.authors.is_empty() || self.authors.contains(&hex::encode(event.pubkey)))
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.tags.iter().all(|(letter, values)| has(letter, values))
+    }
+
+    /// Returns whether this filter matches every event that `other` matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        fn is_wider<T: Ord>(wide: &BTreeSet<T>, narrow: &BTreeSet<T>) -> bool {
+            wide.is_empty() || (!narrow.is_empty() && narrow.is_subset(wide))
+        }
+        let none = BTreeSet::new();
+        let of_other = |letter| other.tags.get(letter).unwrap_or(&none);
+        is_wider(&self.ids, &other.ids)
+            && is_wider(&self.authors, &other.authors)
+            && is_wider(&self.kinds, &other.kinds)
+            && self.tags.iter().all(|(letter, values)| is_wider(values, of_other(letter)))
     }
 
     /// Returns the filter as parameters of a query.
@@ -122,7 +135,9 @@ fn hex_list(key: &str, values: &Value) -> Result<BTreeSet<String>, String> {
     list(key, values, |text| crate::mirror::event::EventId::parse(text).is_some())
 }
 
-fn tag_value(text: &str) -> bool {
+/// Returns whether a tag value is indexed, and may be part of a filter. Such a value has at most
+/// 1,020 bytes, which fit into a row of an index.
+pub(crate) fn is_tag_value(text: &str) -> bool {
     text.chars().count() <= MAX_TAG_VALUE && !text.contains('\0')
 }
 

@@ -8,8 +8,12 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod attempt;
 mod claim;
+mod condition;
 mod count;
+mod ensure;
+pub mod gap;
 mod list;
 mod recover;
 mod settle;
@@ -19,20 +23,20 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
-pub use count::count_live;
-pub(super) use count::{count, count_uploads};
+pub use condition::Condition;
+pub use count::count_violations;
+pub(super) use count::{count, count_live, count_uploads};
+pub use ensure::ensure;
+pub(in crate::mirror) use ensure::ensure_upload;
 pub use list::{LaneState, state, states, states_of, troubled};
-pub use recover::{Recovered, recover, reset};
+pub use recover::{Recovered, recover};
 pub use settle::{Ending, Progress, checkpoint, settle};
 
-use super::{
-    filter::Filter,
-    upstream::{Upstream, settings::Settings},
-};
+use super::{filter::Filter, upstream::settings::Settings};
 
 /// The kind of a lane: the work that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
@@ -87,6 +91,8 @@ pub struct Lane {
     pub upstream_id: Uuid,
     /// The work that the lane does.
     pub kind: LaneKind,
+    /// The identity of its filter; see [`identity`].
+    pub filter_hash: String,
     /// `idle`, `syncing`, `completed` or `error`.
     pub status: String,
     /// Realtime: the upstream was asked for every event before this time, in Unix seconds.
@@ -109,6 +115,8 @@ pub struct Lane {
     pub is_stale: bool,
     /// Whether the lane is in error and its retry is not due yet.
     pub is_resting: bool,
+    /// The error of the last failed attempt; `None` once an attempt succeeds.
+    pub last_error: Option<String>,
 }
 
 impl Lane {
@@ -118,6 +126,9 @@ impl Lane {
     }
 }
 
+/// Stands for the filter in the identity of an upload lane: a changed filter keeps the lane.
+const UPLOAD_HASH: &str = "upload";
+
 /// Returns the identity of a filter: the first 16 hex characters of the SHA-256 of `down:` and its
 /// canonical form.
 pub fn filter_hash(filter: &Filter) -> String {
@@ -125,71 +136,13 @@ pub fn filter_hash(filter: &Filter) -> String {
     hex::encode(Sha256::digest(format!("down:{form}")))[..16].to_owned()
 }
 
-/// Returns the lane of an upstream, and creates it if it does not exist. A lane of another filter
-/// is deleted, because its progress does not apply to this filter. A completed backfill reopens if
-/// the settings ask for older history.
-pub async fn ensure(
-    db: &PgPool,
-    upstream: &Upstream,
-    kind: LaneKind,
-    settings: &Settings,
-) -> Result<Lane, sqlx::Error> {
-    let hash = match kind {
-        LaneKind::Upload => "upload".to_owned(),
+/// Returns the identity of the filter by which a lane of this kind works under these settings. An
+/// upload lane has one identity for all filters, because its position counts every stored event.
+pub fn identity(kind: LaneKind, settings: &Settings) -> String {
+    match kind {
+        LaneKind::Upload => UPLOAD_HASH.to_owned(),
         _ => filter_hash(&settings.download_filter()),
-    };
-    let mut tx = db.begin().await?;
-    sqlx::query!(
-        "delete from lane where upstream_id = $1 and lane = $2 and filter_hash <> $3",
-        upstream.id,
-        kind.as_str(),
-        hash,
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
-        "insert into lane (upstream_id, lane, filter_hash) select id, $2, $3 from upstream where id = $1
-         on conflict do nothing",
-        upstream.id,
-        kind.as_str(),
-        hash,
-    )
-    .execute(&mut *tx)
-    .await?;
-    if kind == LaneKind::Backfill {
-        aim(&mut tx, upstream.id, &hash, settings.backfill_since_hours).await?;
     }
-    let stale = settings.stale_threshold_minutes;
-    let lane = find(&mut tx, upstream.id, kind, stale).await?;
-    tx.commit().await?;
-    Ok(lane)
-}
-
-/// Sets the beginning and the target of a backfill. Later calls only move the target further back.
-async fn aim(
-    tx: &mut PgConnection,
-    upstream: Uuid,
-    hash: &str,
-    hours: u64,
-) -> Result<(), sqlx::Error> {
-    let seconds = i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(3600);
-    sqlx::query!(
-        "update lane set
-             backfill_started_at = coalesce(backfill_started_at, extract(epoch from now())::bigint),
-             backfill_until = coalesce(backfill_until, extract(epoch from now())::bigint),
-             backfill_target = least(backfill_target, greatest(
-                 coalesce(backfill_started_at, extract(epoch from now())::bigint) - $3, 0)),
-             status = case when status = 'completed' then 'idle' else status end
-         where upstream_id = $1 and lane = 'backfill' and filter_hash = $2
-           and (backfill_target is null
-                or greatest(backfill_started_at - $3, 0) < backfill_target)",
-        upstream,
-        hash,
-        seconds,
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 /// Starts a full run over the last `hours` hours. Returns false if the previous run is not
@@ -212,25 +165,33 @@ pub async fn begin_full(db: &PgPool, lane: Uuid, hours: u64) -> Result<bool, sql
     Ok(begun.rows_affected() == 1)
 }
 
-async fn find(
-    tx: &mut PgConnection,
-    upstream: Uuid,
-    kind: LaneKind,
-    stale_minutes: u64,
-) -> Result<Lane, sqlx::Error> {
-    sqlx::query_as!(
-        Lane,
-        r#"select id, upstream_id, lane as "kind: LaneKind", status, cursor_at, backfill_started_at,
-                  backfill_target, backfill_until, window_seconds, cheap_windows, upload_position, retry_at,
-                  coalesce(status = 'syncing'
-                      and heartbeat_at < now() - make_interval(mins => $3), false) as "is_stale!",
-                  coalesce(status = 'error' and retry_at > now(), false) as "is_resting!"
-           from lane where upstream_id = $1 and lane = $2"#,
+/// Lets a full run end `hours` hours before its beginning, if it would go further back: the upstream turned
+/// out not to support NIP-77, and polling would fetch the whole history again. Returns false if the lease
+/// is lost or the run was short enough.
+pub async fn shorten_full(db: &PgPool, lease: &Lease, hours: u64) -> Result<bool, sqlx::Error> {
+    let seconds = i64::try_from(hours).unwrap_or(i64::MAX).saturating_mul(3600);
+    let shortened = sqlx::query!(
+        "update lane set backfill_target = least(backfill_started_at - $3, backfill_until)
+         where id = $1 and lease_epoch = $2 and lane = 'full'
+           and backfill_target < least(backfill_started_at - $3, backfill_until)",
+        lease.lane.id,
+        lease.epoch,
+        seconds,
+    )
+    .execute(db)
+    .await?;
+    Ok(shortened.rows_affected() == 1)
+}
+
+/// Returns whether the lane of this kind has a holder.
+pub async fn is_running(db: &PgPool, upstream: Uuid, kind: LaneKind) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from lane where upstream_id = $1 and lane = $2 and status = 'syncing'
+                          and retired_at is null) as "is!""#,
         upstream,
         kind.as_str(),
-        i32::try_from(stale_minutes).unwrap_or(i32::MAX),
     )
-    .fetch_one(tx)
+    .fetch_one(db)
     .await
 }
 

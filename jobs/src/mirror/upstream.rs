@@ -4,7 +4,9 @@
 
 mod change;
 mod connection;
+mod forget;
 mod knowledge;
+mod remove;
 pub mod settings;
 mod url;
 
@@ -16,11 +18,15 @@ use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use change::{Change, UpstreamError, create, delete, update};
+pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, note_connection,
 };
-pub use knowledge::{judge_negentropy, note_information, tries_negentropy, wants_information};
+pub use forget::reset;
+pub use knowledge::{
+    judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,
+};
+pub use remove::{Removal, delete, removals, remove_page, resume_removals};
 use settings::Settings;
 pub use url::UpstreamUrl;
 
@@ -111,6 +117,10 @@ pub struct Upstream {
     pub information: Option<Value>,
     /// When the NIP-11 document was last requested.
     pub information_at: Option<DateTime<Utc>>,
+    /// Since when the upstream is known to take events from their authors only.
+    pub authors_only_at: Option<DateTime<Utc>>,
+    /// The upstream's message when it refused an event of another author.
+    pub authors_only_reason: Option<String>,
     /// Time of creation, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// Time of the last change by an operator.
@@ -157,14 +167,15 @@ impl Participation {
     }
 }
 
-/// Returns the upstream with this id; `None` if it does not exist.
+/// Returns the upstream with this id; `None` if it does not exist or is being removed.
 pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
-                  negentropy_reason, information, information_at, created_at, updated_at
-           from upstream where id = $1"#,
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
+           from upstream where id = $1 and removing_at is null"#,
         id,
     )
     .fetch_optional(db)
@@ -174,14 +185,15 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
 /// The most upstreams that [`list`] returns.
 pub const MAX_LISTED: i64 = 10_000;
 
-/// Returns every upstream, by address; at most [`MAX_LISTED`].
+/// Returns every upstream that is not being removed, by address; at most [`MAX_LISTED`].
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                   notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
-                  negentropy_reason, information, information_at, created_at, updated_at
-           from upstream order by url limit $1"#,
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
+           from upstream where removing_at is null order by url limit $1"#,
         MAX_LISTED,
     )
     .fetch_all(db)

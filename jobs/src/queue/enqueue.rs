@@ -216,3 +216,19 @@ pub async fn has_job(
     .fetch_one(db)
     .await
 }
+
+/// Whether a job of the queue is due and waits for a worker.
+///
+/// # Errors
+/// See the module.
+pub async fn has_due(db: impl PgExecutor<'_>, queue: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from apalis.jobs
+                          where job_type = $1 and run_at <= now()
+                            and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts)))
+                  as "has!""#,
+        queue,
+    )
+    .fetch_one(db)
+    .await
+}

@@ -1,59 +1,123 @@
-//! `mirror config`: the settings, and where each value is set.
+//! `mirror config`: the settings, where each value is set, and changes of the deployment's.
 
-use serde_json::{Value, json};
+use anyhow::anyhow;
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
 use sqlx::PgPool;
-use tender_jobs::mirror::upstream::settings::{NUMBERS, Settings};
+use tender_jobs::mirror::{
+    deployment::{self, Deployment, Edit},
+    upstream::settings::{NUMBERS, Settings},
+};
 
 use super::upstream::named;
-use crate::{command::print, config::Config};
+use crate::command::{operator, print};
 
-pub(super) async fn show(
-    db: &PgPool,
-    config: &Config,
-    upstream: Option<&str>,
-    as_json: bool,
-) -> anyhow::Result<()> {
-    let deployment = &config.mirror.defaults;
-    let (settings, own) = match upstream {
-        Some(name) => {
-            let upstream = named(db, name).await?;
-            (upstream.settings(deployment), upstream.config)
-        }
-        None => (deployment.clone(), json!({})),
-    };
-    if as_json {
-        return print::json(&json!({ "settings": settings.to_json(), "overridden": own }));
-    }
-    print_settings(&settings, &own)
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Set settings of the deployment. Progress is kept; a changed filter starts only what is new.
+    Set {
+        /// NAME=VALUE, such as poll_page_limit=300, 'event_kinds=[1, 30023]' or profile=development.
+        #[arg(required = true, value_name = "NAME=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Return settings of the deployment to their defaults.
+    Unset {
+        /// Names of settings.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
-fn print_settings(settings: &Settings, own: &Value) -> anyhow::Result<()> {
+pub(super) async fn change(db: &PgPool, command: ConfigCommand, json: bool) -> anyhow::Result<()> {
+    let edits: Vec<Edit> = match command {
+        ConfigCommand::Set { settings } => {
+            let edits = settings.iter().map(|text| Edit::parse_set(text));
+            edits.collect::<Result<_, _>>().map_err(|problem| anyhow!(problem))?
+        }
+        ConfigCommand::Unset { names } => names.into_iter().map(Edit::Unset).collect(),
+    };
+    deployment::change(db, &operator().who, &edits).await?;
+    print::done(
+        json,
+        "changed the deployment's settings; every process uses them from its next job on",
+    )
+}
+
+/// The settings in effect, and where they are set.
+struct Shown {
+    settings: Settings,
+    deployment: Deployment,
+    own: Map<String, Value>,
+}
+
+impl Shown {
+    fn origin(&self, name: &str) -> &'static str {
+        match () {
+            () if self.own.contains_key(name) => "upstream",
+            () if self.deployment.config.contains_key(name) => "deployment",
+            () => "default",
+        }
+    }
+
+    fn origins(&self) -> Value {
+        let all = self.settings.to_json();
+        let names = all.as_object().into_iter().flat_map(Map::keys);
+        names.map(|name| (name.clone(), json!(self.origin(name)))).collect()
+    }
+}
+
+pub(super) async fn show(db: &PgPool, upstream: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+    let deployment = deployment::find(db).await?;
+    let settings = deployment.settings();
+    let shown = match upstream {
+        None => Shown { settings, deployment, own: Map::new() },
+        Some(name) => {
+            let upstream = named(db, name).await?;
+            let own = upstream.config.as_object().cloned().unwrap_or_default();
+            Shown { settings: upstream.settings(&settings), deployment, own }
+        }
+    };
+    if as_json {
+        return print::json(&json!({
+            "settings": shown.settings.to_json(), "origin": shown.origins(),
+            "profile": shown.deployment.profile.as_str(), "overridden": shown.own,
+        }));
+    }
+    print_settings(&shown)
+}
+
+fn print_settings(shown: &Shown) -> anyhow::Result<()> {
     let mut group = "";
     for number in NUMBERS {
         if number.group != group {
             group = number.group;
             print::line(&format!("\n{group}"))?;
         }
-        let value = settings.get(number);
-        let mark = match () {
-            () if own.get(number.name).is_some() => " (set for this upstream)",
-            () if value != number.default => " (set in MIRROR_DEFAULTS)",
-            () => "",
-        };
+        let value = shown.settings.get(number);
         let years = if number.name == "backfill_since_hours" {
             format!(", {}.{} years", value / 8760, value % 8760 * 10 / 8760)
         } else {
             String::new()
         };
-        print::line(&format!("  {:<28} {value}{years}{mark}", number.name))?;
+        line(shown, number.name, &format!("{value}{years}"))?;
         print::line(&format!("  {:<28} {}", "", number.about))?;
     }
     print::line("\nselection of events")?;
-    let kinds = if settings.event_kinds.is_empty() {
-        "all".to_owned()
-    } else {
-        format!("{:?}", settings.event_kinds)
+    let kinds = match &shown.settings.event_kinds {
+        kinds if kinds.is_empty() => "all".to_owned(),
+        kinds => format!("{kinds:?}"),
     };
-    print::line(&format!("  {:<28} {kinds}", "event_kinds"))?;
-    print::line(&format!("  {:<28} {}", "filter", Value::Object(settings.filter.to_json())))
+    line(shown, "event_kinds", &kinds)?;
+    line(shown, "filter", &Value::Object(shown.settings.filter.to_json()).to_string())?;
+    print::line("\nschedule")?;
+    print::line(&format!("  {:<28} {}", "profile", shown.deployment.profile.as_str()))
+}
+
+fn line(shown: &Shown, name: &str, value: &str) -> anyhow::Result<()> {
+    let mark = match shown.origin(name) {
+        "default" => "",
+        "upstream" => " (set for this upstream)",
+        _ => " (set for the deployment)",
+    };
+    print::line(&format!("  {name:<28} {value}{mark}"))
 }

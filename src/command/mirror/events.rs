@@ -6,6 +6,7 @@ use sqlx::PgPool;
 use tender_jobs::{
     console::operator as record,
     mirror::{
+        deployment,
         event::{self, EventId},
         work,
     },
@@ -27,7 +28,7 @@ pub(super) async fn diff(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let upstream = named(db, name).await?;
-    let settings = upstream.settings(&config.mirror.defaults);
+    let settings = upstream.settings(&deployment::settings(db).await?);
     let connections = Connections::new(&config.mirror);
     let now = queue::now(db).await?.timestamp();
     let window = ((now - 3600 * i64::from(hours)).max(0), now);

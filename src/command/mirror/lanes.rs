@@ -7,19 +7,18 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     console::operator as record,
-    mirror::lane::{self, LaneKind},
+    mirror::{
+        lane::{LaneKind, LaneState},
+        upstream,
+    },
 };
 use tender_workers::mirror::{self, orchestrate};
 
 use super::{upstream::named, wait};
-use crate::{
-    command::{operator, print},
-    config::Config,
-};
+use crate::command::{operator, print};
 
 pub(super) async fn trigger(
     db: &PgPool,
-    config: &Config,
     mode: LaneKind,
     upstream: Option<&str>,
     wait: bool,
@@ -32,8 +31,7 @@ pub(super) async fn trigger(
     if !as_json {
         print::line(&format!("triggering {mode} for {}", upstream.unwrap_or("all upstreams")))?;
     }
-    let settings = &config.mirror.defaults;
-    let dispatched = orchestrate::dispatch(db, settings, mode, only, true).await?;
+    let dispatched = orchestrate::dispatch(db, mode, only, true).await?;
     let words = format!("{mode}: dispatched {} of {}", count(&dispatched), dispatched.len());
     record::record(db, &operator().who, "trigger_mirror", upstream.unwrap_or("all"), &words)
         .await?;
@@ -50,14 +48,24 @@ pub(super) async fn trigger(
     if as_json {
         print::json(&json!({ "mode": mode, "relays": dispatched, "ended": ended }))?;
     }
-    if let Some(failed) = ended.iter().find(|lane| lane.status == "error") {
-        bail!(
-            "mirroring of {} failed: {}",
-            failed.url,
-            failed.error_message.as_deref().unwrap_or_default()
-        );
+    let failures = failures(&dispatched, &ended);
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
     }
     Ok(())
+}
+
+/// Returns a sentence for each upstream whose work was not enqueued or has failed.
+fn failures(dispatched: &[orchestrate::Dispatch], ended: &[LaneState]) -> Vec<String> {
+    let unasked = dispatched
+        .iter()
+        .filter(|one| one.is_failed())
+        .map(|one| format!("could not start {}: {}", one.url, one.skipped.unwrap_or_default()));
+    let failed = ended.iter().filter(|lane| lane.status == "error").map(|lane| {
+        let error = lane.error_message.as_deref().unwrap_or_default();
+        format!("mirroring of {} failed in lane {}: {error}", lane.url, lane.lane)
+    });
+    unasked.chain(failed).collect()
 }
 
 fn count(dispatched: &[orchestrate::Dispatch]) -> usize {
@@ -66,13 +74,12 @@ fn count(dispatched: &[orchestrate::Dispatch]) -> usize {
 
 pub(super) async fn recover(
     db: &PgPool,
-    config: &Config,
     stale: Option<u64>,
     error: Option<u64>,
     as_json: bool,
 ) -> anyhow::Result<()> {
     let (stale, error) = (stale.map(Duration::from_secs), error.map(Duration::from_secs));
-    let recovered = mirror::recover_now(db, &config.mirror.defaults, stale, error).await?;
+    let recovered = mirror::recover_now(db, stale, error).await?;
     if as_json {
         return print::json(&recovered);
     }
@@ -94,7 +101,7 @@ pub(super) async fn reset(
         print::confirmed(yes, "Delete the progress of all upstreams?").await?;
         None
     };
-    let removed = lane::reset(db, only).await?;
+    let removed = upstream::reset(db, only).await?;
     let words = format!("removed the progress of {removed} lanes");
     record::record(db, &operator().who, "reset_mirror", upstream.unwrap_or("all"), &words).await?;
     print::done(as_json, &words)

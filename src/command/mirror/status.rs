@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
-        self, event,
-        lane::{self, LaneState},
+        self, deployment, event,
+        lane::{self, Condition, LaneState},
         upstream,
     },
-    queue,
+    queue::{self, WaitingKind},
 };
 
-use crate::{command::print, config::Config};
+use crate::{command::print, words::lane as words};
 
 /// The positions of a lane that the ledger has in Unix seconds, as Nostr does.
 const POSITIONS: [&str; 4] =
@@ -34,10 +34,10 @@ pub(super) fn lanes_json<T: Serialize>(lanes: &[T]) -> serde_json::Result<Value>
     Ok(lanes)
 }
 
-pub(super) async fn print(db: &PgPool, config: &Config, as_json: bool) -> anyhow::Result<()> {
-    let stale = 60 * config.mirror.defaults.stale_threshold_minutes;
+pub(super) async fn print(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
+    let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
     let lanes = lane::states(db, stale).await?;
-    let events = event::stats(db, false).await?;
+    let events = event::stats(db).await?;
     let waiting = queue::waiting_kinds(db, &mirror::QUEUES).await?;
     let (upstreams, connections) = (upstream::list(db).await?, upstream::connections(db).await?);
     if as_json {
@@ -56,14 +56,7 @@ pub(super) async fn print(db: &PgPool, config: &Config, as_json: bool) -> anyhow
         "\nevents: {} in total, {} stored today, {:.1} per minute (5-minute average)",
         events.total, events.today, events.per_minute
     ))?;
-    let total: i64 = waiting.iter().map(|kind| kind.waiting).sum();
-    let each: Vec<String> =
-        waiting.iter().map(|kind| format!("{} {}", kind.waiting, kind.job)).collect();
-    print::line(&format!(
-        "jobs waiting: {total}{}{}",
-        if total > 0 { ": " } else { "" },
-        each.join(", ")
-    ))?;
+    print::line(&waiting_words(&waiting))?;
     for one in &upstreams {
         let mark = if one.enabled { "[ON]" } else { "[--]" };
         let of = connections.iter().filter(|connection| connection.upstream_id == one.id);
@@ -84,17 +77,30 @@ pub(super) async fn print(db: &PgPool, config: &Config, as_json: bool) -> anyhow
     Ok(())
 }
 
-/// Returns the marker of a lane's status.
-fn marker(lane: &LaneState) -> Cell {
-    match lane.status.as_str() {
-        "completed" => Cell::new("[OK]").fg(Color::Green),
-        "syncing" => Cell::new("[..]").fg(Color::Cyan),
-        "error" => Cell::new("[!!]").fg(Color::Red),
-        _ => Cell::new("[--]"),
+/// Returns how many jobs wait, in total and by kind and queue.
+fn waiting_words(waiting: &[WaitingKind]) -> String {
+    let total: i64 = waiting.iter().map(|kind| kind.waiting).sum();
+    let each =
+        waiting.iter().map(|kind| format!("{} {} in {}", kind.waiting, kind.job, kind.queue));
+    match total {
+        0 => "jobs waiting: 0".to_owned(),
+        total => format!("jobs waiting: {total} ({})", each.collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// Prints lanes as a table, and their errors below it.
+/// Returns the marker of a lane's condition.
+fn marker(lane: &LaneState) -> Cell {
+    match lane.condition() {
+        Condition::Completed => Cell::new("[OK]").fg(Color::Green),
+        Condition::Syncing => Cell::new("[..]").fg(Color::Cyan),
+        Condition::Error => Cell::new("[!!]").fg(Color::Red),
+        Condition::Retrying | Condition::Stale => Cell::new("[!.]").fg(Color::Yellow),
+        Condition::Gaps => Cell::new("[?!]").fg(Color::Yellow),
+        Condition::Idle => Cell::new("[--]"),
+    }
+}
+
+/// Prints lanes as a table, and below it what failed and what is missing.
 pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Result<()> {
     let header = [
         "",
@@ -113,13 +119,11 @@ pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Re
     for lane in lanes {
         let last =
             lane.last_synced_at.map_or_else(|| "never".to_owned(), |at| print::relative(at, now));
-        let status =
-            if lane.is_stale { format!("{} (STALE)", lane.status) } else { lane.status.clone() };
         table.add_row(vec![
             marker(lane),
             lane.url.as_str().into(),
             lane.lane.as_str().into(),
-            status.into(),
+            status(lane).into(),
             lane.progress.map_or_else(|| "-".to_owned(), |done| format!("{done:.1} %")).into(),
             lane.stored.into(),
             lane.uploaded.into(),
@@ -131,10 +135,37 @@ pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Re
     }
     print::line(&table.trim_fmt())?;
     for lane in lanes {
-        if let Some(error) = &lane.error_message {
-            let again = lane.retry_at.map(|at| print::relative(at, now)).unwrap_or_default();
-            print::line(&format!("{} {}: {error}; next attempt {again}", lane.url, lane.lane))?;
-        }
+        print_troubles(lane, now)?;
+    }
+    Ok(())
+}
+
+/// Returns the condition of a lane. A stale lane shows its status too: the original program prints
+/// `syncing (STALE)`.
+fn status(lane: &LaneState) -> String {
+    match lane.condition() {
+        Condition::Stale => format!("{} (STALE)", lane.status),
+        condition => condition.as_str().to_owned(),
+    }
+}
+
+fn print_troubles(lane: &LaneState, now: DateTime<Utc>) -> anyhow::Result<()> {
+    let at = |time: Option<DateTime<Utc>>| time.map(|time| print::relative(time, now));
+    let name = format!("{} {}", lane.url, lane.lane);
+    if let (Some(failure), Some(error)) = (words::failure(lane), &lane.last_error) {
+        let when = at(lane.last_error_at).unwrap_or_default();
+        let next = match at(lane.retry_at.or(lane.next_attempt_at)) {
+            Some(next) => format!("; next attempt {next}"),
+            None => String::new(),
+        };
+        print::line(&format!("{name}: {failure} {when}: {error}{next}"))?;
+    }
+    if let Some(gaps) = words::gaps(lane) {
+        let since = at(lane.gaps_since).unwrap_or_default();
+        let next = at(lane.gap_retry_at).unwrap_or_default();
+        print::line(&format!(
+            "{name}: missing, the oldest found {since}: {gaps}; next retry {next}"
+        ))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use tender_jobs::{
     console::operator,
     mirror::{
         lane,
-        upstream::{self, Change, Upstream, UpstreamError},
+        upstream::{self, Change, Removal, Upstream, UpstreamError},
     },
     provision::relay::{self, RelayId},
     queue,
@@ -92,7 +92,14 @@ pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Resul
     let found = named(db, name).await?;
     upstream::delete(db, found.id).await?;
     record(db, "remove_upstream", &found.url).await?;
-    print::done(json, &format!("removed {}; its events are kept", found.url))
+    let url = &found.url;
+    print::done(
+        json,
+        &format!(
+            "removing {url}: it has no more work, and its events are kept; `tender mirror list` shows \
+             the removal until its rows are deleted"
+        ),
+    )
 }
 
 async fn record(db: &PgPool, action: &str, url: &str) -> anyhow::Result<()> {
@@ -147,7 +154,8 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
     if json {
         return print::json(&upstreams);
     }
-    if upstreams.is_empty() {
+    let removals = upstream::removals(db).await?;
+    if upstreams.is_empty() && removals.is_empty() {
         return print::line(
             "no upstreams yet: `tender mirror add wss://relay.example.com` adds one",
         );
@@ -165,7 +173,13 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
             one.notes.as_deref().unwrap_or_default().into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    if !upstreams.is_empty() {
+        print::line(&table.trim_fmt())?;
+    }
+    for Removal { url, rows, .. } in &removals {
+        print::line(&format!("removing {url}: {rows} rows deleted so far"))?;
+    }
+    Ok(())
 }
 
 pub(super) fn yes(is: bool) -> &'static str {

@@ -1,6 +1,9 @@
-//! Waits for lanes and shows a progress bar for each.
+//! Waits for lanes, and shows a progress bar for each; without a terminal, a line every ten seconds.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,10 +19,46 @@ use tender_jobs::{
 use tender_workers::runtime::pause;
 use uuid::Uuid;
 
+use crate::words::lane as words;
+
 /// Interval between two reads of the lanes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Interval between two lines if there is no terminal.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Waits until no lane has a job, and returns their last states. With `is_quiet`, shows no bars.
+/// How the wait is shown.
+struct Display {
+    bars: MultiProgress,
+    /// Whether lines are printed, because bars need a terminal.
+    tells: bool,
+    told_at: Instant,
+    begun: Instant,
+}
+
+impl Display {
+    fn new(is_quiet: bool) -> Self {
+        let has_terminal = std::io::stderr().is_terminal();
+        let target = if is_quiet || !has_terminal {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let now = Instant::now();
+        let bars = MultiProgress::with_draw_target(target);
+        Self { bars, tells: !is_quiet && !has_terminal, told_at: now, begun: now }
+    }
+
+    /// Whether a line is due for every lane.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.tells && self.told_at.elapsed() >= TELL_EVERY;
+        if is_due {
+            self.told_at = Instant::now();
+        }
+        is_due
+    }
+}
+
+/// Waits until no lane has a job, and returns their last states. With `is_quiet`, shows nothing.
 pub(super) async fn until_done(
     db: &PgPool,
     lanes: &[Uuid],
@@ -29,20 +68,20 @@ pub(super) async fn until_done(
     if !lanes.is_empty() && !workers.iter().any(|one| one.is_alive && one.queue == MIRROR) {
         bail!("no worker of the queue mirror is running: start `tender work` or `tender serve`");
     }
-    let target = if is_quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bars = MultiProgress::with_draw_target(target);
+    let mut display = Display::new(is_quiet);
     let mut open: Vec<(Uuid, ProgressBar)> = Vec::new();
     for lane in lanes {
-        open.push((*lane, bars.add(bar())));
+        open.push((*lane, display.bars.add(bar())));
     }
-    let (mut ended, begun) = (Vec::new(), Instant::now());
+    let mut ended = Vec::new();
     while !open.is_empty() {
         let mut still = Vec::new();
+        let is_due = display.is_due();
         for (lane, bar) in open {
             // The job is checked first: the last state is then the one after the last job.
             let is_open = work::lane_has_job(db, lane).await?;
             let Some(state) = lane::state(db, lane, u64::from(u32::MAX)).await? else { continue };
-            show(&bar, &state, begun);
+            show(&bar, &state, &display, is_due);
             if is_open {
                 still.push((lane, bar));
             } else {
@@ -66,16 +105,34 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// Updates the bar of a lane. The bar of a lane without progress in per cent stays empty until the
-/// lane has no job.
-fn show(bar: &ProgressBar, lane: &LaneState, begun: Instant) {
+/// Updates the bar of a lane, and prints its line if it is due. The bar of a lane without progress in
+/// per cent stays empty until the lane has no job.
+fn show(bar: &ProgressBar, lane: &LaneState, display: &Display, is_due: bool) {
+    let words = message(lane, display.begun.elapsed());
     if let Some(progress) = lane.progress {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
         bar.set_position((10.0 * progress) as u64);
     }
-    let seconds = begun.elapsed().as_secs();
-    bar.set_message(format!(
-        "{} {}  {} stored, {} duplicate, {} rejected, {} uploaded, {seconds} s",
-        lane.url, lane.lane, lane.stored, lane.duplicate, lane.rejected, lane.uploaded
-    ));
+    if is_due {
+        let done = lane.progress.map(|done| format!("{done:.1} %  ")).unwrap_or_default();
+        eprintln!("{done}{words}");
+    }
+    bar.set_message(words);
+}
+
+fn message(lane: &LaneState, waited: Duration) -> String {
+    let mut words = format!(
+        "{} {}  {} stored, {} duplicate, {} rejected, {} uploaded, {} s",
+        lane.url,
+        lane.lane,
+        lane.stored,
+        lane.duplicate,
+        lane.rejected,
+        lane.uploaded,
+        waited.as_secs()
+    );
+    if let (Some(failure), Some(error)) = (words::failure(lane), &lane.last_error) {
+        words = format!("{words}; {failure}: {error}");
+    }
+    words
 }

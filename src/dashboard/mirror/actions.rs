@@ -2,7 +2,7 @@
 
 use axum::extract::Path;
 use tender_jobs::mirror::{
-    lane::{self, LaneKind},
+    lane::LaneKind,
     upstream::{self, Change},
 };
 use tender_workers::mirror::orchestrate;
@@ -42,7 +42,7 @@ pub(in crate::dashboard) async fn upstream(
     let words = match mode {
         Some(mode) => trigger(dashboard, upstream.id, mode).await?,
         None if verb == "reset" => {
-            let removed = lane::reset(&dashboard.db, Some(upstream.id)).await?;
+            let removed = upstream::reset(&dashboard.db, Some(upstream.id)).await?;
             format!("{removed} lanes start from the beginning.")
         }
         None => {
@@ -65,9 +65,7 @@ async fn trigger(
     upstream: Uuid,
     mode: LaneKind,
 ) -> Result<String, sqlx::Error> {
-    let settings = &dashboard.config.mirror;
-    let dispatched =
-        orchestrate::dispatch(&dashboard.db, settings, mode, Some(upstream), true).await?;
+    let dispatched = orchestrate::dispatch(&dashboard.db, mode, Some(upstream), true).await?;
     Ok(match dispatched.first().and_then(|one| one.skipped) {
         Some(why) => format!("{mode} was not started: {why}."),
         None => format!("{mode} starts now."),

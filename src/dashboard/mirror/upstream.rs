@@ -54,7 +54,7 @@ pub(in crate::dashboard) async fn live(
     viewer: &Viewer,
 ) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
-    let lanes = lane::states_of(db, upstream.id, stale_secs(dashboard)).await?;
+    let lanes = lane::states_of(db, upstream.id, stale_secs(db).await?).await?;
     let mut connections = upstream::connections(db).await?;
     connections.retain(|one| one.upstream_id == upstream.id);
     Ok(html! {

@@ -6,9 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
+use sqlx::PgPool;
 use tender_jobs::mirror::{
+    deployment,
     lane::{self, LaneState},
-    upstream::{self, Connection, Upstream},
+    upstream::{self, Connection, Removal, Upstream},
 };
 use uuid::Uuid;
 
@@ -37,17 +39,18 @@ pub(in crate::dashboard) async fn page(
 }
 
 /// Returns the age of a heartbeat from which a lane counts as stale, unless its upstream overrides it.
-pub(super) fn stale_secs(dashboard: &Dashboard) -> u64 {
-    60 * dashboard.config.mirror.stale_threshold_minutes
+pub(super) async fn stale_secs(db: &PgPool) -> Result<u64, sqlx::Error> {
+    Ok(60 * deployment::settings(db).await?.stale_threshold_minutes)
 }
 
 /// The live part.
 pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
     let (upstreams, lanes) =
-        (upstream::list(db).await?, lane::states(db, stale_secs(dashboard)).await?);
+        (upstream::list(db).await?, lane::states(db, stale_secs(db).await?).await?);
     let connections = upstream::connections(db).await?;
     Ok(html! {
+        (removals(&upstream::removals(db).await?))
         @if upstreams.is_empty() { p { "There is no upstream yet." } } @else {
             (scroll("Upstreams", &html! {
                 table.cards {
@@ -60,6 +63,15 @@ pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup,
             }))
         }
     })
+}
+
+/// The upstreams that are being removed, with the progress.
+fn removals(removals: &[Removal]) -> Markup {
+    html! {
+        @for one in removals {
+            p { "Removing " (one.url) ": " (count(one.rows, false)) " rows deleted so far." }
+        }
+    }
 }
 
 fn row(one: &Upstream, lanes: &[LaneState], connections: &[Connection]) -> Markup {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tender_jobs::{
     console::api_key,
     mirror::{
+        deployment,
         lane::{self, LaneKind, LaneState},
         upstream::{self, Change, Upstream, UpstreamError, settings::Settings},
     },
@@ -66,7 +67,9 @@ impl From<UpstreamError> for V1Error {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Invalid(errors) => Self::Invalid(errors),
-            UpstreamError::Taken => Self::Invalid(vec![error.to_string()]),
+            UpstreamError::Taken | UpstreamError::BeingRemoved(_) => {
+                Self::Invalid(vec![error.to_string()])
+            }
             UpstreamError::NotFound => Self::NotFound,
             UpstreamError::Database(error) => error.into(),
         }
@@ -147,23 +150,25 @@ fn body_of(upstream: &Upstream, deployment: &Settings, lanes: &[LaneState]) -> V
 }
 
 /// Returns the silence in seconds after which a lane is shown as stale.
-fn stale_secs(api: &Api) -> u64 {
-    60 * api.config.mirror.stale_threshold_minutes
+fn stale_secs(deployment: &Settings) -> u64 {
+    60 * deployment.stale_threshold_minutes
 }
 
 async fn shown(api: &Api, upstream: &Upstream) -> Result<Json<Value>, V1Error> {
-    let lanes = lane::states_of(&api.db, upstream.id, stale_secs(api)).await?;
-    Ok(Json(body_of(upstream, &api.config.mirror, &lanes)))
+    let deployment = deployment::settings(&api.db).await?;
+    let lanes = lane::states_of(&api.db, upstream.id, stale_secs(&deployment)).await?;
+    Ok(Json(body_of(upstream, &deployment, &lanes)))
 }
 
 /// Returns all upstreams.
 #[utoipa::path(get, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn relays(State(api): State<Api>) -> Answer {
-    let lanes = lane::states(&api.db, stale_secs(&api)).await?;
+    let deployment = deployment::settings(&api.db).await?;
+    let lanes = lane::states(&api.db, stale_secs(&deployment)).await?;
     let upstreams = upstream::list(&api.db).await?;
     let bodies: Vec<Value> =
-        upstreams.iter().map(|one| body_of(one, &api.config.mirror, &lanes)).collect();
+        upstreams.iter().map(|one| body_of(one, &deployment, &lanes)).collect();
     Ok(Json(bodies).into_response())
 }
 
@@ -196,7 +201,8 @@ pub(in crate::http) async fn update_relay(
     Ok(shown(&api, &upstream).await?.into_response())
 }
 
-/// Removes an upstream and stops its work. Its events are kept.
+/// Removes an upstream: its work ends at once, and its address is free when its rows are deleted. Its
+/// events are kept.
 #[utoipa::path(delete, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
     responses((status = 204), (status = 401), (status = 404)))]
 pub(in crate::http) async fn delete_relay(State(api): State<Api>, Segment(id): Segment) -> Answer {
@@ -260,7 +266,8 @@ pub(in crate::http) async fn revoke_key(State(api): State<Api>, Segment(id): Seg
 #[utoipa::path(get, path = "/api/v1/sync_states", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn sync_states(State(api): State<Api>) -> Answer {
-    Ok(Json(lane::states(&api.db, stale_secs(&api)).await?).into_response())
+    let deployment = deployment::settings(&api.db).await?;
+    Ok(Json(lane::states(&api.db, stale_secs(&deployment)).await?).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,7 +292,7 @@ pub(in crate::http) async fn sync(State(api): State<Api>, bytes: Bytes) -> Answe
         Some(url) => Some(upstream::find_named(&api.db, url).await?.ok_or(V1Error::NotFound)?.id),
         None => None,
     };
-    let relays = orchestrate::dispatch(&api.db, &api.config.mirror, mode, only, true).await?;
+    let relays = orchestrate::dispatch(&api.db, mode, only, true).await?;
     let dispatched = relays.iter().filter(|relay| relay.skipped.is_none()).count();
     let body = json!({ "mode": mode, "dispatched": dispatched, "relays": relays });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())

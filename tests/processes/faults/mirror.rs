@@ -10,10 +10,7 @@ use nix::sys::signal::Signal;
 use nostr::{event::Event, key::Keys};
 use serde_json::{Value, json};
 use tender::demo::zooid::Gate;
-use tender_jobs::mirror::{
-    lane::LaneKind,
-    upstream::{Upstream, settings::Settings},
-};
+use tender_jobs::mirror::{lane::LaneKind, upstream::Upstream};
 use tender_workers::mirror::orchestrate;
 
 use super::{RECOVERY, reached};
@@ -112,10 +109,10 @@ async fn two_workers_and_fifty_triggers_ask_for_each_window_once() {
     let (fake, asked) = gated_relay(&events, &gate).await;
     let upstream = world.upstream(&fake.url, json!({"config": hours(24)})).await;
     let _workers = (start(&world), start(&world));
-    let (settings, mode) = (Settings::default(), LaneKind::Backfill);
+    let mode = LaneKind::Backfill;
     for batch in 1..=5 {
-        let triggers = (0..10)
-            .map(|_| orchestrate::dispatch(&world.db, &settings, mode, Some(upstream.id), true));
+        let triggers =
+            (0..10).map(|_| orchestrate::dispatch(&world.db, mode, Some(upstream.id), true));
         futures_util::future::join_all(triggers).await;
         // The next batch comes while the next window is under way.
         reached(&gate, batch).await;

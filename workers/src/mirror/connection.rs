@@ -134,7 +134,7 @@ impl Connection {
         let mut lost = self.0.lost.subscribe();
         let written = tokio::select! {
             biased; // a close that waits is written
-            written = socket::write(writer, outgoing) => written,
+            written = socket::write(writer, outgoing, self.0.target.patience.write) => written,
             _ = lost.wait_for(Option::is_some) => Ok(()),
         };
         if let Err(why) = written {

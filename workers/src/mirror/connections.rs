@@ -15,7 +15,10 @@ use std::{
 };
 
 use rustls::ClientConfig;
-use tender_jobs::mirror::upstream::{self, ConnectionState, Upstream};
+use tender_jobs::mirror::{
+    deployment,
+    upstream::{self, ConnectionState, Upstream, settings},
+};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
     time::Instant,
@@ -26,7 +29,7 @@ use super::{
     Context, Settings,
     connection::{Connection, Opening},
     error::StepError,
-    socket::{self, Target},
+    socket::{self, Patience, Target},
 };
 use crate::runtime::pause_or_stop;
 use room::{Room, Rooms};
@@ -64,6 +67,8 @@ struct Open {
 #[derive(Debug)]
 pub struct Connections {
     settings: Settings,
+    /// The deployment's settings as they were last read.
+    defaults: Mutex<settings::Settings>,
     tls: Arc<ClientConfig>,
     rooms: Rooms,
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
@@ -100,6 +105,7 @@ impl Connections {
         let defaults = &settings.defaults;
         Self {
             settings: settings.clone(),
+            defaults: Mutex::new(defaults.clone()),
             tls: socket::tls(&settings.authorities),
             rooms: Rooms::new(defaults.max_concurrent_connections, defaults.max_live_connections),
             slots: Mutex::default(),
@@ -130,7 +136,7 @@ impl Connections {
     async fn get_for(&self, upstream: &Upstream, room: Room) -> Result<InUse, StepError> {
         let slot = self.slot(upstream.id);
         let mut open = slot.open.lock().await;
-        let max_event = upstream.settings(&self.settings.defaults).limits().bytes;
+        let max_event = self.max_event(upstream);
         let target = self.target(upstream, max_event, !open.is_plain);
         if let Some(connection) = open.usable(&target, max_event) {
             self.promote(&mut open, room, &connection);
@@ -147,6 +153,15 @@ impl Connections {
         Ok(self.in_use(&open, connection))
     }
 
+    fn max_event(&self, upstream: &Upstream) -> usize {
+        let defaults = self.defaults.lock().unwrap_or_else(PoisonError::into_inner);
+        upstream.settings(&defaults).limits().bytes
+    }
+
+    fn learn(&self, defaults: settings::Settings) {
+        *self.defaults.lock().unwrap_or_else(PoisonError::into_inner) = defaults;
+    }
+
     fn target(&self, upstream: &Upstream, max_event: usize, compress: bool) -> Target {
         Target {
             url: upstream.url.clone(),
@@ -154,6 +169,7 @@ impl Connections {
             max_message: max_event.max(MAX_FRAME) + ENVELOPE,
             compress,
             tls: self.tls.clone(),
+            patience: Patience::default(),
         }
     }
 
@@ -215,11 +231,16 @@ impl Open {
     }
 }
 
-/// Stores the states of the connections, for other processes to show, until this process stops.
+/// Stores the states of the connections, for other processes to show, until this process stops. Also
+/// reads the deployment's settings, because the size limits of connections depend on them.
 /// Then closes the connections and removes their states.
 pub(super) async fn tell(context: Context) {
     let Context { db, connections, process, stopping, .. } = context;
     while !pause_or_stop(TOLD_EVERY, &stopping).await {
+        match deployment::settings(&db).await {
+            Ok(defaults) => connections.learn(defaults),
+            Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
+        }
         for (upstream, slot) in connections.all() {
             let row = slot.row(upstream, &process);
             if let Err(error) = upstream::note_connection(&db, &row).await {

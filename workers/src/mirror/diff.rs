@@ -36,7 +36,9 @@ pub async fn diff(
     (since, until): (i64, i64),
 ) -> Result<Diff, NegError> {
     let filter = settings.download_filter();
-    let set = event::set(db, upstream.id, &filter, since, until).await.map_err(StepError::from)?;
+    let limits = settings.limits();
+    let set = event::set(db, upstream.id, &filter, limits, since, until).await;
+    let set = set.map_err(StepError::from)?;
     let Set::Items(items) = set else { return Err(NegError::TooBig(None)) };
     let ours = items.len();
     let connection = connections.get(upstream).await?;

@@ -37,21 +37,32 @@ pub enum StepError {
     /// Another holder has the lane. Nothing more may be written.
     #[error("lease lost: another holder has the lane")]
     LeaseLost,
-    /// The work panicked, or its workers died in every attempt.
-    #[error("{0}")]
-    Crashed(String),
+    /// The work panicked: a bug of ours. The text names the panic.
+    #[error(
+        "our worker failed ({0}); this is a bug of Tender, not of the upstream: report it with the log of the worker"
+    )]
+    Panicked(String),
+    /// Our workers died in several attempts, without progress in between.
+    #[error(
+        "our worker died in {deaths} attempts without progress (killed, out of memory, or crashed); the \
+         upstream is not the cause: read the logs of the processes that `tender workers` lists, and the \
+         kernel's log"
+    )]
+    Died {
+        /// How often.
+        deaths: i32,
+    },
     /// The upstream is disabled, or its settings exclude this work now.
     #[error("the upstream is disabled, or its settings exclude this work")]
     Unwanted,
     /// This process is stopping. The job is requeued.
     #[error("the process is stopping")]
     Stopping,
-    /// The job reached its time limit. The finished work is kept, and the lane's next job
-    /// continues.
-    #[error("the job reached its time limit")]
+    /// The job reached our time limit. The finished work is kept, and the lane's next job continues.
+    #[error("the job reached our time limit of 100 s")]
     TimeOver,
     /// A statement on our database failed. The job is retried.
-    #[error("database error: {0}")]
+    #[error("our database refused a statement or is unreachable: {0}")]
     Database(#[from] sqlx::Error),
 }
 
@@ -65,6 +76,7 @@ impl StepError {
                 | Self::RateLimited(_)
                 | Self::RetryAfter { .. }
                 | Self::NoRoom
+                | Self::TimeOver
                 | Self::Database(_)
         )
     }

@@ -8,7 +8,10 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::json;
-use tender_jobs::mirror::event::{EventId, Limits};
+use tender_jobs::mirror::{
+    event::{EventId, Limits},
+    filter::Filter,
+};
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
@@ -24,6 +27,15 @@ const ALL_WITHIN: Duration = Duration::from_mins(1);
 const IN_FLIGHT: usize = 2;
 /// The longest wait between two messages of a batch.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// What an event must satisfy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// The filter of the lane.
+    pub(crate) filter: &'a Filter,
+    /// The limits of an event.
+    pub(crate) limits: Limits,
+}
 
 /// The result of a fetch; the events go to the intake.
 #[derive(Debug, Default)]
@@ -42,7 +54,7 @@ pub(crate) async fn fetch(
     connection: &Connection,
     mut needed: mpsc::Receiver<EventId>,
     size: usize,
-    limits: Limits,
+    wanted: Wanted<'_>,
     intake: &mut Intake,
 ) -> Result<Fetched, StepError> {
     let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
@@ -50,7 +62,7 @@ pub(crate) async fn fetch(
     let intake = Mutex::new(intake);
     let mut running = FuturesUnordered::new();
     while is_open || !running.is_empty() {
-        let (has_room, wanted) = (running.len() < IN_FLIGHT, size - ids.len());
+        let (has_room, room) = (running.len() < IN_FLIGHT, size - ids.len());
         tokio::select! {
             biased;
             Some(done) = running.next() => {
@@ -58,10 +70,10 @@ pub(crate) async fn fetch(
                 missing.extend(batch.missing);
                 fetched.violations += batch.violations;
             }
-            found = needed.recv_many(&mut ids, wanted), if is_open && has_room => is_open = found > 0,
+            found = needed.recv_many(&mut ids, room), if is_open && has_room => is_open = found > 0,
         }
         if ids.len() == size || (!is_open && !ids.is_empty()) {
-            running.push(batch(connection, std::mem::take(&mut ids), limits, &intake));
+            running.push(batch(connection, std::mem::take(&mut ids), wanted, &intake));
         }
         if begun.elapsed() > ALL_WITHIN {
             fetched.is_cut = true;
@@ -69,7 +81,7 @@ pub(crate) async fn fetch(
         }
     }
     for ids in missing.chunks(size) {
-        let batch = batch(connection, ids.to_vec(), limits, &intake).await?;
+        let batch = batch(connection, ids.to_vec(), wanted, &intake).await?;
         fetched.unavailable += i64::try_from(batch.missing.len()).unwrap_or(i64::MAX);
         fetched.violations += batch.violations;
     }
@@ -89,13 +101,13 @@ struct Batch {
 async fn batch(
     connection: &Connection,
     ids: Vec<EventId>,
-    limits: Limits,
+    wanted: Wanted<'_>,
     intake: &Mutex<&mut Intake>,
 ) -> Result<Batch, StepError> {
-    match try_batch(connection, &ids, limits, intake).await {
+    match try_batch(connection, &ids, wanted, intake).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_batch(connection, &ids, limits, intake).await
+            try_batch(connection, &ids, wanted, intake).await
         }
         ended => ended,
     }
@@ -104,15 +116,15 @@ async fn batch(
 async fn try_batch(
     connection: &Connection,
     ids: &[EventId],
-    limits: Limits,
+    wanted: Wanted<'_>,
     intake: &Mutex<&mut Intake>,
 ) -> Result<Batch, StepError> {
     let mut missing: HashSet<EventId> = ids.iter().copied().collect();
     let mut subscription = connection.subscribe("fetch");
-    let wanted: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let listed: Vec<String> = ids.iter().map(ToString::to_string).collect();
     let most = ids.len() * 10;
     connection
-        .send(&json!(["REQ", subscription.id(), { "ids": wanted, "limit": ids.len() }]))
+        .send(&json!(["REQ", subscription.id(), { "ids": listed, "limit": ids.len() }]))
         .await?;
     let mut batch = Batch { missing: Vec::new(), violations: 0 };
     let mut heard = 0;
@@ -120,10 +132,11 @@ async fn try_batch(
         match subscription.next(SILENCE).await? {
             Heard::Event(received) => {
                 heard += 1;
-                let event = received.parse(limits);
+                let event = received.parse(wanted.limits);
                 drop(received);
                 let id = match &event {
-                    Ok(event) => Some(event.id),
+                    // An event outside the filter is not the one that the filter's set listed.
+                    Ok(event) => wanted.filter.matches(event).then_some(event.id),
                     Err(unusable) => unusable.claims.map(|(id, _)| id),
                 };
                 if id.is_some_and(|id| missing.remove(&id)) {

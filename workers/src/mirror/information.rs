@@ -76,6 +76,8 @@ pub fn kept(document: &Value) -> Option<Value> {
         ("max_limit", number("max_limit")),
         ("max_subscriptions", number("max_subscriptions")),
         ("max_message_length", number("max_message_length")),
+        ("max_content_length", number("max_content_length")),
+        ("max_event_tags", number("max_event_tags")),
     ];
     let kept = found.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     Some(Value::Object(kept.collect::<Map<_, _>>()))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tender_jobs::mirror::{
-    event::{self, Batch, Event, EventId, Limits, Refused, Stored, Tally, Unusable},
+    event::{self, Batch, Event, EventId, Limits, Reason, Refused, Stored, Tally, Unusable},
     lane::Lease,
 };
 use tokio::task::{JoinError, JoinSet};
@@ -18,10 +18,10 @@ use super::{connection::storing, error::StepError, lane::under_lease};
 
 /// The events of one batch.
 pub(crate) const BATCH: usize = 500;
+/// The bytes of one batch, apart from its last event.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// The longest that an event waits for its batch to fill, if events arrive one by one.
 pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// The bytes of events after which a batch is full.
-const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches in progress at the same time: one is verified while another is stored.
 const AT_ONCE: usize = 3;
 
@@ -31,6 +31,7 @@ struct Source {
     db: PgPool,
     upstream: Uuid,
     lease: Option<Lease>,
+    live_lane: Option<Uuid>,
 }
 
 /// Takes in the events of one upstream.
@@ -38,9 +39,8 @@ struct Source {
 pub(crate) struct Intake {
     source: Source,
     events: Vec<Event>,
-    unusable: Vec<Unusable>,
-    /// The size of `events`, in bytes.
     bytes: usize,
+    unusable: Vec<Unusable>,
     running: JoinSet<Result<Tally, StepError>>,
     tally: Tally,
 }
@@ -49,11 +49,15 @@ impl Intake {
     /// Events are stored and counted under the lease of the lane that receives them; without a
     /// lease, they are counted on no lane.
     pub(crate) fn new(db: &PgPool, upstream: Uuid, lease: Option<&Lease>) -> Self {
+        Self::of(Source { db: db.clone(), upstream, lease: lease.cloned(), live_lane: None })
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            source: Source { db: db.clone(), upstream, lease: lease.cloned() },
+            source,
             events: Vec::new(),
-            unusable: Vec::new(),
             bytes: 0,
+            unusable: Vec::new(),
             running: JoinSet::new(),
             tally: Tally::default(),
         }
@@ -63,12 +67,13 @@ impl Intake {
     pub(crate) async fn offer(&mut self, event: Result<Event, Unusable>) -> Result<(), StepError> {
         match event {
             Ok(event) => {
-                self.bytes += size(&event);
+                self.bytes += event.bytes();
                 self.events.push(event);
             }
             Err(unusable) => self.unusable.push(unusable),
         }
-        if self.events.len() + self.unusable.len() >= BATCH || self.bytes >= BATCH_BYTES {
+        let is_full = self.events.len() + self.unusable.len() >= BATCH;
+        if is_full || self.bytes >= BATCH_BYTES {
             self.dispatch().await?;
         }
         Ok(())
@@ -109,12 +114,6 @@ impl Intake {
     }
 }
 
-/// The memory of an event, in bytes.
-fn size(event: &Event) -> usize {
-    let tags = event.tags.iter().flatten().map(|text| text.len() + 32).sum::<usize>();
-    event.content.len() + tags + 400
-}
-
 /// Reports a panic like a refused statement, so that the job is retried.
 fn task_failed(error: &JoinError) -> sqlx::Error {
     sqlx::Error::Protocol(format!("a batch of events was not stored: {error}"))
@@ -133,12 +132,18 @@ async fn take_in(
     let batch = Batch {
         upstream: source.upstream,
         lane: source.lease.as_ref(),
+        live_lane: source.live_lane,
         events: &verified.genuine,
         refused: &refused,
         before: tally.clone(),
     };
-    for stored in under_lease(event::store(&source.db, batch).await?)? {
+    let stored = under_lease(event::store(&source.db, batch).await?)?;
+    for (event, stored) in verified.genuine.iter().zip(stored) {
         tally.count(stored);
+        if stored == Stored::Refused(Reason::RefusedByStore) {
+            let (id, upstream) = (event.id, source.upstream);
+            tracing::warn!(%id, %upstream, "the database refused an event; its log has the reason");
+        }
     }
     measure(&tally);
     Ok(tally)
@@ -165,19 +170,19 @@ async fn without_known(
 /// Counts the events that are refused before the store. Returns those that say which event they
 /// are.
 fn refused(unusable: Vec<Unusable>, forged: Vec<Refused>, tally: &mut Tally) -> Vec<Refused> {
-    let mut refused = forged;
-    for (_, _, reason) in &refused {
-        tally.count(Stored::Refused(*reason));
-    }
-    for Unusable { reason, claims } in unusable {
+    let unusable: Vec<(Reason, Option<Refused>)> =
+        unusable.iter().map(|one| (one.reason, one.refused())).collect();
+    let forged = forged.into_iter().map(|one| (one.reason, Some(one)));
+    let all = forged.chain(unusable);
+    all.filter_map(|(reason, refused)| {
         tally.count(Stored::Refused(reason));
-        refused.extend(claims.map(|(id, at)| (id, at, reason)));
-    }
-    refused
+        refused
+    })
+    .collect()
 }
 
 /// Adds a stored batch to the metrics of this process.
-fn measure(tally: &Tally) {
+pub(crate) fn measure(tally: &Tally) {
     let count = |outcome: &'static str, events: i64| {
         metrics::counter!("tender_events_total", "outcome" => outcome)
             .increment(u64::try_from(events).unwrap_or(0));
@@ -189,14 +194,15 @@ fn measure(tally: &Tally) {
     }
 }
 
-/// Takes in events that waited in the queue, each as JSON text. They are counted on no lane.
+/// Takes in events that waited in the queue, each as JSON text. They are counted on the live lane.
 pub(crate) async fn take_in_texts(
     db: &PgPool,
     upstream: Uuid,
+    live_lane: Option<Uuid>,
     texts: &[String],
     limits: Limits,
 ) -> Result<Tally, StepError> {
-    let mut intake = Intake::new(db, upstream, None);
+    let mut intake = Intake::of(Source { db: db.clone(), upstream, lease: None, live_lane });
     for text in texts {
         intake.offer(event::parse(text, limits)).await?;
     }

@@ -9,10 +9,11 @@ use std::{
 use serde_json::{Value, json};
 use tender_jobs::{
     mirror::{
+        deployment,
         event::{Tally, outgoing::UploadTally},
         lane::{self, Beat, Claim, Ending, LaneKind, Lease, Progress},
         upstream::{self, Upstream, settings::Settings},
-        work::Work,
+        work::{self, Work},
     },
     queue::{self, Job, Requeue, Settled},
 };
@@ -23,7 +24,7 @@ use super::{
     error::{StepError, delay},
     information,
     intake::Intake,
-    realtime, uploads,
+    orchestrate, realtime, uploads,
 };
 use crate::runtime::{failpoint, outcome};
 
@@ -36,6 +37,8 @@ const STEP_WITHIN: Duration = Duration::from_secs(20);
 
 /// The wait of a job that found all connections in use.
 pub(super) const NO_ROOM_WAIT: Duration = Duration::from_secs(2);
+/// The delay of a job that gives way to those of other upstreams.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
@@ -101,26 +104,43 @@ pub(super) async fn run(context: &Context, job: &Job, lane: Uuid) {
     }
     let claimed = outcome::with_retries(job, || claim(context, job, lane)).await;
     match claimed {
-        Some(Ok((lease, upstream))) => hold(context, job, &lease, &upstream).await,
+        Some(Ok(claimed)) => take_turn(context, job, &claimed).await,
         Some(Err(why)) => skip(context, job, why).await,
         None => {} // logged already; the job will be rescued
     }
 }
 
-/// Claims the lane. Returns the lease and the upstream, or the reason why there is nothing to do.
+/// A claimed lane, with its upstream and the settings in effect.
+struct Claimed {
+    lease: Box<Lease>,
+    upstream: Upstream,
+    settings: Settings,
+}
+
+/// Claims the lane. Returns what it claimed, or the reason why there is nothing to do.
 async fn claim(
     context: &Context,
     job: &Job,
     lane: Uuid,
-) -> Result<Result<(Box<Lease>, Upstream), &'static str>, sqlx::Error> {
-    let stale = 60 * context.settings.defaults.stale_threshold_minutes;
-    let lease = match lane::claim(&context.db, lane, job, Duration::from_secs(stale)).await? {
+) -> Result<Result<Claimed, &'static str>, sqlx::Error> {
+    let deployment = deployment::settings(&context.db).await?;
+    let stale = Duration::from_secs(60 * deployment.stale_threshold_minutes);
+    let lease = match lane::claim(&context.db, lane, job, stale).await? {
         Claim::Held(lease) => lease,
         Claim::Busy => return Ok(Err("already syncing")),
-        Claim::Gone => return Ok(Err("the lane was deleted")),
+        Claim::Gone => return Ok(Err("the lane was deleted or has retired")),
     };
-    let upstream = upstream::find(&context.db, lease.lane.upstream_id).await?;
-    Ok(upstream.map(|upstream| (lease, upstream)).ok_or("the upstream was deleted"))
+    let Some(upstream) = upstream::find(&context.db, lease.lane.upstream_id).await? else {
+        return Ok(Err("the upstream was deleted"));
+    };
+    let settings = upstream.settings(&deployment);
+    let kind = lease.lane.kind;
+    if lane::identity(kind, &settings) != lease.lane.filter_hash {
+        let heir = lane::ensure(&context.db, &upstream, kind, &settings).await?;
+        work::push_lane(&context.db, heir.id, kind, Duration::ZERO).await?;
+        return Ok(Err("the filter was changed; the lane of the new filter continues"));
+    }
+    Ok(Ok(Claimed { lease, upstream, settings }))
 }
 
 /// Ends a job that found nothing to do; this is a success.
@@ -131,34 +151,54 @@ async fn skip(context: &Context, job: &Job, why: &'static str) {
     outcome::persist(job, || queue::finish(&context.db, job, &result)).await;
 }
 
+/// Works, unless the upstream has half of the queue's slots and jobs wait. Then the job gives way.
+async fn take_turn(context: &Context, job: &Job, claimed: &Claimed) {
+    let share = context.shares.take(&job.queue, claimed.upstream.id);
+    if share.is_excess && queue::has_due(&context.db, &job.queue).await.unwrap_or(false) {
+        let later = Requeue::wait(GIVE_WAY);
+        outcome::persist(job, || queue::requeue(&context.db, job, &later)).await;
+        return;
+    }
+    hold(context, job, claimed).await;
+}
+
 /// Does the work under the lease, and settles its outcome.
-async fn hold(context: &Context, job: &Job, lease: &Lease, upstream: &Upstream) {
-    let settings = upstream.settings(&context.settings.defaults);
-    let run = Run { context, upstream, settings: &settings, lease, begun: Instant::now() };
+async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
+    let Claimed { lease, upstream, settings } = claimed;
+    let run = Run { context, upstream, settings, lease, begun: Instant::now() };
     let mut report = Report::default();
-    let done = if let Some(reason) = job.crashed_too_often(job.allowed_attempts()) {
-        Err(StepError::Crashed(reason))
+    let done = if lease.deaths >= job.allowed_attempts() {
+        Err(StepError::Died { deaths: lease.deaths })
     } else {
         let work = Box::pin(guard(&run, step(&run, &mut report)));
         match outcome::catch_panic(work).await {
             Ok(done) => done,
-            Err(panic) => Err(StepError::Crashed(panic)),
+            Err(panic) => Err(StepError::Panicked(panic)),
         }
     };
     failpoint!("mirror-before-settle");
     let done = match done {
         Ok(done) => done,
-        Err(StepError::LeaseLost) => return outcome::lease_lost(job),
+        Err(StepError::LeaseLost) => return lose(context, job).await,
         Err(StepError::Stopping) => return give_back(context, job, Duration::ZERO).await,
         Err(StepError::NoRoom) => return give_back(context, job, NO_ROOM_WAIT).await,
         Err(error) => after_error(&run, job, &error),
     };
     log(&run, job, &report, &done);
-    outcome::persist(job, || {
+    let settled = outcome::with_retries(job, || {
         let Done { ending, more, result } = &done;
         lane::settle(&context.db, job, lease, &report.progress, ending, more, result)
-    })
-    .await;
+    });
+    if settled.await == Some(Settled::LeaseLost) {
+        lose(context, job).await;
+    }
+}
+
+/// Requeues a job that lost its lane, if the job's row is still its own: the lane was reset, freed or
+/// retired. The next claim finds what is left to do. If another worker has the row, nothing is written.
+async fn lose(context: &Context, job: &Job) {
+    let at_once = Requeue::wait(Duration::ZERO);
+    outcome::persist(job, || queue::requeue(&context.db, job, &at_once)).await;
 }
 
 async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
@@ -167,12 +207,25 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     }
     let allow_private = run.context.settings.allow_private;
     information::refresh(&run.context.db, run.upstream, allow_private).await;
+    if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
+        let ending = Ending::GoesOn(Duration::ZERO);
+        return Ok(Done { ending, more: Vec::new(), result: json!({ "shortened": "to a week" }) });
+    }
     match run.lease.lane.kind {
         LaneKind::Realtime => realtime::run(run, report).await,
         LaneKind::Backfill | LaneKind::Full => backfill::run(run, report).await,
         LaneKind::Upload => uploads::run(run, report).await,
         LaneKind::Live => Err(StepError::Unwanted), // a process holds this lane, not a job
     }
+}
+
+/// Shortens a full run that would poll the whole history. The next job reads the new target.
+async fn is_shortened(run: &Run<'_>) -> Result<bool, StepError> {
+    let (db, upstream) = (&run.context.db, run.upstream.id);
+    if upstream::tries_negentropy(db, upstream).await? {
+        return Ok(false);
+    }
+    Ok(lane::shorten_full(db, run.lease, orchestrate::full_hours(run.settings, false)).await?)
 }
 
 /// Runs the work, and ends it early if the lease is lost, the work is not wanted any more, the
@@ -210,11 +263,11 @@ async fn beats(run: &Run<'_>) -> StepError {
 fn after_error(run: &Run<'_>, job: &Job, error: &StepError) -> Done {
     let asked = error.retry_after().unwrap_or_default();
     let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes).max(asked);
-    let is_past_crashes = job.crashes >= job.allowed_attempts();
+    let has_died = run.lease.deaths >= job.allowed_attempts();
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
         StepError::TimeOver => Ending::GoesOn(Duration::ZERO),
-        error if error.is_transient() && !job.is_last_attempt() && !is_past_crashes => {
+        error if error.is_transient() && !job.is_last_attempt() && !has_died => {
             let after = delay(job.attempt, jitter(&job.id)).max(asked);
             Ending::Again { after, error: error.to_string() }
         }
@@ -230,8 +283,8 @@ fn jitter(job_id: &str) -> f64 {
     f64::from(sum % 100) / 100.0
 }
 
-/// Requeues the job, because the process stops or has no connection for it. No attempt is spent and
-/// the job still owns the lane, so that another worker can continue.
+/// Requeues the job, because the process stops. No attempt is spent and the job still owns the
+/// lane, so that another worker can continue at once.
 async fn give_back(context: &Context, job: &Job, after: Duration) {
     let waits = Requeue::wait(after);
     outcome::persist(job, || queue::requeue(&context.db, job, &waits)).await;

@@ -2,30 +2,32 @@
 //! events are put into the queue. Polling continues as the safety net, and a poll runs whenever a
 //! subscription begins, so that no event is missed in between.
 
+mod batch;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
-        event::{self, EventId, Limits},
+        deployment,
         lane::{self, LaneKind},
         upstream::{self, Upstream, settings::Settings},
-        work::Work,
     },
     queue,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use batch::Batch;
+
 use super::{
     Context,
-    connection::{Connection, Heard, Received, Subscription},
+    connection::{Connection, Heard, Subscription},
     error::StepError,
-    intake::{BATCH, FLUSH_AFTER},
+    intake::FLUSH_AFTER,
     orchestrate,
 };
 use crate::runtime::{pause, pause_or_stop};
@@ -36,13 +38,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(35);
 /// The pause after the last attempt to connect.
 const REST: Duration = Duration::from_mins(5);
-/// The most bytes of events in one job, apart from the last event.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// A subscription that this process holds.
 struct Held {
     url: String,
     stop: CancellationToken,
+}
+
+/// A live lane that should have a holder.
+struct Wanted {
+    lane: Uuid,
+    upstream: Upstream,
+    settings: Settings,
 }
 
 /// The subscriptions of this process, by lane.
@@ -76,11 +83,11 @@ async fn look(
 ) -> Result<(), sqlx::Error> {
     let wanted = wanted(context).await?;
     end_unwanted(context, process, held, &wanted).await?;
-    for (lane, upstream) in wanted {
+    for Wanted { lane, upstream, settings } in wanted {
         if lane::claim_live(&context.db, lane, process, STALE).await?.is_none() {
             end(held, lane);
         } else if let Entry::Vacant(free) = held.entry(lane) {
-            free.insert(begin(context, lane, upstream));
+            free.insert(begin(context, lane, upstream, settings));
         }
     }
     Ok(())
@@ -88,16 +95,16 @@ async fn look(
 
 /// Returns the live lanes that should have a holder. A live upstream that takes events gets its
 /// upload lane here, because new events are sent at once only if the lane exists.
-async fn wanted(context: &Context) -> Result<Vec<(Uuid, Upstream)>, sqlx::Error> {
-    let mut wanted = Vec::new();
+async fn wanted(context: &Context) -> Result<Vec<Wanted>, sqlx::Error> {
+    let (mut wanted, deployment) = (Vec::new(), deployment::settings(&context.db).await?);
     for upstream in upstream::list(&context.db).await? {
-        let settings = upstream.settings(&context.settings.defaults);
+        let settings = upstream.settings(&deployment);
         if upstream.live && upstream.takes_part_in(LaneKind::Upload) {
             lane::ensure(&context.db, &upstream, LaneKind::Upload, &settings).await?;
         }
         if upstream.takes_part_in(LaneKind::Live) {
             let lane = lane::ensure(&context.db, &upstream, LaneKind::Live, &settings).await?;
-            wanted.push((lane.id, upstream));
+            wanted.push(Wanted { lane: lane.id, upstream, settings });
         }
     }
     Ok(wanted)
@@ -108,10 +115,10 @@ async fn end_unwanted(
     context: &Context,
     process: &str,
     held: &mut Subscriptions,
-    wanted: &[(Uuid, Upstream)],
+    wanted: &[Wanted],
 ) -> Result<(), sqlx::Error> {
     let is_wanted = |lane: &Uuid, one: &Held| {
-        wanted.iter().any(|(id, upstream)| id == lane && upstream.url == one.url)
+        wanted.iter().any(|other| other.lane == *lane && other.upstream.url == one.url)
     };
     let unwanted: Vec<Uuid> =
         held.iter().filter(|(lane, one)| !is_wanted(lane, one)).map(|(lane, _)| *lane).collect();
@@ -122,9 +129,8 @@ async fn end_unwanted(
     Ok(())
 }
 
-fn begin(context: &Context, lane: Uuid, upstream: Upstream) -> Held {
+fn begin(context: &Context, lane: Uuid, upstream: Upstream, settings: Settings) -> Held {
     let held = Held { url: upstream.url.clone(), stop: context.stopping.child_token() };
-    let settings = upstream.settings(&context.settings.defaults);
     let (stop, follow) = (held.stop.clone(), follow(context.clone(), lane, upstream, settings));
     tokio::spawn(async move { stop.run_until_cancelled(follow).await });
     held
@@ -188,9 +194,10 @@ async fn listen(
     settings: &Settings,
 ) -> Result<Never, StepError> {
     let mut subscription = open(context, connection, upstream, settings).await?;
-    let mut batch = Batch::default();
+    let filter = settings.download_filter();
+    let mut batch = Batch::new(&filter, settings.limits());
     loop {
-        let wait = if batch.events.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
+        let wait = if batch.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
         match subscription.next(wait).await {
             Ok(Heard::Event(event)) => {
                 batch.add(event);
@@ -202,11 +209,11 @@ async fn listen(
             Ok(_) => continue,
             Err(StepError::Silent(_)) => {} // no further event fills the batch
             Err(error) => {
-                batch.flush(&context.db, lane, upstream, settings).await?;
+                batch.flush(&context.db, upstream.id, lane).await?;
                 return Err(error);
             }
         }
-        batch.flush(&context.db, lane, upstream, settings).await?;
+        batch.flush(&context.db, upstream.id, lane).await?;
     }
 }
 
@@ -223,69 +230,6 @@ async fn open(
     filter.insert("limit".to_owned(), json!(0));
     connection.send(&json!(["REQ", subscription.id(), filter])).await?;
     tracing::info!(url = upstream.url, "standing subscription begun");
-    let (defaults, mode) = (&context.settings.defaults, LaneKind::Realtime);
-    orchestrate::dispatch(&context.db, defaults, mode, Some(upstream.id), true).await?;
+    orchestrate::dispatch(&context.db, LaneKind::Realtime, Some(upstream.id), true).await?;
     Ok(subscription)
-}
-
-/// Events that go into the queue together.
-#[derive(Default)]
-struct Batch {
-    /// They hold their bytes of the connection's budget until they are in the queue.
-    events: Vec<Received>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn add(&mut self, event: Received) {
-        self.bytes += event.json().map_or(0, str::len);
-        self.events.push(event);
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.len() >= BATCH || self.bytes >= MAX_BYTES
-    }
-
-    /// Enqueues the events that are not known, and counts all of them on the lane, in one
-    /// transaction. Our own uploads come back here too; they are known.
-    async fn flush(
-        &mut self,
-        db: &PgPool,
-        lane: Uuid,
-        upstream: &Upstream,
-        settings: &Settings,
-    ) -> Result<(), StepError> {
-        let batch = std::mem::take(self).events;
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let received = i64::try_from(batch.len()).unwrap_or(i64::MAX);
-        let events = unknown(db, upstream.id, &batch, settings.limits()).await?;
-        let mut tx = db.begin().await?;
-        if !events.is_empty() {
-            let work = Work::ProcessEvents { upstream: upstream.id, events };
-            queue::enqueue(&mut *tx, &[work.job()]).await?;
-        }
-        lane::count_live(&mut *tx, lane, received).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-}
-
-/// Returns the events that need work: those that are not known, and those that are malformed,
-/// because they are rejected and counted later. An event over the limit is left to the next poll,
-/// which rejects and counts it.
-async fn unknown(
-    db: &PgPool,
-    upstream: Uuid,
-    batch: &[Received],
-    limits: Limits,
-) -> Result<Vec<String>, sqlx::Error> {
-    let id = |event: &Received| event.parse(limits).ok().map(|event| event.id);
-    let ids: Vec<Option<EventId>> = batch.iter().map(id).collect();
-    let parsed: Vec<EventId> = ids.iter().copied().flatten().collect();
-    let known = event::known(db, upstream, &parsed).await?;
-    let is_known = |id: &Option<EventId>| id.is_some_and(|id| known.ids.contains(&id));
-    let unknown = batch.iter().zip(&ids).filter(|(_, id)| !is_known(id));
-    Ok(unknown.filter_map(|(event, _)| event.json().map(str::to_owned)).collect())
 }

@@ -4,17 +4,17 @@
 mod large;
 
 use serde_json::value::RawValue;
-use tender_jobs::mirror::event::EventId;
+use tender_jobs::mirror::event::Unusable;
 
-pub(super) use large::{claims, large};
+pub(super) use large::{large, too_large};
 
 /// A message from an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
     /// `EVENT`: the subscription, and the event as unparsed JSON.
     Event(String, String),
-    /// An `EVENT` over the limit: the subscription, and the id and time that the event claims.
-    TooLarge(String, Option<(EventId, i64)>),
+    /// An `EVENT` over the limit: the subscription, and what the event claims.
+    TooLarge(String, Unusable),
     /// `EOSE`: the subscription whose stored events have all been sent.
     Eose(String),
     /// `CLOSED`: the subscription that ended, and the reason.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::mirror::{
+    deployment,
     lane::{self, LaneKind},
     upstream::{self, Upstream, settings::Settings},
     work,
@@ -29,6 +30,16 @@ pub struct Dispatch {
     pub skipped: Option<&'static str>,
 }
 
+impl Dispatch {
+    /// Whether the work could not be enqueued because of an error.
+    pub fn is_failed(&self) -> bool {
+        self.skipped == Some(DATABASE_ERROR)
+    }
+}
+
+/// Why an upstream was skipped after an error of our database.
+const DATABASE_ERROR: &str = "database error; see the log";
+
 /// Runs an orchestration job and returns its result.
 pub(crate) async fn run(
     context: &Context,
@@ -36,8 +47,7 @@ pub(crate) async fn run(
     only: Option<Uuid>,
     is_manual: bool,
 ) -> Result<Value, sqlx::Error> {
-    let settings = &context.settings.defaults;
-    let dispatched = dispatch(&context.db, settings, mode, only, is_manual).await?;
+    let dispatched = dispatch(&context.db, mode, only, is_manual).await?;
     let enqueued = dispatched.iter().filter(|one| one.skipped.is_none()).count();
     Ok(json!({ "mode": mode, "enqueued": enqueued, "relays": dispatched }))
 }
@@ -47,14 +57,14 @@ pub(crate) async fn run(
 /// ignores cool-downs and makes waiting jobs due.
 ///
 /// # Errors
-/// The upstreams could not be read.
+/// The upstreams or the deployment's settings could not be read.
 pub async fn dispatch(
     db: &PgPool,
-    deployment: &Settings,
     mode: LaneKind,
     only: Option<Uuid>,
     is_manual: bool,
 ) -> Result<Vec<Dispatch>, sqlx::Error> {
+    let deployment = deployment::settings(db).await?;
     let upstreams = match only {
         Some(id) => upstream::find(db, id).await?.into_iter().collect(),
         None => upstream::list(db).await?,
@@ -63,12 +73,12 @@ pub async fn dispatch(
     let count = u32::try_from(upstreams.len()).unwrap_or(u32::MAX).max(1);
     for (index, upstream) in (0_u32..).zip(&upstreams) {
         let after = if is_manual { Duration::ZERO } else { SPREAD * index / count };
-        let outcome = one(db, deployment, upstream, mode, is_manual, after).await;
+        let outcome = one(db, &deployment, upstream, mode, is_manual, after).await;
         let (lane, skipped) = match outcome {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, url = upstream.url, "could not enqueue the work of an upstream");
-                (None, Some("database error; see the log"))
+                (None, Some(DATABASE_ERROR))
             }
         };
         dispatched.push(Dispatch { url: upstream.url.clone(), lane, skipped });
@@ -95,6 +105,13 @@ async fn one(
         return Ok((None, Some("its direction or its backfill flag excludes this mode")));
     }
     let settings = upstream.settings(deployment);
+    let reconciles = upstream::tries_negentropy(db, upstream.id).await?;
+    if matches!(mode, LaneKind::Backfill | LaneKind::Full)
+        && !reconciles
+        && !upstream.direction.downloads()
+    {
+        return Ok((None, Some("the upstream only takes events, and does not support NIP-77")));
+    }
     let kind = full_or_backfill(db, upstream, mode, &settings).await?;
     let lane = lane::ensure(db, upstream, kind, &settings).await?;
     if lane.status == "syncing" && !lane.is_stale {
@@ -108,10 +125,11 @@ async fn one(
     if kind == LaneKind::Backfill && lane.is_complete() {
         return Ok((None, Some("complete")));
     }
+    if kind == LaneKind::Backfill && lane::is_running(db, upstream.id, LaneKind::Full).await? {
+        return Ok((None, Some("a full run compares the history now")));
+    }
     if kind == LaneKind::Full {
-        let week = settings.chunk_max_hours.max(168);
-        let hours = if upstream.negentropy { settings.backfill_since_hours } else { week };
-        lane::begin_full(db, lane.id, hours).await?;
+        lane::begin_full(db, lane.id, full_hours(&settings, reconciles)).await?;
     }
     match work::push_lane(db, lane.id, kind, after).await? {
         Some(_) => Ok((Some(lane.id), None)),
@@ -122,14 +140,20 @@ async fn one(
     }
 }
 
-/// Returns the lane kind for a mode. A full run of a polled upstream completes the backfill first.
+/// Returns the hours that a full run covers. Polling fetches every event again, so it covers a week.
+pub(super) fn full_hours(settings: &Settings, reconciles: bool) -> u64 {
+    if reconciles { settings.backfill_since_hours } else { settings.chunk_max_hours.max(168) }
+}
+
+/// Returns the lane kind for a mode. A full run completes the backfill first, because both would fetch
+/// the same history.
 async fn full_or_backfill(
     db: &PgPool,
     upstream: &Upstream,
     mode: LaneKind,
     settings: &Settings,
 ) -> Result<LaneKind, sqlx::Error> {
-    if mode != LaneKind::Full || upstream.negentropy {
+    if mode != LaneKind::Full {
         return Ok(mode);
     }
     let backfill = lane::ensure(db, upstream, LaneKind::Backfill, settings).await?;

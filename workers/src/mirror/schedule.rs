@@ -1,6 +1,6 @@
 //! When the mirror's recurring jobs run.
 
-use tender_jobs::mirror::{lane::LaneKind, work::Work};
+use tender_jobs::mirror::{deployment::Profile, lane::LaneKind, work::Work};
 
 use crate::runtime::{Recurring, Schedule};
 
@@ -9,44 +9,37 @@ pub(super) const RECOVERY: &str = "mirror-recovery";
 /// The recurring purge.
 pub(super) const PURGE: &str = "mirror-purge";
 
-/// How often the recurring jobs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Profile {
-    /// Realtime every 5 min, uploads every 15 min, backfill every hour, a full run at 03:00.
-    #[default]
-    Production,
-    /// Everything more often, and no full run.
-    Development,
-    /// No recurring job: for tests.
-    Off,
-}
-
-/// The name of the recurring job that enqueues a mode's work.
-pub(super) fn name_of(mode: LaneKind) -> &'static str {
-    match mode {
-        LaneKind::Realtime | LaneKind::Live => "mirror-realtime",
+/// The name of the recurring job that enqueues a mode's work. A live lane has none, because a process
+/// holds it, not a job.
+pub(super) fn name_of(mode: LaneKind) -> Option<&'static str> {
+    Some(match mode {
+        LaneKind::Realtime => "mirror-realtime",
         LaneKind::Backfill => "mirror-backfill",
         LaneKind::Upload => "mirror-upload",
         LaneKind::Full => "mirror-full",
-    }
+        LaneKind::Live => return None,
+    })
 }
 
 /// A recurring job: its name, its work, and its cron expressions in production and development.
 type Row = (&'static str, Work, &'static str, Option<&'static str>);
 
-fn rows() -> [Row; 6] {
+fn rows() -> Vec<Row> {
     let mode = |mode, production, development| {
         let work = Work::Orchestrate { mode, upstream: None, manual: false };
-        (name_of(mode), work, production, development)
+        name_of(mode).map(|name| (name, work, production, development))
     };
-    [
+    let modes = [
         mode(LaneKind::Realtime, "0 */5 * * * *", Some("0 */2 * * * *")),
         mode(LaneKind::Backfill, "0 0 * * * *", Some("0 */10 * * * *")),
         mode(LaneKind::Upload, "0 */15 * * * *", Some("0 */5 * * * *")),
         mode(LaneKind::Full, "0 0 3 * * *", None),
+    ];
+    let upkeep = [
         (RECOVERY, Work::Recover, "0 */10 * * * *", Some("0 */5 * * * *")),
         (PURGE, Work::Purge, "0 30 * * * *", Some("0 30 * * * *")),
-    ]
+    ];
+    modes.into_iter().flatten().chain(upkeep).collect()
 }
 
 /// The recurring jobs of a profile. Backfill also runs when a process starts, since lanes whose
@@ -63,7 +56,7 @@ fn one((name, work, production, development): Row, profile: Profile) -> Option<R
     };
     let schedule: Schedule = expression?.parse().ok()?;
     let recurring = Recurring::new(name, schedule, work.job());
-    let is_backfill = name == name_of(LaneKind::Backfill);
+    let is_backfill = name_of(LaneKind::Backfill) == Some(name);
     Some(if is_backfill { recurring.at_start() } else { recurring })
 }
 

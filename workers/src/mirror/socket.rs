@@ -35,10 +35,25 @@ use guard::Guard;
 
 /// The longest duration of a connect: name lookup, TCP, TLS and upgrade.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-/// The silence after which a ping is sent.
-const PING_AFTER: Duration = Duration::from_secs(30);
-/// The longest duration of a write; after that the upstream accepts no messages.
-const WRITE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a connection waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// The silence after which a ping is sent, and after which an unanswered ping ends the
+    /// connection.
+    pub(super) ping: Duration,
+    /// The longest duration of a write; after that the upstream accepts no messages.
+    pub(super) write: Duration,
+    /// The longest that a message may stop the socket from being read; then its subscription ends.
+    pub(super) route: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let usual = Duration::from_secs(30);
+        Self { ping: usual, write: usual, route: usual }
+    }
+}
 
 /// A websocket whose stream yields errors instead of hiding them.
 pub(super) struct Socket(WebSocket<Guard<dial::Stream>>);
@@ -96,6 +111,7 @@ pub(super) struct Target {
     /// Whether compression is offered.
     pub(super) compress: bool,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) patience: Patience,
 }
 
 /// Connects and upgrades.
@@ -131,7 +147,7 @@ async fn try_connect(target: &Target) -> Result<Socket, StepError> {
 
 fn options(target: &Target) -> Options {
     // A message over the limit that passed in part is a little longer than the limit.
-    let most = target.max_message + 2 * frames::KEPT + 2;
+    let most = target.max_message + frames::REPLACEMENT + 1;
     let options = Options::default().with_limits(most, most).with_no_delay();
     if target.compress {
         options.with_compression_level(CompressionLevel::fast())
@@ -145,15 +161,16 @@ fn options(target: &Target) -> Options {
 pub(super) async fn write(
     mut writer: Writer,
     mut outgoing: mpsc::Receiver<Outgoing>,
+    within: Duration,
 ) -> Result<(), String> {
     let mut batch = Vec::new();
     while outgoing.recv_many(&mut batch, 64).await > 0 {
-        match tokio::time::timeout(WRITE_WITHIN, write_all(&mut writer, &mut batch)).await {
+        match tokio::time::timeout(within, write_all(&mut writer, &mut batch)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return Ok(()),
             Ok(Err(error)) => return Err(format!("the connection broke: {error}")),
             Err(_) => {
-                let seconds = WRITE_WITHIN.as_secs();
+                let seconds = within.as_secs_f32();
                 return Err(format!("the upstream accepted no messages for {seconds} s"));
             }
         }
@@ -179,9 +196,13 @@ async fn write_all(writer: &mut Writer, batch: &mut Vec<Outgoing>) -> Result<boo
 /// A message from the upstream, or the lack of one.
 pub(super) enum Incoming {
     Text(Bytes),
-    /// A message over the limit: its first and its last bytes.
-    TooLarge(Bytes, Bytes),
-    /// No message for [`PING_AFTER`]; a ping is due.
+    /// A message over the limit: its first and last bytes, and its size.
+    TooLarge {
+        start: Bytes,
+        end: Bytes,
+        size: usize,
+    },
+    /// No message for [`Patience::ping`]; a ping is due.
     Quiet,
     /// A control frame without content, such as a pong.
     Alive,
@@ -206,13 +227,13 @@ impl From<&str> for Broken {
     }
 }
 
-/// Reads the next message. `limit` is the longest message, in bytes.
-pub(super) async fn read(reader: &mut Reader, limit: usize) -> Result<Incoming, Broken> {
-    let Ok(frame) = tokio::time::timeout(PING_AFTER, reader.next()).await else {
+/// Reads the next message.
+pub(super) async fn read(reader: &mut Reader, target: &Target) -> Result<Incoming, Broken> {
+    let Ok(frame) = tokio::time::timeout(target.patience.ping, reader.next()).await else {
         return Ok(Incoming::Quiet);
     };
     let frame = frame.ok_or("the upstream closed the connection")?;
-    let frame = frame.map_err(|error| broken(&error, limit))?;
+    let frame = frame.map_err(|error| broken(&error, target.max_message))?;
     match frame.opcode() {
         OpCode::Text => Ok(text(frame.into_payload())),
         OpCode::Close => Err("the upstream closed the connection".into()),
@@ -222,14 +243,14 @@ pub(super) async fn read(reader: &mut Reader, limit: usize) -> Result<Incoming, 
 }
 
 fn text(payload: Bytes) -> Incoming {
-    let last = payload.len().saturating_sub(frames::KEPT + 1);
-    match payload[last..].iter().position(|byte| *byte == frames::CUT) {
-        Some(cut) => {
-            let start = payload.slice(..(last + cut).min(frames::KEPT));
-            Incoming::TooLarge(start, payload.slice(last + cut + 1..))
-        }
-        None => Incoming::Text(payload),
-    }
+    let last = payload.len().saturating_sub(frames::REPLACEMENT - frames::KEPT);
+    let mut cuts = (last..payload.len()).filter(|at| payload[*at] == frames::CUT);
+    let (Some(cut), Some(end)) = (cuts.next(), cuts.next()) else {
+        return Incoming::Text(payload);
+    };
+    let size = std::str::from_utf8(&payload[cut + 1..end]).ok().and_then(|size| size.parse().ok());
+    let start = payload.slice(..cut.min(frames::KEPT));
+    Incoming::TooLarge { start, end: payload.slice(end + 1..), size: size.unwrap_or(usize::MAX) }
 }
 
 fn broken(error: &WebSocketError, limit: usize) -> Broken {

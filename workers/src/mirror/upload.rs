@@ -1,202 +1,209 @@
-//! Uploads: events are sent to an upstream in batches, oldest arrival first. Every event gets a
-//! verdict: accepted, duplicate, rejected with the upstream's reason, or pending for a later run.
+//! Uploads: events are sent to an upstream in batches. Every event gets a verdict: accepted,
+//! duplicate, rejected with the upstream's reason or ours, or pending for a later run. Verdicts are
+//! stored batch by batch, under the lease of the upload lane.
+
+mod accepts;
+mod answer;
+mod round;
 
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use serde_json::Value;
 use sqlx::PgPool;
 use tender_jobs::mirror::{
     event::{
         Event, EventId,
-        outgoing::{self, UploadTally, Verdict},
+        outgoing::{self, Reached, UploadTally, Verdict},
     },
     lane::Lease,
-    upstream::settings::Settings,
+    upstream::{self, settings::Settings},
 };
-use uuid::Uuid;
 
 use super::{connection::Connection, error::StepError, lane::under_lease};
 use crate::runtime::pause;
+pub(super) use accepts::Accepts;
+use round::Round;
 
-/// The longest wait for an `OK`.
-const OK_WITHIN: Duration = Duration::from_secs(10);
-/// The number of refusals in a row after which the upload ends with an error.
+/// The number of refusals in a row after which a run ends.
 const MAX_REFUSALS: u32 = 20;
 /// How often a batch is sent again to an upstream that limits our rate.
 const MAX_PAUSES: u32 = 6;
 
-/// The answer to an event, by the reaction that it needs. Source: NIP-01, NIP-42.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Answer {
-    Final(Verdict),
-    /// The reason concerns us and not the event, so further events are likely to be rejected too.
-    Refusal(Verdict),
-    RateLimited(String),
-    Auth(String),
+/// An event to be sent.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) event: Event,
+    /// Whether an earlier run sent it without an answer: a duplicate is then our own copy.
+    pub(super) was_sent: bool,
 }
 
-fn answer(is_taken: bool, reason: &str) -> Answer {
-    let prefix = reason.split_once(':').map_or("", |(prefix, _)| prefix);
-    match (is_taken, prefix) {
-        (_, "duplicate") => Answer::Final(Verdict::Duplicate),
-        (true, _) => Answer::Final(Verdict::Accepted),
-        (false, "rate-limited") => Answer::RateLimited(reason.to_owned()),
-        (false, "auth-required") => Answer::Auth(reason.to_owned()),
-        (false, "blocked" | "restricted") => Answer::Refusal(Verdict::Rejected(reason.to_owned())),
-        (false, "invalid" | "pow" | "mute") => Answer::Final(Verdict::Rejected(reason.to_owned())),
-        (false, _) => Answer::Final(Verdict::Pending(reason.to_owned())),
-    }
+/// Events that are sent together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) items: Vec<Item>,
+    /// Every event up to this position has a verdict after this batch; `None` for waiting events.
+    pub(super) up_to: Option<i64>,
 }
 
-/// Sends events in batches, and stores the verdicts batch by batch.
-pub(crate) struct Uploader<'a> {
-    db: &'a PgPool,
-    upstream: Uuid,
-    /// The lease of the upload lane, if the job holds one: verdicts are stored and counted under
-    /// it.
-    lease: Option<&'a Lease>,
-    connection: &'a Connection,
-    settings: &'a Settings,
+/// Why an uploader ended.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Every event has a verdict.
+    Done,
+    /// The rest is left to the next job, because this one has run for long.
+    Late,
+    /// The upstream refused many events in a row; its last reason.
+    Refused(String),
+    /// The upstream takes events from their authors only; its words.
+    AuthorsOnly(String),
+    /// The upstream limits our rate, or cannot be reached any more.
+    Failed(StepError),
+}
+
+/// Sends batches of events, and stores their verdicts.
+pub(super) struct Uploader<'a> {
+    pub(super) db: &'a PgPool,
+    pub(super) lease: &'a Lease,
+    pub(super) connection: &'a Connection,
+    pub(super) settings: &'a Settings,
+    pub(super) accepts: &'a Accepts,
+    pub(super) state: State,
+}
+
+/// What an uploader learned while it sent.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Answers that show that the upstream works.
+    pub(super) answers: u64,
     refusals: u32,
     is_authenticated: bool,
+    /// The reason to send nothing more.
+    stop: Option<Stop>,
 }
 
-impl<'a> Uploader<'a> {
-    pub(crate) fn new(
-        db: &'a PgPool,
-        upstream: Uuid,
-        lease: Option<&'a Lease>,
-        connection: &'a Connection,
-        settings: &'a Settings,
-    ) -> Self {
-        Self { db, upstream, lease, connection, settings, refusals: 0, is_authenticated: false }
+impl Uploader<'_> {
+    /// Uploads batches, and adds the verdicts to `sent` as they are stored. `is_late` says whether
+    /// the next batch is left to another job.
+    pub(super) async fn upload(
+        &mut self,
+        batches: &[Batch],
+        is_late: impl Fn() -> bool,
+        sent: &mut UploadTally,
+    ) -> Result<Stop, StepError> {
+        if let Some(position) = next_of(batches) {
+            under_lease(outgoing::mark_sending(self.db, self.lease, position).await?)?;
+        }
+        for (index, batch) in batches.iter().enumerate() {
+            if index > 0 && is_late() {
+                return Ok(Stop::Late);
+            }
+            if index > 0 && self.settings.upload_delay_ms > 0 {
+                pause(Duration::from_millis(self.settings.upload_delay_ms)).await;
+            }
+            self.batch(batch, next_of(&batches[index + 1..]), sent).await?;
+            if let Some(stop) = self.state.stop.take() {
+                return Ok(stop);
+            }
+        }
+        Ok(Stop::Done)
     }
 
-    /// Uploads events, and adds the verdicts to `sent` as they are stored.
-    pub(crate) async fn upload(
+    /// Sends a batch until each of its events has a verdict, or until there is a reason to stop.
+    async fn batch(
         &mut self,
-        events: &[Event],
+        batch: &Batch,
+        next: Option<i64>,
         sent: &mut UploadTally,
     ) -> Result<(), StepError> {
-        let size = usize::try_from(self.settings.upload_batch_size).unwrap_or(usize::MAX);
-        let delay = Duration::from_millis(self.settings.upload_delay_ms);
-        for (index, batch) in events.chunks(size).enumerate() {
-            if index > 0 && !delay.is_zero() {
-                pause(delay).await;
-            }
-            self.batch(batch, sent).await?;
+        if batch.up_to.is_none() {
+            let ids: Vec<EventId> = batch.items.iter().map(|item| item.event.id).collect();
+            outgoing::mark_sent(self.db, self.lease.lane.upstream_id, &ids).await?;
         }
-        Ok(())
-    }
-
-    async fn batch(&mut self, batch: &[Event], sent: &mut UploadTally) -> Result<(), StepError> {
-        let mut open: Vec<&Event> = batch.iter().collect();
+        let (mut open, mut verdicts) = self.sift(batch);
         for pauses in 0.. {
-            let (verdicts, again) = self.send(&open).await?;
-            self.write(&verdicts, sent).await?;
-            match again.limited {
-                None if again.events.is_empty() => return Ok(()),
-                None => self.authenticate().await?,
-                Some(reason) if pauses >= MAX_PAUSES => {
-                    let pending = |event: &&Event| (event.id, Verdict::Pending(reason.clone()));
-                    let verdicts: Vec<_> = again.events.iter().map(pending).collect();
-                    self.write(&verdicts, sent).await?;
-                    return Err(StepError::RateLimited(reason));
-                }
-                Some(_) => pause(Duration::from_millis(500) * 2_u32.pow(pauses)).await,
-            }
-            open = again.events;
-        }
-        Ok(())
-    }
-
-    async fn authenticate(&mut self) -> Result<(), StepError> {
-        self.connection.authenticated().await?;
-        self.is_authenticated = true;
-        Ok(())
-    }
-
-    /// Sends all events and waits for their answers. Returns the verdicts, and the events to be
-    /// sent again.
-    async fn send<'e>(
-        &mut self,
-        events: &[&'e Event],
-    ) -> Result<(Vec<(EventId, Verdict)>, Again<'e>), StepError> {
-        let mut waiting = FuturesUnordered::new();
-        for event in events {
-            let value: Value = serde_json::to_value(event).map_err(|error| {
-                StepError::Protocol(format!("event {} is not valid JSON: {error}", event.id))
-            })?;
-            let answer = self.connection.publish(&event.id.to_string(), &value).await?;
-            waiting.push(async move { (*event, tokio::time::timeout(OK_WITHIN, answer).await) });
-        }
-        let (mut verdicts, mut again) = (Vec::new(), Again::default());
-        while let Some((event, heard)) = waiting.next().await {
-            let heard = match heard {
-                Ok(Ok((is_taken, reason))) => answer(is_taken, &reason),
-                Ok(Err(_)) => return Err(self.connection.lost_error()),
-                Err(_) => {
-                    self.connection.forget(&event.id.to_string());
-                    Answer::Final(Verdict::Pending("no answer within 10 s".to_owned()))
-                }
+            let mut round = self.send(&open).await;
+            verdicts.append(&mut round.verdicts);
+            let is_judged = round.again.is_empty();
+            let reached = Reached {
+                position: batch.up_to.filter(|_| is_judged),
+                sending: next.filter(|_| is_judged),
+                is_answered: round.answers > 0,
             };
-            self.sort(event, heard, &mut verdicts, &mut again)?;
-        }
-        Ok((verdicts, again))
-    }
-
-    fn sort<'e>(
-        &mut self,
-        event: &'e Event,
-        heard: Answer,
-        verdicts: &mut Vec<(EventId, Verdict)>,
-        again: &mut Again<'e>,
-    ) -> Result<(), StepError> {
-        match heard {
-            Answer::Final(verdict) => {
-                self.refusals = 0;
-                verdicts.push((event.id, verdict));
+            self.write(&std::mem::take(&mut verdicts), reached, sent).await?;
+            self.learn(&round).await?;
+            if is_judged || self.state.stop.is_some() {
+                return Ok(());
             }
-            Answer::Refusal(verdict) => {
-                self.refuse(&verdict)?;
-                verdicts.push((event.id, verdict));
-            }
-            Answer::Auth(reason) if self.is_authenticated => {
-                verdicts.push((event.id, Verdict::Pending(reason)));
-            }
-            Answer::Auth(_) => again.events.push(event),
-            Answer::RateLimited(reason) => {
-                again.limited = Some(reason);
-                again.events.push(event);
+            open = std::mem::take(&mut round.again);
+            self.before_again(round, pauses).await?;
+            if self.state.stop.is_some() {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Counts a refusal; too many in a row are an error.
-    fn refuse(&mut self, verdict: &Verdict) -> Result<(), StepError> {
-        self.refusals += 1;
-        match verdict {
-            Verdict::Rejected(reason) if self.refusals >= MAX_REFUSALS => Err(StepError::Refused(
-                format!("{MAX_REFUSALS} uploads in a row; the last reason: {reason}"),
-            )),
-            _ => Ok(()),
+    /// Splits a batch into the events that are sent, and the verdicts on the others.
+    fn sift<'b>(&self, batch: &'b Batch) -> (Vec<&'b Item>, Vec<(EventId, Verdict)>) {
+        let (mut open, mut verdicts) = (Vec::new(), Vec::new());
+        for item in &batch.items {
+            match self.accepts.problem(&item.event) {
+                Some(why) => verdicts.push((item.event.id, Verdict::Rejected(why))),
+                None => open.push(item),
+            }
         }
+        (open, verdicts)
+    }
+
+    /// Waits, or authenticates, before events are sent again.
+    async fn before_again(&mut self, round: Round<'_>, pauses: u32) -> Result<(), StepError> {
+        match round.limited {
+            None => {
+                self.connection.authenticated().await?;
+                self.state.is_authenticated = true;
+            }
+            Some(reason) if pauses >= MAX_PAUSES => {
+                self.state.stop = Some(Stop::Failed(StepError::RateLimited(reason)));
+            }
+            Some(_) => pause(Duration::from_millis(500) * 2_u32.pow(pauses)).await,
+        }
+        Ok(())
+    }
+
+    /// Decides whether the answers of a round are a reason to stop.
+    async fn learn(&mut self, round: &Round<'_>) -> Result<(), StepError> {
+        self.state.answers += round.answers;
+        if let Some(reason) = &round.authors_only {
+            upstream::note_authors_only(self.db, self.lease.lane.upstream_id, reason).await?;
+            self.state.stop = Some(Stop::AuthorsOnly(reason.clone()));
+        } else if let Some(error) = &round.failed {
+            self.state.stop = Some(Stop::Failed(error.error()));
+        } else if let Some(reason) = round.refusal.clone()
+            && self.state.refusals >= MAX_REFUSALS
+        {
+            self.state.stop = Some(Stop::Refused(reason));
+        }
+        Ok(())
     }
 
     /// Stores the verdicts with their counts.
     async fn write(
         &self,
         verdicts: &[(EventId, Verdict)],
+        reached: Reached,
         sent: &mut UploadTally,
     ) -> Result<(), StepError> {
-        let judged = outgoing::judge(self.db, self.upstream, self.lease, verdicts).await?;
+        let judged = outgoing::judge(self.db, self.lease, verdicts, reached).await?;
         let tally = under_lease(judged)?;
         sent.add(tally);
         measure(tally);
         Ok(())
     }
+}
+
+/// Returns the position up to which the first of these batches sends events; `None` if there is
+/// none, or if its events wait.
+fn next_of(batches: &[Batch]) -> Option<i64> {
+    batches.first().and_then(|batch| batch.up_to)
 }
 
 /// Adds the stored verdicts to the metrics of this process.
@@ -209,37 +216,4 @@ fn measure(tally: UploadTally) {
     count("duplicate", tally.duplicate);
     count("rejected", tally.rejected);
     count("pending", tally.pending);
-}
-
-/// The events of a batch that are sent once more.
-#[derive(Debug, Default)]
-struct Again<'e> {
-    events: Vec<&'e Event>,
-    /// The reason of the upstream, if it limits our rate.
-    limited: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_prefix_has_its_verdict() {
-        let rejected = |words: &str| Verdict::Rejected(words.to_owned());
-        for (is_taken, words, wanted) in [
-            (true, "", Answer::Final(Verdict::Accepted)),
-            (true, "duplicate: have it", Answer::Final(Verdict::Duplicate)),
-            (false, "duplicate: have it", Answer::Final(Verdict::Duplicate)),
-            (false, "invalid: id", Answer::Final(rejected("invalid: id"))),
-            (false, "pow: 20", Answer::Final(rejected("pow: 20"))),
-            (false, "blocked: you", Answer::Refusal(rejected("blocked: you"))),
-            (false, "restricted: members", Answer::Refusal(rejected("restricted: members"))),
-            (false, "error: disk", Answer::Final(Verdict::Pending("error: disk".to_owned()))),
-            (false, "hm", Answer::Final(Verdict::Pending("hm".to_owned()))),
-            (false, "rate-limited: slow", Answer::RateLimited("rate-limited: slow".to_owned())),
-            (false, "auth-required: who", Answer::Auth("auth-required: who".to_owned())),
-        ] {
-            assert_eq!(answer(is_taken, words), wanted, "{words}");
-        }
-    }
 }

@@ -18,6 +18,8 @@ pub struct Lease {
     pub lane: Lane,
     /// The epoch that every write names; a later claim has a higher one.
     pub epoch: i64,
+    /// Attempts of the job that ended with the death of their worker, since the lane last moved on.
+    pub deaths: i32,
 }
 
 /// The result of a claim.
@@ -27,7 +29,8 @@ pub enum Claim {
     Held(Box<Lease>),
     /// Another job holds the lane.
     Busy,
-    /// The lane does not exist: its upstream was deleted, or the lane was reset.
+    /// The lane does not exist or has retired: its upstream was deleted, the lane was reset, or the
+    /// upstream has another filter.
     Gone,
 }
 
@@ -41,16 +44,22 @@ pub async fn claim(
 ) -> Result<Claim, sqlx::Error> {
     let row = sqlx::query!(
         r#"update lane set status = 'syncing', lease_owner = $2, lease_epoch = lease_epoch + 1,
-                  heartbeat_at = now(), error_message = null, retry_at = null, failed_at = null
-           where id = $1
+                  heartbeat_at = now(), error_message = null, retry_at = null, failed_at = null,
+                  next_attempt_at = null,
+                  failed_attempts = case when lease_owner = $2 then failed_attempts else 0 end,
+                  forgiven_crashes = case when lease_owner is distinct from $2 then 0
+                                          when progressed_epoch = lease_epoch then $4
+                                          else forgiven_crashes end
+           where id = $1 and retired_at is null
              and (status <> 'syncing' or lease_owner = $2
                   or heartbeat_at < now() - make_interval(secs => $3))
-           returning id, upstream_id, lane as "kind: LaneKind", status, cursor_at, backfill_started_at,
+           returning id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
                      backfill_target, backfill_until, window_seconds, cheap_windows, upload_position,
-                     lease_epoch"#,
+                     lease_epoch, forgiven_crashes, last_error"#,
         lane,
         job.id,
         stale.as_secs_f64(),
+        job.crashes,
     )
     .fetch_optional(db)
     .await?;
@@ -59,6 +68,7 @@ pub async fn claim(
             id: row.id,
             upstream_id: row.upstream_id,
             kind: row.kind,
+            filter_hash: row.filter_hash,
             status: row.status,
             cursor_at: row.cursor_at,
             backfill_started_at: row.backfill_started_at,
@@ -70,11 +80,15 @@ pub async fn claim(
             retry_at: None,
             is_stale: false,
             is_resting: false,
+            last_error: row.last_error,
         };
-        return Ok(Claim::Held(Box::new(Lease { lane, epoch: row.lease_epoch })));
+        let deaths = job.crashes - row.forgiven_crashes;
+        return Ok(Claim::Held(Box::new(Lease { lane, epoch: row.lease_epoch, deaths })));
     }
-    let exists =
-        sqlx::query_scalar!(r#"select exists (select from lane where id = $1) as "exists!""#, lane);
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select from lane where id = $1 and retired_at is null) as "exists!""#,
+        lane
+    );
     Ok(if exists.fetch_one(db).await? { Claim::Busy } else { Claim::Gone })
 }
 
@@ -90,7 +104,7 @@ pub async fn claim_live(
         "update lane set status = 'syncing', lease_owner = $2, heartbeat_at = now(),
                 lease_epoch = lease_epoch + case when lease_owner is distinct from $2 then 1 else 0 end,
                 error_message = null, retry_at = null, failed_at = null
-         where id = $1 and lane = 'live'
+         where id = $1 and lane = 'live' and retired_at is null
            and (status <> 'syncing' or lease_owner = $2
                 or heartbeat_at < now() - make_interval(secs => $3))
          returning lease_epoch",

@@ -66,6 +66,16 @@ pub struct LaneState {
     pub violations: i64,
     /// Seconds with more events than the upstream returns per page.
     pub saturated_seconds: i64,
+    /// Gaps: seconds that hold more events than the upstream gives.
+    pub gap_seconds: i32,
+    /// Gaps: ids that the upstream listed and did not deliver.
+    pub gap_ids: i32,
+    /// Gaps: windows whose answer was not proven to be complete.
+    pub gap_spans: i32,
+    /// When the oldest gap was found; `None` without a gap.
+    pub gaps_since: Option<DateTime<Utc>>,
+    /// When the first gap is due for a retry; `None` without a gap.
+    pub gap_retry_at: Option<DateTime<Utc>>,
     /// When progress was last stored.
     pub last_synced_at: Option<DateTime<Utc>>,
     /// When the upstream last acknowledged an upload.
@@ -78,10 +88,29 @@ pub struct LaneState {
     pub retry_at: Option<DateTime<Utc>>,
     /// Failures in a row.
     pub consecutive_failures: i32,
+    /// The error of the last failed attempt; `None` once an attempt succeeds.
+    pub last_error: Option<String>,
+    /// When that attempt failed.
+    pub last_error_at: Option<DateTime<Utc>>,
+    /// Failed attempts of the current job.
+    pub failed_attempts: i32,
+    /// Attempts that the job may make before the lane is in error.
+    pub allowed_attempts: i32,
+    /// When the next attempt is due; `None` unless one waits.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When a position, a stored event or a verdict last moved the lane on.
+    pub progressed_at: Option<DateTime<Utc>>,
     /// The id of the job, or the name of the process, that holds the lane.
     pub lease_owner: Option<String>,
     /// When the holder last sent a heartbeat.
     pub heartbeat_at: Option<DateTime<Utc>>,
+}
+
+impl LaneState {
+    /// Returns the number of gaps. A completed lane with gaps is *completed with gaps*.
+    pub fn gaps(&self) -> i64 {
+        i64::from(self.gap_seconds) + i64::from(self.gap_ids) + i64::from(self.gap_spans)
+    }
 }
 
 /// Returns every lane, the one with the latest progress first; at most 50,000. `stale_secs` is the
@@ -146,10 +175,12 @@ async fn select(
                   l.upload_rejected,
                   case when l.lane = 'upload' then (select count(*) from upload_verdict v
                       where v.upstream_id = u.id and v.verdict = 'pending') else 0 end as "upload_pending!",
-                  l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
-                  l.consecutive_failures, l.lease_owner, l.heartbeat_at
+                  l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.gap_seconds, l.gap_ids,
+                  l.gap_spans, l.gaps_since, l.gap_retry_at, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
+                  l.consecutive_failures, l.last_error, l.last_error_at, l.failed_attempts, l.allowed_attempts,
+                  l.next_attempt_at, l.progressed_at, l.lease_owner, l.heartbeat_at
            from lane l join upstream u on u.id = l.upstream_id
-           where ($1::uuid is null or l.upstream_id = $1) and ($2::uuid is null or l.id = $2)
+           where l.retired_at is null and ($1::uuid is null or l.upstream_id = $1) and ($2::uuid is null or l.id = $2)
              and (not $4 or (u.enabled and (l.status = 'error' or (l.status = 'syncing'
                   and l.heartbeat_at < now() - make_interval(secs => $3)))))
            order by l.last_synced_at desc nulls last, u.url, l.lane

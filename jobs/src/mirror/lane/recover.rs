@@ -61,7 +61,7 @@ pub async fn recover(
         Freed,
         r#"with freed as materialized (
                select lane.id, lane.error_message from lane
-               where status = 'error'
+               where status = 'error' and retired_at is null
                  and case when $1::float8 is null then retry_at <= now()
                           else failed_at <= now() - make_interval(secs => $1) end
                for update skip locked
@@ -76,14 +76,4 @@ pub async fn recover(
     .fetch_all(db)
     .await?;
     Ok(Recovered { stale, errors })
-}
-
-/// Deletes the lanes of an upstream, or of all upstreams, so that their work starts from the
-/// beginning. Returns the number of deleted lanes.
-pub async fn reset(db: &PgPool, upstream: Option<Uuid>) -> Result<u64, sqlx::Error> {
-    let deleted =
-        sqlx::query!("delete from lane where $1::uuid is null or upstream_id = $1", upstream)
-            .execute(db)
-            .await?;
-    Ok(deleted.rows_affected())
 }

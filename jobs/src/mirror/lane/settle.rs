@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::Lease;
+use super::{Lease, attempt, gap};
 use crate::{
     mirror::{
-        event::EventId,
+        event::{EventId, outgoing},
         work::{self, Work},
     },
-    queue::{self, Job, Requeue, Settled, one_line},
+    queue::{self, Job, Requeue, Requeued, Settled, one_line},
 };
 
 /// The progress of a job that its lane does not have yet. Counts are added to the lane's. The
@@ -35,10 +36,15 @@ pub struct Progress {
     pub window: Option<(i64, i32)>,
     /// Every event up to this position has a verdict. The lane's value never falls.
     pub upload_position: Option<i64>,
+    /// An upload lane that is to rest looked for work up to this position. If there is work now, it
+    /// goes on instead.
+    pub upload_horizon: Option<i64>,
     /// The newest event received.
     pub last_download: Option<EventId>,
     /// How the window was done: `polling` or `negentropy`.
     pub method: Option<&'static str>,
+    /// The finished windows, whose gaps replace those that the lane has there.
+    pub finished: Vec<gap::Finished>,
 }
 
 /// How a job ends.
@@ -69,7 +75,18 @@ pub enum Ending {
 
 /// Writes progress. Returns false if the lease is lost; then nothing was written.
 pub async fn checkpoint(
-    db: impl PgExecutor<'_>,
+    db: &PgPool,
+    lease: &Lease,
+    progress: &Progress,
+) -> Result<bool, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let is_written = write(&mut tx, lease, progress).await?;
+    tx.commit().await?;
+    Ok(is_written)
+}
+
+async fn write(
+    tx: &mut PgConnection,
     lease: &Lease,
     progress: &Progress,
 ) -> Result<bool, sqlx::Error> {
@@ -85,7 +102,7 @@ pub async fn checkpoint(
              upload_position = greatest(upload_position, $10),
              last_download_event_id = coalesce($11, last_download_event_id),
              method = coalesce($12, method),
-             last_synced_at = now(), heartbeat_at = now()
+             last_synced_at = case when $13 then now() else last_synced_at end, heartbeat_at = now()
          where id = $1 and lease_epoch = $2 and status = 'syncing'",
         lease.lane.id,
         lease.epoch,
@@ -99,10 +116,17 @@ pub async fn checkpoint(
         progress.upload_position,
         progress.last_download.map(|id| id.0.to_vec()),
         progress.method,
+        *progress != Progress::default(), // a failed attempt without progress is no sync
     )
-    .execute(db)
+    .execute(&mut *tx)
     .await?;
-    Ok(written.rows_affected() == 1)
+    if written.rows_affected() == 0 {
+        return Ok(false);
+    }
+    for finished in &progress.finished {
+        gap::replace(tx, lease.lane.id, finished).await?;
+    }
+    Ok(true)
 }
 
 /// Ends a job. Writes its progress, the lane's state, the job's row, the next job, and the jobs in
@@ -117,41 +141,62 @@ pub async fn settle(
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    if !checkpoint(&mut *tx, lease, progress).await? {
+    // First of all, because the store's lock comes before the lane's row.
+    let has_work = match progress.upload_horizon {
+        Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,
+        None => false,
+    };
+    if !write(&mut tx, lease, progress).await? {
         return Ok(Settled::LeaseLost);
     }
-    if end_job(&mut tx, job, ending, result).await? == Settled::LeaseLost {
+    let Settled::Written(due) = end_job(&mut tx, job, ending, result).await? else {
         return Ok(Settled::LeaseLost); // rolls back: the worker that has the job settles it
-    }
+    };
     match ending {
-        Ending::GoesOn(after) => pass_on(&mut tx, lease, *after).await?,
-        Ending::Rests { is_complete } => rest(&mut *tx, lease, *is_complete).await?,
+        Ending::GoesOn(after) => {
+            attempt::succeeded(&mut *tx, lease).await?;
+            pass_on(&mut tx, lease, *after).await?;
+        }
+        Ending::Rests { is_complete } => {
+            attempt::succeeded(&mut *tx, lease).await?;
+            if has_work {
+                pass_on(&mut tx, lease, Duration::ZERO).await?;
+            } else {
+                rest(&mut *tx, lease, *is_complete).await?;
+            }
+        }
         Ending::Failed { error, rest } => {
+            attempt::failed(&mut *tx, lease, job, error, None).await?;
             fail(&mut *tx, lease, error, *rest).await?;
             // The lane in error is shown to the operator; its killed job need not be.
             queue::mark_seen(&mut *tx, std::slice::from_ref(&job.id)).await?;
         }
-        Ending::Again { .. } => {}
+        Ending::Again { error, .. } => attempt::failed(&mut *tx, lease, job, error, due).await?,
     }
     queue::enqueue(&mut *tx, &more.iter().map(Work::job).collect::<Vec<_>>()).await?;
     tx.commit().await?;
     Ok(Settled::Written(()))
 }
 
+/// Ends the job's row. Returns when the next attempt is due, if there is one.
 async fn end_job(
     tx: &mut PgConnection,
     job: &Job,
     ending: &Ending,
     result: &Value,
-) -> Result<Settled<()>, sqlx::Error> {
-    match ending {
+) -> Result<Settled<Option<DateTime<Utc>>>, sqlx::Error> {
+    let ended = match ending {
         Ending::Again { after, error } => {
             let requeued = queue::requeue(tx, job, &Requeue::retry(*after, error)).await?;
-            Ok(requeued.map(|_| ()))
+            return Ok(requeued.map(|requeued| match requeued {
+                Requeued::Waits(due) => Some(due),
+                Requeued::Superseded => None,
+            }));
         }
-        Ending::Failed { error, .. } => queue::kill(tx, job, error).await,
-        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await,
-    }
+        Ending::Failed { error, .. } => queue::kill(tx, job, error).await?,
+        Ending::GoesOn(_) | Ending::Rests { .. } => queue::finish(tx, job, result).await?,
+    };
+    Ok(ended.map(|()| None))
 }
 
 /// Enqueues the next job and makes it the lane's owner before other transactions can see it.

@@ -2,13 +2,16 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
     Direction, Upstream, UpstreamUrl,
+    forget::forget,
+    remove,
     settings::{Settings, SettingsError},
 };
+use crate::mirror::contended;
 
 /// The fields of a new upstream, or a change of some fields. `None` means the default of a new
 /// upstream, and keeps the value of an existing one.
@@ -51,6 +54,12 @@ pub enum UpstreamError {
     /// Another upstream has this address.
     #[error("Url has already been taken")]
     Taken,
+    /// The upstream with this address is being removed; the number of rows deleted so far.
+    #[error(
+        "Url belongs to an upstream that is being removed ({0} rows deleted so far); add it again \
+         when `tender mirror list` does not show it any more"
+    )]
+    BeingRemoved(i64),
     /// The upstream does not exist.
     #[error("the upstream does not exist; `tender mirror list` lists the upstreams")]
     NotFound,
@@ -104,7 +113,7 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
 /// Creates an upstream.
 ///
 /// # Errors
-/// [`UpstreamError::Invalid`] or [`UpstreamError::Taken`].
+/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::BeingRemoved`].
 pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, true)?;
     let created = sqlx::query_as!(
@@ -116,7 +125,8 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
            on conflict (url) do nothing
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                      notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
-                     negentropy_reason, information, information_at, created_at, updated_at"#,
+                     negentropy_reason, information, information_at, authors_only_at,
+                     authors_only_reason, created_at, updated_at"#,
         valid.url.as_ref().map(UpstreamUrl::as_str),
         change.enabled,
         change.backfill,
@@ -130,30 +140,71 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
     )
     .fetch_optional(db)
     .await;
-    created.map_err(taken)?.ok_or(UpstreamError::Taken)
+    match created.map_err(taken)? {
+        Some(created) => Ok(created),
+        None => Err(remove::taken(db, valid.url.as_ref().map_or("", UpstreamUrl::as_str)).await),
+    }
 }
 
-/// Changes an upstream. Another URL loses the permission of private addresses, because it was given
-/// for the former host. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) replaces its
-/// lanes.
+/// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) retires
+/// its lanes. Another address is another relay: everything believed of the upstream is forgotten. It
+/// loses the permission of private addresses, which was given for the former host.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::NotFound`].
 pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, false)?;
-    let updated = sqlx::query_as!(
+    let updated = contended::retried(|| try_update(db, id, change, &valid)).await;
+    updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
+}
+
+async fn try_update(
+    db: &PgPool,
+    id: Uuid,
+    change: &Change,
+    valid: &Valid,
+) -> Result<Option<Upstream>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if moves(&mut tx, id, valid.url.as_ref()).await? {
+        forget(&mut tx, id).await?;
+    }
+    let updated = write(&mut tx, id, change, valid).await?;
+    tx.commit().await?;
+    Ok(updated)
+}
+
+/// Locks the upstream's row. Returns whether `url` differs from its address.
+async fn moves(
+    tx: &mut PgConnection,
+    id: Uuid,
+    url: Option<&UpstreamUrl>,
+) -> Result<bool, sqlx::Error> {
+    let old = sqlx::query_scalar!("select url from upstream where id = $1 for update", id);
+    let old = old.fetch_optional(tx).await?;
+    Ok(url.is_some_and(|url| old.as_deref().is_some_and(|old| old != url.as_str())))
+}
+
+async fn write(
+    tx: &mut PgConnection,
+    id: Uuid,
+    change: &Change,
+    valid: &Valid,
+) -> Result<Option<Upstream>, sqlx::Error> {
+    sqlx::query_as!(
         Upstream,
         r#"update upstream set
                url = coalesce($2, url), enabled = coalesce($3, enabled),
                backfill = coalesce($4, backfill), negentropy = coalesce($5, negentropy),
                live = coalesce($6, live), direction = coalesce($7, direction),
+               relay_id = case when url <> $2 then null else relay_id end,
                notes = coalesce($8, notes), config = coalesce($9, config),
                allow_private = coalesce($10, allow_private and ($2::text is null or $2 = url)),
                updated_at = now()
-           where id = $1
+           where id = $1 and removing_at is null
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                      notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
-                     negentropy_reason, information, information_at, created_at, updated_at"#,
+                     negentropy_reason, information, information_at, authors_only_at,
+                     authors_only_reason, created_at, updated_at"#,
         id,
         valid.url.as_ref().map(UpstreamUrl::as_str),
         change.enabled,
@@ -165,9 +216,8 @@ pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, 
         change.config,
         change.allow_private,
     )
-    .fetch_optional(db)
-    .await;
-    updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
+    .fetch_optional(tx)
+    .await
 }
 
 fn taken(error: sqlx::Error) -> UpstreamError {
@@ -176,14 +226,4 @@ fn taken(error: sqlx::Error) -> UpstreamError {
         sqlx::Error::Database(found) if is_unique(&**found) => UpstreamError::Taken,
         _ => error.into(),
     }
-}
-
-/// Deletes an upstream with its lanes and its verdicts; its events stay. Returns false if it does
-/// not exist. Takes as long as the number of its verdicts requires.
-pub async fn delete(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
-    sqlx::query!("set local statement_timeout = 0").execute(&mut *tx).await?;
-    let deleted = sqlx::query!("delete from upstream where id = $1", id).execute(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(deleted.rows_affected() == 1)
 }

@@ -1,4 +1,5 @@
-//! What is known of an upstream: whether it speaks NIP-77, and its NIP-11 document.
+//! What is known of an upstream: whether it speaks NIP-77, whose events it takes, and its NIP-11
+//! document.
 
 use serde_json::Value;
 use sqlx::PgExecutor;
@@ -36,6 +37,24 @@ pub async fn tries_negentropy(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool,
         id,
     );
     Ok(tries.fetch_optional(db).await?.unwrap_or(false))
+}
+
+/// Stores that the upstream takes events from their authors only; `reason` is its message. Known
+/// until the upstream is reset or its URL changes.
+pub async fn note_authors_only(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update upstream set authors_only_at = coalesce(authors_only_at, now()), authors_only_reason = $2
+         where id = $1",
+        id,
+        one_line(reason),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Returns whether the NIP-11 document was not requested within the last day.

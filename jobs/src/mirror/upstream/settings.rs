@@ -142,6 +142,22 @@ impl Settings {
         self.clone().overlay(config, false)
     }
 
+    /// Returns the settings of a stored configuration. Names and values that this release does not know
+    /// are ignored: another release stored them.
+    pub(in crate::mirror) fn of_stored(config: &Map<String, Value>) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in config {
+            // A refused value leaves the setting as it was.
+            let _ignored: Result<(), String> = settings.set(name, value, true);
+        }
+        settings
+    }
+
+    /// Returns whether a setting has this name.
+    pub(in crate::mirror) fn is_name(name: &str) -> bool {
+        matches!(name, "filter" | "event_kinds") || NUMBERS.iter().any(|one| one.name == name)
+    }
+
     fn overlay(mut self, config: &Value, is_deployment: bool) -> Result<Self, SettingsError> {
         let Some(config) = config.as_object() else {
             return Err(SettingsError(vec!["must be an object, such as {}".to_owned()]));

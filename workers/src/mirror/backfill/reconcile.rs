@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tender_jobs::mirror::{
-    event::{self, EventId, Item, Set},
-    upstream,
-    work::Work,
+use tender_jobs::{
+    mirror::{
+        event::{self, EventId, Item, Set, outgoing},
+        upstream,
+    },
+    queue,
 };
 use tokio::sync::mpsc;
 
@@ -16,7 +18,7 @@ use crate::{
     mirror::{
         connection::Connection,
         error::StepError,
-        fetch::{self, Fetched},
+        fetch::{self, Fetched, Wanted},
         intake::Intake,
         lane::{Report, Run},
         negentropy::{self, Compared, NegError, Window},
@@ -28,8 +30,6 @@ use crate::{
 const CHEAP_DIFFERENCES: usize = 1000;
 /// A window with more round trips than this is not cheap.
 const CHEAP_ROUNDS: u32 = 2;
-/// The ids of one upload job.
-const UPLOADS_OF_JOB: usize = 1000;
 /// The ids that may wait to be fetched, while the comparison continues.
 const WAITING_IDS: usize = 10_000;
 /// How often a busy upstream is asked again for one window.
@@ -97,7 +97,9 @@ async fn unsupported(
 
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
     let (db, filter) = (&run.context.db, run.settings.download_filter());
-    let set = event::set(db, run.upstream.id, &filter, span.since, span.until).await;
+    let begun = queue::now(db).await.map_err(StepError::from)?;
+    let limits = run.settings.limits();
+    let set = event::set(db, run.upstream.id, &filter, limits, span.since, span.until).await;
     let items = match set.map_err(StepError::from)? {
         Set::Items(items) => items,
         Set::TooLarge => return Ok(Way::Halve { most: None, items: 0 }),
@@ -126,7 +128,12 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
     if fetched.is_cut {
         return Ok(Way::Cut);
     }
-    Ok(done(run, &compared, ours, fetched.unavailable))
+    if run.upstream.direction.uploads() {
+        let have: Vec<EventId> = compared.have.iter().copied().collect();
+        let lost = outgoing::lost(db, run.upstream.id, Some(begun), &have).await;
+        lost.map_err(StepError::from)?;
+    }
+    Ok(done(&compared, ours, fetched.unavailable))
 }
 
 /// Compares both sides, and fetches the missing events at the same time. Nothing is fetched from an
@@ -145,8 +152,8 @@ async fn compare_and_fetch(
         return Ok((compared?, Fetched::default()));
     }
     let size = usize::try_from(run.settings.batch_size).unwrap_or(usize::MAX);
-    let limits = run.settings.limits();
-    let fetched = fetch::fetch(connection, to_fetch, size, limits, intake);
+    let wanted = Wanted { filter: window.filter, limits: run.settings.limits() };
+    let fetched = fetch::fetch(connection, to_fetch, size, wanted, intake);
     tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
 }
 
@@ -154,7 +161,7 @@ async fn drain(mut ids: mpsc::Receiver<EventId>) {
     while ids.recv().await.is_some() {}
 }
 
-fn done(run: &Run<'_>, compared: &Compared, ours: usize, unavailable: i64) -> Way {
+fn done(compared: &Compared, ours: usize, unavailable: i64) -> Way {
     let differences = compared.needed + compared.have.len();
     Way::Done {
         method: "negentropy",
@@ -163,19 +170,6 @@ fn done(run: &Run<'_>, compared: &Compared, ours: usize, unavailable: i64) -> Wa
             "ours": ours, "needed": compared.needed, "held": compared.have.len(),
             "rounds": compared.rounds, "unavailable": unavailable,
         }),
-        more: uploads(run, compared),
+        more: Vec::new(),
     }
-}
-
-/// Returns jobs that upload the events that the upstream lacks. The jobs check whether it still
-/// takes them.
-fn uploads(run: &Run<'_>, compared: &Compared) -> Vec<Work> {
-    if !run.upstream.direction.uploads() {
-        return Vec::new();
-    }
-    let mut ids: Vec<String> = compared.have.iter().map(ToString::to_string).collect();
-    ids.sort_unstable();
-    let upstream = run.upstream.id;
-    let work = |ids: &[String]| Work::UploadEvents { upstream, events: ids.to_vec() };
-    ids.chunks(UPLOADS_OF_JOB).map(work).collect()
 }

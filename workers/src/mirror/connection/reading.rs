@@ -56,9 +56,9 @@ impl Connection {
         let mut malformed = Malformed { since: Instant::now(), messages: 0 };
         let mut is_asked = false;
         loop {
-            match socket::read(reader, self.0.target.max_message).await? {
+            match socket::read(reader, &self.0.target).await? {
                 Incoming::Quiet if is_asked => {
-                    return Err("the upstream did not answer a ping within 30 s".into());
+                    return Err("the upstream did not answer a ping in time".into());
                 }
                 Incoming::Quiet if self.is_idle() => {
                     self.close("closed by us: not used for 5 min");
@@ -72,9 +72,10 @@ impl Connection {
                     is_asked = false;
                     self.take(text, &mut malformed).await.map_err(Broken::from)?;
                 }
-                Incoming::TooLarge(start, end) => {
+                Incoming::TooLarge { start, end, size } => {
                     is_asked = false;
-                    let message = message::large(&start, &end);
+                    add(&self.0.bytes_in, size);
+                    let message = message::large(&start, &end, size);
                     drop((start, end));
                     self.take_parsed(message, &mut malformed).await.map_err(Broken::from)?;
                 }
@@ -108,9 +109,9 @@ impl Connection {
         match message {
             // An event over its limit is not queued.
             Some(Message::Event(id, event)) if event.len() > self.0.max_event => {
-                let claims = message::claims(&event);
+                let unusable = message::too_large(&event);
                 drop(event);
-                self.route(Message::TooLarge(id, claims)).await
+                self.route(Message::TooLarge(id, unusable)).await
             }
             Some(message) => self.route(message).await,
             None => malformed.count(),

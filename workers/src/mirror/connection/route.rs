@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
-use tender_jobs::mirror::event::{self, Event, Limits, Reason, Unusable};
+use tender_jobs::mirror::event::{self, Event, Limits, Unusable};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -13,8 +13,6 @@ use crate::mirror::{error::StepError, message::Message, socket::Outgoing};
 /// The messages that may wait for one subscription. Then the socket is not read, which slows the
 /// upstream down.
 const BUFFER: usize = 1000;
-/// The longest that a message may stop the socket from being read; then its subscription ends.
-const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A message for a subscription.
 #[derive(Debug)]
@@ -93,9 +91,7 @@ impl Connection {
     pub(super) async fn route(&self, message: Message) -> Result<(), String> {
         match message {
             Message::Event(id, event) => self.event(&id, Ok(event)).await,
-            Message::TooLarge(id, claims) => {
-                self.event(&id, Err(Unusable { reason: Reason::TooLarge, claims })).await;
-            }
+            Message::TooLarge(id, unusable) => self.event(&id, Err(unusable)).await,
             Message::Eose(id) => self.deliver(&id, Heard::Eose).await,
             Message::Closed(id, why) => self.deliver(&id, Heard::Closed(why)).await,
             Message::NegMsg(id, frame) => self.frame(&id, frame).await,
@@ -146,7 +142,7 @@ impl Connection {
     ) {
         let route = locked(&self.0.routes).get(id).cloned();
         let Some(route) = route else { return self.stray() };
-        let delivered = tokio::time::timeout(TAKEN_WITHIN, async {
+        let delivered = tokio::time::timeout(self.0.target.patience.route, async {
             let held = match size {
                 0 => Held::default(),
                 size => self.0.budget.take(size).await.map_err(|_| ())?,
@@ -194,7 +190,7 @@ impl Subscription {
             Ok(None) if self.connection.lost().is_none() => Err(StepError::Silent(format!(
                 "this process did not process the upstream's messages within {} s; it or its \
                  database is overloaded",
-                TAKEN_WITHIN.as_secs()
+                self.connection.0.target.patience.route.as_secs()
             ))),
             Ok(None) => Err(self.connection.lost_error()),
             Err(_) => {

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use super::*;
+use crate::mirror::socket::Patience;
 
 /// The largest event of these tests.
 const MAX_EVENT: usize = 10_000;
@@ -76,9 +77,17 @@ fn opening(url: &str, key: Option<Keys>, tls: Arc<ClientConfig>) -> Opening {
         max_message: MAX_MESSAGE,
         compress: true,
         tls,
+        patience: Patience::default(),
     };
     let room = permits.try_acquire_owned().expect("a permit");
     Opening { target, max_event: MAX_EVENT, key, room }
+}
+
+/// As [`connected`], and nothing is waited for longer than this.
+async fn impatient(url: &str, waits: Patience) -> Connection {
+    let mut opening = opening(url, None, socket::tls(&[]));
+    opening.target.patience = waits;
+    Connection::open(opening).await.expect("a connection")
 }
 
 async fn connected(url: &str, key: Option<Keys>) -> Connection {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 /// The first and last bytes of a message over the limit that are kept. They say which event it is.
 pub(super) const KEPT: usize = 4096;
-/// Divides the first bytes of a message over the limit from its last. JSON holds no such byte.
+/// Divides the first bytes of a message over the limit, its size in digits, and its last bytes. JSON
+/// holds no such byte.
 pub(super) const CUT: u8 = 0;
 /// A message over the limit that is longer than this, in bytes, ends the connection.
 const MAX_SKIPPED: u64 = 64 * 1024 * 1024;
@@ -13,6 +14,9 @@ const MAX_SKIPPED: u64 = 64 * 1024 * 1024;
 const MAX_CONTROLS: u32 = 1000;
 /// The longest header of an HTTP response, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
+
+/// The longest replacement of a message over the limit, beside what passed before, in bytes.
+pub(super) const REPLACEMENT: usize = 2 * KEPT + 2 + 20;
 
 /// Reads what the upstream sends, and passes on what the decoder may see.
 #[derive(Debug)]
@@ -269,11 +273,15 @@ fn parsed(bytes: &[u8]) -> Header {
 fn replace(parts: &Parts, output: &mut Vec<u8>) {
     let Some(skipped) = &parts.skipped else { return };
     let start: &[u8] = if parts.has_begun { &[] } else { &skipped.start };
-    let length = u16::try_from(start.len() + 1 + skipped.end.len()).unwrap_or(u16::MAX);
+    let size = parts.passed.saturating_add(skipped.bytes).to_string();
+    let length = start.len() + 2 + size.len() + skipped.end.len();
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
     let text = if parts.has_begun { 0x80 } else { 0x81 };
     output.extend_from_slice(&[text, 126]);
     output.extend_from_slice(&length.to_be_bytes());
     output.extend_from_slice(start);
+    output.push(CUT);
+    output.extend_from_slice(size.as_bytes());
     output.push(CUT);
     output.extend_from_slice(&skipped.end);
 }

@@ -26,8 +26,28 @@ pub enum Verdict {
     Duplicate,
     /// The upstream will never take the event; its reason.
     Rejected(String),
-    /// The upstream may take the event later; its reason, or ours if it gave none.
+    /// The upstream may take the event later; its reason.
     Pending(String),
+    /// The upstream gave no answer in time.
+    Unanswered(String),
+    /// The connection was lost before the answer.
+    Lost {
+        /// Why the connection was lost.
+        reason: String,
+        /// Whether no other event was on its way, so that this event may be the cause.
+        is_alone: bool,
+    },
+}
+
+/// What a run of an upload lane has reached with a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Every event up to this position has a verdict. The lane's value never falls.
+    pub position: Option<i64>,
+    /// The events up to this position are sent next; see [`mark_sending`](super::mark_sending).
+    pub sending: Option<i64>,
+    /// Whether the upstream answered any event of the batch.
+    pub is_answered: bool,
 }
 
 /// Uploaded events by outcome.
@@ -54,17 +74,21 @@ impl UploadTally {
     }
 }
 
-/// Stores verdicts, counts them on the upstream's upload lane, and returns the counts. With a
-/// lease, both happen only under this lease; [`Settled::LeaseLost`] means that nothing was stored,
-/// and the caller must stop.
+/// Stores verdicts, counts them on the upload lane, and returns the counts, all under the lane's
+/// lease; [`Settled::LeaseLost`] means that nothing was stored, and the caller must stop.
+///
+/// An event without an answer has an attempt spent, and is rejected after five. An event with which
+/// the connection was lost is rejected only if it was sent alone, and if the upstream has answered
+/// other events since this one was first sent.
 pub async fn judge(
     db: &PgPool,
-    upstream: Uuid,
-    lease: Option<&Lease>,
+    lease: &Lease,
     verdicts: &[(EventId, Verdict)],
+    reached: Reached,
 ) -> Result<Settled<UploadTally>, sqlx::Error> {
     let mut tx = db.begin().await?;
     let mut tally = count_held(verdicts);
+    let upstream = lease.lane.upstream_id;
     write_held(&mut tx, upstream, verdicts).await?;
     for is_rejected in write_open(&mut tx, upstream, verdicts).await? {
         let count = if is_rejected { &mut tally.rejected } else { &mut tally.pending };
@@ -72,7 +96,7 @@ pub async fn judge(
     }
     let last = verdicts.iter().rfind(|(_, verdict)| *verdict == Verdict::Accepted);
     let last = last.map(|(id, _)| *id);
-    if lane::count_uploads(&mut *tx, upstream, lease, tally, last).await? == Settled::LeaseLost {
+    if lane::count_uploads(&mut *tx, lease, tally, last, reached).await? == Settled::LeaseLost {
         return Ok(Settled::LeaseLost); // rolls back the verdicts too
     }
     tx.commit().await?;
@@ -85,7 +109,7 @@ fn count_held(verdicts: &[(EventId, Verdict)]) -> UploadTally {
         match verdict {
             Verdict::Accepted => tally.accepted += 1,
             Verdict::Duplicate => tally.duplicate += 1,
-            Verdict::Rejected(_) | Verdict::Pending(_) => {} // counted as they are written
+            _ => {} // counted as they are written
         }
     }
     tally
@@ -122,27 +146,52 @@ async fn write_open(
     upstream: Uuid,
     verdicts: &[(EventId, Verdict)],
 ) -> Result<Vec<bool>, sqlx::Error> {
-    let mut open: Vec<(EventId, bool, String)> = verdicts.iter().filter_map(open).collect();
+    let mut open: Vec<Open> = verdicts.iter().filter_map(open).collect();
     open.sort_unstable();
-    open.dedup_by_key(|(id, _, _)| *id);
+    open.dedup_by_key(|row| row.id);
+    if open.is_empty() {
+        return Ok(Vec::new());
+    }
     sqlx::query_scalar!(
-        r#"insert into upload_verdict as v
-               (upstream_id, event_id, verdict, message, attempts, next_try)
-           select upstream.id, n.id, case when n.is_final then 'rejected' else 'pending' end,
-                  n.message, 1, case when not n.is_final then now() + interval '1 minute' end
-           from unnest($1::bytea[], $2::bool[], $3::text[]) as n (id, is_final, message), upstream
-           where upstream.id = $4
-           on conflict (upstream_id, event_id) do update set
-               attempts = v.attempts + 1, message = excluded.message, updated_at = now(),
-               verdict = case when v.attempts + 1 >= $5 then 'rejected' else excluded.verdict end,
-               next_try = case when v.attempts + 1 >= $5 then null
-                               when excluded.verdict = 'pending'
-                               then now() + interval '1 minute' * 4 ^ v.attempts end
-               where v.verdict = 'pending'
-           returning verdict = 'rejected' as "is_rejected!""#,
-        &column(&open, |(id, _, _)| id.0.to_vec()),
-        &column(&open, |(_, is_final, _)| *is_final),
-        &column(&open, |(_, _, message)| message.clone()),
+        r#"with given as (
+               select n.*, lane.upload_answered_at
+               from unnest($1::bytea[], $2::bool[], $3::bool[], $4::bool[], $5::bool[], $6::text[])
+                   as n (id, is_final, is_sent, is_lost, is_alone, message)
+               join lane on lane.upstream_id = $7 and lane.lane = 'upload'
+           ), again as (
+               select given.*, v.attempts + 1 as attempts,
+                      is_final or (v.attempts + 1 >= $8 and (not is_lost
+                          or (is_alone and coalesce(upload_answered_at > v.created_at, false)))) as is_over
+               from given join upload_verdict v
+                   on v.upstream_id = $7 and v.event_id = given.id and v.verdict = 'pending'
+           ), updated as (
+               update upload_verdict v set
+                   verdict = case when is_over then 'rejected' else 'pending' end,
+                   attempts = case when is_over then again.attempts else least(again.attempts, $8 - 1) end,
+                   next_try = case when not is_over
+                                   then now() + interval '1 minute' * 4 ^ least(v.attempts, 5) end,
+                   message = again.message, is_suspect = is_lost, is_sent = again.is_sent,
+                   updated_at = now()
+               from again where v.upstream_id = $7 and v.event_id = again.id
+               returning is_over
+           ), inserted as (
+               insert into upload_verdict
+                   (upstream_id, event_id, verdict, message, attempts, next_try, is_suspect, is_sent)
+               select $7, id, case when is_final then 'rejected' else 'pending' end, message, 1,
+                      case when not is_final then now() + interval '1 minute' end, is_lost, is_sent
+               from given where not exists (
+                   select from upload_verdict v where v.upstream_id = $7 and v.event_id = given.id)
+               order by id
+               on conflict do nothing
+               returning verdict = 'rejected' as is_over
+           )
+           select is_over as "is_over!" from updated union all select is_over from inserted"#,
+        &column(&open, |row| row.id.0.to_vec()),
+        &column(&open, |row| row.is_final),
+        &column(&open, |row| row.is_sent),
+        &column(&open, |row| row.is_lost),
+        &column(&open, |row| row.is_alone),
+        &column(&open, |row| row.message.clone()),
         upstream,
         MAX_ATTEMPTS,
     )
@@ -150,12 +199,26 @@ async fn write_open(
     .await
 }
 
-/// The row of a verdict that leaves the event without a copy on the upstream: whether it is final,
-/// and the reason.
-fn open((id, verdict): &(EventId, Verdict)) -> Option<(EventId, bool, String)> {
-    match verdict {
-        Verdict::Accepted | Verdict::Duplicate => None,
-        Verdict::Rejected(reason) => Some((*id, true, one_line(reason))),
-        Verdict::Pending(reason) => Some((*id, false, one_line(reason))),
-    }
+/// The row of a verdict that leaves the event without a copy on the upstream, as far as is known.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Open {
+    id: EventId,
+    is_final: bool,
+    /// Whether the upstream may have the event although it did not say so.
+    is_sent: bool,
+    is_lost: bool,
+    is_alone: bool,
+    message: String,
+}
+
+fn open((id, verdict): &(EventId, Verdict)) -> Option<Open> {
+    let (message, is_final, is_sent) = match verdict {
+        Verdict::Accepted | Verdict::Duplicate => return None,
+        Verdict::Rejected(reason) => (reason, true, false),
+        Verdict::Pending(reason) => (reason, false, false),
+        Verdict::Unanswered(reason) | Verdict::Lost { reason, .. } => (reason, false, true),
+    };
+    let is_lost = matches!(verdict, Verdict::Lost { .. });
+    let is_alone = matches!(verdict, Verdict::Lost { is_alone: true, .. });
+    Some(Open { id: *id, is_final, is_sent, is_lost, is_alone, message: one_line(message) })
 }

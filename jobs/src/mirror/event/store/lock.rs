@@ -12,7 +12,7 @@ pub(in crate::mirror::event) const LOCK: i64 = 0x54_45_4e_44_45_52;
 ///
 /// The upstream's row is locked first. A deletion of the upstream locks this row before it deletes
 /// the lanes, so that both wait here and not for each other.
-pub(super) async fn begin(
+pub(in crate::mirror::event) async fn begin(
     db: &PgPool,
     upstream: Uuid,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
@@ -25,13 +25,13 @@ pub(super) async fn begin(
 }
 
 /// Takes the store's lock until the end of the transaction, together with others that store.
-pub(super) async fn shared(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(in crate::mirror::event) async fn shared(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock_shared($1)", LOCK).execute(tx).await?;
     Ok(())
 }
 
 /// Takes the store's lock until the end of the transaction, alone.
-pub(super) async fn alone(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(in crate::mirror::event) async fn alone(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(tx).await?;
     Ok(())
 }

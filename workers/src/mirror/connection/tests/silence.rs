@@ -4,6 +4,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
+/// The wait that these tests run into.
+const SHORT: Duration = Duration::from_millis(50);
+/// Only pings are waited for briefly.
+const PING: Patience =
+    Patience { ping: SHORT, write: Duration::from_secs(30), route: Duration::from_secs(30) };
+
+/// A long text that cannot be compressed much, so that the buffers of the system are full soon.
+fn noise(seed: u64) -> String {
+    let mut state = seed;
+    let letters = (0..500_000).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'0' + u8::try_from(state >> 58).unwrap_or(0))
+    });
+    letters.filter(|letter| *letter != '\\').collect()
+}
+
 /// Never ends, and keeps what it holds open.
 async fn hold<T>(held: T) {
     std::future::pending::<()>().await;
@@ -12,8 +28,7 @@ async fn hold<T>(held: T) {
 
 #[tokio::test]
 async fn an_upstream_that_answers_no_ping_is_lost() {
-    let connection = connected(&upstream(hold).await, None).await;
-    tokio::time::pause(); // from here on, time passes whenever all tasks wait
+    let connection = impatient(&upstream(hold).await, PING).await;
     assert!(loss(&connection).await.contains("did not answer a ping"));
     assert!(matches!(connection.send(&json!(["REQ"])).await, Err(StepError::Connection(_))));
 }
@@ -24,8 +39,7 @@ async fn an_upstream_that_stops_within_a_frame_is_lost() {
         server.get_mut().write_all(&[0x81, 126, 3, 232, b'[']).await.expect("written");
         hold(server).await;
     });
-    let connection = connected(&url.await, None).await;
-    tokio::time::pause();
+    let connection = impatient(&url.await, PING).await;
     assert!(loss(&connection).await.contains("did not answer a ping"));
 }
 
@@ -48,19 +62,11 @@ async fn an_upstream_that_does_not_read_loses_the_connection_and_its_permit() {
     let url = upstream(hold).await;
     let permits = Arc::new(Semaphore::new(1));
     let mut opening = opening(&url, None, socket::tls(&[]));
+    opening.target.patience = Patience { write: SHORT, ..Patience::default() };
     opening.room = permits.clone().try_acquire_owned().expect("a permit");
     let connection = Connection::open(opening).await.expect("a connection");
-    // Not compressible, so that the buffers of the system are full soon.
-    let mut noise = 1_u64;
-    let mut text = || {
-        (0..500_000).map(|_| {
-            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            char::from(b'!' + u8::try_from(noise >> 58).unwrap_or(0))
-        })
-    };
-    let messages: Vec<String> = (0..40).map(|_| text().collect()).collect();
+    let messages: Vec<String> = (0..40).map(noise).collect();
     let mut subscription = connection.subscribe("poll");
-    tokio::time::pause();
     let sent = async {
         for message in &messages {
             connection.send(&json!(message)).await?;
@@ -83,17 +89,11 @@ async fn a_subscription_that_nobody_reads_ends_and_the_others_go_on() {
         say(&mut server, json!(["EOSE", other[1]])).await;
         hold(server).await;
     });
-    let connection = connected(&url.await, None).await;
+    let connection = impatient(&url.await, Patience { route: SHORT, ..Patience::default() }).await;
     let (mut slow, mut other) = (connection.subscribe("poll"), connection.subscribe("poll"));
     for subscription in [&slow, &other] {
         connection.send(&json!(["REQ", subscription.id(), {}])).await.expect("sent");
     }
-    let route = connection.0.routes.lock().expect("routes")[slow.id()].clone();
-    while route.capacity() > 0 {
-        tokio::task::yield_now().await;
-    }
-    drop(route);
-    tokio::time::pause();
     assert!(matches!(other.next(PATIENCE).await, Ok(Heard::Eose)));
     let mut last = slow.next(PATIENCE).await;
     while matches!(last, Ok(Heard::Event(_))) {

@@ -47,8 +47,9 @@ fn a_message_over_the_limit_is_replaced_and_the_next_one_passes() {
     large.extend(vec![b'z'; KEPT]);
     let next = frame(0x81, b"next");
     let output = passed(&[frame(0x81, &large), next.clone()]).expect("passed");
-    let wanted = [vec![b'a'; KEPT], vec![CUT], vec![b'z'; KEPT]].concat();
-    assert_eq!(&output[RESPONSE.len()..][..4], [0x81, 126, 0x20, 0x01]);
+    let cut = format!("\0{}\0", large.len()).into_bytes();
+    let wanted = [vec![b'a'; KEPT], cut, vec![b'z'; KEPT]].concat();
+    assert_eq!(&output[RESPONSE.len()..][..4], [0x81, 126, 0x20, 0x08]);
     assert_eq!(&output[RESPONSE.len() + 4..], [wanted, next].concat());
 }
 

@@ -1,0 +1,56 @@
+//! Forgetting an upstream: everything that is believed of it goes, because it may be another relay now,
+//! or may have lost its events. Stored events stay.
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::mirror::contended;
+
+/// Forgets what is believed of an upstream, or of all upstreams: the progress of its lanes, which events
+/// it holds or refused, its NIP-11 document and what it was found to support. Running jobs lose their
+/// lanes. Returns the number of lanes that start from the beginning. Takes as long as the number of
+/// beliefs requires.
+pub async fn reset(db: &PgPool, upstream: Option<Uuid>) -> Result<u64, sqlx::Error> {
+    let ids = match upstream {
+        Some(id) => vec![id],
+        None => sqlx::query_scalar!("select id from upstream order by id").fetch_all(db).await?,
+    };
+    let mut lanes = 0;
+    for id in ids {
+        lanes += contended::retried(|| reset_one(db, id)).await?;
+    }
+    Ok(lanes)
+}
+
+async fn reset_one(db: &PgPool, id: Uuid) -> Result<u64, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("select id from upstream where id = $1 for update", id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let lanes = forget(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(lanes)
+}
+
+/// Does the work of [`reset`] in a transaction that has locked the upstream's row: transactions that
+/// store events of this upstream wait for it, or have committed.
+pub(super) async fn forget(tx: &mut PgConnection, id: Uuid) -> Result<u64, sqlx::Error> {
+    sqlx::query!("set local statement_timeout = 0").execute(&mut *tx).await?;
+    sqlx::query!("delete from upload_verdict where upstream_id = $1", id).execute(&mut *tx).await?;
+    sqlx::query!("delete from event_source where upstream_id = $1", id).execute(&mut *tx).await?;
+    sqlx::query!("delete from known_id where upstream_id = $1", id).execute(&mut *tx).await?;
+    sqlx::query!("delete from upstream_connection where upstream_id = $1", id)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!(
+        "update upstream set negentropy_verdict = 'unknown', negentropy_verdict_until = null,
+                negentropy_reason = null, information = null, information_at = null,
+                authors_only_at = null, authors_only_reason = null
+         where id = $1",
+        id,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let lanes = sqlx::query!("delete from lane where upstream_id = $1", id).execute(tx).await?;
+    Ok(lanes.rows_affected())
+}

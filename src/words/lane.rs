@@ -1,0 +1,44 @@
+//! What a lane tells people beyond its state: failures, and what it knows to be missing.
+
+use tender_jobs::mirror::lane::LaneState;
+
+/// Returns which attempt failed, such as `attempt 2 of 5 failed`; or how often the lane failed in a row.
+pub(crate) fn failure(lane: &LaneState) -> Option<String> {
+    lane.last_error.as_ref()?;
+    Some(match (lane.status.as_str(), lane.consecutive_failures) {
+        ("error", 1) => "failed".to_owned(),
+        ("error", times) => format!("failed {times} times in a row"),
+        (_, times) if lane.failed_attempts == 0 => {
+            format!("failed {times} times in a row; trying again")
+        }
+        _ => format!("attempt {} of {} failed", lane.failed_attempts, lane.allowed_attempts),
+    })
+}
+
+/// Returns what is missing, by kind, such as `1 second with more events than the upstream gives`; `None`
+/// without a gap.
+pub(crate) fn gaps(lane: &LaneState) -> Option<String> {
+    let kinds = [
+        (
+            lane.gap_seconds,
+            "second with more events than the upstream gives",
+            "seconds with more events than the upstream gives",
+        ),
+        (
+            lane.gap_ids,
+            "event that the upstream listed and did not deliver",
+            "events that the upstream listed and did not deliver",
+        ),
+        (
+            lane.gap_spans,
+            "window without a proof that it is complete",
+            "windows without a proof that they are complete",
+        ),
+    ];
+    let told = kinds
+        .into_iter()
+        .filter(|(number, _, _)| *number > 0)
+        .map(|(number, one, many)| format!("{number} {}", if number == 1 { one } else { many }));
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
