@@ -112,7 +112,7 @@ pub(crate) async fn prove(
     let Edges { oldest, newest } = revealed.edges();
     let probe = |until: i64, count: usize| {
         let limit = u64::try_from(count + MARGIN).unwrap_or(u64::MAX).min(asked.most);
-        page(connection, Asked { limit, ..asked }, until)
+        page(connection, Asked { limit, ..asked }, until, None)
     };
     let (Some((oldest, at_oldest)), Some((_, at_newest))) = (oldest, newest) else {
         let any = probe(until, 0).await?;
