@@ -4,7 +4,9 @@
 //! - [`orchestrate`]: which lanes have work; `upkeep`: recovery, purge, events that waited.
 //! - `live`: standing subscriptions.
 //! - `connections`, `connection`, `socket`, `message`: one websocket per upstream, shared.
-//! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched.
+//! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched; `proof`: whether a
+//!   reconciliation showed the whole set.
+//! - `report`: the account of a job, and whether it made progress.
 //! - `intake`: the one path into the store; `upload`: the one path out.
 //! - [`information`]: NIP-11. [`diff`]: compares two sides without changing either.
 
@@ -25,6 +27,7 @@ pub mod orchestrate;
 mod page;
 mod proof;
 mod realtime;
+mod report;
 mod schedule;
 mod shares;
 mod socket;

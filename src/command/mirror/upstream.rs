@@ -178,8 +178,10 @@ pub(super) fn negentropy_of(upstream: &Upstream) -> String {
 pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
     let upstream = named(db, name).await?;
     let lanes = lane::states_of(db, upstream.id, 600).await?;
+    let learned = upstream::learned(db, upstream.id).await?;
     if json {
-        return print::json(&json!({ "upstream": upstream, "lanes": lanes_json(&lanes)? }));
+        let lanes = lanes_json(&lanes)?;
+        return print::json(&json!({ "upstream": upstream, "learned": learned, "lanes": lanes }));
     }
     let now = queue::now(db).await?;
     let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
@@ -200,6 +202,7 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
             "NIP-11 document",
             upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
         ),
+        ("learned", learned.sentences().join("; ")),
         ("notes", upstream.notes.clone().unwrap_or_default()),
     ])?;
     print::line("")?;

@@ -8,7 +8,7 @@ use axum::{
 use maud::{Markup, html};
 use tender_jobs::mirror::{
     lane::{self, LaneKind, LaneState},
-    upstream::{self, Connection, Upstream},
+    upstream::{self, Connection, Learned, Upstream},
 };
 
 use super::upstreams::{class_of, stale_secs};
@@ -55,6 +55,7 @@ pub(in crate::dashboard) async fn live(
 ) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
     let lanes = lane::states_of(db, upstream.id, stale_secs(db).await?).await?;
+    let learned = upstream::learned(db, upstream.id).await?;
     let mut connections = upstream::connections(db).await?;
     connections.retain(|one| one.upstream_id == upstream.id);
     Ok(html! {
@@ -64,7 +65,7 @@ pub(in crate::dashboard) async fn live(
             @if lanes.is_empty() { p { "No lane has run yet." } }
             @for lane in &lanes { (lane_section(lane)) }
         }
-        (facts(upstream))
+        (facts(upstream, &learned))
         (connection_table(&connections))
     })
 }
@@ -149,7 +150,7 @@ fn numbers(lane: &LaneState) -> Vec<(&'static str, i64)> {
     all.into_iter().filter(|(_, number)| *number > 0).collect()
 }
 
-fn facts(upstream: &Upstream) -> Markup {
+fn facts(upstream: &Upstream, learned: &Learned) -> Markup {
     html! {
         section aria-labelledby="about" {
             h2 #about { "Settings" }
@@ -164,6 +165,7 @@ fn facts(upstream: &Upstream) -> Markup {
                 }
                 @if let Some(relay) = &upstream.relay_id { dt { "Hosted relay" } dd { a href={ (PATH) "/relays/" (relay) } { (relay) } } }
                 dt { "Overrides" } dd { code { (upstream.config) } }
+                @for sentence in learned.sentences() { dt { "Learned" } dd { (sentence) } }
                 @if let Some(information) = &upstream.information { dt { "NIP-11 document" } dd { code { (information) } } }
                 @if let Some(notes) = &upstream.notes { dt { "Notes" } dd { (notes) } }
             }

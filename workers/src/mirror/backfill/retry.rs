@@ -17,7 +17,8 @@ use super::{
 use crate::mirror::{
     error::StepError,
     fetch::{self, How},
-    lane::{Report, Run},
+    lane::Run,
+    report::Report,
 };
 
 /// The most ids that one job retries.
