@@ -5,7 +5,9 @@
 //! - `live`: standing subscriptions. `remove`: the end of an upstream.
 //! - `connections`, `connection`, `socket`, `message`: one websocket per upstream, shared.
 //! - `address`: which hosts a connection may lead to.
-//! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched.
+//! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched; `proof`: whether a
+//!   reconciliation showed the whole set.
+//! - `report`: the account of a job, and whether it made progress.
 //! - `intake`: the one path into the store; `upload`: the one path out.
 //! - [`information`]: NIP-11. [`diff`]: compares two sides without changing either.
 
@@ -28,6 +30,7 @@ mod page;
 mod proof;
 mod realtime;
 mod remove;
+mod report;
 mod schedule;
 mod shares;
 mod socket;

@@ -214,9 +214,12 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
     let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
     let lanes = lane::states_of(db, upstream.id, stale).await?;
     let gaps = gaps::of(db, &lanes).await?;
+    let learned = upstream::learned(db, upstream.id).await?;
     if json {
         let lanes = lanes_json(&lanes)?;
-        return print::json(&json!({ "upstream": upstream, "lanes": lanes, "gaps": gaps }));
+        return print::json(&json!({
+            "upstream": upstream, "learned": learned, "lanes": lanes, "gaps": gaps,
+        }));
     }
     let now = queue::now(db).await?;
     let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
@@ -239,6 +242,7 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
             "NIP-11 document",
             upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
         ),
+        ("learned", learned.sentences().join("; ")),
         ("notes", upstream.notes.clone().unwrap_or_default()),
     ])?;
     print::line("")?;

@@ -19,7 +19,8 @@ use uuid::Uuid;
 use super::{
     Context,
     error::{StepError, delay},
-    lane::{Done, NO_ROOM_WAIT, Report, Run, under_lease},
+    lane::{Done, NO_ROOM_WAIT, Run, under_lease},
+    report::Report,
     upload::{Accepts, Batch, Item, State, Stop, Uploader},
 };
 use crate::runtime::{Outcome, outcome};

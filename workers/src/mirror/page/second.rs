@@ -99,7 +99,7 @@ impl Parts {
         at: i64,
         cut: usize,
     ) -> Result<bool, StepError> {
-        if !walk.asked.filter.ids.is_empty() {
+        if !walk.asked.filter.ids.is_empty() || walk.refuses_prefixes {
             return Ok(false);
         }
         let (mut left, mut requests) = (digits(""), 0);
@@ -107,7 +107,10 @@ impl Parts {
             requests += 1;
             let found = match page_of(walk, connection, intake, (None, Some(&prefix)), at).await? {
                 Some(found) if requests <= MOST_PARTS => found,
-                _ => return Ok(false),
+                found => {
+                    walk.refuses_prefixes = found.is_none();
+                    return Ok(false);
+                }
             };
             let shown: BTreeSet<_> = found.claims().map(|(id, _)| id).collect();
             let mut known = walk.seen.iter().filter(|(_, time)| **time == at);
@@ -117,7 +120,10 @@ impl Parts {
             match (is_cut, is_whole) {
                 (true, _) if size > 0 && prefix.len() < DIGITS => left.extend(digits(&prefix)),
                 (false, true) => {}
-                _ => return Ok(false),
+                (_, is_whole) => {
+                    walk.refuses_prefixes = !is_whole;
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
