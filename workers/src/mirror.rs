@@ -23,6 +23,7 @@ mod message;
 pub mod negentropy;
 pub mod orchestrate;
 mod page;
+mod proof;
 mod realtime;
 mod remove;
 mod schedule;
@@ -166,7 +167,9 @@ pub async fn run(context: Context, job: Job) {
             outcome::recurring(&context.db, &job, schedule::PURGE, upkeep::purge(&context)).await;
         }
         Work::ProcessEvents { upstream, lane, events } => {
-            upkeep::process_events(&context, &job, upstream, lane, &events).await;
+            if let Some(_share) = context.share(&job, upstream).await {
+                upkeep::process_events(&context, &job, upstream, lane, &events).await;
+            }
         }
         Work::RemoveUpstream { upstream } => remove::run(&context, &job, upstream).await,
         Work::ProcessDeletion { event } => upkeep::process_deletion(&context, &job, &event).await,

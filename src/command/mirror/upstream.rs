@@ -8,14 +8,17 @@ use sqlx::PgPool;
 use tender_jobs::{
     console::operator,
     mirror::{
-        lane,
+        deployment, lane,
         upstream::{self, Change, Removal, Upstream, UpstreamError},
     },
     provision::relay::{self, RelayId},
     queue,
 };
 
-use super::status::{lanes_json, print_lanes};
+use super::{
+    gaps,
+    status::{lanes_json, print_lanes},
+};
 use crate::command::{operator, print, provision};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -189,11 +192,25 @@ pub(super) fn negentropy_of(upstream: &Upstream) -> String {
     }
 }
 
+/// Returns what is known of the uploads that the upstream takes.
+fn uploads_of(upstream: &Upstream) -> String {
+    match (&upstream.authors_only_reason, upstream.direction.uploads()) {
+        (Some(reason), _) => {
+            format!("only events of our own key, since it refused others: {reason}")
+        }
+        (None, true) => "all events".to_owned(),
+        (None, false) => "none".to_owned(),
+    }
+}
+
 pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
     let upstream = named(db, name).await?;
-    let lanes = lane::states_of(db, upstream.id, 600).await?;
+    let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
+    let lanes = lane::states_of(db, upstream.id, stale).await?;
+    let gaps = gaps::of(db, &lanes).await?;
     if json {
-        return print::json(&json!({ "upstream": upstream, "lanes": lanes_json(&lanes)? }));
+        let lanes = lanes_json(&lanes)?;
+        return print::json(&json!({ "upstream": upstream, "lanes": lanes, "gaps": gaps }));
     }
     let now = queue::now(db).await?;
     let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
@@ -210,6 +227,7 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
         ("live", yes(upstream.live).to_owned()),
         ("hosted relay", hosted),
         ("config", upstream.config.to_string()),
+        ("uploads", uploads_of(&upstream)),
         (
             "NIP-11 document",
             upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
@@ -217,7 +235,8 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
         ("notes", upstream.notes.clone().unwrap_or_default()),
     ])?;
     print::line("")?;
-    print_lanes(&lanes, now)
+    print_lanes(&lanes, now)?;
+    gaps::print(&lanes, &gaps, now)
 }
 
 pub(super) async fn seed(db: &PgPool, file: &std::path::Path, json: bool) -> anyhow::Result<()> {

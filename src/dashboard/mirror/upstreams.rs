@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use sqlx::PgPool;
 use tender_jobs::mirror::{
     deployment,
-    lane::{self, LaneState},
+    lane::{self, Condition, LaneState},
     upstream::{self, Connection, Removal, Upstream},
 };
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use crate::dashboard::{
     parts::{Problem, count, maybe_time, scroll},
     session::Viewer,
 };
+use crate::words::lane as words;
 
 pub(in crate::dashboard) async fn page(
     State(dashboard): State<Dashboard>,
@@ -77,7 +78,7 @@ fn removals(removals: &[Removal]) -> Markup {
 fn row(one: &Upstream, lanes: &[LaneState], connections: &[Connection]) -> Markup {
     let own: Vec<&LaneState> = lanes.iter().filter(|lane| lane.upstream_id == one.id).collect();
     let sum = |number: fn(&LaneState) -> i64| own.iter().map(|lane| number(lane)).sum::<i64>();
-    let error = own.iter().find_map(|lane| lane.error_message.as_ref());
+    let error = own.iter().find_map(|lane| lane.last_error.as_ref());
     let last = own.iter().filter_map(|lane| lane.last_synced_at).max();
     html! {
         tr {
@@ -117,20 +118,25 @@ fn connection_badge(upstream: Uuid, connections: &[Connection]) -> Markup {
 
 /// The class of a lane, for its colour.
 pub(super) fn class_of(lane: &LaneState) -> &'static str {
-    match lane.status.as_str() {
-        _ if lane.is_stale => "warn",
-        "completed" => "good",
-        "syncing" => "busy",
-        "error" => "bad",
-        _ => "off",
+    match lane.condition() {
+        Condition::Stale | Condition::Retrying | Condition::Gaps => "warn",
+        Condition::Completed => "good",
+        Condition::Syncing => "busy",
+        Condition::Error => "bad",
+        Condition::Idle => "off",
     }
 }
 
 fn lane_badge(lane: &LaneState) -> Markup {
     let progress = lane.progress.filter(|done| *done < 100.0);
+    let title = match words::gaps(lane) {
+        Some(gaps) => format!("{}: {gaps}", lane.condition().as_str()),
+        None => lane.condition().as_str().to_owned(),
+    };
     html! {
-        span class={ "badge " (class_of(lane)) } title={ (lane.status) @if lane.is_stale { ", stale" } } {
+        span class={ "badge " (class_of(lane)) } title=(title) {
             (lane.lane) @if let Some(done) = progress { (format!(" {done:.0} %")) }
+            @if lane.gaps() > 0 { " · " (count(lane.gaps(), false)) " missing" }
         }
     }
 }

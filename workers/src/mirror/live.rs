@@ -10,10 +10,11 @@ use std::{
 };
 
 use serde_json::json;
+use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
         deployment,
-        lane::{self, LaneKind},
+        lane::{self, LaneKind, LiveFailure},
         upstream::{self, Upstream, settings::Settings},
     },
     queue,
@@ -153,16 +154,34 @@ async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Sett
         };
         // After a connection that lasted for a minute, the attempts are counted anew.
         attempt = if begun.elapsed() > Duration::from_mins(1) { 1 } else { attempt + 1 };
-        let is_last = attempt > settings.max_reconnect_attempts;
-        let wait = if is_last {
-            attempt = 0;
+        let allowed = settings.max_reconnect_attempts + 1;
+        let wait = if attempt >= allowed {
             REST
         } else {
             Duration::from_secs(settings.reconnect_delay_seconds.saturating_mul(attempt))
         };
         let (url, wait_secs) = (&upstream.url, wait.as_secs());
         tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
+        note_failure(&context.db, lane, &error, (attempt, allowed), wait).await;
+        if attempt >= allowed {
+            attempt = 0;
+        }
         pause(wait).await;
+    }
+}
+
+/// Shows the failure on the lane. The next failure or the next confirmation corrects a lost note.
+async fn note_failure(
+    db: &PgPool,
+    lane: Uuid,
+    error: &StepError,
+    attempt: (u64, u64),
+    wait: Duration,
+) {
+    let error = error.to_string();
+    let failure = LiveFailure { error: &error, attempt, wait };
+    if let Err(error) = lane::live_failed(db, lane, failure).await {
+        tracing::debug!(%lane, %error, "could not note the failure of a standing subscription");
     }
 }
 
@@ -205,6 +224,10 @@ async fn listen(
                 }
             }
             Ok(Heard::Closed(reason)) => return Err(StepError::of_closed(&reason)),
+            Ok(Heard::Eose) => {
+                lane::live_confirmed(&context.db, lane).await?;
+                continue;
+            }
             Ok(_) => continue,
             Err(StepError::Silent(_)) => {} // no further event fills the batch
             Err(error) => {

@@ -29,6 +29,7 @@ const BATCHES: u32 = 50;
 pub(super) async fn recover(context: &Context) -> Result<Value, sqlx::Error> {
     let recovered = recover_now(&context.db, None, None).await?;
     let removals = upstream::resume_removals(&context.db).await?;
+    upstream::forget_dead_connections(&context.db).await?;
     event::roll_up(&context.db).await?;
     let (stale, errors) = (recovered.stale.len(), recovered.errors.len());
     Ok(json!({ "stale": stale, "errors": errors, "removals": removals }))
