@@ -6,6 +6,7 @@ mod env;
 mod file;
 mod mirror;
 mod provision;
+mod proxies;
 mod runtime;
 
 use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ use tender_workers::provision::{
 
 pub use connections::ConnectionLimits;
 pub use env::{Env, NAMES};
+pub use proxies::Proxies;
 
 /// The variables that a command requires, beyond those that have defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,10 @@ pub struct ApiConfig {
     pub rate_limit: u32,
     /// The limits of the connections of the API and of the metrics.
     pub connections: ConnectionLimits,
+    /// The proxies whose `X-Forwarded-For` names the address of a client.
+    pub proxies: Proxies,
+    /// Whether `/stats` requires an API key or a session of the dashboard.
+    pub stats_auth: bool,
     /// Attempts of a SyncRelay job, the first one included, as shown to operators.
     pub max_attempts: u32,
     /// The public keys that may read the dashboard, but not act.
@@ -256,6 +262,10 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         relays_per_tenant: env.number("RELAYS_PER_TENANT", 100, 1..=1_000_000),
         rate_limit: env.number("API_RATE_LIMIT", 50, 1..=1_000_000),
         connections: connections::connections(env),
+        proxies: env
+            .parse("TRUSTED_PROXIES", "10.0.0.0/8,192.0.2.7", Proxies::parse)
+            .unwrap_or_default(),
+        stats_auth: env.flag("STATS_AUTH_ENABLED", true),
         key_secret: mirror::key_secret(env),
     }
 }

@@ -105,6 +105,14 @@ impl Dashboard {
     }
 }
 
+/// Returns who is logged in to the dashboard by the cookie of a request; `None` without a valid session.
+pub async fn logged_in(
+    dashboard: &Dashboard,
+    headers: &axum::http::HeaderMap,
+) -> Result<Option<String>, sqlx::Error> {
+    Ok(session::viewer(dashboard, headers).await?.map(|viewer| viewer.who))
+}
+
 /// Returns every route, below [`PATH`].
 pub fn router(dashboard: Dashboard) -> Router {
     let inside = Router::new()

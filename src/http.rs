@@ -13,6 +13,8 @@ mod mirror;
 mod openapi;
 mod probes;
 mod provision;
+mod stats;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +45,7 @@ use crate::{
     telemetry,
 };
 pub use error::ApiError;
-pub(crate) use mirror::v1::key_name;
+pub(crate) use mirror::v1::keys::key_name;
 pub use openapi::document as openapi_document;
 
 /// The longest request body, in bytes.
@@ -59,6 +61,7 @@ pub struct Api {
     zooid: Option<Arc<Zooid>>,
     config: Arc<ApiConfig>,
     limits: Arc<limit::Limits>,
+    tokens: Arc<tokens::Tokens>,
     probes: Arc<probes::Probes>,
     /// The heartbeats of this process's workers; `None` if it has none.
     vitals: Option<Vitals>,
@@ -74,6 +77,7 @@ impl Api {
             zooid,
             limits: Arc::new(limit::Limits::new(config.rate_limit)),
             config: Arc::new(config),
+            tokens: Arc::default(),
             probes: Arc::default(),
             vitals: None,
         }
@@ -112,7 +116,9 @@ pub fn router(api: Api) -> Router {
 fn site(api: Api, shutdown: CancellationToken) -> Router {
     let (db, zooid, config) = (api.db.clone(), api.zooid.clone(), api.config.clone());
     let dashboard = Dashboard::new(db, zooid, config, shutdown);
+    let stats = stats::router(api.clone(), dashboard.clone());
     let dashboard = dashboard::router(dashboard)
+        .merge(stats)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
         .layer(CatchPanicLayer::custom(panicked))
@@ -154,6 +160,7 @@ fn probes_router() -> Router<Api> {
     Router::new()
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))
+        .route("/up", get(probes::up))
         .route("/metrics", get(probes::metrics))
 }
 

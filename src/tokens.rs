@@ -6,7 +6,6 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use sqlx::PgPool;
 use tender_jobs::console::api_key::{self, ApiKey};
-use uuid::Uuid;
 
 use crate::random;
 
@@ -32,17 +31,10 @@ pub async fn create(db: &PgPool, secret: &SecretString, name: &str) -> Result<Ne
     Ok(NewKey { key, token })
 }
 
-/// Returns the id of the active key with this token; `None` if there is none. The lookup compares
-/// HMACs, so its duration does not reveal anything about the token.
-pub async fn authenticate(
-    db: &PgPool,
-    secret: &SecretString,
-    token: &str,
-) -> Result<Option<Uuid>, sqlx::Error> {
-    if token.len() != LENGTH || !token.starts_with(PREFIX) {
-        return Ok(None);
-    }
-    api_key::authenticate(db, &digest(secret, token)).await
+/// Returns the digest under which a token's key is stored; `None` if the token is malformed. A
+/// lookup compares HMACs, so its duration does not reveal anything about the token.
+pub(crate) fn digest_of(secret: &SecretString, token: &str) -> Option<[u8; 32]> {
+    (token.len() == LENGTH && token.starts_with(PREFIX)).then(|| digest(secret, token))
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]

@@ -24,7 +24,8 @@ pub(crate) enum MirrorCommand {
         /// Address of the relay, ws:// or wss://.
         #[arg(required_unless_present = "relay", conflicts_with = "relay")]
         url: Option<String>,
-        /// Id or host of a relay that we host, instead of an address.
+        /// Id or host of a relay that we host, instead of an address. Its direction is down: zooid takes
+        /// events from their authors only.
         #[arg(long)]
         relay: Option<String>,
         #[command(flatten)]

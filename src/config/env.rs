@@ -10,7 +10,7 @@ use std::{
 use super::{Problem, file};
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 51] = [
+pub const NAMES: [&str; 53] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
@@ -23,6 +23,8 @@ pub const NAMES: [&str; 51] = [
     "API_RATE_LIMIT",
     "API_MAX_CONNECTIONS",
     "API_MAX_CONNECTIONS_PER_ADDRESS",
+    "TRUSTED_PROXIES",
+    "STATS_AUTH_ENABLED",
     "ADMIN_PUBKEYS",
     "VIEWER_PUBKEYS",
     "DASHBOARD_PASSWORD",

@@ -126,6 +126,8 @@ async fn start_api(
     };
     let base_url = format!("http://{}", listener.local_addr()?);
     let api_config = ApiConfig {
+        proxies: crate::config::Proxies::default(),
+        stats_auth: true,
         base_url: base_url.clone(),
         relay_domain: DOMAIN.to_owned(),
         domains: vec![DOMAIN.to_owned()],

@@ -63,16 +63,15 @@ struct Asked<'a> {
     now: u64,
 }
 
-/// Counts the request against the rate limit of its address, reads the body up to [`MAX_BODY`],
-/// authenticates the caller and counts the request against the caller's rate limit.
+/// Reads the body up to [`MAX_BODY`], authenticates the caller, and counts the request against the
+/// rate limit of the caller, or of the address if it failed.
 pub(super) async fn authenticate(
     State(api): State<Api>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let address = address_of(&parts);
-    api.limits.check_address(&address).map_err(ApiError::TooManyRequests)?;
+    let address = address_of(&parts, &api);
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| ApiError::TooLarge)?;
     let asked = Asked {
         base_url: &api.config.base_url,
@@ -82,8 +81,11 @@ pub(super) async fn authenticate(
         now: Timestamp::now().as_secs(),
     };
     let found = event_of(&parts.headers).and_then(|event| caller_of(&event, &asked));
-    let key = found.as_ref().map_or(address, PublicKey::to_hex);
-    api.limits.check_caller(&key).map_err(ApiError::TooManyRequests)?;
+    let counted = match &found {
+        Ok(pubkey) => api.limits.check_authenticated(&pubkey.to_hex(), &address),
+        Err(_) => api.limits.check_failed(&address),
+    };
+    counted.map_err(ApiError::TooManyRequests)?;
     let pubkey = found.map_err(ApiError::Unauthenticated)?;
     let request_id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
     let caller = Caller {
@@ -95,10 +97,14 @@ pub(super) async fn authenticate(
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }
 
-/// Returns the address of the client, or its network; see [`network`].
-fn address_of(parts: &Parts) -> String {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    peer.map(|peer| network(peer.0.ip()).to_string()).unwrap_or_default()
+/// Returns the address of the client, or its network; see [`network`]. A trusted proxy names it.
+pub(super) fn address_of(parts: &Parts, api: &Api) -> String {
+    let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else {
+        return String::new();
+    };
+    let forwarded = parts.headers.get_all("x-forwarded-for").iter();
+    let forwarded = forwarded.filter_map(|value| value.to_str().ok());
+    network(api.config.proxies.client(peer.ip(), forwarded)).to_string()
 }
 
 fn caller_of(event: &Event, asked: &Asked<'_>) -> Result<PublicKey, &'static str> {

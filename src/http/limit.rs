@@ -1,6 +1,13 @@
-//! The rate limits. Every request counts against its address, at a rate that a proxy's clients need
-//! together; this is checked before any signature. An authenticated caller then counts by its key, and
-//! any other caller by its address, so that nobody can use up the rate of a key that is not theirs.
+//! The rate limits. Failed and authenticated requests are counted apart, so that a flood of wrong
+//! tokens or signatures cannot use up the rate of a valid caller, not even from the same address:
+//!
+//! - A failed request counts against its address.
+//! - An authenticated request counts against its key, and against its address at a rate that a
+//!   proxy's clients need together, because anyone can make new keys.
+//!
+//! A signature is verified before it is counted: this takes about as long as reading the request,
+//! and a limit before it would be one that strangers can use up. A token that is not that of an
+//! active key is counted before the database is asked; see [`Tokens`](super::tokens::Tokens).
 
 use std::num::NonZeroU32;
 
@@ -15,29 +22,35 @@ const CALLERS: u32 = 20;
 /// The number of callers above which idle callers are removed.
 const MANY: usize = 10_000;
 
-/// The limits of requests with a signature, and of all others.
+/// The limits of failed and of authenticated requests.
 pub(super) struct Limits {
+    failed: Limiter,
     address: Limiter,
     caller: Limiter,
 }
 
 impl Limits {
-    /// Returns limits of `per_second` requests per caller, and 20 times as many per address.
+    /// Returns limits of `per_second` requests per caller, of as many failed requests per address, and
+    /// of 20 times as many authenticated requests per address.
     pub(super) fn new(per_second: u32) -> Self {
-        let address = Limiter::new(per_second.saturating_mul(CALLERS));
-        Self { address, caller: Limiter::new(per_second) }
+        Self {
+            failed: Limiter::new(per_second),
+            address: Limiter::new(per_second.saturating_mul(CALLERS)),
+            caller: Limiter::new(per_second),
+        }
     }
 
-    /// Counts a request of an address, before its signature is checked. Returns the wait in seconds if
-    /// the address exceeds its rate.
-    pub(super) fn check_address(&self, address: &str) -> Result<(), u64> {
+    /// Counts a request of an address that is not authenticated. Returns the wait in seconds if the
+    /// address exceeds its rate of them.
+    pub(super) fn check_failed(&self, address: &str) -> Result<(), u64> {
+        self.failed.check(address)
+    }
+
+    /// Counts an authenticated request. Returns the wait in seconds if the caller or the address
+    /// exceeds its rate.
+    pub(super) fn check_authenticated(&self, caller: &str, address: &str) -> Result<(), u64> {
+        self.caller.check(caller)?;
         self.address.check(address)
-    }
-
-    /// Counts a request of a caller: a key, or the address of a caller without one. Returns the wait in
-    /// seconds if the caller exceeds its rate.
-    pub(super) fn check_caller(&self, caller: &str) -> Result<(), u64> {
-        self.caller.check(caller)
     }
 }
 
@@ -76,5 +89,13 @@ mod tests {
         assert_eq!(limiter.check("a"), Ok(()));
         assert!(limiter.check("a").is_err_and(|wait| wait >= 1));
         assert_eq!(limiter.check("b"), Ok(()));
+    }
+
+    #[test]
+    fn failed_requests_leave_the_authenticated_ones_alone() {
+        let limits = Limits::new(1);
+        let failed = (0..100).filter(|_| limits.check_failed("a").is_err()).count();
+        assert!(failed >= 97);
+        assert_eq!(limits.check_authenticated("key", "a"), Ok(()));
     }
 }

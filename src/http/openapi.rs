@@ -10,6 +10,7 @@ use super::{
     mirror::v1,
     probes,
     provision::{body, relays},
+    stats,
 };
 
 #[derive(OpenApi)]
@@ -22,9 +23,10 @@ use super::{
     paths(
         relays::of_tenant, relays::list, relays::create, relays::show, relays::update, relays::delete,
         relays::deactivate, relays::reactivate, relays::sync, relays::members, relays::activity,
-        v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::api_keys,
-        v1::create_key, v1::revoke_key, v1::sync_states, v1::sync,
-        probes::healthz, probes::readyz, probes::metrics, show
+        v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::keys::api_keys,
+        v1::keys::create_key, v1::keys::revoke_key, v1::sync_states, v1::sync,
+        stats::metrics, stats::connections, stats::events, stats::of_system,
+        probes::healthz, probes::readyz, probes::up, probes::metrics, show
     ),
     components(schemas(body::RelayBody, body::RelayChange, body::ActivityBody)),
     security(("nostr" = [])),

@@ -47,6 +47,15 @@ pub(super) async fn healthz(State(api): State<Api>) -> Result<Json<Value>, ApiEr
     Ok(data("alive"))
 }
 
+/// Answers 200 if the process runs and the database is reachable.
+#[utoipa::path(get, path = "/up", tag = "probes", security(()), responses((status = 200), (status = 503)))]
+pub(super) async fn up(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
+    match tokio::time::timeout(PATIENCE, queue::now(&api.db)).await {
+        Ok(Ok(_)) => Ok(data("up")),
+        _ => Err(ApiError::Unavailable("the database does not answer")),
+    }
+}
+
 /// Answers 200 if the database is reachable and migrated.
 #[utoipa::path(get, path = "/readyz", tag = "probes", security(()), responses((status = 200), (status = 503)))]
 pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, ApiError> {

@@ -105,6 +105,45 @@ async fn an_event_that_the_database_refuses_is_rejected_alone() {
     assert_eq!(known.ids.len(), 60, "a refused event is not fetched again at once");
 }
 
+/// Lets the next statements that insert events fail, so many of them.
+async fn fail_inserts(world: &MirrorWorld, code: &str, times: u32) {
+    for statement in [
+        "drop trigger if exists failing on event".to_owned(),
+        "drop sequence if exists inserts".to_owned(),
+        "create sequence inserts".to_owned(), // a rollback does not turn it back
+        format!(
+            "create or replace function fail() returns trigger language plpgsql as $$
+             begin
+                 if nextval('inserts') <= {times} then raise exception using errcode = '{code}'; end if;
+                 return null;
+             end $$"
+        ),
+        "create trigger failing before insert on event for each statement execute function fail()".to_owned(),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&world.db).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_deadlock_is_tried_again_and_a_full_disk_is_an_error() {
+    let world = MirrorWorld::new().await;
+    let upstream = world.upstream("ws://a.test", json!({})).await.id;
+    let notes: Vec<Event> = (0..4).map(|number| event(number, 1, 1, 0, &[])).collect();
+    for code in ["40P01", "40001"] {
+        fail_inserts(&world, code, 3).await;
+        sqlx::query("delete from event").execute(&world.db).await.unwrap();
+        assert_eq!(store(&world, upstream, &notes).await, [Stored::New; 4], "{code}");
+    }
+    for (code, times) in [("53100", 1), ("57014", 1), ("40P01", 4)] {
+        fail_inserts(&world, code, times).await;
+        sqlx::query("delete from event").execute(&world.db).await.unwrap();
+        let failed = event::store(&world.db, Batch::new(upstream, &notes)).await;
+        assert!(failed.is_err(), "{code}: {failed:?}");
+        assert_eq!(live(&world).await, BTreeSet::new());
+    }
+    assert_eq!(world.rejections().await, [], "no event is blamed");
+}
+
 #[tokio::test]
 async fn a_refused_id_that_cannot_be_remembered_stops_no_lane() {
     let world = MirrorWorld::new().await;

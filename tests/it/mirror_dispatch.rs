@@ -6,13 +6,14 @@ use tender_jobs::{
     mirror::{
         MIRROR,
         lane::{LaneKind, LaneState},
+        upstream,
     },
     queue::{self, Page},
 };
 use tender_workers::mirror::orchestrate;
 
 use crate::support::{
-    mirror::{MirrorWorld, days},
+    mirror::{MirrorWorld, days, upstream_change},
     relays::{FakeRelay, RealRelay, as_json, notes, serve_req},
 };
 
@@ -214,4 +215,19 @@ async fn new_events_go_before_history() {
     let first = world.fetch_of(MIRROR).await.unwrap();
     let payload: serde_json::Value = serde_json::from_slice(&first.payload).unwrap();
     assert_eq!(payload["lane"], lane.to_string());
+}
+
+#[tokio::test]
+async fn a_relay_that_we_host_gets_no_uploads() {
+    let world = crate::support::World::new().await;
+    let relay = world.relay("alpha").await;
+    let mut change = upstream_change("wss://alpha.spaces.test", json!({"direction": "both"}));
+    change.relay_id = Some(relay.id.as_str().to_owned());
+    let refused = upstream::create(&world.db, &change).await.unwrap_err().to_string();
+    assert!(refused.contains("must be down"), "{refused}");
+    change.direction = None;
+    let created = upstream::create(&world.db, &change).await.unwrap();
+    let up = serde_json::from_value(json!({"direction": "up"})).unwrap();
+    let refused = upstream::update(&world.db, created.id, &up).await.unwrap_err().to_string();
+    assert!(refused.contains("must be down"), "{refused}");
 }

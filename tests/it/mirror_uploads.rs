@@ -7,7 +7,8 @@ use std::sync::{
 
 use nostr::{event::Event, key::Keys};
 use serde_json::json;
-use tender_jobs::mirror::lane::LaneKind;
+use tender_jobs::mirror::{lane::LaneKind, upstream};
+use tender_workers::mirror::Settings;
 
 use crate::support::{
     mirror::{MirrorWorld, days},
@@ -92,12 +93,9 @@ async fn a_relay_that_limits_our_rate_gets_its_pauses_and_then_everything() {
 }
 
 #[tokio::test]
-async fn twenty_refusals_in_a_row_are_believed() {
+async fn twenty_refusals_in_a_row_end_a_run_and_the_next_one_goes_on() {
     let world = MirrorWorld::new().await;
-    let source = RealRelay::start().await;
-    source.add(&notes(&Keys::generate(), 100, world.db_now().await - 60, 1)).await;
-    let from = world.upstream(&source.url, json!({"config": days(1)})).await;
-    world.mirror(&from, LaneKind::Backfill).await;
+    world.put(&notes(&Keys::generate(), 50, world.db_now().await - 60, 1)).await;
     let fake = FakeRelay::start(|client, message| async move {
         if message[0] == "EVENT" {
             client.send(json!(["OK", message[1]["id"], false, "restricted: members only"])).await;
@@ -108,8 +106,46 @@ async fn twenty_refusals_in_a_row_are_believed() {
         json!({"direction": "up", "config": {"upload_batch_size": 10, "upload_delay_ms": 0}});
     let upstream = world.upstream(&fake.url, fields).await;
     let lane = world.mirror(&upstream, LaneKind::Upload).await;
-    assert_eq!(lane.status, "error");
-    assert!(lane.error_message.unwrap().contains("members only"));
-    assert!(fake.verbs("EVENT").len() <= 30);
-    assert_eq!(lane.upload_position, 0, "nothing is passed over");
+    assert_eq!((lane.status.as_str(), lane.upload_rejected), ("idle", 20), "the verdicts are kept");
+    assert!(lane.upload_position >= 20, "the position moved: {}", lane.upload_position);
+    world.mirror(&upstream, LaneKind::Upload).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!((lane.status.as_str(), lane.upload_rejected), ("idle", 50));
+    assert_eq!(fake.verbs("EVENT").len(), 50, "none was sent twice");
+}
+
+#[tokio::test]
+async fn a_relay_that_takes_events_from_their_authors_only_is_sent_no_others() {
+    let own = Keys::generate();
+    let settings = Settings { key: Some(own.clone()), ..crate::support::mirror::settings() };
+    let world = MirrorWorld::with(settings).await;
+    let now = world.db_now().await;
+    world.put(&notes(&Keys::generate(), 100, now - 60, 1)).await;
+    let fake = FakeRelay::start({
+        let own = own.public_key().to_hex();
+        move |client, message| {
+            let is_own = message[1]["pubkey"] == own.as_str();
+            async move {
+                if message[0] == "EVENT" {
+                    let words = "restricted: you cannot publish events on behalf of others";
+                    let words = if is_own { "" } else { words };
+                    client.send(json!(["OK", message[1]["id"], is_own, words])).await;
+                }
+            }
+        }
+    })
+    .await;
+    let fields = json!({"direction": "up", "config": {"upload_batch_size": 10}});
+    let upstream = world.upstream(&fake.url, fields).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!(lane.status, "idle");
+    assert_eq!(fake.verbs("EVENT").len(), 10, "one batch is enough to learn it");
+    let learned = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
+    assert!(learned.authors_only_reason.is_some_and(|why| why.contains("on behalf of others")));
+
+    world.put(&notes(&own, 3, now - 10, 1)).await;
+    world.put(&[note(&Keys::generate(), now - 5, "of another")]).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!((lane.status.as_str(), lane.uploaded), ("idle", 3));
+    assert_eq!(fake.verbs("EVENT").len(), 13, "only our own events were sent");
 }

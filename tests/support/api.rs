@@ -134,6 +134,8 @@ fn config_of(base_url: String, admin: nostr::key::PublicKey) -> ApiConfig {
         relays_per_tenant: 100,
         rate_limit: 10_000,
         connections: ConnectionLimits::default(),
+        proxies: tender::config::Proxies::default(),
+        stats_auth: true,
         metrics_bind: None,
         max_attempts: 7,
         viewers: vec![],

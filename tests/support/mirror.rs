@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
         self, deployment,
+        event::{self, Batch, Limits},
         lane::{self, LaneKind, LaneState},
         upstream::{self, Change, Upstream},
     },
@@ -156,6 +157,26 @@ impl Mirror {
     pub async fn lane(&self, upstream: &Upstream, kind: LaneKind) -> LaneState {
         let lanes = lane::states_of(&self.db, upstream.id, 600).await.unwrap();
         lanes.into_iter().find(|lane| lane.lane == kind).expect("the lane is there")
+    }
+
+    /// Stores events of our own, from an upstream that is no part of the test.
+    pub async fn put(&self, events: &[nostr::event::Event]) {
+        let own = match upstream::find_named(&self.db, "ws://own.test").await.unwrap() {
+            Some(own) => own,
+            None => self.upstream("ws://own.test", json!({ "enabled": false })).await,
+        };
+        let limits = Limits { bytes: 1_000_000, tags: 1000 };
+        let parse = |event| event::parse(&serde_json::to_string(event).unwrap(), limits).unwrap();
+        let parsed: Vec<_> = events.iter().map(parse).collect();
+        event::store(&self.db, Batch::new(own.id, &parsed)).await.unwrap();
+    }
+
+    /// Makes every waiting upload due.
+    pub async fn make_uploads_due(&self) {
+        sqlx::query("update upload_verdict set next_try = now() where verdict = 'pending'")
+            .execute(&self.db)
+            .await
+            .unwrap();
     }
 
     /// Ids of live events, sorted.

@@ -69,6 +69,11 @@ impl RealRelay {
         ids
     }
 
+    /// Loses everything.
+    pub async fn wipe(&self) {
+        self.database.wipe().await.unwrap();
+    }
+
     /// Stores events, and tells its subscribers.
     pub async fn add(&self, events: &[Event]) {
         for event in events {

@@ -23,6 +23,7 @@ mod message;
 pub mod negentropy;
 pub mod orchestrate;
 mod page;
+mod proof;
 mod realtime;
 mod remove;
 mod schedule;

@@ -48,11 +48,32 @@ pub async fn create(
     .await
 }
 
-/// Returns the id of the active key with this digest. Records the time of use at most once a
-/// minute.
-pub async fn authenticate(db: &PgPool, digest: &[u8; 32]) -> Result<Option<Uuid>, sqlx::Error> {
+/// An active key that a request holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The id of the row.
+    pub id: Uuid,
+    /// The operator's name for the key.
+    pub name: String,
+}
+
+/// The most digests that [`digests`] returns.
+const MANY: i64 = 10_000;
+
+/// Returns the digests of the active keys, the latest first; at most 10,000.
+pub async fn digests(db: impl PgExecutor<'_>) -> Result<Vec<[u8; 32]>, sqlx::Error> {
+    let digests = sqlx::query_scalar!(
+        "select digest from api_key where revoked_at is null order by created_at desc limit $1",
+        MANY,
+    );
+    let digests = digests.fetch_all(db).await?;
+    Ok(digests.into_iter().filter_map(|digest| digest.try_into().ok()).collect())
+}
+
+/// Returns the active key with this digest. Records the time of use at most once a minute.
+pub async fn authenticate(db: &PgPool, digest: &[u8; 32]) -> Result<Option<Holder>, sqlx::Error> {
     let found = sqlx::query!(
-        r#"select id, coalesce(last_used_at < now() - interval '1 minute', true) as "is_due!"
+        r#"select id, name, coalesce(last_used_at < now() - interval '1 minute', true) as "is_due!"
            from api_key where digest = $1 and revoked_at is null"#,
         digest.as_slice(),
     )
@@ -64,7 +85,7 @@ pub async fn authenticate(db: &PgPool, digest: &[u8; 32]) -> Result<Option<Uuid>
             .execute(db)
             .await?;
     }
-    Ok(Some(found.id))
+    Ok(Some(Holder { id: found.id, name: found.name }))
 }
 
 /// Returns the active keys, and with `all` also the revoked ones, newest first. At most 1,000.
@@ -79,16 +100,17 @@ pub async fn list(db: impl PgExecutor<'_>, all: bool) -> Result<Vec<ApiKey>, sql
     .await
 }
 
-/// Revokes a key and keeps its row. Returns false if the key does not exist. A second revocation
+/// Revokes a key, keeps its row, and returns it; `None` if the key does not exist. A second revocation
 /// keeps the time of the first.
-pub async fn revoke(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool, sqlx::Error> {
-    let revoked = sqlx::query!(
-        "update api_key set revoked_at = coalesce(revoked_at, now()), updated_at = now() where id = $1",
+pub async fn revoke(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<ApiKey>, sqlx::Error> {
+    sqlx::query_as!(
+        ApiKey,
+        "update api_key set revoked_at = coalesce(revoked_at, now()), updated_at = now() where id = $1
+         returning id, name, prefix, created_at, last_used_at, revoked_at",
         id,
     )
-    .execute(db)
-    .await?;
-    Ok(revoked.rows_affected() == 1)
+    .fetch_optional(db)
+    .await
 }
 
 /// Returns the active keys whose stored token prefix starts with `prefix`, oldest first.

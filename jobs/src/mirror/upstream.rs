@@ -6,6 +6,7 @@ mod change;
 mod connection;
 mod forget;
 mod knowledge;
+mod learned;
 mod remove;
 pub mod settings;
 mod url;
@@ -27,6 +28,7 @@ pub use forget::reset;
 pub use knowledge::{
     judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,
 };
+pub use learned::{Fact, Learned, learn, learned};
 pub use remove::{Removal, delete, removals, remove_page, resume_removals};
 use settings::Settings;
 pub use url::UpstreamUrl;

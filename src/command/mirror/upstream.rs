@@ -192,6 +192,17 @@ pub(super) fn negentropy_of(upstream: &Upstream) -> String {
     }
 }
 
+/// Returns what is known of the uploads that the upstream takes.
+fn uploads_of(upstream: &Upstream) -> String {
+    match (&upstream.authors_only_reason, upstream.direction.uploads()) {
+        (Some(reason), _) => {
+            format!("only events of our own key, since it refused others: {reason}")
+        }
+        (None, true) => "all events".to_owned(),
+        (None, false) => "none".to_owned(),
+    }
+}
+
 pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
     let upstream = named(db, name).await?;
     let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
@@ -216,6 +227,7 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
         ("live", yes(upstream.live).to_owned()),
         ("hosted relay", hosted),
         ("config", upstream.config.to_string()),
+        ("uploads", uploads_of(&upstream)),
         (
             "NIP-11 document",
             upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),

@@ -225,6 +225,9 @@ fn facts(upstream: &Upstream) -> Markup {
                 }
                 @if let Some(relay) = &upstream.relay_id { dt { "Hosted relay" } dd { a href={ (PATH) "/relays/" (relay) } { (relay) } } }
                 dt { "Overrides" } dd { code { (upstream.config) } }
+                @if let Some(reason) = &upstream.authors_only_reason {
+                    dt { "Uploads" } dd { "Only events of our own key: it refused others with “" (reason) "”" }
+                }
                 @if let Some(information) = &upstream.information { dt { "NIP-11 document" } dd { code { (information) } } }
                 @if let Some(notes) = &upstream.notes { dt { "Notes" } dd { (notes) } }
             }

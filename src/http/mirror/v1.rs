@@ -1,10 +1,12 @@
 //! The API of the mirror: upstreams, API keys, lanes and triggers. Answers are plain objects and
 //! lists, as existing clients expect them. Callers authenticate with bearer tokens.
 
+pub(in crate::http) mod keys;
+
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Bytes, to_bytes},
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -13,7 +15,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tender_jobs::{
-    console::api_key,
+    console::{api_key::Holder, operator},
     mirror::{
         deployment,
         lane::{self, LaneKind, LaneState},
@@ -23,8 +25,7 @@ use tender_jobs::{
 use tender_workers::mirror::orchestrate;
 use uuid::Uuid;
 
-use crate::http::{Api, ApiError, MAX_BODY, extract::Segment};
-use crate::tokens;
+use crate::http::{Api, ApiError, MAX_BODY, auth::address_of, extract::Segment, tokens::holder};
 
 /// A request failed.
 pub(in crate::http) enum V1Error {
@@ -86,39 +87,45 @@ pub(in crate::http) fn router(api: Api) -> Router<Api> {
             "/relays/{id}",
             get(relay).patch(update_relay).put(update_relay).delete(delete_relay),
         )
-        .route("/api_keys", get(api_keys).post(create_key))
-        .route("/api_keys/{id}", delete(revoke_key))
+        .route("/api_keys", get(keys::api_keys).post(keys::create_key))
+        .route("/api_keys/{id}", delete(keys::revoke_key))
         .route("/sync_states", get(sync_states))
         .route("/sync", post(sync))
         .fallback(|| async { V1Error::NotFound })
         .route_layer(middleware::from_fn_with_state(api, authenticate))
 }
 
-/// Counts the request against the rate limit of the caller's address, reads the body up to
-/// [`MAX_BODY`] and verifies the token.
+/// Reads the body up to [`MAX_BODY`], verifies the token, and counts the request against the rate
+/// limit of the key, or of the address if it failed.
 async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Answer {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| V1Error::Other(ApiError::TooLarge))?;
-    let peer = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>();
-    let peer = peer.map(|info| info.0.ip().to_string()).unwrap_or_default();
-    api.limits
-        .check_caller(&format!("v1 {peer}"))
-        .map_err(|wait| V1Error::Other(ApiError::TooManyRequests(wait)))?;
     let Some(secret) = &api.config.key_secret else {
         return Err(V1Error::Other(ApiError::Unavailable(
             "this API is disabled: API_KEY_HMAC_SECRET is not set on this server",
         )));
     };
-    let token = bearer(&parts.headers).ok_or(V1Error::Unauthorized)?;
-    if tokens::authenticate(&api.db, secret, token).await?.is_none() {
-        return Err(V1Error::Unauthorized);
-    }
+    let (token, address) = (bearer(&parts.headers), address_of(&parts, &api));
+    let holder = holder(&api, secret, token, &address).await.map_err(V1Error::Other)?;
+    parts.extensions.insert(holder.ok_or(V1Error::Unauthorized)?);
     Ok(next.run(Request::from_parts(parts, body.into())).await)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(in crate::http) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Records a change in the operators' record, under the name of the key.
+async fn record(
+    api: &Api,
+    holder: &Holder,
+    action: &str,
+    target: &str,
+    result: &str,
+) -> Result<(), V1Error> {
+    let who = format!("key {}", holder.name);
+    Ok(operator::record(&api.db, &who, action, target, result).await?)
 }
 
 fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
@@ -181,8 +188,13 @@ pub(in crate::http) async fn relay(State(api): State<Api>, Segment(id): Segment)
 /// Adds an upstream.
 #[utoipa::path(post, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
     responses((status = 201), (status = 400), (status = 401), (status = 422)))]
-pub(in crate::http) async fn create_relay(State(api): State<Api>, bytes: Bytes) -> Answer {
+pub(in crate::http) async fn create_relay(
+    State(api): State<Api>,
+    Extension(holder): Extension<Holder>,
+    bytes: Bytes,
+) -> Answer {
     let upstream = upstream::create(&api.db, &change_of(&bytes)?).await?;
+    record(&api, &holder, "add_upstream", &upstream.url, "").await?;
     Ok((StatusCode::CREATED, shown(&api, &upstream).await?).into_response())
 }
 
@@ -191,11 +203,13 @@ pub(in crate::http) async fn create_relay(State(api): State<Api>, bytes: Bytes) 
     responses((status = 200), (status = 400), (status = 401), (status = 404), (status = 422)))]
 pub(in crate::http) async fn update_relay(
     State(api): State<Api>,
+    Extension(holder): Extension<Holder>,
     Segment(id): Segment,
     bytes: Bytes,
 ) -> Answer {
     let id = id_of(&id)?;
     let upstream = upstream::update(&api.db, id, &change_of(&bytes)?).await?;
+    record(&api, &holder, "update_upstream", &upstream.url, "").await?;
     Ok(shown(&api, &upstream).await?.into_response())
 }
 
@@ -203,61 +217,17 @@ pub(in crate::http) async fn update_relay(
 /// events are kept.
 #[utoipa::path(delete, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
     responses((status = 204), (status = 401), (status = 404)))]
-pub(in crate::http) async fn delete_relay(State(api): State<Api>, Segment(id): Segment) -> Answer {
-    if upstream::delete(&api.db, id_of(&id)?).await? {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(V1Error::NotFound)
+pub(in crate::http) async fn delete_relay(
+    State(api): State<Api>,
+    Extension(holder): Extension<Holder>,
+    Segment(id): Segment,
+) -> Answer {
+    let upstream = upstream::find(&api.db, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
+    if !upstream::delete(&api.db, upstream.id).await? {
+        return Err(V1Error::NotFound);
     }
-}
-
-/// Returns the active API keys.
-#[utoipa::path(get, path = "/api/v1/api_keys", tag = "mirror", security(("bearer" = [])),
-    responses((status = 200), (status = 401)))]
-pub(in crate::http) async fn api_keys(State(api): State<Api>) -> Answer {
-    Ok(Json(api_key::list(&api.db, false).await?).into_response())
-}
-
-/// Creates an API key. Its token is returned only once.
-#[utoipa::path(post, path = "/api/v1/api_keys", tag = "mirror", security(("bearer" = [])),
-    responses((status = 201), (status = 400), (status = 401), (status = 422)))]
-pub(in crate::http) async fn create_key(State(api): State<Api>, bytes: Bytes) -> Answer {
-    let body = json_of(&bytes)?;
-    let wrapper = body.get("api_key").and_then(Value::as_object);
-    let wrapper = wrapper.ok_or(V1Error::Bad("the body must have an object api_key"))?;
-    let name = wrapper.get("name").and_then(Value::as_str).unwrap_or_default().trim();
-    key_name(name).map_err(|problem| V1Error::Invalid(vec![problem]))?;
-    let Some(secret) = &api.config.key_secret else { return Err(V1Error::Unauthorized) };
-    let new = tokens::create(&api.db, secret, name).await?;
-    let mut body = json!({
-        "id": new.key.id, "name": new.key.name, "token": new.token,
-        "key_prefix": new.key.prefix, "created_at": new.key.created_at,
-    });
-    body["message"] = json!("Keep this token; it is not shown again.");
-    Ok((StatusCode::CREATED, Json(body)).into_response())
-}
-
-/// Checks the name of an API key. The error is a message for the caller.
-pub(crate) fn key_name(name: &str) -> Result<(), String> {
-    match name.chars().count() {
-        0 => Err("Name can't be blank".to_owned()),
-        length if length > api_key::MAX_NAME => {
-            Err(format!("Name has more than {} characters", api_key::MAX_NAME))
-        }
-        _ if name.contains('\0') => Err("Name must not contain U+0000".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-/// Revokes an API key at once. Revoking it again is harmless.
-#[utoipa::path(delete, path = "/api/v1/api_keys/{id}", tag = "mirror", security(("bearer" = [])),
-    responses((status = 204), (status = 401), (status = 404)))]
-pub(in crate::http) async fn revoke_key(State(api): State<Api>, Segment(id): Segment) -> Answer {
-    if api_key::revoke(&api.db, id_of(&id)?).await? {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(V1Error::NotFound)
-    }
+    record(&api, &holder, "remove_upstream", &upstream.url, "").await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Returns the states of all lanes.
@@ -277,7 +247,11 @@ struct Trigger {
 /// Triggers a mode for one upstream or for all. The default mode is `realtime`.
 #[utoipa::path(post, path = "/api/v1/sync", tag = "mirror", security(("bearer" = [])),
     responses((status = 202), (status = 400), (status = 401), (status = 404), (status = 422)))]
-pub(in crate::http) async fn sync(State(api): State<Api>, bytes: Bytes) -> Answer {
+pub(in crate::http) async fn sync(
+    State(api): State<Api>,
+    Extension(holder): Extension<Holder>,
+    bytes: Bytes,
+) -> Answer {
     let trigger: Trigger = serde_json::from_value(json_of(&bytes)?)
         .map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
     let mode = trigger.mode.as_deref().unwrap_or("realtime");
@@ -292,6 +266,9 @@ pub(in crate::http) async fn sync(State(api): State<Api>, bytes: Bytes) -> Answe
     };
     let relays = orchestrate::dispatch(&api.db, mode, only, true).await?;
     let dispatched = relays.iter().filter(|relay| relay.skipped.is_none()).count();
+    let target = trigger.relay_url.as_deref().unwrap_or("all");
+    record(&api, &holder, "trigger_mirror", target, &format!("{mode}: {dispatched} enqueued"))
+        .await?;
     let body = json!({ "mode": mode, "dispatched": dispatched, "relays": relays });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

@@ -223,6 +223,14 @@ async fn what_is_published_on_one_relay_is_pushed_to_the_other_and_does_not_come
     })
     .await;
     assert_eq!(b.ids().await, ids(&events));
+    // Only when the upload lane of the first relay has passed all events could one have gone back.
+    let newest: i64 =
+        sqlx::query_scalar("select max(position) from event").fetch_one(&world.db).await.unwrap();
+    within(RECOVERY, "the events were considered for the first relay, too", async || {
+        let lane = world.lane(&from, LaneKind::Upload).await;
+        lane.upload_position >= newest && lane.status == "idle"
+    })
+    .await;
     assert_eq!(*echoes.lock().unwrap(), 0, "nothing goes back to where it came from");
     assert_eq!(world.lane(&from, LaneKind::Upload).await.uploaded, 0);
 }

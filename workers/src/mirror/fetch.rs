@@ -1,5 +1,6 @@
 //! Fetches events by id, as a reconciliation finds them missing. An id that the upstream does not
-//! deliver is requested a second time, and then counted as unavailable.
+//! deliver is requested a second time, and then reported as undelivered. An id whose retry is not due
+//! is skipped.
 
 use std::{
     collections::HashSet,
@@ -18,6 +19,7 @@ use super::{
     connection::{Connection, Heard},
     error::StepError,
     intake::Intake,
+    proof::Edges,
 };
 
 /// The longest duration of the fetches of one job. The next job skips the events that are stored by
@@ -27,6 +29,9 @@ const ALL_WITHIN: Duration = Duration::from_mins(1);
 const IN_FLIGHT: usize = 2;
 /// The longest wait between two messages of a batch.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// An upstream that delivers none of this many ids lists events that do not exist.
+const PHANTOMS: usize = 1000;
 
 /// What an event must satisfy.
 #[derive(Debug, Clone, Copy)]
@@ -40,12 +45,29 @@ pub(crate) struct Wanted<'a> {
 /// The result of a fetch; the events go to the intake.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
-    /// The number of ids that the upstream listed and did not deliver in two requests.
-    pub(crate) unavailable: i64,
+    /// Ids that the upstream listed and did not deliver in two requests.
+    pub(crate) undelivered: Vec<EventId>,
+    /// Ids that were not requested, because their retry is not due.
+    pub(crate) skipped: Vec<EventId>,
+    /// The number of delivered events.
+    pub(crate) delivered: usize,
+    /// The oldest and the newest of the delivered events.
+    pub(crate) edges: Edges,
     /// The number of events that were not requested.
     pub(crate) violations: i64,
     /// Whether the time limit ended the fetch before all events had come.
     pub(crate) is_cut: bool,
+}
+
+/// How ids are fetched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How<'a> {
+    /// The number of ids per request.
+    pub(crate) size: usize,
+    /// What an event must satisfy.
+    pub(crate) wanted: Wanted<'a>,
+    /// Ids whose retry is not due.
+    pub(crate) waiting: &'a HashSet<EventId>,
 }
 
 /// Fetches the ids that arrive in `needed`, in batches of `size`, until its sender is dropped. The
@@ -53,10 +75,10 @@ pub(crate) struct Fetched {
 pub(crate) async fn fetch(
     connection: &Connection,
     mut needed: mpsc::Receiver<EventId>,
-    size: usize,
-    wanted: Wanted<'_>,
+    how: How<'_>,
     intake: &mut Intake,
 ) -> Result<Fetched, StepError> {
+    let How { size, wanted, waiting } = how;
     let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
     let (mut ids, mut is_open) = (Vec::with_capacity(size), true);
     let mut running = FuturesUnordered::new();
@@ -65,14 +87,16 @@ pub(crate) async fn fetch(
         tokio::select! {
             biased;
             Some(done) = running.next() => {
-                let batch: Batch = done?;
-                missing.extend(batch.missing);
-                fetched.violations += batch.violations;
-                for event in batch.events {
-                    intake.offer(event).await?;
+                missing.extend(fetched.take(done?, intake).await?);
+                if fetched.delivered == 0 && missing.len() >= PHANTOMS {
+                    return Err(phantoms(missing.len()));
                 }
             }
-            found = needed.recv_many(&mut ids, room), if is_open && has_room => is_open = found > 0,
+            found = needed.recv_many(&mut ids, room), if is_open && has_room => {
+                is_open = found > 0;
+                let new = ids.len() - found.min(ids.len());
+                fetched.skipped.extend(ids.extract_if(new.., |id| waiting.contains(id)));
+            }
         }
         if ids.len() == size || (!is_open && !ids.is_empty()) {
             running.push(batch(connection, std::mem::take(&mut ids), wanted));
@@ -83,14 +107,50 @@ pub(crate) async fn fetch(
         }
     }
     for ids in missing.chunks(size) {
-        let batch = batch(connection, ids.to_vec(), wanted).await?;
-        fetched.unavailable += i64::try_from(batch.missing.len()).unwrap_or(i64::MAX);
-        fetched.violations += batch.violations;
-        for event in batch.events {
-            intake.offer(event).await?;
+        if begun.elapsed() > ALL_WITHIN {
+            fetched.is_cut = true;
+            break;
         }
+        let batch = batch(connection, ids.to_vec(), wanted).await?;
+        let undelivered = fetched.take(batch, intake).await?;
+        fetched.undelivered.extend(undelivered);
     }
     Ok(fetched)
+}
+
+fn phantoms(listed: usize) -> StepError {
+    StepError::Protocol(format!("{listed} listed ids were requested, and none was delivered"))
+}
+
+impl Fetched {
+    /// Passes the events of a batch to the intake. Returns the ids that were not delivered.
+    async fn take(&mut self, batch: Batch, intake: &mut Intake) -> Result<Vec<EventId>, StepError> {
+        self.violations += batch.violations;
+        self.delivered += batch.events.len();
+        for event in batch.events {
+            self.edges.extend(time_of(&event));
+            intake.offer(event).await?;
+        }
+        Ok(batch.missing)
+    }
+}
+
+/// Requests events by their ids, and returns the times of those that come.
+pub(crate) async fn times(
+    connection: &Connection,
+    ids: &[EventId],
+    wanted: Wanted<'_>,
+) -> Result<Vec<i64>, StepError> {
+    let batch = batch(connection, ids.to_vec(), wanted).await?;
+    Ok(batch.events.iter().filter_map(time_of).collect())
+}
+
+/// Returns the time that an event claims.
+fn time_of(event: &Result<Event, Unusable>) -> Option<i64> {
+    match event {
+        Ok(event) => Some(event.created_at),
+        Err(unusable) => unusable.claims.map(|(_, at)| at),
+    }
 }
 
 /// The result of one REQ.

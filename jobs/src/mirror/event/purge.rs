@@ -29,11 +29,11 @@ pub async fn purge(db: &PgPool, kept_days: i32, batches: u32) -> Result<Purged, 
     let mut purged = Purged::default();
     for _ in 0..batches {
         let (expired, removed) = (expire(db).await?, remove(db, kept_days).await?);
-        let forgotten = forget(db).await?;
+        let (dated, forgotten) = (date(db).await?, forget(db).await?);
         purged.expired += expired;
         purged.removed += removed;
         purged.forgotten += forgotten;
-        if expired + removed + forgotten == 0 {
+        if expired + removed + dated + forgotten == 0 {
             break;
         }
     }
@@ -83,8 +83,8 @@ async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
     Ok(removed.rows_affected())
 }
 
-/// Forgets ids whose time is over. A row of an older release has no time: it gets one.
-async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
+/// Gives a time to remembered ids of an older release, which have none.
+async fn date(db: &PgPool) -> Result<u64, sqlx::Error> {
     let dated = sqlx::query!(
         "update known_id set retry_after = seen_at + make_interval(secs => $1::bigint)
          where ctid = any(array(
@@ -94,6 +94,11 @@ async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
     )
     .execute(db)
     .await?;
+    Ok(dated.rows_affected())
+}
+
+/// Forgets ids whose time is over.
+async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
     let forgotten = sqlx::query!(
         "delete from known_id where ctid = any(array(
              select ctid from known_id where retry_after <= now()
@@ -102,7 +107,7 @@ async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
     )
     .execute(db)
     .await?;
-    Ok(dated.rows_affected() + forgotten.rows_affected())
+    Ok(forgotten.rows_affected())
 }
 
 /// Deletes all events, everything known about events, and all lanes, in one transaction. It waits for

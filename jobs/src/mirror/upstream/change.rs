@@ -61,6 +61,10 @@ pub enum UpstreamError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why a relay that we host gets no uploads.
+const HOSTED: &str = "Direction of a relay that we host must be down: zooid takes an event from its \
+                      author only, so the mirror cannot upload the events of others";
+
 /// The parsed fields of a change that violates no rule.
 struct Valid {
     url: Option<UpstreamUrl>,
@@ -78,6 +82,9 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
     let direction = change.direction.as_deref().map(Direction::parse);
     if direction == Some(None) {
         problems.push("Direction is not in the list: down, up, both".to_owned());
+    }
+    if change.relay_id.is_some() && direction.flatten().is_some_and(Direction::uploads) {
+        problems.push(HOSTED.to_owned());
     }
     if change.notes.as_ref().is_some_and(|notes| notes.chars().count() > 2000) {
         problems.push("Notes are longer than 2,000 characters".to_owned());
@@ -138,6 +145,9 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
 /// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::NotFound`].
 pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, false)?;
+    if valid.direction.is_some_and(Direction::uploads) && is_hosted(db, id).await? {
+        return Err(UpstreamError::Invalid(vec![HOSTED.to_owned()]));
+    }
     let updated = contended::retried(|| try_update(db, id, change, &valid)).await;
     updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
 }
@@ -199,6 +209,14 @@ async fn write(
     )
     .fetch_optional(tx)
     .await
+}
+
+async fn is_hosted(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
+    let is_hosted = sqlx::query_scalar!(
+        r#"select relay_id is not null as "is_hosted!" from upstream where id = $1"#,
+        id,
+    );
+    Ok(is_hosted.fetch_optional(db).await?.unwrap_or(false))
 }
 
 fn taken(error: sqlx::Error) -> UpstreamError {

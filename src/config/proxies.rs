@@ -1,0 +1,115 @@
+//! The proxies that are trusted to name the address of a client.
+
+use std::net::IpAddr;
+
+/// The networks of trusted proxies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies(Vec<Network>);
+
+/// An address, and how many of its first bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Proxies {
+    /// Parses networks such as `10.0.0.0/8` and addresses, separated by commas. `None` if one is
+    /// malformed.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.split(',').map(|part| Network::parse(part.trim())).collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether the address is that of a trusted proxy.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address.to_canonical()))
+    }
+
+    /// Returns the address of a client whose connection comes from `peer`, with the values of its
+    /// headers `X-Forwarded-For`: the rightmost address that is not a trusted proxy's. A header that
+    /// a client has made up stands further left and has no effect.
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl Iterator<Item = &'a str>) -> IpAddr {
+        let hops: Vec<&str> = forwarded.flat_map(|value| value.split(',')).collect();
+        let mut client = peer.to_canonical();
+        for hop in hops.into_iter().rev() {
+            if !self.contain(client) {
+                break;
+            }
+            let Some(address) = address(hop.trim()) else { break };
+            client = address.to_canonical();
+        }
+        client
+    }
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits =
+            bits.map_or(Some(most), |bits| bits.parse().ok().filter(|bits| *bits <= most))?;
+        Some(Self { address, bits })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                own.to_bits() & mask == other.to_bits() & mask
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+                own.to_bits() & mask == other.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Reads an address with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|found| found.ip());
+    text.trim_matches(['[', ']']).parse().ok().or_else(with_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(proxies: &str, peer: &str, forwarded: &[&str]) -> String {
+        let proxies = Proxies::parse(proxies).expect("networks");
+        let peer = peer.parse().expect("an address");
+        proxies.client(peer, forwarded.iter().copied()).to_string()
+    }
+
+    #[test]
+    fn the_rightmost_address_that_is_no_proxy_counts() {
+        let proxies = "10.0.0.0/8, 2001:db8:1::/48,192.0.2.7";
+        for (peer, forwarded, wanted) in [
+            ("203.0.113.9", vec!["198.51.100.1"], "203.0.113.9"), // the peer is no proxy
+            ("10.1.2.3", vec!["198.51.100.1"], "198.51.100.1"),
+            ("10.1.2.3", vec!["1.1.1.1, 198.51.100.1"], "198.51.100.1"), // made up by the client
+            ("10.1.2.3", vec!["1.1.1.1", "198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+            ("10.1.2.3", vec!["198.51.100.1:4711"], "198.51.100.1"),
+            ("2001:db8:1::5", vec!["[2001:db8:2::9]:80"], "2001:db8:2::9"),
+            ("::ffff:10.1.2.3", vec!["198.51.100.1"], "198.51.100.1"),
+            ("192.0.2.7", vec!["not an address"], "192.0.2.7"),
+            ("192.0.2.7", vec!["1.1.1.1, unknown"], "192.0.2.7"),
+            ("192.0.2.8", vec!["1.1.1.1"], "192.0.2.8"),
+            ("10.1.2.3", vec![], "10.1.2.3"),
+            ("10.1.2.3", vec!["10.4.4.4"], "10.4.4.4"),
+        ] {
+            assert_eq!(client(proxies, peer, &forwarded), wanted, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        for wrong in ["10.0.0.0/33", "::/129", "host", "10.0.0.0/8,,", "10.0.0.0/-1"] {
+            assert_eq!(Proxies::parse(wrong), None, "{wrong}");
+        }
+        let all = Proxies::parse("0.0.0.0/0,::/0").expect("networks");
+        assert!(all.contain(IpAddr::from([8, 8, 8, 8])) && all.contain("::1".parse().expect("v6")));
+    }
+}
