@@ -117,7 +117,7 @@ fn buttons(upstream: &Upstream, viewer: &Viewer) -> Markup {
             }
             (ask(viewer, &Ask {
                 action: &action("reset"), label: "Reset", is_grave: true, fields: &[],
-                question: "Delete the progress of all lanes of this upstream? They start from the beginning. Stored events are kept.",
+                question: "Forget everything believed of this upstream? Its lanes start from the beginning. Stored events are kept.",
             }))
         }
     }

@@ -123,6 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn our_own_failures_do_not_blame_the_upstream() {
+        for (error, words) in [
+            (StepError::Panicked("panic: x".to_owned()), "our worker failed (panic: x)"),
+            (StepError::Died { deaths: 3 }, "our worker died in 3 attempts without progress"),
+            (StepError::TimeOver, "our time limit"),
+            (StepError::Database(sqlx::Error::PoolTimedOut), "our database"),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(words) && !text.contains("refused:"), "{text}");
+        }
+    }
+
+    #[test]
     fn the_prefix_of_a_closed_says_what_to_do() {
         assert!(matches!(StepError::of_closed("rate-limited: slow"), StepError::RateLimited(_)));
         assert!(matches!(StepError::of_closed("auth-required: who"), StepError::Auth(_)));
