@@ -59,7 +59,6 @@ pub struct Dashboard {
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
     figures: Arc<Shared<Vec<QueueFigures>>>,
-    kinds: Arc<mirror::events::Kinds>,
     streams: Arc<tokio::sync::Semaphore>,
 }
 
@@ -82,7 +81,6 @@ impl Dashboard {
             login,
             fleet: Arc::default(),
             figures: Arc::default(),
-            kinds: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
         };
         if !dashboard.is_configured() {

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | add jobs | [`enqueue`], or [`enqueue_or_restart`] to make a waiting job due again |
 //! | take due jobs for a worker | [`fetch`], then [`start`] |
-//! | end a job | [`finish`] or [`kill`] |
+//! | end a job | [`finish`], [`finish_and_empty`] or [`kill`] |
 //! | put a job back | [`requeue`], with the case in [`Requeue`] |
 //! | put back the jobs of dead workers | [`rescue`] |
 //! | read | [`status`], [`figures`], [`names`], [`jobs`], [`job`], [`workers`] |
@@ -64,7 +64,7 @@ pub use enqueue::{NewJob, enqueue, enqueue_or_restart, has_due, has_job, hurry};
 pub use fetch::{Depth, RECENT, fetch, start};
 pub use figures::{QueueFigures, figures};
 pub(crate) use finish::supersede;
-pub use finish::{finish, kill};
+pub use finish::{finish, finish_and_empty, kill};
 pub use inspect::{COUNT_CAP, JobDetail, QueueStatus, WaitingKind, job, status, waiting_kinds};
 pub use list::{Cursor, JobFilter, JobSummary, Page, jobs, names};
 pub use pause::{Paused, pause, paused, resume};

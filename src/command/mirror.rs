@@ -2,6 +2,7 @@
 
 mod config;
 mod events;
+mod gaps;
 mod lanes;
 mod status;
 mod upstream;

@@ -25,9 +25,8 @@ use tokio::sync::Mutex;
 use super::{Api, ApiError, auth::address_of, mirror::v1::bearer, tokens};
 use crate::dashboard::{self, Dashboard};
 
-/// How long the counts of events, and those by kind, are answered without reading them again.
+/// How long the counts of events are answered without reading them again.
 const EVENTS_FRESH: Duration = Duration::from_secs(30);
-const KINDS_FRESH: Duration = Duration::from_mins(10);
 
 /// The state of these routes.
 #[derive(Clone)]
@@ -35,7 +34,6 @@ pub(super) struct Stats {
     api: Api,
     dashboard: Dashboard,
     events: Arc<Mutex<Fresh>>,
-    kinds: Arc<Mutex<Fresh>>,
     system: Arc<system::Meter>,
 }
 
@@ -44,13 +42,7 @@ type Fresh = Option<(Instant, Value)>;
 
 /// Returns the routes below `/stats`.
 pub(super) fn router(api: Api, dashboard: Dashboard) -> Router {
-    let stats = Stats {
-        api,
-        dashboard,
-        events: Arc::default(),
-        kinds: Arc::default(),
-        system: Arc::default(),
-    };
+    let stats = Stats { api, dashboard, events: Arc::default(), system: Arc::default() };
     Router::new()
         .route("/stats/api/metrics", get(metrics))
         .route("/stats/api/connections", get(connections))
@@ -135,17 +127,14 @@ async fn of_connections(stats: &Stats) -> Result<Value, ApiError> {
 
 async fn of_events(stats: &Stats) -> Result<Value, ApiError> {
     let db = &stats.api.db;
-    let mut counts = fresh(&stats.events, EVENTS_FRESH, async {
-        let events = event::stats(db, false).await?;
+    fresh(&stats.events, EVENTS_FRESH, async {
+        let events = event::stats(db).await?;
         Ok(json!({
             "total": events.total, "today": events.today, "per_minute": events.per_minute,
-            "last_7_days": events.days, "rejected": events.rejected,
+            "by_kind": events.by_kind, "last_7_days": events.days, "rejected": events.rejected,
         }))
     })
-    .await?;
-    let kinds = async { Ok(json!(event::stats(db, true).await?.by_kind)) };
-    counts["by_kind"] = fresh(&stats.kinds, KINDS_FRESH, kinds).await?;
-    Ok(counts)
+    .await
 }
 
 /// Returns the value, read again if it is older than `age`. Concurrent requests wait for one read.

@@ -135,3 +135,21 @@ async fn versions_and_deletions_are_kept_as_their_rules_say() {
     let refused = world.rejections().await;
     assert_eq!(refused, [("deleted".to_owned(), 1), ("superseded".to_owned(), 1)]);
 }
+
+#[tokio::test]
+async fn an_event_with_u0000_arrives_and_is_uploaded_as_it_was_signed() {
+    let (world, from, to) =
+        (MirrorWorld::new().await, RealRelay::start().await, RealRelay::start().await);
+    let at = world.db_now().await - 60;
+    let tags = vec![vec!["d", "a\0"], vec!["t", "\0\0"], vec!["t", "sea"]];
+    let article = event(&Keys::generate(), 30_023, at, "\0 and \u{7f}", tags);
+    from.add(std::slice::from_ref(&article)).await;
+    let upstream = world.upstream(&from.url, json!({"config": days(1)})).await;
+    world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!(world.stored().await, ids(std::slice::from_ref(&article)));
+
+    let upstream = world.upstream(&to.url, json!({"direction": "up"})).await;
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!((lane.uploaded, lane.upload_rejected), (1, 0), "the relay verified the id");
+    assert_eq!(to.ids().await, ids(&[article]));
+}

@@ -97,11 +97,18 @@ async fn another_version_of_the_protocol_falls_back_to_polling() {
 
 #[tokio::test]
 async fn frames_that_are_none_fall_back_after_the_second() {
-    for frame in ["6", "zz", "", "610000", "61000002c0808080", "6105000300"] {
+    for (frame, words) in [
+        ("6", "the frame is not valid hex"),
+        ("zz", "the frame is not valid hex"),
+        ("", "the frame is empty"),
+        ("610000", "the frame is truncated"),
+        ("61000002c0808080", "the frame is truncated"),
+        ("6105000300", "a range has an unknown mode"),
+    ] {
         let refuse = move |client: Client, message: Value| async move {
             client.send(json!(["NEG-MSG", message[1], frame])).await;
         };
-        falls_back(refuse, "").await;
+        falls_back(refuse, words).await;
     }
 }
 

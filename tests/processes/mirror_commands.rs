@@ -2,13 +2,14 @@
 
 use nostr::key::Keys;
 use serde_json::{Value, json};
+use tender::demo::zooid::Gate;
 use tender_jobs::{mirror::lane::LaneKind, queue};
 
 use crate::support::{
     DOMAIN, eventually,
     mirror::{MirrorWorld, days},
     process::{ROBOT_SECRET, Tender, run},
-    relays::{RealRelay, notes},
+    relays::{FakeRelay, RealRelay, gated, notes},
 };
 
 const TENANT: &str = "npub1xtscya34g58tk0z605fvr788k263gsu6cy9x0mhnm87echrgufzsevkk5s";
@@ -20,12 +21,17 @@ struct Typed {
 }
 
 async fn tender(world: &MirrorWorld, arguments: &[&str]) -> Typed {
+    tender_with(world, arguments, &[]).await
+}
+
+async fn tender_with(world: &MirrorWorld, arguments: &[&str], more: &[(&str, &str)]) -> Typed {
     let url = world.database.url();
-    let environment = [
+    let mut environment = vec![
         ("DATABASE_URL", url.as_str()),
         ("ROBOT_SECRET", ROBOT_SECRET),
         ("API_KEY_HMAC_SECRET", "a secret of the tests"),
     ];
+    environment.extend(more);
     let output = run(arguments, &environment).await;
     Typed {
         code: output.status.code().unwrap_or(-1),
@@ -183,4 +189,84 @@ async fn a_sync_is_triggered_waited_for_and_looked_at() {
     says(&world, &["mirror", "wipe", "--yes"], &["deleted"]).await;
     assert!(world.stored().await.is_empty());
     says(&world, &["mirror", "redelete"], &["enqueued 0 deletions"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_the_deployments_and_not_those_of_a_shell() {
+    let world = MirrorWorld::new().await;
+    let set = ["mirror", "config", "set", "batch_size=7", "event_kinds=[1]"];
+    says(&world, &set, &["changed the deployment's settings"]).await;
+    let wanted =
+        ["batch_size                   7 (set for the deployment)", "event_kinds", "production"];
+    says(&world, &["mirror", "config"], &wanted).await;
+    let config = json_of(&world, &["mirror", "config"]).await;
+    assert_eq!(config["origin"]["batch_size"], "deployment");
+    assert_eq!(config["origin"]["poll_page_limit"], "default");
+    refuses(&world, &["mirror", "config", "set", "nonsense=1"], "unknown setting").await;
+    refuses(&world, &["mirror", "config", "set", "batch_size"], "NAME=VALUE").await;
+    says(&world, &["mirror", "config", "unset", "batch_size"], &["changed"]).await;
+
+    let upstream = world.upstream("ws://127.0.0.1:1", json!({})).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    let before = world.lane(&upstream, LaneKind::Backfill).await;
+    let other = [("MIRROR_DEFAULTS", r#"{"event_kinds": [7], "backfill_since_hours": 9}"#)];
+    let trigger = ["mirror", "trigger", "backfill", "ws://127.0.0.1:1"];
+    assert_eq!(tender_with(&world, &trigger, &other).await.code, 0);
+    let after = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!(
+        (after.id, after.filter_hash, after.backfill_target),
+        (before.id, before.filter_hash, before.backfill_target)
+    );
+    let doctor = tender_with(&world, &["doctor"], &other).await;
+    let words = "MIRROR_DEFAULTS differs from the settings in the database (backfill_since_hours, event_kinds)";
+    assert!(doctor.out.contains(words), "{}", doctor.out);
+}
+
+/// A relay that refuses every request.
+async fn refusing() -> FakeRelay {
+    FakeRelay::start(|client, message| async move {
+        if message[0] == "REQ" {
+            client.send(json!(["CLOSED", message[1], "restricted: members only"])).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_lasts_until_running_lanes_end_and_names_every_failure() {
+    let (world, gate) = (MirrorWorld::new().await, Gate::default());
+    let relay = RealRelay::start().await;
+    let proxy = gated(&relay.url, &gate, |text| text.starts_with(r#"["REQ""#)).await;
+    let upstream = world.upstream(&proxy.url, json!({"config": days(1)})).await;
+    let worker = Tender::start_mirror(&world, &["work", "--queue", "mirror"], &[]);
+    worker.serves(&world.db, "mirror").await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    eventually("the lane runs", async || gate.count() == 1).await;
+    let wait = ["mirror", "trigger", "backfill", proxy.url.as_str(), "--wait"];
+    let opened = async {
+        eventually("the command has dispatched", async || {
+            let actions: i64 = sqlx::query_scalar("select count(*) from operator_action")
+                .fetch_one(&world.db)
+                .await
+                .unwrap();
+            actions == 1
+        })
+        .await;
+        gate.open();
+    };
+    let (typed, ()) = tokio::join!(tender(&world, &wait), opened);
+    assert_eq!(typed.code, 0, "{}", typed.err);
+    assert!(typed.out.contains("already syncing"), "{}", typed.out);
+    assert_eq!(world.lane(&upstream, LaneKind::Backfill).await.status, "completed");
+
+    let (one, other) = (refusing().await, refusing().await);
+    for fake in [&one, &other] {
+        world.upstream(&fake.url, json!({})).await;
+    }
+    let typed = tender(&world, &["mirror", "trigger", "realtime", "--wait"]).await;
+    assert_eq!(typed.code, 1, "{}", typed.out);
+    for url in [&one.url, &other.url] {
+        assert!(typed.err.contains(&format!("mirroring of {url} failed")), "{}", typed.err);
+    }
+    says(&world, &["mirror", "status"], &["[!!]", "members only", "next attempt in"]).await;
 }

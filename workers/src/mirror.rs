@@ -2,7 +2,7 @@
 //!
 //! - `lane`: the frame of every job that holds a lane; `backfill`, `realtime`, `uploads`: its work.
 //! - [`orchestrate`]: which lanes have work; `upkeep`: recovery, purge, events that waited.
-//! - `live`: standing subscriptions.
+//! - `live`: standing subscriptions. `remove`: the end of an upstream.
 //! - `connections`, `connection`, `socket`, `message`: one websocket per upstream, shared.
 //! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched.
 //! - `intake`: the one path into the store; `upload`: the one path out.
@@ -23,7 +23,9 @@ mod message;
 pub mod negentropy;
 pub mod orchestrate;
 mod page;
+mod proof;
 mod realtime;
+mod remove;
 mod schedule;
 mod shares;
 mod socket;
@@ -164,9 +166,12 @@ pub async fn run(context: Context, job: Job) {
         Work::Purge => {
             outcome::recurring(&context.db, &job, schedule::PURGE, upkeep::purge(&context)).await;
         }
-        Work::ProcessEvents { upstream, events } => {
-            upkeep::process_events(&context, &job, upstream, &events).await;
+        Work::ProcessEvents { upstream, lane, events } => {
+            if let Some(_share) = context.share(&job, upstream).await {
+                upkeep::process_events(&context, &job, upstream, lane, &events).await;
+            }
         }
+        Work::RemoveUpstream { upstream } => remove::run(&context, &job, upstream).await,
         Work::ProcessDeletion { event } => upkeep::process_deletion(&context, &job, &event).await,
         Work::UploadEvents { upstream, events } => {
             Box::pin(uploads::upload_events(&context, &job, upstream, &events)).await;

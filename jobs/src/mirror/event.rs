@@ -9,6 +9,8 @@
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 mod deletion;
+mod exact;
+mod kinds;
 pub mod outgoing;
 mod parse;
 mod purge;
@@ -17,17 +19,21 @@ mod stats;
 mod store;
 mod tally;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 pub use deletion::reapply as reapply_deletion;
+pub use kinds::{KindCount, roll_up};
 pub use parse::{Limits, Unusable, parse};
 pub use purge::{Purged, purge, wipe};
 pub use set::{Item, Set, set};
-pub use stats::{EventStats, KindCount, stats};
+pub use stats::{EventStats, stats};
 pub use store::{Batch, Known, Refused, Stored, known, store};
 pub use tally::Tally;
+
+/// The longest `d` tag that is stored, in bytes. A row of an index holds about 2,700 bytes.
+const MAX_D_TAG: usize = 1024;
 
 /// An event's id: the SHA-256 of its canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,8 +111,6 @@ pub enum Reason {
     TooLarge,
     /// The event has more tags than the limit, or a `d` tag of more than 1,024 bytes.
     TooManyTags,
-    /// The event contains U+0000, which PostgreSQL's `text` cannot store.
-    Unstorable,
     /// The id is not the hash of the event.
     WrongId,
     /// The signature was not made by the author's key.
@@ -123,6 +127,8 @@ pub enum Reason {
     Deleted,
     /// A newer version of the event is known.
     Superseded,
+    /// The database refused a value of the event.
+    RefusedByStore,
 }
 
 impl Reason {
@@ -132,7 +138,6 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::TooLarge => "too-large",
             Self::TooManyTags => "too-many-tags",
-            Self::Unstorable => "unstorable",
             Self::WrongId => "wrong-id",
             Self::BadSignature => "bad-signature",
             Self::Ephemeral => "ephemeral",
@@ -141,6 +146,7 @@ impl Reason {
             Self::Protected => "protected",
             Self::Deleted => "deleted",
             Self::Superseded => "superseded",
+            Self::RefusedByStore => "refused-by-store",
         }
     }
 
@@ -152,22 +158,26 @@ impl Reason {
             Self::Malformed
                 | Self::TooLarge
                 | Self::TooManyTags
-                | Self::Unstorable
                 | Self::WrongId
                 | Self::BadSignature
         )
     }
 }
 
+/// Returns the storage rule of a kind. Source: NIP-01.
+fn rule(kind: u16) -> Rule {
+    match kind {
+        0 | 3 | 10_000..=19_999 => Rule::Replaceable,
+        20_000..=29_999 => Rule::Ephemeral,
+        30_000..=39_999 => Rule::Addressable,
+        _ => Rule::Regular,
+    }
+}
+
 impl Event {
-    /// Returns the storage rule of the kind. Source: NIP-01.
+    /// Returns the storage rule of the kind.
     pub fn rule(&self) -> Rule {
-        match self.kind {
-            0 | 3 | 10_000..=19_999 => Rule::Replaceable,
-            20_000..=29_999 => Rule::Ephemeral,
-            30_000..=39_999 => Rule::Addressable,
-            _ => Rule::Regular,
-        }
+        rule(self.kind)
     }
 
     /// Returns whether the event deletes others (NIP-09).
@@ -185,6 +195,11 @@ impl Event {
         }
     }
 
+    /// Returns the `d` tag of the event's key as the store has it.
+    fn key_tag(&self) -> Option<Cow<'_, str>> {
+        self.d_tag().map(exact::key)
+    }
+
     /// Returns when the event expires, in Unix seconds (NIP-40); `None` if it does not.
     pub fn expires_at(&self) -> Option<i64> {
         let expires_at = self.first_value("expiration")?.parse().ok();
@@ -196,15 +211,21 @@ impl Event {
         self.tags.iter().any(|tag| tag.len() == 1 && tag[0] == "-")
     }
 
-    /// Returns the tags that a filter can match: single letters with values that are not too long.
+    /// Returns the tags that a filter can match: single letters with values that are not too long
+    /// and do not contain U+0000.
     pub fn indexed_tags(&self) -> impl Iterator<Item = IndexedTag<'_>> {
         self.tags.iter().enumerate().filter_map(|(index, tag)| {
             let mut letters = tag[0].chars();
             let name = letters.next().filter(char::is_ascii_alphabetic)?;
             let value = tag.get(1)?;
-            let fits = value.chars().count() <= crate::mirror::filter::MAX_TAG_VALUE;
+            let fits = crate::mirror::filter::is_tag_value(value);
             (letters.next().is_none() && fits).then_some(IndexedTag { name, value, index })
         })
+    }
+
+    /// Returns the length of the event's texts in bytes: about what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.content.len() + self.tags.iter().flatten().map(String::len).sum::<usize>()
     }
 
     /// Returns the text whose SHA-256 is the event's id.

@@ -46,7 +46,7 @@ impl Filter {
                     let letter = tag_letter(key).ok_or_else(|| {
                         format!("must not contain `{key}`, only ids, authors, kinds and #a to #Z")
                     })?;
-                    filter.tags.insert(letter, list(key, values, tag_value)?);
+                    filter.tags.insert(letter, list(key, values, is_tag_value)?);
                 }
             }
         }
@@ -135,7 +135,9 @@ fn hex_list(key: &str, values: &Value) -> Result<BTreeSet<String>, String> {
     list(key, values, |text| crate::mirror::event::EventId::parse(text).is_some())
 }
 
-fn tag_value(text: &str) -> bool {
+/// Returns whether a tag value is indexed, and may be part of a filter. Such a value has at most
+/// 1,020 bytes, which fit into a row of an index.
+pub(crate) fn is_tag_value(text: &str) -> bool {
     text.chars().count() <= MAX_TAG_VALUE && !text.contains('\0')
 }
 

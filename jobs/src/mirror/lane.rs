@@ -26,10 +26,11 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+pub use attempt::{LiveFailure, live_confirmed, live_failed};
 pub use claim::{Beat, Claim, Lease, beat, claim, claim_live, release_live};
 pub use condition::Condition;
-pub use count::count_live;
-pub(super) use count::{count, count_uploads};
+pub use count::count_violations;
+pub(super) use count::{count, count_live, count_uploads};
 pub use ensure::ensure;
 pub(in crate::mirror) use ensure::ensure_upload;
 pub use list::{LaneState, state, states, states_of, troubled};
@@ -109,8 +110,18 @@ pub struct Lane {
     pub cheap_windows: i32,
     /// Every stored event up to this position has a verdict of the upstream.
     pub upload_position: i64,
+    /// Realtime: the beginning of the window that an earlier job has begun; see [`Walked`].
+    pub walk_since: Option<i64>,
+    /// Realtime: the end of that window.
+    pub walk_until: Option<i64>,
+    /// Realtime: everything of that window from here on is stored.
+    pub walk_at: Option<i64>,
+    /// Realtime: the cursor of the lane once that window is finished.
+    pub walk_cursor: Option<i64>,
     /// When a lane in error is due for its retry.
     pub retry_at: Option<DateTime<Utc>>,
+    /// Whether a gap is due for its retry.
+    pub has_due_gap: bool,
     /// Whether the holder has sent no heartbeat for `stale_threshold_minutes`.
     pub is_stale: bool,
     /// Whether the lane is in error and its retry is not due yet.
@@ -119,7 +130,27 @@ pub struct Lane {
     pub last_error: Option<String>,
 }
 
+/// A window that a realtime lane has begun, in Unix seconds. It is walked from its end to its
+/// beginning, in as many jobs as that takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walked {
+    /// The beginning of the window.
+    pub since: i64,
+    /// The end of the window.
+    pub until: i64,
+    /// Everything from here to the end is stored.
+    pub at: i64,
+    /// The cursor of the lane once the window is finished.
+    pub cursor: i64,
+}
+
 impl Lane {
+    /// Returns the window that an earlier job has begun; `None` if there is none.
+    pub fn walked(&self) -> Option<Walked> {
+        let (since, until) = (self.walk_since?, self.walk_until?);
+        Some(Walked { since, until, at: self.walk_at?, cursor: self.walk_cursor? })
+    }
+
     /// Returns whether the backfill has reached its target.
     pub fn is_complete(&self) -> bool {
         self.backfill_until.is_some() && self.backfill_until <= self.backfill_target

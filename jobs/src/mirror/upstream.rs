@@ -6,6 +6,8 @@ mod change;
 mod connection;
 mod forget;
 mod knowledge;
+mod learned;
+mod remove;
 pub mod settings;
 mod url;
 
@@ -17,14 +19,17 @@ use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use change::{Change, UpstreamError, create, delete, update};
+pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
-    Connection, ConnectionState, connections, forget_connections, note_connection,
+    Connection, ConnectionState, connections, forget_connections, forget_dead_connections,
+    note_connection,
 };
 pub use forget::reset;
 pub use knowledge::{
     judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,
 };
+pub use learned::{Fact, Learned, learn, learned};
+pub use remove::{Removal, delete, removals, remove_page, resume_removals};
 use settings::Settings;
 pub use url::UpstreamUrl;
 
@@ -163,7 +168,7 @@ impl Participation {
     }
 }
 
-/// Returns the upstream with this id; `None` if it does not exist.
+/// Returns the upstream with this id; `None` if it does not exist or is being removed.
 pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
@@ -171,7 +176,7 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
-           from upstream where id = $1"#,
+           from upstream where id = $1 and removing_at is null"#,
         id,
     )
     .fetch_optional(db)
@@ -181,7 +186,7 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
 /// The most upstreams that [`list`] returns.
 pub const MAX_LISTED: i64 = 10_000;
 
-/// Returns every upstream, by address; at most [`MAX_LISTED`].
+/// Returns every upstream that is not being removed, by address; at most [`MAX_LISTED`].
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
@@ -189,7 +194,7 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
                   notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
-           from upstream order by url limit $1"#,
+           from upstream where removing_at is null order by url limit $1"#,
         MAX_LISTED,
     )
     .fetch_all(db)

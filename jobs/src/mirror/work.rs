@@ -47,8 +47,16 @@ pub enum Work {
     ProcessEvents {
         /// The upstream that sent the events.
         upstream: Uuid,
+        /// The live lane that the events are counted on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lane: Option<Uuid>,
         /// The events, each as JSON text.
         events: Vec<String>,
+    },
+    /// Deletes what mentions an upstream that is being removed, and then the upstream.
+    RemoveUpstream {
+        /// The upstream.
+        upstream: Uuid,
     },
     /// Applies a stored deletion once more.
     ProcessDeletion {
@@ -89,7 +97,11 @@ impl Work {
     pub fn queue(&self) -> &'static str {
         match self {
             Self::Lane { kind: LaneKind::Upload, .. } | Self::UploadEvents { .. } => UPLOADS,
-            Self::Orchestrate { .. } | Self::Lane { .. } | Self::Recover | Self::Purge => MIRROR,
+            Self::Orchestrate { .. }
+            | Self::Lane { .. }
+            | Self::Recover
+            | Self::Purge
+            | Self::RemoveUpstream { .. } => MIRROR,
             Self::ProcessEvents { .. } => EVENTS,
             Self::ProcessDeletion { .. } => DELETIONS,
         }
@@ -101,7 +113,10 @@ impl Work {
         match self {
             Self::Orchestrate { .. } | Self::Recover | Self::Purge => 1,
             Self::Lane { kind: LaneKind::Upload, .. } | Self::UploadEvents { .. } => 3,
-            Self::Lane { .. } | Self::ProcessEvents { .. } | Self::ProcessDeletion { .. } => 5,
+            Self::Lane { .. }
+            | Self::RemoveUpstream { .. }
+            | Self::ProcessEvents { .. }
+            | Self::ProcessDeletion { .. } => 5,
         }
     }
 
@@ -112,17 +127,19 @@ impl Work {
             Self::Orchestrate { .. } | Self::Recover => 10,
             Self::Lane { kind: LaneKind::Realtime | LaneKind::Live, .. } => 5,
             Self::Lane { .. } | Self::ProcessEvents { .. } | Self::UploadEvents { .. } => 0,
-            Self::Purge | Self::ProcessDeletion { .. } => -5,
+            Self::Purge | Self::RemoveUpstream { .. } | Self::ProcessDeletion { .. } => -5,
         }
     }
 
-    /// Returns the job that carries this work, due now. The job of a lane has the lane's key.
+    /// Returns the job that carries this work, due now. A lane and a removal have a key, so that each
+    /// has at most one job.
     pub fn job(&self) -> NewJob {
         let job = NewJob::new(self.queue(), &Versioned { v: 1, work: self.clone() })
             .max_attempts(self.max_attempts())
             .priority(self.priority());
         match self {
             Self::Lane { lane, .. } => job.key(lane_key(*lane)),
+            Self::RemoveUpstream { upstream } => job.key(format!("remove:{upstream}")),
             _ => job,
         }
     }

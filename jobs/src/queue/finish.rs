@@ -14,7 +14,20 @@ pub async fn finish(
     job: &Job,
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
-    end(db, job, "Done", &json!({ "Ok": result })).await
+    end(db, job, "Done", &json!({ "Ok": result }), Payload::Kept).await
+}
+
+/// Ends a job like [`finish`], and replaces its payload by `{}`: for payloads that are large, or stored
+/// elsewhere by then.
+///
+/// # Errors
+/// See the module.
+pub async fn finish_and_empty(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    result: &Value,
+) -> Result<Settled<()>, sqlx::Error> {
+    end(db, job, "Done", &json!({ "Ok": result }), Payload::Emptied).await
 }
 
 /// Ends a job as `Killed` and stores the reason. A killed job is not retried by itself; it stays
@@ -27,7 +40,7 @@ pub async fn kill(
     job: &Job,
     reason: &str,
 ) -> Result<Settled<()>, sqlx::Error> {
-    end(db, job, "Killed", &json!({ "Err": one_line(reason) })).await
+    end(db, job, "Killed", &json!({ "Err": one_line(reason) }), Payload::Kept).await
 }
 
 /// Ends a failed job as `Done`, because a newer job for the same thing waits. The error stays
@@ -37,7 +50,14 @@ pub(crate) async fn supersede(
     job: &Job,
     error: &str,
 ) -> Result<Settled<()>, sqlx::Error> {
-    end(db, job, "Done", &json!({ "Err": one_line(error) })).await
+    end(db, job, "Done", &json!({ "Err": one_line(error) }), Payload::Kept).await
+}
+
+/// What becomes of the payload of an ended job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Payload {
+    Kept,
+    Emptied,
 }
 
 /// A killed job remembers its key, so that people and `is_settled` know what it was about.
@@ -46,6 +66,7 @@ async fn end(
     job: &Job,
     status: &str,
     result: &Value,
+    payload: Payload,
 ) -> Result<Settled<()>, sqlx::Error> {
     let ended = sqlx::query!(
         "update apalis.jobs
@@ -54,13 +75,15 @@ async fn end(
                              then hstore('key', coalesce(idempotency_key, metadata->'key'))
                                   || crashes_as(crashes_of(metadata))
                              else ''::hstore end,
-             idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
+             idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end,
+             job = case when $6 then '{}'::bytea else job end
          where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')",
         job.id,
         job.worker,
         job.attempt - 1,
         status,
         result,
+        payload == Payload::Emptied,
     )
     .execute(db)
     .await?;

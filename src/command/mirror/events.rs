@@ -38,6 +38,7 @@ pub(super) async fn diff(
     if as_json {
         return print::json(&json!({
             "ours": found.ours, "missing_there": hex(&found.have), "missing_here": hex(&found.need),
+            "unproven": found.unproven,
         }));
     }
     for id in hex(&found.have) {
@@ -45,6 +46,11 @@ pub(super) async fn diff(
     }
     for id in hex(&found.need) {
         print::line(&format!("missing here   {id}"))?;
+    }
+    for (since, until) in &found.unproven {
+        print::line(&format!(
+            "not compared   {since} to {until} (Unix seconds): the upstream shows only a part of its events"
+        ))?;
     }
     print::line(&format!(
         "last {} h: of {} known here, {} are missing there; {} are missing here",

@@ -37,7 +37,7 @@ pub(super) fn lanes_json<T: Serialize>(lanes: &[T]) -> serde_json::Result<Value>
 pub(super) async fn print(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
     let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
     let lanes = lane::states(db, stale).await?;
-    let events = event::stats(db, false).await?;
+    let events = event::stats(db).await?;
     let waiting = queue::waiting_kinds(db, &mirror::QUEUES).await?;
     let (upstreams, connections) = (upstream::list(db).await?, upstream::connections(db).await?);
     if as_json {

@@ -8,14 +8,17 @@ use sqlx::PgPool;
 use tender_jobs::{
     console::operator,
     mirror::{
-        lane,
-        upstream::{self, Change, Upstream, UpstreamError},
+        deployment, lane,
+        upstream::{self, Change, Removal, Upstream, UpstreamError},
     },
     provision::relay::{self, RelayId},
     queue,
 };
 
-use super::status::{lanes_json, print_lanes};
+use super::{
+    gaps,
+    status::{lanes_json, print_lanes},
+};
 use crate::command::{operator, print, provision};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -88,7 +91,14 @@ pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Resul
     let found = named(db, name).await?;
     upstream::delete(db, found.id).await?;
     record(db, "remove_upstream", &found.url).await?;
-    print::done(json, &format!("removed {}; its events are kept", found.url))
+    let url = &found.url;
+    print::done(
+        json,
+        &format!(
+            "removing {url}: it has no more work, and its events are kept; `tender mirror list` shows \
+             the removal until its rows are deleted"
+        ),
+    )
 }
 
 async fn record(db: &PgPool, action: &str, url: &str) -> anyhow::Result<()> {
@@ -141,7 +151,8 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
     if json {
         return print::json(&upstreams);
     }
-    if upstreams.is_empty() {
+    let removals = upstream::removals(db).await?;
+    if upstreams.is_empty() && removals.is_empty() {
         return print::line(
             "no upstreams yet: `tender mirror add wss://relay.example.com` adds one",
         );
@@ -159,7 +170,13 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
             one.notes.as_deref().unwrap_or_default().into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    if !upstreams.is_empty() {
+        print::line(&table.trim_fmt())?;
+    }
+    for Removal { url, rows, .. } in &removals {
+        print::line(&format!("removing {url}: {rows} rows deleted so far"))?;
+    }
+    Ok(())
 }
 
 pub(super) fn yes(is: bool) -> &'static str {
@@ -188,9 +205,12 @@ fn uploads_of(upstream: &Upstream) -> String {
 
 pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
     let upstream = named(db, name).await?;
-    let lanes = lane::states_of(db, upstream.id, 600).await?;
+    let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
+    let lanes = lane::states_of(db, upstream.id, stale).await?;
+    let gaps = gaps::of(db, &lanes).await?;
     if json {
-        return print::json(&json!({ "upstream": upstream, "lanes": lanes_json(&lanes)? }));
+        let lanes = lanes_json(&lanes)?;
+        return print::json(&json!({ "upstream": upstream, "lanes": lanes, "gaps": gaps }));
     }
     let now = queue::now(db).await?;
     let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
@@ -215,7 +235,8 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
         ("notes", upstream.notes.clone().unwrap_or_default()),
     ])?;
     print::line("")?;
-    print_lanes(&lanes, now)
+    print_lanes(&lanes, now)?;
+    gaps::print(&lanes, &gaps, now)
 }
 
 pub(super) async fn seed(db: &PgPool, file: &std::path::Path, json: bool) -> anyhow::Result<()> {

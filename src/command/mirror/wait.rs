@@ -107,6 +107,7 @@ fn bar() -> ProgressBar {
 
 /// Updates the bar of a lane, and prints its line if it is due. The bar of a lane without progress in
 /// per cent stays empty until the lane has no job.
+#[expect(clippy::print_stderr, reason = "progress for people, where there is no terminal")]
 fn show(bar: &ProgressBar, lane: &LaneState, display: &Display, is_due: bool) {
     let words = message(lane, display.begun.elapsed());
     if let Some(progress) = lane.progress {

@@ -121,8 +121,8 @@ fn failed_lane(lane: &LaneState) -> Markup {
         div.item.warn {
             p {
                 (lane.lane) " of " a href={ (PATH) "/upstreams/" (lane.upstream_id) } { (lane.url) }
-                @if lane.is_stale { " is stale: its holder sends no heartbeat." } @else { " failed " (maybe_time(lane.failed_at)) ": " }
-                @if let Some(error) = &lane.error_message { span.error { (error) } }
+                @if lane.is_stale { " is stale: its holder sends no heartbeat." } @else { " failed " (maybe_time(lane.failed_at.or(lane.last_error_at))) ": " }
+                @if let Some(error) = &lane.last_error { span.error { (error) } }
             }
         }
     }

@@ -1,14 +1,11 @@
 //! The event store: its size, its rate, its kinds, and the reasons for rejected events.
 
-use std::time::{Duration, Instant};
-
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
-use tender_jobs::mirror::event::{self, EventStats, KindCount};
-use tokio::sync::Mutex;
+use tender_jobs::mirror::event::{self, EventStats};
 
 use crate::dashboard::{
     Dashboard,
@@ -16,13 +13,6 @@ use crate::dashboard::{
     parts::{Problem, count},
     session::Viewer,
 };
-
-/// The age at which the counts by kind are read again. Reading them scans a whole index.
-const KINDS_FRESH: Duration = Duration::from_mins(10);
-
-/// The last counts by kind, shared by all open pages.
-#[derive(Default)]
-pub(in crate::dashboard) struct Kinds(Mutex<Option<(Instant, Vec<KindCount>)>>);
 
 pub(in crate::dashboard) async fn page(
     State(dashboard): State<Dashboard>,
@@ -38,21 +28,9 @@ pub(in crate::dashboard) async fn page(
     Ok(layout::page(&viewer, &page).into_response())
 }
 
-/// Reads the statistics; the counts by kind only if they are old.
-async fn stats(dashboard: &Dashboard) -> Result<EventStats, sqlx::Error> {
-    let mut kinds = dashboard.kinds.0.lock().await;
-    let known = kinds.as_ref().filter(|(at, _)| at.elapsed() < KINDS_FRESH).map(|(_, k)| k.clone());
-    let mut stats = event::stats(&dashboard.db, known.is_none()).await?;
-    match known {
-        Some(known) => stats.by_kind = known,
-        None => *kinds = Some((Instant::now(), stats.by_kind.clone())),
-    }
-    Ok(stats)
-}
-
 /// The live part.
 pub(in crate::dashboard) async fn live(dashboard: &Dashboard) -> Result<Markup, sqlx::Error> {
-    let stats = stats(dashboard).await?;
+    let stats = event::stats(&dashboard.db).await?;
     Ok(html! {
         section.numbers aria-label="Counts" {
             (number("in the store", &count(stats.total, false)))

@@ -1,15 +1,22 @@
 //! One upstream: its lanes, settings and connections.
 
+use std::collections::HashMap;
+
 use axum::{
     extract::{Path, State},
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
+use sqlx::PgPool;
 use tender_jobs::mirror::{
-    lane::{self, LaneKind, LaneState},
+    lane::{
+        self, LaneKind, LaneState,
+        gap::{self, GapRow},
+    },
     upstream::{self, Connection, Upstream},
 };
+use uuid::Uuid;
 
 use super::upstreams::{class_of, stale_secs};
 use crate::dashboard::{
@@ -18,7 +25,10 @@ use crate::dashboard::{
     parts::{Ask, Problem, ask, bytes, count, maybe_time, scroll, time},
     session::Viewer,
 };
-use crate::words::span;
+use crate::words::{lane as words, span};
+
+/// The most gaps of a lane that the page lists.
+const SHOWN_GAPS: i64 = 20;
 
 /// Returns the upstream with this id.
 pub(in crate::dashboard) async fn find(
@@ -55,6 +65,7 @@ pub(in crate::dashboard) async fn live(
 ) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
     let lanes = lane::states_of(db, upstream.id, stale_secs(db).await?).await?;
+    let gaps = gaps_of(db, &lanes).await?;
     let mut connections = upstream::connections(db).await?;
     connections.retain(|one| one.upstream_id == upstream.id);
     Ok(html! {
@@ -62,11 +73,23 @@ pub(in crate::dashboard) async fn live(
         section aria-labelledby="lanes" {
             h2 #lanes { "Lanes" }
             @if lanes.is_empty() { p { "No lane has run yet." } }
-            @for lane in &lanes { (lane_section(lane)) }
+            @for lane in &lanes { (lane_section(lane, gaps.get(&lane.id).map_or(&[], Vec::as_slice))) }
         }
         (facts(upstream))
         (connection_table(&connections))
     })
+}
+
+/// Returns the first gaps of each lane that has some.
+async fn gaps_of(
+    db: &PgPool,
+    lanes: &[LaneState],
+) -> Result<HashMap<Uuid, Vec<GapRow>>, sqlx::Error> {
+    let mut gaps = HashMap::new();
+    for lane in lanes.iter().filter(|lane| lane.gaps() > 0) {
+        gaps.insert(lane.id, gap::gaps(db, lane.id, SHOWN_GAPS).await?);
+    }
+    Ok(gaps)
 }
 
 fn buttons(upstream: &Upstream, viewer: &Viewer) -> Markup {
@@ -99,14 +122,13 @@ fn buttons(upstream: &Upstream, viewer: &Viewer) -> Markup {
     }
 }
 
-fn lane_section(lane: &LaneState) -> Markup {
+fn lane_section(lane: &LaneState, gaps: &[GapRow]) -> Markup {
     html! {
         div.item class=(class_of(lane)) {
-            h3 { (lane.lane) " " span class={ "badge " (class_of(lane)) } { (lane.status) @if lane.is_stale { " (stale)" } } }
+            h3 { (lane.lane) " " span class={ "badge " (class_of(lane)) } { (lane.condition().as_str()) } }
             @if let Some(done) = lane.progress { (progress(lane, done)) }
-            @if let Some(error) = &lane.error_message {
-                p { span.error { (error) } " " (maybe_time(lane.failed_at)) ", next attempt " (maybe_time(lane.retry_at)) ", " (lane.consecutive_failures) " consecutive failures" }
-            }
+            (failure(lane))
+            (missing(lane, gaps))
             dl.facts {
                 dt { "Last progress" } dd { (maybe_time(lane.last_synced_at)) }
                 @if let Some(method) = &lane.method { dt { "Method" } dd { (method) } }
@@ -114,6 +136,45 @@ fn lane_section(lane: &LaneState) -> Markup {
                 @if let Some(age) = lane.cursor_age { dt { "Cursor behind" } dd { (span(age.max(0))) } }
                 @for (name, number) in numbers(lane) { dt { (name) } dd { (count(number, false)) } }
             }
+        }
+    }
+}
+
+/// Why the lane failed or retries.
+fn failure(lane: &LaneState) -> Markup {
+    let next = lane.retry_at.or(lane.next_attempt_at);
+    html! {
+        @if let (Some(failure), Some(error)) = (words::failure(lane), &lane.last_error) {
+            p {
+                "This lane: " (failure) " " (maybe_time(lane.last_error_at)) ": " span.error { (error) }
+                @if next.is_some() { ". Next attempt " (maybe_time(next)) }
+            }
+        }
+    }
+}
+
+/// What the lane knows to be missing: the sums, and the first gaps.
+fn missing(lane: &LaneState, gaps: &[GapRow]) -> Markup {
+    html! {
+        @if let Some(sums) = words::gaps(lane) {
+            p { "Missing: " (sums) ". The oldest was found " (maybe_time(lane.gaps_since)) ", the next retry is due " (maybe_time(lane.gap_retry_at)) "." }
+            (scroll("Gaps", &html! {
+                table {
+                    thead { tr { th { "Kind" } th { "From" } th { "To" } th { "Event" } th { "Why" } th.n { "Retries" } th { "Next retry" } } }
+                    tbody { @for gap in gaps { (gap_row(gap)) } }
+                }
+            }))
+        }
+    }
+}
+
+fn gap_row(gap: &GapRow) -> Markup {
+    let at = |second: i64| chrono::DateTime::from_timestamp(second, 0);
+    html! {
+        tr {
+            td { (gap.kind.as_str()) } td { (maybe_time(at(gap.since))) } td { (maybe_time(at(gap.until))) }
+            td { @if let Some(id) = &gap.event_id { code { (id) } } @else { "–" } }
+            td { (gap.reason) } td.n { (gap.attempts) } td { (time(gap.retry_at)) }
         }
     }
 }

@@ -9,8 +9,8 @@ use maud::{Markup, html};
 use sqlx::PgPool;
 use tender_jobs::mirror::{
     deployment,
-    lane::{self, LaneState},
-    upstream::{self, Connection, Upstream},
+    lane::{self, Condition, LaneState},
+    upstream::{self, Connection, Removal, Upstream},
 };
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use crate::dashboard::{
     parts::{Problem, count, maybe_time, scroll},
     session::Viewer,
 };
+use crate::words::lane as words;
 
 pub(in crate::dashboard) async fn page(
     State(dashboard): State<Dashboard>,
@@ -50,6 +51,7 @@ pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup,
         (upstream::list(db).await?, lane::states(db, stale_secs(db).await?).await?);
     let connections = upstream::connections(db).await?;
     Ok(html! {
+        (removals(&upstream::removals(db).await?))
         @if upstreams.is_empty() { p { "There is no upstream yet." } } @else {
             (scroll("Upstreams", &html! {
                 table.cards {
@@ -64,10 +66,19 @@ pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup,
     })
 }
 
+/// The upstreams that are being removed, with the progress.
+fn removals(removals: &[Removal]) -> Markup {
+    html! {
+        @for one in removals {
+            p { "Removing " (one.url) ": " (count(one.rows, false)) " rows deleted so far." }
+        }
+    }
+}
+
 fn row(one: &Upstream, lanes: &[LaneState], connections: &[Connection]) -> Markup {
     let own: Vec<&LaneState> = lanes.iter().filter(|lane| lane.upstream_id == one.id).collect();
     let sum = |number: fn(&LaneState) -> i64| own.iter().map(|lane| number(lane)).sum::<i64>();
-    let error = own.iter().find_map(|lane| lane.error_message.as_ref());
+    let error = own.iter().find_map(|lane| lane.last_error.as_ref());
     let last = own.iter().filter_map(|lane| lane.last_synced_at).max();
     html! {
         tr {
@@ -107,20 +118,25 @@ fn connection_badge(upstream: Uuid, connections: &[Connection]) -> Markup {
 
 /// The class of a lane, for its colour.
 pub(super) fn class_of(lane: &LaneState) -> &'static str {
-    match lane.status.as_str() {
-        _ if lane.is_stale => "warn",
-        "completed" => "good",
-        "syncing" => "busy",
-        "error" => "bad",
-        _ => "off",
+    match lane.condition() {
+        Condition::Stale | Condition::Retrying | Condition::Gaps => "warn",
+        Condition::Completed => "good",
+        Condition::Syncing => "busy",
+        Condition::Error => "bad",
+        Condition::Idle => "off",
     }
 }
 
 fn lane_badge(lane: &LaneState) -> Markup {
     let progress = lane.progress.filter(|done| *done < 100.0);
+    let title = match words::gaps(lane) {
+        Some(gaps) => format!("{}: {gaps}", lane.condition().as_str()),
+        None => lane.condition().as_str().to_owned(),
+    };
     html! {
-        span class={ "badge " (class_of(lane)) } title={ (lane.status) @if lane.is_stale { ", stale" } } {
+        span class={ "badge " (class_of(lane)) } title=(title) {
             (lane.lane) @if let Some(done) = progress { (format!(" {done:.0} %")) }
+            @if lane.gaps() > 0 { " · " (count(lane.gaps(), false)) " missing" }
         }
     }
 }

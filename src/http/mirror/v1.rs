@@ -68,7 +68,9 @@ impl From<UpstreamError> for V1Error {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Invalid(errors) => Self::Invalid(errors),
-            UpstreamError::Taken => Self::Invalid(vec![error.to_string()]),
+            UpstreamError::Taken | UpstreamError::BeingRemoved(_) => {
+                Self::Invalid(vec![error.to_string()])
+            }
             UpstreamError::NotFound => Self::NotFound,
             UpstreamError::Database(error) => error.into(),
         }
@@ -211,7 +213,8 @@ pub(in crate::http) async fn update_relay(
     Ok(shown(&api, &upstream).await?.into_response())
 }
 
-/// Removes an upstream and stops its work. Its events are kept.
+/// Removes an upstream: its work ends at once, and its address is free when its rows are deleted. Its
+/// events are kept.
 #[utoipa::path(delete, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
     responses((status = 204), (status = 401), (status = 404)))]
 pub(in crate::http) async fn delete_relay(

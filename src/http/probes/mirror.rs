@@ -35,7 +35,11 @@ pub(super) async fn measure(api: &Api) -> Result<String, sqlx::Error> {
     with_local_recorder(&recorder, || {
         of_all(&lanes, &connections);
         for lane in &lanes {
-            of_lane(lane, now);
+            of_counts(lane);
+        }
+        for lane in lanes.iter().filter(|lane| lane.is_enabled) {
+            of_failures(lane);
+            of_progress(lane, now);
         }
     });
     Ok(recorder.handle().render())
@@ -58,13 +62,8 @@ fn of_all(lanes: &[LaneState], connections: &[Connection]) {
     }
 }
 
-fn of_lane(lane: &LaneState, now: i64) {
-    of_failures(lane);
-    of_progress(lane, now);
-    of_counts(lane);
-}
-
-/// A lane counts as failed until a run succeeds, so a retry does not end the alert.
+/// A lane counts as failed until a run succeeds, so a retry does not end the alert. Lanes of disabled
+/// upstreams are left out, because they do not work.
 fn of_failures(lane: &LaneState) {
     let (url, kind) = (lane.url.clone(), lane.lane.as_str());
     let failed = lane.consecutive_failures > 0;

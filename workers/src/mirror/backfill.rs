@@ -4,6 +4,7 @@
 
 mod poll;
 mod reconcile;
+mod retry;
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use super::{
     lane::{Done, Report, Run},
 };
 
-pub(super) use poll::asked;
+pub(super) use poll::{Keep, asked, request, walk_through};
+pub(super) use retry::retry;
 
 /// The shortest window that a refusal makes, in seconds.
 pub(super) const SHORTEST: i64 = 60;
@@ -50,11 +52,14 @@ enum Way {
     Done {
         method: &'static str,
         is_cheap: bool,
+        /// By negentropy: the part of the window that was proven, and the number of the upstream's
+        /// events in it.
+        revealed: Option<(Span, usize)>,
         result: Value,
         more: Vec<Work>,
     },
     /// The window holds more events than one job can fetch. It is repeated, and lacks fewer events
-    /// then.
+    /// then, or is shorter.
     Cut,
     /// The window is too large for the upstream or for us. It is repeated with a shorter length.
     Halve {
@@ -70,6 +75,8 @@ enum Way {
 struct Lengths {
     next: i64,
     longest: i64,
+    /// The number of events at which the upstream cuts a reconciliation.
+    cap: Option<i64>,
 }
 
 /// Does the next window of a backfill or full lane.
@@ -79,11 +86,11 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
         return Err(StepError::Unwanted); // the lane was never started
     };
     if until <= target {
-        let ending = Ending::Rests { is_complete: true };
-        return Ok(Done { ending, more: Vec::new(), result: json!({ "complete": true }) });
+        return complete(run, report).await;
     }
     let by_negentropy = upstream::tries_negentropy(&run.context.db, run.upstream.id).await?;
-    let lengths = lengths(run, by_negentropy);
+    let learned = upstream::learned(&run.context.db, run.upstream.id).await?;
+    let lengths = Lengths { cap: learned.negentropy_cap, ..lengths(run, by_negentropy) };
     let span = next_span(until, target, lengths.next);
     let way = if by_negentropy {
         reconcile::reconcile(run, span, report).await?
@@ -91,6 +98,23 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
         poll::poll(run, span, report).await?
     };
     Ok(conclude(lane, span, lengths, way, &mut report.progress))
+}
+
+/// Retries a gap of a complete lane, if one is due.
+async fn complete(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
+    let retried = if run.lease.lane.has_due_gap { retry(run, report).await? } else { None };
+    let ending = match retried {
+        Some(_) => Ending::GoesOn(Duration::ZERO),
+        None => Ending::Rests { is_complete: true },
+    };
+    let result = retried.unwrap_or_else(|| json!({ "complete": true }));
+    Ok(Done { ending, more: Vec::new(), result })
+}
+
+/// Halves the windows of a lane whose job reached its time limit.
+pub(super) fn after_time_over(run: &Run<'_>, progress: &mut Progress) {
+    let lengths = lengths(run, run.upstream.negentropy);
+    progress.window = Some((halved(lengths.next, None, 0), 0));
 }
 
 fn lengths(run: &Run<'_>, by_negentropy: bool) -> Lengths {
@@ -102,7 +126,11 @@ fn lengths(run: &Run<'_>, by_negentropy: bool) -> Lengths {
         (_, false) => hours(settings.polling_chunk_hours),
     };
     let longest = hours(settings.chunk_max_hours);
-    Lengths { next: lane.window_seconds.unwrap_or(first).min(longest.max(first)), longest }
+    Lengths {
+        next: lane.window_seconds.unwrap_or(first).min(longest.max(first)),
+        longest,
+        cap: None,
+    }
 }
 
 /// Turns the end of a window into the lane's progress and the end of the job.
@@ -115,9 +143,11 @@ fn conclude(lane: &Lane, span: Span, lengths: Lengths, way: Way, progress: &mut 
             progress.window = Some((seconds, 0));
             again(json!({ "halved": [span.since, span.until], "seconds": seconds }))
         }
-        Way::Done { method, is_cheap, mut result, more } => {
+        Way::Done { method, is_cheap, revealed, mut result, more } => {
             let cheap = if is_cheap { lane.cheap_windows + 1 } else { 0 };
-            progress.window = Some(grown(lengths, cheap));
+            let (span, count) = revealed.unwrap_or((span, 0));
+            let fitting = fitting(lengths, span, count);
+            progress.window = Some(fitting.unwrap_or_else(|| grown(lengths, cheap)));
             progress.backfill_until = Some(span.since);
             progress.method = Some(method);
             result["window"] = json!([span.since, span.until]);
@@ -137,8 +167,16 @@ fn ending(lane: &Lane, span: Span) -> Ending {
 
 /// Returns the length of the next window, and the number of cheap windows that count towards a
 /// longer one.
-fn grown(Lengths { next, longest }: Lengths, cheap: i32) -> (i64, i32) {
+fn grown(Lengths { next, longest, cap: _ }: Lengths, cheap: i32) -> (i64, i32) {
     if cheap >= CHEAP_RUN { ((2 * next).min(longest.max(next)), 0) } else { (next, cheap) }
+}
+
+/// Returns a shorter length for an upstream that cuts its sets, if the window held more than half of
+/// such a set: the next window then holds a half. `None` if the length may stay or grow.
+fn fitting(lengths: Lengths, span: Span, count: usize) -> Option<(i64, i32)> {
+    let (cap, count) = (lengths.cap?, i64::try_from(count).unwrap_or(i64::MAX));
+    let seconds = span.seconds().saturating_mul(cap / 2) / count.max(1);
+    (2 * count > cap).then(|| (seconds.clamp(SHORTEST, lengths.next.max(SHORTEST)), 0))
 }
 
 /// Halves a length once, or as often as `most` records of the upstream require, down to the
@@ -164,10 +202,19 @@ mod tests {
 
     #[test]
     fn three_cheap_windows_double_the_next_up_to_the_ceiling() {
-        let grown = |next, cheap| grown(Lengths { next, longest: 1000 }, cheap);
+        let grown = |next, cheap| grown(Lengths { next, longest: 1000, cap: None }, cheap);
         assert_eq!(grown(100, 2), (100, 2));
         assert_eq!(grown(100, 3), (200, 0));
         assert_eq!(grown(800, 3), (1000, 0));
+    }
+
+    #[test]
+    fn windows_aim_at_half_of_a_set_that_the_relay_cuts() {
+        let lengths = Lengths { next: 7200, longest: 100_000, cap: Some(1000) };
+        let span = Span { since: 0, until: 7200 };
+        assert_eq!(fitting(lengths, span, 1000), Some((3600, 0)));
+        assert_eq!(fitting(lengths, span, 400), None);
+        assert_eq!(fitting(Lengths { cap: None, ..lengths }, span, 9000), None);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //!
 //! - `route`: subscriptions, and the messages for them.
 //! - `auth`: the answer to the upstream's challenge (NIP-42).
+//! - `late`: events that come after the end of their page.
 
 mod auth;
+mod late;
 mod route;
 
 use std::{
@@ -57,6 +59,7 @@ struct Shared {
     bytes_in: AtomicI64,
     bytes_out: AtomicI64,
     strays: AtomicI64,
+    late: late::Late,
 }
 
 /// A connection; its clones share it.
@@ -87,6 +90,7 @@ impl Shared {
             bytes_in: AtomicI64::new(0),
             bytes_out: AtomicI64::new(0),
             strays: AtomicI64::new(0),
+            late: late::Late::default(),
         }
     }
 }

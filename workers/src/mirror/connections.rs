@@ -4,7 +4,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use nostr::key::Keys;
-use tender_jobs::mirror::upstream::{self, ConnectionState, Upstream};
+use sqlx::PgPool;
+use tender_jobs::mirror::{
+    lane::gap,
+    upstream::{self, ConnectionState, Upstream},
+};
 use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
@@ -15,6 +19,8 @@ use crate::runtime::pause_or_stop;
 const ROOM_WITHIN: Duration = Duration::from_secs(30);
 /// How often the states of connections are stored.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
+/// Late events that no job has taken for this long become a gap.
+const LEFT_FOR: Duration = Duration::from_secs(30);
 
 /// The connection to one upstream. The lock of `open` is held while the connection is opened;
 /// `seen` can be read at any time.
@@ -109,6 +115,9 @@ pub(super) async fn tell(context: Context) {
             if let Err(error) = upstream::note_connection(&db, &row).await {
                 tracing::debug!(%upstream, %error, "could not store a connection's state; trying again in 5 s");
             }
+            if let Err(error) = tell_late(&db, upstream, &slot).await {
+                tracing::warn!(%upstream, %error, "could not store a gap; the late events are counted as violations");
+            }
         }
     }
     for (_, slot) in connections.all() {
@@ -119,6 +128,14 @@ pub(super) async fn tell(context: Context) {
     if let Err(error) = upstream::forget_connections(&db, &process).await {
         tracing::debug!(%error, "could not remove the states of this process's connections");
     }
+}
+
+/// Stores a gap for the events that came after the end of their page, if no job has taken them.
+async fn tell_late(db: &PgPool, upstream: Uuid, slot: &Slot) -> Result<(), sqlx::Error> {
+    let Some(connection) = slot.note(|seen| seen.connection.clone()) else { return Ok(()) };
+    let late = connection.late_left(LEFT_FOR);
+    let (Some(since), Some(until)) = (late.iter().min(), late.iter().max()) else { return Ok(()) };
+    gap::add_late(db, upstream, *since, *until).await
 }
 
 impl Slot {

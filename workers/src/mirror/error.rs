@@ -50,6 +50,9 @@ pub enum StepError {
     /// The job reached our time limit. The finished work is kept, and the lane's next job continues.
     #[error("the job reached our time limit of 100 s")]
     TimeOver,
+    /// The job did nothing that the next one would not do again. The job is retried.
+    #[error("the job made no progress: {0}")]
+    NoProgress(String),
     /// A statement on our database failed. The job is retried.
     #[error("our database refused a statement or is unreachable: {0}")]
     Database(#[from] sqlx::Error),
@@ -63,6 +66,7 @@ impl StepError {
             Self::Connection(_)
                 | Self::Silent(_)
                 | Self::RateLimited(_)
+                | Self::NoProgress(_)
                 | Self::TimeOver
                 | Self::Database(_)
         )

@@ -1,5 +1,6 @@
 //! Fetches events by id, as a reconciliation finds them missing. An id that the upstream does not
-//! deliver is requested a second time, and then counted as unavailable.
+//! deliver is requested a second time, and then reported as undelivered. An id whose retry is not due
+//! is skipped.
 
 use std::{
     collections::HashSet,
@@ -8,13 +9,17 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::json;
-use tender_jobs::mirror::event::{self, Event, EventId, Limits, Unusable};
+use tender_jobs::mirror::{
+    event::{self, Event, EventId, Limits, Unusable},
+    filter::Filter,
+};
 use tokio::sync::mpsc;
 
 use super::{
     connection::{Connection, Heard},
     error::StepError,
     intake::Intake,
+    proof::Edges,
 };
 
 /// The longest duration of the fetches of one job. The next job skips the events that are stored by
@@ -25,15 +30,44 @@ const IN_FLIGHT: usize = 2;
 /// The longest wait between two messages of a batch.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// An upstream that delivers none of this many ids lists events that do not exist.
+const PHANTOMS: usize = 1000;
+
+/// What an event must satisfy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// The filter of the lane.
+    pub(crate) filter: &'a Filter,
+    /// The limits of an event.
+    pub(crate) limits: Limits,
+}
+
 /// The result of a fetch; the events go to the intake.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
-    /// The number of ids that the upstream listed and did not deliver in two requests.
-    pub(crate) unavailable: i64,
+    /// Ids that the upstream listed and did not deliver in two requests.
+    pub(crate) undelivered: Vec<EventId>,
+    /// Ids that were not requested, because their retry is not due.
+    pub(crate) skipped: Vec<EventId>,
+    /// The number of delivered events.
+    pub(crate) delivered: usize,
+    /// The oldest and the newest of the delivered events.
+    pub(crate) edges: Edges,
     /// The number of events that were not requested.
     pub(crate) violations: i64,
     /// Whether the time limit ended the fetch before all events had come.
     pub(crate) is_cut: bool,
+}
+
+/// How ids are fetched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How<'a> {
+    /// The number of ids per request.
+    pub(crate) size: usize,
+    /// What an event must satisfy.
+    pub(crate) wanted: Wanted<'a>,
+    /// Ids whose retry is not due.
+    pub(crate) waiting: &'a HashSet<EventId>,
 }
 
 /// Fetches the ids that arrive in `needed`, in batches of `size`, until its sender is dropped. The
@@ -41,29 +75,31 @@ pub(crate) struct Fetched {
 pub(crate) async fn fetch(
     connection: &Connection,
     mut needed: mpsc::Receiver<EventId>,
-    size: usize,
-    limits: Limits,
+    how: How<'_>,
     intake: &mut Intake,
 ) -> Result<Fetched, StepError> {
+    let How { size, wanted, waiting } = how;
     let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
     let (mut ids, mut is_open) = (Vec::with_capacity(size), true);
     let mut running = FuturesUnordered::new();
     while is_open || !running.is_empty() {
-        let (has_room, wanted) = (running.len() < IN_FLIGHT, size - ids.len());
+        let (has_room, room) = (running.len() < IN_FLIGHT, size - ids.len());
         tokio::select! {
             biased;
             Some(done) = running.next() => {
-                let batch: Batch = done?;
-                missing.extend(batch.missing);
-                fetched.violations += batch.violations;
-                for event in batch.events {
-                    intake.offer(event).await?;
+                missing.extend(fetched.take(done?, intake).await?);
+                if fetched.delivered == 0 && missing.len() >= PHANTOMS {
+                    return Err(phantoms(missing.len()));
                 }
             }
-            found = needed.recv_many(&mut ids, wanted), if is_open && has_room => is_open = found > 0,
+            found = needed.recv_many(&mut ids, room), if is_open && has_room => {
+                is_open = found > 0;
+                let new = ids.len() - found.min(ids.len());
+                fetched.skipped.extend(ids.extract_if(new.., |id| waiting.contains(id)));
+            }
         }
         if ids.len() == size || (!is_open && !ids.is_empty()) {
-            running.push(batch(connection, std::mem::take(&mut ids), limits));
+            running.push(batch(connection, std::mem::take(&mut ids), wanted));
         }
         if begun.elapsed() > ALL_WITHIN {
             fetched.is_cut = true;
@@ -71,14 +107,50 @@ pub(crate) async fn fetch(
         }
     }
     for ids in missing.chunks(size) {
-        let batch = batch(connection, ids.to_vec(), limits).await?;
-        fetched.unavailable += i64::try_from(batch.missing.len()).unwrap_or(i64::MAX);
-        fetched.violations += batch.violations;
-        for event in batch.events {
-            intake.offer(event).await?;
+        if begun.elapsed() > ALL_WITHIN {
+            fetched.is_cut = true;
+            break;
         }
+        let batch = batch(connection, ids.to_vec(), wanted).await?;
+        let undelivered = fetched.take(batch, intake).await?;
+        fetched.undelivered.extend(undelivered);
     }
     Ok(fetched)
+}
+
+fn phantoms(listed: usize) -> StepError {
+    StepError::Protocol(format!("{listed} listed ids were requested, and none was delivered"))
+}
+
+impl Fetched {
+    /// Passes the events of a batch to the intake. Returns the ids that were not delivered.
+    async fn take(&mut self, batch: Batch, intake: &mut Intake) -> Result<Vec<EventId>, StepError> {
+        self.violations += batch.violations;
+        self.delivered += batch.events.len();
+        for event in batch.events {
+            self.edges.extend(time_of(&event));
+            intake.offer(event).await?;
+        }
+        Ok(batch.missing)
+    }
+}
+
+/// Requests events by their ids, and returns the times of those that come.
+pub(crate) async fn times(
+    connection: &Connection,
+    ids: &[EventId],
+    wanted: Wanted<'_>,
+) -> Result<Vec<i64>, StepError> {
+    let batch = batch(connection, ids.to_vec(), wanted).await?;
+    Ok(batch.events.iter().filter_map(time_of).collect())
+}
+
+/// Returns the time that an event claims.
+fn time_of(event: &Result<Event, Unusable>) -> Option<i64> {
+    match event {
+        Ok(event) => Some(event.created_at),
+        Err(unusable) => unusable.claims.map(|(_, at)| at),
+    }
 }
 
 /// The result of one REQ.
@@ -95,12 +167,12 @@ struct Batch {
 async fn batch(
     connection: &Connection,
     ids: Vec<EventId>,
-    limits: Limits,
+    wanted: Wanted<'_>,
 ) -> Result<Batch, StepError> {
-    match try_batch(connection, &ids, limits).await {
+    match try_batch(connection, &ids, wanted).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_batch(connection, &ids, limits).await
+            try_batch(connection, &ids, wanted).await
         }
         ended => ended,
     }
@@ -109,14 +181,14 @@ async fn batch(
 async fn try_batch(
     connection: &Connection,
     ids: &[EventId],
-    limits: Limits,
+    wanted: Wanted<'_>,
 ) -> Result<Batch, StepError> {
     let mut missing: HashSet<EventId> = ids.iter().copied().collect();
     let mut subscription = connection.subscribe("fetch");
-    let wanted: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let listed: Vec<String> = ids.iter().map(ToString::to_string).collect();
     let most = ids.len() * 10;
     connection
-        .send(&json!(["REQ", subscription.id(), { "ids": wanted, "limit": ids.len() }]))
+        .send(&json!(["REQ", subscription.id(), { "ids": listed, "limit": ids.len() }]))
         .await?;
     let mut batch =
         Batch { events: Vec::with_capacity(ids.len()), missing: Vec::new(), violations: 0 };
@@ -125,9 +197,10 @@ async fn try_batch(
         match subscription.next(SILENCE).await? {
             Heard::Event(text) => {
                 heard += 1;
-                let event = event::parse(&text, limits);
+                let event = event::parse(&text, wanted.limits);
                 let id = match &event {
-                    Ok(event) => Some(event.id),
+                    // An event outside the filter is not the one that the filter's set listed.
+                    Ok(event) => wanted.filter.matches(event).then_some(event.id),
                     Err(unusable) => unusable.claims.map(|(id, _)| id),
                 };
                 if id.is_some_and(|id| missing.remove(&id)) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tender_jobs::mirror::{
-    event::{self, Batch, Event, EventId, Limits, Refused, Stored, Tally, Unusable},
+    event::{self, Batch, Event, EventId, Limits, Reason, Refused, Stored, Tally, Unusable},
     lane::Lease,
 };
 use tokio::task::{JoinError, JoinSet};
@@ -18,6 +18,8 @@ use super::{error::StepError, lane::under_lease};
 
 /// The events of one batch.
 pub(crate) const BATCH: usize = 500;
+/// The bytes of one batch, apart from its last event.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The longest that an event waits for its batch to fill, if events arrive one by one.
 pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// Batches in progress at the same time: one is verified while another is stored.
@@ -29,6 +31,7 @@ struct Source {
     db: PgPool,
     upstream: Uuid,
     lease: Option<Lease>,
+    live_lane: Option<Uuid>,
 }
 
 /// Takes in the events of one upstream.
@@ -36,6 +39,7 @@ struct Source {
 pub(crate) struct Intake {
     source: Source,
     events: Vec<Event>,
+    bytes: usize,
     unusable: Vec<Unusable>,
     running: JoinSet<Result<Tally, StepError>>,
     tally: Tally,
@@ -45,9 +49,14 @@ impl Intake {
     /// Events are stored and counted under the lease of the lane that receives them; without a
     /// lease, they are counted on no lane.
     pub(crate) fn new(db: &PgPool, upstream: Uuid, lease: Option<&Lease>) -> Self {
+        Self::of(Source { db: db.clone(), upstream, lease: lease.cloned(), live_lane: None })
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            source: Source { db: db.clone(), upstream, lease: lease.cloned() },
+            source,
             events: Vec::new(),
+            bytes: 0,
             unusable: Vec::new(),
             running: JoinSet::new(),
             tally: Tally::default(),
@@ -57,10 +66,14 @@ impl Intake {
     /// Takes an event, or one that cannot be used. Waits while three batches are in progress.
     pub(crate) async fn offer(&mut self, event: Result<Event, Unusable>) -> Result<(), StepError> {
         match event {
-            Ok(event) => self.events.push(event),
+            Ok(event) => {
+                self.bytes += event.bytes();
+                self.events.push(event);
+            }
             Err(unusable) => self.unusable.push(unusable),
         }
-        if self.events.len() + self.unusable.len() >= BATCH {
+        let is_full = self.events.len() + self.unusable.len() >= BATCH;
+        if is_full || self.bytes >= BATCH_BYTES {
             self.dispatch().await?;
         }
         Ok(())
@@ -71,6 +84,7 @@ impl Intake {
             self.join().await?;
         }
         let events = std::mem::take(&mut self.events);
+        self.bytes = 0;
         let unusable = std::mem::take(&mut self.unusable);
         self.running.spawn(take_in(self.source.clone(), events, unusable));
         Ok(())
@@ -114,12 +128,18 @@ async fn take_in(
     let batch = Batch {
         upstream: source.upstream,
         lane: source.lease.as_ref(),
+        live_lane: source.live_lane,
         events: &verified.genuine,
         refused: &refused,
         before: tally.clone(),
     };
-    for stored in under_lease(event::store(&source.db, batch).await?)? {
+    let stored = under_lease(event::store(&source.db, batch).await?)?;
+    for (event, stored) in verified.genuine.iter().zip(stored) {
         tally.count(stored);
+        if stored == Stored::Refused(Reason::RefusedByStore) {
+            let (id, upstream) = (event.id, source.upstream);
+            tracing::warn!(%id, %upstream, "the database refused an event; its log has the reason");
+        }
     }
     measure(&tally);
     Ok(tally)
@@ -146,19 +166,19 @@ async fn without_known(
 /// Counts the events that are refused before the store. Returns those that say which event they
 /// are.
 fn refused(unusable: Vec<Unusable>, forged: Vec<Refused>, tally: &mut Tally) -> Vec<Refused> {
-    let mut refused = forged;
-    for (_, _, reason) in &refused {
-        tally.count(Stored::Refused(*reason));
-    }
-    for Unusable { reason, claims } in unusable {
+    let unusable: Vec<(Reason, Option<Refused>)> =
+        unusable.iter().map(|one| (one.reason, one.refused())).collect();
+    let forged = forged.into_iter().map(|one| (one.reason, Some(one)));
+    let all = forged.chain(unusable);
+    all.filter_map(|(reason, refused)| {
         tally.count(Stored::Refused(reason));
-        refused.extend(claims.map(|(id, at)| (id, at, reason)));
-    }
-    refused
+        refused
+    })
+    .collect()
 }
 
 /// Adds a stored batch to the metrics of this process.
-fn measure(tally: &Tally) {
+pub(crate) fn measure(tally: &Tally) {
     let count = |outcome: &'static str, events: i64| {
         metrics::counter!("tender_events_total", "outcome" => outcome)
             .increment(u64::try_from(events).unwrap_or(0));
@@ -170,14 +190,15 @@ fn measure(tally: &Tally) {
     }
 }
 
-/// Takes in events that waited in the queue, each as JSON text. They are counted on no lane.
+/// Takes in events that waited in the queue, each as JSON text. They are counted on the live lane.
 pub(crate) async fn take_in_texts(
     db: &PgPool,
     upstream: Uuid,
+    live_lane: Option<Uuid>,
     texts: &[String],
     limits: Limits,
 ) -> Result<Tally, StepError> {
-    let mut intake = Intake::new(db, upstream, None);
+    let mut intake = Intake::of(Source { db: db.clone(), upstream, lease: None, live_lane });
     for text in texts {
         intake.offer(event::parse(text, limits)).await?;
     }

@@ -11,7 +11,7 @@ use tender_jobs::{
     mirror::{
         deployment,
         event::{Tally, outgoing::UploadTally},
-        lane::{self, Beat, Claim, Ending, LaneKind, Lease, Progress},
+        lane::{self, Beat, Claim, Ending, Lane, LaneKind, Lease, Progress},
         upstream::{self, Upstream, settings::Settings},
         work::{self, Work},
     },
@@ -35,9 +35,6 @@ const JOB_WITHIN: Duration = Duration::from_secs(100);
 /// A job that has run for this long begins no further step; the lane's next job continues.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
-/// The delay of a job that gives way to those of other upstreams.
-const GIVE_WAY: Duration = Duration::from_secs(1);
-
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
     pub(super) context: &'a Context,
@@ -57,6 +54,29 @@ pub(super) struct Report {
     pub(super) events: Tally,
     /// Events sent. The lane has these counts already, too.
     pub(super) uploads: UploadTally,
+    /// Whether the job has stored progress already, or learned about the upstream.
+    pub(super) is_ahead: bool,
+}
+
+impl Report {
+    /// Whether the job leaves the lane further ahead than it found it. A repetition without this
+    /// would be endless.
+    fn shows_progress(&self, lane: &Lane) -> bool {
+        let Progress { finished, walked, window, .. } = &self.progress;
+        let is_lower =
+            |new: Option<i64>, old: Option<i64>| new.is_some() && (old.is_none() || new < old);
+        let is_higher = |new: Option<i64>, old: Option<i64>| new.is_some() && new > old;
+        self.is_ahead
+            || self.events.stored > 0
+            || self.events.rejected() > 0
+            || self.uploads != UploadTally::default()
+            || !finished.is_empty()
+            || walked.is_some_and(|walked| is_lower(Some(walked.at), lane.walk_at))
+            || window.is_some_and(|(seconds, _)| is_lower(Some(seconds), lane.window_seconds))
+            || is_lower(self.progress.backfill_until, lane.backfill_until)
+            || is_higher(self.progress.cursor_at, lane.cursor_at)
+            || is_higher(self.progress.upload_position, Some(lane.upload_position))
+    }
 }
 
 /// How the work of a job ended.
@@ -149,15 +169,11 @@ async fn skip(context: &Context, job: &Job, why: &'static str) {
     outcome::persist(job, || queue::finish(&context.db, job, &result)).await;
 }
 
-/// Works, unless the upstream has half of the queue's slots and jobs wait. Then the job gives way.
+/// Works, unless the job gives way to those of other upstreams.
 async fn take_turn(context: &Context, job: &Job, claimed: &Claimed) {
-    let share = context.shares.take(&job.queue, claimed.upstream.id);
-    if share.is_excess && queue::has_due(&context.db, &job.queue).await.unwrap_or(false) {
-        let later = Requeue::wait(GIVE_WAY);
-        outcome::persist(job, || queue::requeue(&context.db, job, &later)).await;
-        return;
+    if let Some(_share) = context.share(job, claimed.upstream.id).await {
+        hold(context, job, claimed).await;
     }
-    hold(context, job, claimed).await;
 }
 
 /// Does the work under the lease, and settles its outcome.
@@ -179,8 +195,9 @@ async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
         Ok(done) => done,
         Err(StepError::LeaseLost) => return lose(context, job).await,
         Err(StepError::Stopping) => return give_back(context, job).await,
-        Err(error) => after_error(&run, job, &error),
+        Err(error) => after_error(&run, job, &error, &mut report),
     };
+    let done = without_loops(&run, job, &mut report, done);
     log(&run, job, &report, &done);
     let settled = outcome::with_retries(job, || {
         let Done { ending, more, result } = &done;
@@ -255,13 +272,27 @@ async fn beats(run: &Run<'_>) -> StepError {
     }
 }
 
+/// Makes a failure, which backs off, of a job that would go on without progress.
+fn without_loops(run: &Run<'_>, job: &Job, report: &mut Report, done: Done) -> Done {
+    if !matches!(done.ending, Ending::GoesOn(_)) || report.shows_progress(&run.lease.lane) {
+        return done;
+    }
+    let error = StepError::NoProgress(done.result.to_string());
+    after_error(run, job, &error, report)
+}
+
 /// Decides how a job ends after an error: by a retry, a further job, rest, or an error of the lane.
-fn after_error(run: &Run<'_>, job: &Job, error: &StepError) -> Done {
+fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report) -> Done {
     let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
     let has_died = run.lease.deaths >= job.allowed_attempts();
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
-        StepError::TimeOver => Ending::GoesOn(Duration::ZERO),
+        StepError::TimeOver => {
+            if matches!(run.lease.lane.kind, LaneKind::Backfill | LaneKind::Full) {
+                backfill::after_time_over(run, &mut report.progress);
+            }
+            Ending::GoesOn(Duration::ZERO)
+        }
         error if error.is_transient() && !job.is_last_attempt() && !has_died => {
             let after = delay(job.attempt, jitter(&job.id));
             Ending::Again { after, error: error.to_string() }

@@ -2,6 +2,8 @@
 //! events are put into the queue. Polling continues as the safety net, and a poll runs whenever a
 //! subscription begins, so that no event is missed in between.
 
+mod batch;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     time::{Duration, Instant},
@@ -12,21 +14,21 @@ use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
         deployment,
-        event::{self, EventId, Limits},
-        lane::{self, LaneKind},
+        lane::{self, LaneKind, LiveFailure},
         upstream::{self, Upstream, settings::Settings},
-        work::Work,
     },
     queue,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use batch::Batch;
+
 use super::{
     Context,
     connection::{Connection, Heard, Subscription},
     error::StepError,
-    intake::{BATCH, FLUSH_AFTER},
+    intake::FLUSH_AFTER,
     orchestrate,
 };
 use crate::runtime::{pause, pause_or_stop};
@@ -37,8 +39,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(35);
 /// The pause after the last attempt to connect.
 const REST: Duration = Duration::from_mins(5);
-/// The most bytes of events in one job, apart from the last event.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// A subscription that this process holds.
 struct Held {
@@ -154,16 +154,34 @@ async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Sett
         };
         // After a connection that lasted for a minute, the attempts are counted anew.
         attempt = if begun.elapsed() > Duration::from_mins(1) { 1 } else { attempt + 1 };
-        let is_last = attempt > settings.max_reconnect_attempts;
-        let wait = if is_last {
-            attempt = 0;
+        let allowed = settings.max_reconnect_attempts + 1;
+        let wait = if attempt >= allowed {
             REST
         } else {
             Duration::from_secs(settings.reconnect_delay_seconds.saturating_mul(attempt))
         };
         let (url, wait_secs) = (&upstream.url, wait.as_secs());
         tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
+        note_failure(&context.db, lane, &error, (attempt, allowed), wait).await;
+        if attempt >= allowed {
+            attempt = 0;
+        }
         pause(wait).await;
+    }
+}
+
+/// Shows the failure on the lane. The next failure or the next confirmation corrects a lost note.
+async fn note_failure(
+    db: &PgPool,
+    lane: Uuid,
+    error: &StepError,
+    attempt: (u64, u64),
+    wait: Duration,
+) {
+    let error = error.to_string();
+    let failure = LiveFailure { error: &error, attempt, wait };
+    if let Err(error) = lane::live_failed(db, lane, failure).await {
+        tracing::debug!(%lane, %error, "could not note the failure of a standing subscription");
     }
 }
 
@@ -194,9 +212,10 @@ async fn listen(
     settings: &Settings,
 ) -> Result<Never, StepError> {
     let mut subscription = open(context, connection, upstream, settings).await?;
-    let mut batch = Batch::default();
+    let filter = settings.download_filter();
+    let mut batch = Batch::new(&filter, settings.limits());
     loop {
-        let wait = if batch.texts.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
+        let wait = if batch.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
         match subscription.next(wait).await {
             Ok(Heard::Event(text)) => {
                 batch.add(text);
@@ -205,14 +224,18 @@ async fn listen(
                 }
             }
             Ok(Heard::Closed(reason)) => return Err(StepError::of_closed(&reason)),
+            Ok(Heard::Eose) => {
+                lane::live_confirmed(&context.db, lane).await?;
+                continue;
+            }
             Ok(_) => continue,
             Err(StepError::Silent(_)) => {} // no further event fills the batch
             Err(error) => {
-                batch.flush(&context.db, lane, upstream, settings).await?;
+                batch.flush(&context.db, upstream.id, lane).await?;
                 return Err(error);
             }
         }
-        batch.flush(&context.db, lane, upstream, settings).await?;
+        batch.flush(&context.db, upstream.id, lane).await?;
     }
 }
 
@@ -231,64 +254,4 @@ async fn open(
     tracing::info!(url = upstream.url, "standing subscription begun");
     orchestrate::dispatch(&context.db, LaneKind::Realtime, Some(upstream.id), true).await?;
     Ok(subscription)
-}
-
-/// Events that go into the queue together.
-#[derive(Default)]
-struct Batch {
-    texts: Vec<String>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn add(&mut self, text: String) {
-        self.bytes += text.len();
-        self.texts.push(text);
-    }
-
-    fn is_full(&self) -> bool {
-        self.texts.len() >= BATCH || self.bytes >= MAX_BYTES
-    }
-
-    /// Enqueues the events that are not known, and counts all of them on the lane, in one
-    /// transaction. Our own uploads come back here too; they are known.
-    async fn flush(
-        &mut self,
-        db: &PgPool,
-        lane: Uuid,
-        upstream: &Upstream,
-        settings: &Settings,
-    ) -> Result<(), StepError> {
-        let texts = std::mem::take(self).texts;
-        if texts.is_empty() {
-            return Ok(());
-        }
-        let received = i64::try_from(texts.len()).unwrap_or(i64::MAX);
-        let events = unknown(db, upstream.id, texts, settings.limits()).await?;
-        let mut tx = db.begin().await?;
-        if !events.is_empty() {
-            let work = Work::ProcessEvents { upstream: upstream.id, events };
-            queue::enqueue(&mut *tx, &[work.job()]).await?;
-        }
-        lane::count_live(&mut *tx, lane, received).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-}
-
-/// Returns the events that need work: those that are not known, and those that are malformed,
-/// because they are rejected and counted later.
-async fn unknown(
-    db: &PgPool,
-    upstream: Uuid,
-    mut texts: Vec<String>,
-    limits: Limits,
-) -> Result<Vec<String>, sqlx::Error> {
-    let id = |text: &String| event::parse(text, limits).ok().map(|event| event.id);
-    let ids: Vec<Option<EventId>> = texts.iter().map(id).collect();
-    let parsed: Vec<EventId> = ids.iter().copied().flatten().collect();
-    let known = event::known(db, upstream, &parsed).await?;
-    let mut is_known = ids.iter().map(|id| id.is_some_and(|id| known.ids.contains(&id)));
-    texts.retain(|_| !is_known.next().unwrap_or(false));
-    Ok(texts)
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -62,8 +63,8 @@ pub enum NegError {
 pub struct Compared {
     /// The events that we store or know and the upstream lacks.
     pub have: HashSet<EventId>,
-    /// The number of events that the upstream has and we lack.
-    pub needed: usize,
+    /// The events that the upstream has and we lack.
+    pub need: HashSet<EventId>,
     /// The number of frames that the upstream sent.
     pub rounds: u32,
 }
@@ -86,18 +87,18 @@ pub(crate) struct Window<'a> {
 pub(crate) async fn compare(
     connection: &Connection,
     window: &Window<'_>,
-    items: Vec<Item>,
+    items: Arc<Vec<Item>>,
     needed: mpsc::Sender<EventId>,
 ) -> Result<Compared, NegError> {
     let limit = window.frame_size;
-    let (mut ours, first) = off_task(move || open(items, limit)).await?;
+    let (mut ours, first) = off_task(move || open(&items, limit)).await?;
     let mut subscription = connection.subscribe("neg");
     let mut filter = window.filter.to_json();
     filter.insert("since".to_owned(), json!(window.since));
     filter.insert("until".to_owned(), json!(window.until));
     let opening = json!(["NEG-OPEN", subscription.id(), filter, hex::encode(first)]);
     connection.send(&opening).await?;
-    let (mut compared, mut seen) = (Compared::default(), HashSet::new());
+    let mut compared = Compared::default();
     let (begun, mut last_frame) = (Instant::now(), None);
     loop {
         let first_answer = (compared.rounds == 0).then_some(window.first_answer);
@@ -111,12 +112,11 @@ pub(crate) async fn compare(
         let round = off_task(move || step(ours, &bytes)).await?;
         compared.have.extend(round.have);
         for id in round.need {
-            if seen.insert(id) {
+            if compared.need.insert(id) {
                 // The fetch may have failed; it reports its own error.
                 let _gone = needed.send(id).await;
             }
         }
-        compared.needed = seen.len();
         let Some((next, reply)) = round.next else { return Ok(compared) };
         ours = next;
         if begun.elapsed() > ALL_WITHIN {
@@ -129,10 +129,10 @@ pub(crate) async fn compare(
 
 type Ours = Box<Negentropy<'static, NegentropyStorageVector>>;
 
-fn open(items: Vec<Item>, frame_size: u64) -> Result<(Ours, Vec<u8>), negentropy::Error> {
+fn open(items: &[Item], frame_size: u64) -> Result<(Ours, Vec<u8>), negentropy::Error> {
     let mut storage = NegentropyStorageVector::with_capacity(items.len());
     for (time, id) in items {
-        storage.insert(time, Id::from_byte_array(id.0))?;
+        storage.insert(*time, Id::from_byte_array(id.0))?;
     }
     storage.seal()?;
     let mut ours = Box::new(Negentropy::owned(storage, frame_size)?);

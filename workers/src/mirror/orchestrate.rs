@@ -122,7 +122,7 @@ async fn one(
     if lane.is_resting && !is_manual {
         return Ok((None, Some("resting after an error")));
     }
-    if kind == LaneKind::Backfill && lane.is_complete() {
+    if kind == LaneKind::Backfill && lane.is_complete() && !lane.has_due_gap {
         return Ok((None, Some("complete")));
     }
     if kind == LaneKind::Backfill && lane::is_running(db, upstream.id, LaneKind::Full).await? {

@@ -1,10 +1,13 @@
 //! Pages: the events that an upstream sends for one REQ, up to EOSE. Only EOSE completes a page.
 //! Silence, CLOSED, a lost connection and endless events are errors.
+//!
+//! - `walk`: the pages of a window, from its end to its beginning.
+//! - `second`: a second that may hold more events than a page.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+mod second;
+mod walk;
+
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tender_jobs::mirror::{
@@ -15,32 +18,46 @@ use tender_jobs::mirror::{
 use super::{
     connection::{Connection, Heard},
     error::StepError,
-    intake::Intake,
 };
+
+pub(crate) use walk::Walk;
 
 /// The longest duration of one page.
 const PAGE_WITHIN: Duration = Duration::from_mins(1);
-/// The smallest page that may have been cut off by the upstream's limit.
-const SMALL: usize = 20;
+/// More violations than this in one page, and more than usable events, fail the lane.
+const MANY_VIOLATIONS: i64 = 20;
+/// An event that comes after the end of its page is late if it is older than this, in seconds. A
+/// newer one may have been published in the meantime.
+const LATE_AGE: i64 = 60;
 /// How far an open-ended window reaches into the future, in seconds: events up to then may be
 /// stored.
-const FUTURE: i64 = 900;
+pub(crate) const FUTURE: i64 = 900;
 
 /// The window that is polled, and the limits of its pages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// The filter of the lane.
     pub(crate) filter: &'a Filter,
+    /// The first digits of the ids; `None` for all ids.
+    pub(crate) prefix: Option<&'a str>,
     /// Unix seconds, inclusive.
     pub(crate) since: i64,
     /// Unix seconds, inclusive; `None` for a little later than now.
     pub(crate) until: Option<i64>,
     /// The requested number of events per page.
     pub(crate) limit: u64,
+    /// The largest number that may be requested.
+    pub(crate) most: u64,
+    /// The number of events at which the upstream is known to cut a page.
+    pub(crate) cap: Option<usize>,
+    /// Whether the upstream's `until` excludes its second. Requests then name one second more.
+    pub(crate) is_exclusive: bool,
     /// The longest wait between two messages.
     pub(crate) silence: Duration,
     /// The limits of an event.
     pub(crate) limits: Limits,
+    /// The database's clock at the beginning of the work, in Unix seconds.
+    pub(crate) now: i64,
 }
 
 /// A complete page.
@@ -52,6 +69,24 @@ pub(crate) struct Page {
     pub(crate) unusable: Vec<Unusable>,
     /// The number of events outside the filter or the window.
     pub(crate) violations: i64,
+}
+
+impl Page {
+    /// The number of events that the upstream sent, as far as they are known to differ.
+    pub(crate) fn size(&self) -> usize {
+        self.events.len() + self.unusable.len()
+    }
+
+    /// The ids and times of the events. An unusable event counts if it claims both.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (EventId, i64)> {
+        let usable = self.events.iter().map(|event| (event.id, event.created_at));
+        usable.chain(self.unusable.iter().filter_map(|unusable| unusable.claims))
+    }
+
+    /// Whether the page holds an event of this second.
+    pub(crate) fn shows(&self, second: i64) -> bool {
+        self.claims().any(|(_, at)| at == second)
+    }
 }
 
 /// Requests the page that ends at `until`. If the upstream requires authentication, waits for it
@@ -77,7 +112,9 @@ async fn try_page(
 ) -> Result<Page, StepError> {
     let mut subscription = connection.subscribe("poll");
     let mut filter = asked.filter.to_json();
-    filter.extend(bounds(asked.since, until, asked.limit));
+    let named = until.saturating_add(i64::from(asked.is_exclusive));
+    filter.extend(bounds(asked.since, named, asked.limit));
+    filter.extend(asked.prefix.map(|prefix| ("ids".to_owned(), json!([prefix]))));
     connection.send(&json!(["REQ", subscription.id(), filter])).await?;
     let (mut page, begun) = (Page::default(), Instant::now());
     let most = usize::try_from(asked.limit.saturating_mul(10)).unwrap_or(usize::MAX);
@@ -85,6 +122,8 @@ async fn try_page(
         match subscription.next(asked.silence).await? {
             Heard::Event(text) => match event::parse(&text, asked.limits) {
                 Ok(event) if is_within(&event, asked, until) => page.events.push(event),
+                // The second that was named only because `until` excludes it.
+                Ok(event) if is_within(&event, asked, named) => {}
                 Ok(_) => page.violations += 1,
                 Err(unusable) => page.unusable.push(unusable),
             },
@@ -100,10 +139,20 @@ async fn try_page(
             )));
         }
     }
-    if page.events.is_empty() && page.unusable.is_empty() && page.violations > 0 {
-        return Err(StepError::Protocol(
-            "a page held only events that were not requested".to_owned(),
-        ));
+    subscription.is_answered(asked.since, until.min(asked.now - LATE_AGE));
+    honest(page)
+}
+
+/// Refuses a page whose events were, for the most part, not requested.
+fn honest(page: Page) -> Result<Page, StepError> {
+    let (usable, violations) = (page.size(), page.violations);
+    if usable == 0 && violations > 0 {
+        let why = "a page held only events that were not requested";
+        return Err(StepError::Protocol(why.to_owned()));
+    }
+    if violations > MANY_VIOLATIONS && usize::try_from(violations).is_ok_and(|v| v > usable) {
+        let why = format!("a page held {violations} events that were not requested, of {usable}");
+        return Err(StepError::Protocol(why));
     }
     Ok(page)
 }
@@ -114,99 +163,8 @@ fn bounds(since: i64, until: i64, limit: u64) -> Map<String, Value> {
 }
 
 fn is_within(event: &Event, asked: Asked<'_>, until: i64) -> bool {
-    (asked.since..=until).contains(&event.created_at) && asked.filter.matches(event)
-}
-
-/// Walks the pages of a window from its end to its beginning. The upstream may return fewer events
-/// per page than requested.
-pub(crate) struct Walk<'a> {
-    asked: Asked<'a>,
-    until: i64,
-    /// The ids of the second that ends the last page, and their timestamps. The next page repeats
-    /// this second.
-    seen: HashMap<EventId, i64>,
-    largest: usize,
-    is_over: bool,
-    /// The number of events in the first page.
-    pub(crate) first_page: Option<usize>,
-    /// The number of events that were not requested.
-    pub(crate) violations: i64,
-    /// The number of seconds that may hold more events than a page; each is a gap.
-    pub(crate) saturated_seconds: i64,
-    /// The newest event of the first page.
-    pub(crate) newest: Option<EventId>,
-}
-
-impl<'a> Walk<'a> {
-    pub(crate) fn new(asked: Asked<'a>, now: i64) -> Self {
-        Self {
-            asked,
-            until: asked.until.unwrap_or(now + FUTURE),
-            seen: HashMap::new(),
-            largest: 0,
-            is_over: false,
-            first_page: None,
-            violations: 0,
-            saturated_seconds: 0,
-            newest: None,
-        }
-    }
-
-    /// Passes the next page to the intake. Returns the second from which on all events have been
-    /// passed, or `None` if the window is complete.
-    pub(crate) async fn next(
-        &mut self,
-        connection: &Connection,
-        intake: &mut Intake,
-    ) -> Result<Option<i64>, StepError> {
-        if self.is_over {
-            return Ok(None);
-        }
-        let page = page(connection, self.asked, self.until).await?;
-        let size = page.events.len() + page.unusable.len();
-        self.violations += page.violations;
-        if self.first_page.replace(self.first_page.unwrap_or(size)).is_none() {
-            self.newest = page.events.iter().max_by_key(|event| event.created_at).map(|e| e.id);
-        }
-        let Some(oldest) = self.oldest(&page) else {
-            self.is_over = true;
-            return Ok(None);
-        };
-        let is_new = self.hand_on(page, intake).await?;
-        if !is_new && size >= self.largest.max(SMALL) {
-            // The page holds one second only, and possibly not all of its events.
-            self.saturated_seconds += 1;
-            tracing::warn!(second = oldest, size, "gap: a second may hold more events than a page");
-        }
-        self.largest = self.largest.max(size);
-        self.until = if is_new { oldest } else { oldest - 1 };
-        self.is_over = self.until < self.asked.since;
-        self.seen.retain(|_, at| *at <= self.until);
-        Ok(Some(oldest))
-    }
-
-    /// Returns the oldest second of a page. An unusable event counts if its claimed time is in the
-    /// window.
-    fn oldest(&self, page: &Page) -> Option<i64> {
-        let claimed = page.unusable.iter().filter_map(|unusable| unusable.claims);
-        let claimed = claimed.map(|(_, at)| at);
-        let within = claimed.filter(|at| (self.asked.since..=self.until).contains(at));
-        page.events.iter().map(|event| event.created_at).chain(within).min()
-    }
-
-    /// Passes the new events of a page to the intake. Returns whether there were any.
-    async fn hand_on(&mut self, page: Page, intake: &mut Intake) -> Result<bool, StepError> {
-        let mut is_new = false;
-        for event in page.events {
-            if self.seen.insert(event.id, event.created_at).is_none() {
-                is_new = true;
-                intake.offer(Ok(event)).await?;
-            }
-        }
-        for unusable in page.unusable {
-            is_new |= unusable.claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
-            intake.offer(Err(unusable)).await?;
-        }
-        Ok(is_new)
-    }
+    let has_prefix = |prefix: &str| event.id.to_string().starts_with(prefix);
+    (asked.since..=until).contains(&event.created_at)
+        && asked.prefix.is_none_or(has_prefix)
+        && asked.filter.matches(event)
 }

@@ -1,19 +1,20 @@
 //! Realtime: the events published since the last run, by polling. The cursor is the start of the
 //! last run that received every page. After an outage, several runs catch up in ascending windows.
+//! A window that takes longer than one job is continued by the next one.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tender_jobs::mirror::{
-    lane::{self, Ending, LaneKind, Progress},
-    upstream::settings::Settings,
+    lane::{self, Ending, LaneKind, Walked},
+    upstream::{self, settings::Settings},
 };
 
 use super::{
-    backfill::{SHORTEST, asked},
+    backfill::{Keep, asked, retry, walk_through},
     error::StepError,
     lane::{Done, Report, Run},
-    page::Walk,
+    page::{FUTURE, Walk},
 };
 
 /// Returns the second at which a run begins. `backfilled_from` is where the history lane began, if
@@ -31,69 +32,56 @@ fn since(now: i64, cursor: Option<i64>, backfilled_from: Option<i64>, settings: 
     .max(0)
 }
 
-/// Does the next run of a realtime lane.
+/// Returns the window of a run that begins at `since`. A window that does not reach until now ends
+/// later than the cursor, so that every window raises it.
+fn window(now: i64, since: i64, cursor: Option<i64>, chunk: i64) -> Walked {
+    let end = (since + chunk).max(cursor.map_or(since, |cursor| cursor + chunk / 2));
+    let (until, cursor) = if end >= now { (now + FUTURE, now) } else { (end, end) };
+    Walked { since, until, at: until, cursor }
+}
+
+/// Does the next run of a realtime lane, or continues a window that an earlier job has begun.
 pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     let now = run.now().await?;
-    let since = since(now, run.lease.lane.cursor_at, backfilled_from(run).await?, run.settings);
-    let usual = 3600 * i64::try_from(run.settings.polling_chunk_hours).unwrap_or(i64::MAX / 3600);
-    let chunk = run.lease.lane.window_seconds.unwrap_or(usual).min(usual);
-    let until = (now - since > chunk).then_some(since + chunk);
+    let walked = match run.lease.lane.walked() {
+        Some(walked) => walked,
+        None => begin(run, now).await?,
+    };
+    let learned = upstream::learned(&run.context.db, run.upstream.id).await?;
     let filter = run.settings.download_filter();
-    let mut walk = Walk::new(asked(run, &filter, since, until), now);
-    let walked = walk_all(run, &mut walk, report).await?;
+    let asked = asked(run, &learned, &filter, (walked.since, Some(walked.at)), now);
+    let mut walk = Walk::new(asked);
+    let part = (walked.since, walked.at);
+    let is_over = walk_through(run, &mut walk, part, report, Keep::Window(walked)).await?;
     let events = &report.events;
-    if !walked {
-        let result = json!({ "unfinished": true, "stored": events.stored });
-        return Ok(shorter(now - since, chunk, &mut report.progress, result));
-    }
-    let result = json!({
-        "since": since, "until": until, "received": events.received(), "stored": events.stored,
+    let mut result = json!({
+        "since": walked.since, "until": walked.at, "received": events.received(),
+        "stored": events.stored,
     });
-    report.progress.window = Some((usual, 0));
+    if !is_over {
+        result["unfinished"] = json!(true);
+        return Ok(Done { ending: Ending::GoesOn(Duration::ZERO), more: Vec::new(), result });
+    }
     report.progress.last_download = walk.newest;
-    // A window that ends in the past was asked for everything up to its end.
-    report.progress.cursor_at = Some(until.unwrap_or(now));
+    report.progress.cursor_at = Some(walked.cursor);
     report.progress.method = Some("polling");
-    let ending = match until {
-        Some(_) => Ending::GoesOn(Duration::ZERO),
-        None => Ending::Rests { is_complete: false },
+    let is_current = walked.until > walked.cursor;
+    if is_current && run.lease.lane.has_due_gap && !run.is_long() {
+        result["gap"] = json!(retry(run, report).await?);
+    }
+    let ending = if is_current {
+        Ending::Rests { is_complete: false }
+    } else {
+        Ending::GoesOn(Duration::ZERO)
     };
     Ok(Done { ending, more: Vec::new(), result })
 }
 
-/// Walks through the pages and stores their events. Returns false if the window holds more pages
-/// than one job can walk through.
-async fn walk_all(
-    run: &Run<'_>,
-    walk: &mut Walk<'_>,
-    report: &mut Report,
-) -> Result<bool, StepError> {
-    let connection = run.context.connections.get(run.upstream).await?;
-    let mut intake = run.intake();
-    let walked = loop {
-        match walk.next(&connection, &mut intake).await {
-            Ok(Some(_)) if run.is_long() => break Ok(false),
-            Ok(Some(_)) => {}
-            Ok(None) => break Ok(true),
-            Err(error) => break Err(error),
-        }
-    };
-    // Pages that were received before an error are stored too.
-    report.events.add(&intake.settle().await?);
-    if !walked? {
-        return Ok(false);
-    }
-    report.progress.violations += walk.violations + connection.take_strays();
-    report.progress.saturated_seconds += walk.saturated_seconds;
-    Ok(true)
-}
-
-/// Repeats an unfinished window from its beginning, in shorter windows.
-fn shorter(span: i64, chunk: i64, progress: &mut Progress, mut result: Value) -> Done {
-    let seconds = (span.min(chunk) / 2).max(SHORTEST);
-    progress.window = Some((seconds, 0));
-    result["seconds"] = json!(seconds);
-    Done { ending: Ending::GoesOn(Duration::ZERO), more: Vec::new(), result }
+async fn begin(run: &Run<'_>, now: i64) -> Result<Walked, StepError> {
+    let cursor = run.lease.lane.cursor_at;
+    let since = since(now, cursor, backfilled_from(run).await?, run.settings);
+    let chunk = 3600 * i64::try_from(run.settings.polling_chunk_hours).unwrap_or(i64::MAX / 3600);
+    Ok(window(now, since, cursor, chunk))
 }
 
 /// Returns the second at which the history lane began, if there is one.
@@ -106,6 +94,24 @@ async fn backfilled_from(run: &Run<'_>) -> Result<Option<i64>, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_window_raises_the_cursor_up_to_now() {
+        let now = 10_000_000;
+        for overlap in [0, 300, 7200, 100_000] {
+            for chunk in [3600, 7200, 86_400] {
+                let mut cursor = now - 500_000;
+                let mut windows = 0;
+                while cursor < now {
+                    let next = window(now, cursor - overlap, Some(cursor), chunk);
+                    assert!(next.cursor > cursor, "{overlap} {chunk}");
+                    assert!(next.since <= cursor && next.until >= next.cursor);
+                    (cursor, windows) = (next.cursor, windows + 1);
+                }
+                assert!(windows <= 1 + 2 * 500_000 / chunk);
+            }
+        }
+    }
 
     #[test]
     fn a_run_begins_where_nothing_can_be_missed() {

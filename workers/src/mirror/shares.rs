@@ -4,9 +4,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use tender_jobs::queue::{self, Job, Requeue};
 use uuid::Uuid;
+
+use super::Context;
+use crate::runtime::outcome;
+
+/// The delay of a job that gives way to those of other upstreams.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// The running jobs by queue and upstream.
 type Running = HashMap<(String, Uuid), usize>;
@@ -24,7 +32,22 @@ pub(super) struct Share {
     key: (String, Uuid),
     running: Arc<Mutex<Running>>,
     /// Whether the upstream had half of the slots already.
-    pub(super) is_excess: bool,
+    is_excess: bool,
+}
+
+impl Context {
+    /// Counts a job of an upstream until the share is dropped. Requeues the job, without an attempt spent,
+    /// if the upstream has half of the queue's slots and other jobs wait; then returns `None`.
+    pub(super) async fn share(&self, job: &Job, upstream: Uuid) -> Option<Share> {
+        let share = self.shares.take(&job.queue, upstream);
+        // If the database does not answer, the work finds out.
+        if !share.is_excess || !queue::has_due(&self.db, &job.queue).await.unwrap_or(false) {
+            return Some(share);
+        }
+        let later = Requeue::wait(GIVE_WAY);
+        outcome::persist(job, || queue::requeue(&self.db, job, &later)).await;
+        None
+    }
 }
 
 impl Shares {

@@ -17,16 +17,22 @@ use tender_jobs::{
 use uuid::Uuid;
 
 use super::{Context, intake, uploads};
+use crate::runtime::outcome::Outcome;
 
 /// The number of days that a deleted event is kept. After that only its id is kept.
 const KEPT_DAYS: i32 = 30;
 /// The maximum number of batches of one purge.
 const BATCHES: u32 = 50;
 
-/// Runs a recovery and returns the numbers of lanes.
+/// Runs a recovery and returns the numbers of lanes. Removals without a job get one, and the counters
+/// of kinds are rolled up.
 pub(super) async fn recover(context: &Context) -> Result<Value, sqlx::Error> {
     let recovered = recover_now(&context.db, None, None).await?;
-    Ok(json!({ "stale": recovered.stale.len(), "errors": recovered.errors.len() }))
+    let removals = upstream::resume_removals(&context.db).await?;
+    upstream::forget_dead_connections(&context.db).await?;
+    event::roll_up(&context.db).await?;
+    let (stale, errors) = (recovered.stale.len(), recovered.errors.len());
+    Ok(json!({ "stale": stale, "errors": errors, "removals": removals }))
 }
 
 /// Frees the lanes whose holder is dead or whose cool-down is over, enqueues their work at once and
@@ -58,11 +64,13 @@ pub(super) async fn purge(context: &Context) -> Result<Value, sqlx::Error> {
     Ok(json!(purged))
 }
 
-/// Runs a job that verifies and stores the events in its payload.
+/// Runs a job that verifies and stores the events in its payload, which are then not stored a second
+/// time in the queue.
 pub(super) async fn process_events(
     context: &Context,
     job: &Job,
     upstream: Uuid,
+    lane: Option<Uuid>,
     events: &[String],
 ) {
     let work = async {
@@ -70,13 +78,13 @@ pub(super) async fn process_events(
             return Ok(json!({ "skipped": "the upstream was removed" }));
         };
         let limits = context.settings_of(&upstream).await?.limits();
-        let tally = intake::take_in_texts(&context.db, upstream.id, events, limits).await?;
+        let tally = intake::take_in_texts(&context.db, upstream.id, lane, events, limits).await?;
         Ok(json!({
             "received": tally.received(), "stored": tally.stored, "duplicate": tally.duplicate,
             "rejected": tally.rejected(),
         }))
     };
-    Box::pin(uploads::attempt(context, job, work)).await;
+    Box::pin(uploads::attempt_and(context, job, work, Outcome::DoneAndEmptied)).await;
 }
 
 /// Runs a job that applies a stored deletion again.

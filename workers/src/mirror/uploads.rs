@@ -214,15 +214,25 @@ pub(super) async fn attempt(
     job: &Job,
     work: impl Future<Output = Result<Value, StepError>>,
 ) {
+    attempt_and(context, job, work, Outcome::Done).await;
+}
+
+/// Runs a job like [`attempt`]; `done` is its outcome after a success.
+pub(super) async fn attempt_and(
+    context: &Context,
+    job: &Job,
+    work: impl Future<Output = Result<Value, StepError>>,
+    done: fn(Value) -> Outcome,
+) {
     outcome::attempt(&context.db, job, async {
         let result = tokio::select! {
-            done = tokio::time::timeout(JOB_WITHIN, work) => {
-                done.unwrap_or(Err(StepError::TimeOver))
+            ended = tokio::time::timeout(JOB_WITHIN, work) => {
+                ended.unwrap_or(Err(StepError::TimeOver))
             }
             () = context.stopping.cancelled() => Err(StepError::Stopping),
         };
         match result {
-            Ok(result) => Outcome::Done(result),
+            Ok(result) => done(result),
             Err(StepError::Stopping) => Outcome::Requeue(Duration::ZERO),
             Err(error) if error.is_transient() => {
                 Outcome::Retry { after: delay(job.attempt, 0.0), error: error.to_string() }

@@ -23,6 +23,8 @@ const AFTER_PANIC: Duration = Duration::from_secs(30);
 pub enum Outcome {
     /// The job is done; the value is its result, for people.
     Done(Value),
+    /// The job is done, and its payload is of no more use: it is emptied.
+    DoneAndEmptied(Value),
     /// The attempt failed and is spent. The job is retried after a delay, or killed if this was its
     /// last attempt.
     Retry {
@@ -40,7 +42,7 @@ pub enum Outcome {
 impl Outcome {
     fn label(&self) -> &'static str {
         match self {
-            Self::Done(_) => "done",
+            Self::Done(_) | Self::DoneAndEmptied(_) => "done",
             Self::Retry { .. } => "retry",
             Self::Killed(_) => "killed",
             Self::Requeue(_) => "requeued",
@@ -70,6 +72,9 @@ pub async fn attempt(db: &PgPool, job: &Job, work: impl Future<Output = Outcome>
 async fn store(db: &PgPool, job: &Job, outcome: &Outcome) -> Result<Settled<()>, sqlx::Error> {
     let how = match outcome {
         Outcome::Done(result) => return queue::finish(db, job, result).await,
+        Outcome::DoneAndEmptied(result) => {
+            return queue::finish_and_empty(db, job, result).await;
+        }
         Outcome::Killed(error) => return queue::kill(db, job, error).await,
         Outcome::Retry { error, .. } if job.is_last_attempt() => {
             return queue::kill(db, job, error).await;

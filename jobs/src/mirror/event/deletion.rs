@@ -2,10 +2,12 @@
 //! of a key up to its own time (`a`). Both also apply to events that arrive later. Deletions cannot
 //! be deleted.
 
+use std::borrow::Cow;
+
 use sqlx::{PgConnection, PgPool};
 
 use super::{
-    Event, EventId, outgoing,
+    Event, EventId, MAX_D_TAG, exact, outgoing,
     store::{LOCK, column},
 };
 
@@ -34,15 +36,16 @@ pub(super) async fn apply(tx: &mut PgConnection, deletions: &[&Event]) -> Result
 }
 
 async fn apply_addresses(tx: &mut PgConnection, deletions: &[&Event]) -> Result<(), sqlx::Error> {
-    let mut keys: Vec<(&[u8; 32], u16, &str, i64)> = deletions
+    let mut keys: Vec<(&[u8; 32], u16, Cow<'_, str>, i64)> = deletions
         .iter()
         .flat_map(|event| {
-            addresses(event).map(|(kind, d_tag)| (&event.pubkey, kind, d_tag, event.created_at))
+            let (author, at) = (&event.pubkey, event.created_at);
+            addresses(event).map(move |(kind, d_tag)| (author, kind, exact::key(d_tag), at))
         })
         .collect();
     // One statement cannot update a row twice, so only the latest deletion of each key is kept.
-    keys.sort_unstable_by_key(|(author, kind, d_tag, at)| (*author, *kind, *d_tag, -at));
-    keys.dedup_by_key(|(author, kind, d_tag, _)| (*author, *kind, *d_tag));
+    keys.sort_unstable_by(|a, b| (a.0, a.1, &a.2, b.3).cmp(&(b.0, b.1, &b.2, a.3)));
+    keys.dedup_by(|a, b| (a.0, a.1, &a.2) == (b.0, b.1, &b.2));
     sqlx::query!(
         "with marks as (
              insert into deletion_address as mark (author, kind, d_tag, up_to)
@@ -57,7 +60,7 @@ async fn apply_addresses(tx: &mut PgConnection, deletions: &[&Event]) -> Result<
            and event.created_at <= mark.up_to and event.deleted_at is null",
         &column(&keys, |key| key.0.to_vec()),
         &column(&keys, |key| i32::from(key.1)),
-        &column(&keys, |key| key.2.to_owned()),
+        &column(&keys, |key| key.2.clone().into_owned()),
         &column(&keys, |key| key.3),
     )
     .execute(tx)
@@ -84,7 +87,7 @@ fn targets(event: &Event) -> impl Iterator<Item = EventId> + '_ {
 }
 
 /// Returns the kinds and `d` tags of the keys, `kind:author:d`, that a deletion names. Malformed
-/// keys and keys of other authors are skipped.
+/// keys, keys of other authors, and `d` tags that are too long for any stored event are skipped.
 fn addresses(event: &Event) -> impl Iterator<Item = (u16, &str)> {
     let author = hex::encode(event.pubkey);
     let values = event.tags.iter().filter(|tag| tag[0] == "a").filter_map(|tag| tag.get(1));
@@ -93,6 +96,6 @@ fn addresses(event: &Event) -> impl Iterator<Item = (u16, &str)> {
         let kind: u16 = parts.next()?.parse().ok()?;
         let is_own = parts.next()? == author;
         let d_tag = parts.next()?;
-        (is_own && kind != 5 && !d_tag.contains('\0')).then_some((kind, d_tag))
+        (is_own && kind != 5 && d_tag.len() <= MAX_D_TAG).then_some((kind, d_tag))
     })
 }

@@ -15,7 +15,7 @@ mod waiting;
 use serde_json::Value;
 use sqlx::PgExecutor;
 
-use super::{Event, EventId, store::rows_of};
+use super::{Event, EventId, exact, store::rows_of};
 
 pub use begin::{Begun, begin, mark_sending};
 pub use candidates::{Candidate, Candidates, candidates};
@@ -40,13 +40,14 @@ impl From<Row> for Event {
         let (mut pubkey, mut sig) = ([0; 32], [0; 64]);
         pubkey.copy_from_slice(&row.pubkey[..32]); // the table checks the lengths
         sig.copy_from_slice(&row.sig[..64]);
+        let (tags, content) = exact::read(row.tags, row.content);
         Self {
             id: EventId::of_row(&row.id),
             pubkey,
             created_at: row.created_at,
             kind: u16::try_from(row.kind).unwrap_or_default(),
-            tags: serde_json::from_value(row.tags).unwrap_or_default(),
-            content: row.content,
+            tags,
+            content,
             sig,
         }
     }

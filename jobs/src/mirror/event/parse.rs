@@ -3,10 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Event, EventId, Reason};
-
-/// The longest `d` tag that is stored, in bytes.
-const MAX_D_TAG: usize = 1024;
+use super::{Event, EventId, MAX_D_TAG, Reason, Refused, Rule, rule};
 
 /// The limits of a received event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +21,21 @@ pub struct Unusable {
     pub reason: Reason,
     /// The claimed id and time; `None` if one of them is malformed.
     pub claims: Option<(EventId, i64)>,
+    /// The claimed kind, if it is readable.
+    pub kind: Option<u16>,
+    /// The claimed author, if it is readable.
+    pub author: Option<[u8; 32]>,
+    /// The value that exceeds a limit: bytes if the event is too large, or the number of tags.
+    pub size: Option<i32>,
+}
+
+impl Unusable {
+    /// Returns what is remembered about the event; `None` if it does not say which event it is.
+    pub fn refused(&self) -> Option<Refused> {
+        let (id, created_at) = self.claims?;
+        let Self { reason, kind, author, size, .. } = *self;
+        Some(Refused { id, created_at, reason, kind, author, size })
+    }
 }
 
 #[derive(Deserialize)]
@@ -50,42 +62,59 @@ struct Fields<'a> {
 /// [`Unusable`] has the reason, and the claimed id, so that the event is not fetched from the same
 /// relay again.
 pub fn parse(json: &str, limits: Limits) -> Result<Event, Unusable> {
-    let unknown = |reason| Unusable { reason, claims: None };
-    let fields: Fields = serde_json::from_str(json).map_err(|_| unknown(Reason::Malformed))?;
+    let fields: Fields = serde_json::from_str(json).map_err(|_| UNKNOWN)?;
+    let claimed = claimed(&fields);
+    let unusable = |reason| Unusable { reason, ..claimed };
+    if claimed.kind.is_some_and(|kind| rule(kind) == Rule::Ephemeral) {
+        return Err(unusable(Reason::Ephemeral));
+    }
+    if json.len() > limits.bytes {
+        return Err(Unusable {
+            size: i32::try_from(json.len()).ok(),
+            ..unusable(Reason::TooLarge)
+        });
+    }
+    let event = read(&fields, &claimed).ok_or_else(|| unusable(Reason::Malformed))?;
+    if event.tags.len() > limits.tags {
+        let size = i32::try_from(event.tags.len()).ok();
+        return Err(Unusable { size, ..unusable(Reason::TooManyTags) });
+    }
+    if event.d_tag().is_some_and(|d_tag| d_tag.len() > MAX_D_TAG) {
+        // No limit would admit it.
+        return Err(Unusable { size: Some(i32::MAX), ..unusable(Reason::TooManyTags) });
+    }
+    Ok(event)
+}
+
+const UNKNOWN: Unusable =
+    Unusable { reason: Reason::Malformed, claims: None, kind: None, author: None, size: None };
+
+/// Reads the fields that say which event it is.
+fn claimed(fields: &Fields<'_>) -> Unusable {
     let id = text(fields.id).and_then(|text| EventId::parse(&text));
     let created_at = serde_json::from_str(fields.created_at.get()).ok();
     let created_at = created_at.filter(|at| (0..=1 << 53).contains(at));
-    let claims = id.zip(created_at);
-    let unusable = |reason| Unusable { reason, claims };
-    if json.len() > limits.bytes {
-        return Err(unusable(Reason::TooLarge));
-    }
-    let event = || -> Option<Event> {
-        Some(Event {
-            id: id?,
-            pubkey: bytes(&text(fields.pubkey)?)?,
-            created_at: created_at?,
-            kind: serde_json::from_str(fields.kind.get()).ok()?,
-            tags: serde_json::from_str(fields.tags.get()).ok()?,
-            content: text(fields.content)?,
-            sig: bytes(&text(fields.sig)?)?,
-        })
-    };
-    let event = event().filter(|event| event.tags.iter().all(|tag| !tag.is_empty()));
-    let event = event.ok_or_else(|| unusable(Reason::Malformed))?;
-    match problem(&event, limits) {
-        Some(reason) => Err(unusable(reason)),
-        None => Ok(event),
+    Unusable {
+        claims: id.zip(created_at),
+        kind: serde_json::from_str(fields.kind.get()).ok(),
+        author: text(fields.pubkey).and_then(|text| bytes(&text)),
+        ..UNKNOWN
     }
 }
 
-fn problem(event: &Event, limits: Limits) -> Option<Reason> {
-    let has_nul = |text: &String| text.contains('\0');
-    if event.tags.len() > limits.tags || event.d_tag().is_some_and(|d| d.len() > MAX_D_TAG) {
-        return Some(Reason::TooManyTags);
-    }
-    (has_nul(&event.content) || event.tags.iter().flatten().any(has_nul))
-        .then_some(Reason::Unstorable)
+/// Reads the whole event; `None` if a field is malformed.
+fn read(fields: &Fields<'_>, claimed: &Unusable) -> Option<Event> {
+    let (id, created_at) = claimed.claims?;
+    let event = Event {
+        id,
+        pubkey: claimed.author?,
+        created_at,
+        kind: claimed.kind?,
+        tags: serde_json::from_str(fields.tags.get()).ok()?,
+        content: text(fields.content)?,
+        sig: bytes(&text(fields.sig)?)?,
+    };
+    event.tags.iter().all(|tag| !tag.is_empty()).then_some(event)
 }
 
 fn text(value: &RawValue) -> Option<String> {
@@ -151,8 +180,9 @@ mod tests {
             assert_eq!(reason(&with(key, value.clone())), Reason::Malformed, "{key}: {value}");
         }
         assert_eq!(reason(&with("content", json!("x".repeat(2000)))), Reason::TooLarge);
-        assert_eq!(reason(&with("content", json!("a\u{0}"))), Reason::Unstorable);
-        assert_eq!(reason(&with("tags", json!([["a", "\u{0}"]]))), Reason::Unstorable);
+        let long = "x".repeat(2000);
+        let ephemeral = with("kind", json!(20_000)).replace("<&>", &long);
+        assert_eq!(reason(&ephemeral), Reason::Ephemeral, "before its size is looked at");
         let tags = json!([["a"], ["b"], ["c"], ["d"]]);
         assert_eq!(reason(&with("tags", tags)), Reason::TooManyTags);
         let mut missing = event();
@@ -162,7 +192,9 @@ mod tests {
 
     #[test]
     fn what_is_refused_says_who_it_claims_to_be() {
-        let unusable = parse(&with("content", json!("a\u{0}")), LIMITS).expect_err("refused");
+        let lone = with("content", json!("a")).replace(r#""a""#, r#""\ud800""#);
+        let unusable = parse(&lone, LIMITS).expect_err("no UTF-8, no canonical form");
+        assert_eq!(unusable.reason, Reason::Malformed);
         assert_eq!(unusable.claims, Some((EventId([0xaa; 32]), 1_700_000_000)));
         let unusable = parse(&with("id", json!("A".repeat(64))), LIMITS).expect_err("refused");
         assert_eq!(unusable.claims, None);

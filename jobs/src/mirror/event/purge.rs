@@ -1,10 +1,10 @@
 //! Purge deletes expired events, and removes events that were deleted long ago. Their ids stay
-//! known, so the copy of another relay is not stored as a new event.
+//! known for a while, so that they are not fetched again; the marks of deletions and the heads stay.
 
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::store;
+use super::store::{self, REMEMBERED};
 use crate::mirror::contended;
 
 /// The most rows that one statement changes: it holds locks for a short time only.
@@ -17,18 +17,23 @@ pub struct Purged {
     pub expired: u64,
     /// Soft-deleted events that were removed.
     pub removed: u64,
+    /// Ids of refused and removed events that were forgotten.
+    pub forgotten: u64,
 }
 
 /// Soft-deletes expired events and removes events that were deleted at least `kept_days` days ago,
-/// with at most `batches` statements each. Also deletes statistics older than eight days. If a
-/// statement fails, the changes of the previous ones stay.
+/// with at most `batches` statements each. Also forgets ids that were remembered for long enough, and
+/// deletes statistics older than eight days. If a statement fails, the changes of the previous ones
+/// stay.
 pub async fn purge(db: &PgPool, kept_days: i32, batches: u32) -> Result<Purged, sqlx::Error> {
     let mut purged = Purged::default();
     for _ in 0..batches {
         let (expired, removed) = (expire(db).await?, remove(db, kept_days).await?);
+        let (dated, forgotten) = (date(db).await?, forget(db).await?);
         purged.expired += expired;
         purged.removed += removed;
-        if expired + removed == 0 {
+        purged.forgotten += forgotten;
+        if expired + removed + dated + forgotten == 0 {
             break;
         }
     }
@@ -59,21 +64,50 @@ async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
              where id in (select id from event
                           where deleted_at < now() - make_interval(days => $1)
                           order by deleted_at limit $2 for update skip locked)
-             returning id, created_at, delete_reason
+             returning id, pubkey, kind, created_at, delete_reason
          ), forgotten as (
              delete from event_source using gone where event_source.event_id = gone.id
          ), settled as (
              delete from upload_verdict using gone where upload_verdict.event_id = gone.id
          )
-         insert into known_id (event_id, created_at, reason)
-         select id, created_at, delete_reason from gone order by id
+         insert into known_id (event_id, created_at, reason, kind, pubkey, retry_after)
+         select id, created_at, delete_reason, kind, pubkey, now() + make_interval(secs => $3::bigint)
+         from gone order by id
          on conflict (event_id) where upstream_id is null do nothing",
         kept_days,
         BATCH,
+        REMEMBERED,
     )
     .execute(db)
     .await?;
     Ok(removed.rows_affected())
+}
+
+/// Gives a time to remembered ids of an older release, which have none.
+async fn date(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let dated = sqlx::query!(
+        "update known_id set retry_after = seen_at + make_interval(secs => $1::bigint)
+         where ctid = any(array(
+             select ctid from known_id where retry_after is null limit $2 for update skip locked))",
+        REMEMBERED,
+        BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(dated.rows_affected())
+}
+
+/// Forgets ids whose time is over.
+async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let forgotten = sqlx::query!(
+        "delete from known_id where ctid = any(array(
+             select ctid from known_id where retry_after <= now()
+             order by retry_after limit $1 for update skip locked))",
+        BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(forgotten.rows_affected())
 }
 
 /// Deletes all events, everything known about events, and all lanes, in one transaction. It waits for
@@ -87,7 +121,8 @@ async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
     store::alone(&mut tx).await?;
     sqlx::query!(
         "truncate event, event_tag, event_head, event_source, known_id, deletion_mark,
-                  deletion_address, upload_verdict, rejection, ingest_minute, lane, lane_gap"
+                  deletion_address, upload_verdict, rejection, ingest_minute, lane, lane_gap,
+                  kind_count, kind_change"
     )
     .execute(&mut *tx)
     .await?;

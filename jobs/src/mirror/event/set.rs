@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::EventId;
+use super::{EventId, Limits};
 use crate::mirror::filter::Filter;
 
 /// The most items in a set: relays do not compare larger ones.
@@ -26,11 +26,13 @@ pub enum Set {
 
 /// Returns the set of the window `[since, until]`: every event that must not be fetched from the
 /// upstream again. These are the live, deleted and expired events, and the events that were
-/// received and not stored, for a reason that applies to this upstream or to all.
+/// received and not stored, for a reason that applies to this upstream or to all. An event that was
+/// refused for its size is left out if the limits admit it now.
 pub async fn set(
     db: &PgPool,
     upstream: Uuid,
     filter: &Filter,
+    limits: Limits,
     since: i64,
     until: i64,
 ) -> Result<Set, sqlx::Error> {
@@ -60,6 +62,11 @@ pub async fn set(
                 where created_at between $1 and $2
                   and (upstream_id is null or upstream_id = $8)
                   and (retry_after is null or retry_after > now())
+                  and (reason <> 'too-large' or size > $9)
+                  and (reason <> 'too-many-tags' or size > $10)
+                  and ($3::bytea[] is null or event_id = any($3))
+                  and ($4::bytea[] is null or pubkey is null or pubkey = any($4))
+                  and ($5::int[] is null or kind is null or kind = any($5))
                 limit $7)
            ) item) numbered
            group by part"#,
@@ -71,6 +78,8 @@ pub async fn set(
         sql.tags,
         most,
         upstream,
+        i32::try_from(limits.bytes).unwrap_or(i32::MAX),
+        i32::try_from(limits.tags).unwrap_or(i32::MAX),
     )
     .fetch(db);
     let mut items = Vec::new();

@@ -5,7 +5,10 @@ use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{Reason, Tally};
+use super::{
+    Reason, Tally,
+    kinds::{self, KindCount},
+};
 
 /// Adds a tally to the counts of this minute, and its rejections to those of the upstream. This is
 /// the last statement of the transaction that stores the events, because all such transactions wait
@@ -42,15 +45,6 @@ pub(super) async fn note(
     Ok(())
 }
 
-/// The live events of a kind.
-#[derive(Debug, Clone, Serialize)]
-pub struct KindCount {
-    /// The number of the kind.
-    pub kind: i32,
-    /// The number of live events.
-    pub events: i64,
-}
-
 /// The events of a day.
 #[derive(Debug, Clone, Serialize)]
 pub struct DayCount {
@@ -72,14 +66,13 @@ pub struct ReasonCount {
 /// An overview of the store.
 #[derive(Debug, Clone, Serialize)]
 pub struct EventStats {
-    /// Stored events, deleted ones included. Above 50,000 this is the planner's estimate.
+    /// Stored events, deleted ones included.
     pub total: i64,
     /// Events stored since midnight, UTC.
     pub today: i64,
     /// Events stored per minute, as the average of the last five whole minutes.
     pub per_minute: f64,
-    /// The ten kinds with the most live events, in descending order. Empty if they were not
-    /// requested.
+    /// The ten kinds with the most live events, in descending order.
     pub by_kind: Vec<KindCount>,
     /// The last seven days, oldest first.
     pub days: Vec<DayCount>,
@@ -87,9 +80,8 @@ pub struct EventStats {
     pub rejected: Vec<ReasonCount>,
 }
 
-/// Reads the overview. The cost does not grow with the number of events, except for `with_kinds`,
-/// which scans an index.
-pub async fn stats(db: &PgPool, with_kinds: bool) -> Result<EventStats, sqlx::Error> {
+/// Reads the overview from counters: the cost does not grow with the number of events.
+pub async fn stats(db: &PgPool) -> Result<EventStats, sqlx::Error> {
     let recent = sqlx::query!(
         r#"select coalesce(sum(stored) filter (where minute >= date_trunc('day', now(), 'UTC')), 0)::bigint as "today!",
                   coalesce(sum(stored) filter (where minute >= date_trunc('minute', now()) - interval '5 minutes'
@@ -99,36 +91,13 @@ pub async fn stats(db: &PgPool, with_kinds: bool) -> Result<EventStats, sqlx::Er
     .fetch_one(db)
     .await?;
     Ok(EventStats {
-        total: total(db).await?,
+        total: kinds::total(db).await?,
         today: recent.today,
         per_minute: recent.per_minute,
-        by_kind: if with_kinds { kinds(db).await? } else { Vec::new() },
+        by_kind: kinds::top(db).await?,
         days: days(db).await?,
         rejected: rejected(db).await?,
     })
-}
-
-/// Counts up to 50,000 rows; beyond that, returns the planner's estimate.
-async fn total(db: &PgPool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select case when few.events <= 50000 then few.events
-                       else greatest(few.events, table_of.reltuples::bigint) end as "total!"
-           from (select count(*) as events from (select from event limit 50001) counted) few,
-                pg_class table_of
-           where table_of.oid = 'event'::regclass"#
-    )
-    .fetch_one(db)
-    .await
-}
-
-async fn kinds(db: &PgPool) -> Result<Vec<KindCount>, sqlx::Error> {
-    sqlx::query_as!(
-        KindCount,
-        r#"select kind, count(*) as "events!" from event where deleted_at is null
-           group by kind order by 2 desc, 1 limit 10"#
-    )
-    .fetch_all(db)
-    .await
 }
 
 async fn days(db: &PgPool) -> Result<Vec<DayCount>, sqlx::Error> {

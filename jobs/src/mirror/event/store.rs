@@ -7,6 +7,8 @@
 //! - `heads`: the newest version of a replaceable or addressable key wins.
 //! - `sieve`: the rules that an event must pass. `insert`: the rows of an event.
 //! - `known`: ids that need no further work.
+//! - `part`: the transactions of a batch. No event can stop a lane: if the database refuses a value,
+//!   the batch is halved until the event is alone. This event is rejected as `refused-by-store`.
 //!
 //! Each transaction ends with its counters: those of the lane, then those of the minute and the
 //! upstream. An event and its count are therefore stored together or not at all.
@@ -20,6 +22,7 @@ mod heads;
 mod insert;
 mod known;
 mod lock;
+mod part;
 mod sieve;
 
 use std::collections::HashMap;
@@ -32,14 +35,16 @@ use crate::{
     mirror::lane::{self, Lease},
     queue::Settled,
 };
+use part::{Part, Reaction};
 use sieve::Sieve;
 
 pub(super) use columns::{column, rows_of};
-pub use known::{Known, known};
+pub(super) use known::REMEMBERED;
+pub use known::{Known, Refused, known};
 pub(super) use lock::{LOCK, alone, begin, shared};
 
-/// A refused event: the id and the time that it claims, and the reason.
-pub type Refused = (EventId, i64, Reason);
+/// Attempts to store a part if other transactions are in its way.
+const TRIES: u32 = 4;
 
 /// The outcome of an event. An id without one was stored before.
 type Outcomes = HashMap<EventId, Stored>;
@@ -52,6 +57,8 @@ pub struct Batch<'a> {
     /// The lease of the lane that received the events. The batch is stored only under this lease,
     /// and is counted on the lane. `None` if no lane is held.
     pub lane: Option<&'a Lease>,
+    /// The live lane that the batch is counted on, whoever holds it; `None` for other batches.
+    pub live_lane: Option<Uuid>,
     /// Events whose id and signature are verified.
     pub events: &'a [Event],
     /// Events that were refused before.
@@ -64,7 +71,14 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// A batch without a lane, in which nothing was refused before.
     pub fn new(upstream: Uuid, events: &'a [Event]) -> Self {
-        Self { upstream, lane: None, events, refused: &[], before: Tally::default() }
+        Self {
+            upstream,
+            lane: None,
+            live_lane: None,
+            events,
+            refused: &[],
+            before: Tally::default(),
+        }
     }
 }
 
@@ -83,54 +97,54 @@ pub enum Stored {
 /// [`Settled::LeaseLost`] if the batch has a lane and its lease is over; then the caller must stop.
 ///
 /// # Errors
-/// The transaction of the deletions may fail, or lose the lease, after the other one has committed.
+/// A transaction may fail, or lose the lease, after others of the batch have committed.
 /// A batch that is stored again stores nothing twice; its events are counted as duplicates.
-pub async fn store(db: &PgPool, mut batch: Batch<'_>) -> Result<Settled<Vec<Stored>>, sqlx::Error> {
+pub async fn store(db: &PgPool, batch: Batch<'_>) -> Result<Settled<Vec<Stored>>, sqlx::Error> {
     let mut outcomes = Outcomes::new();
-    for part in parts(&batch) {
-        let before = std::mem::take(&mut batch.before); // counted by the first part
-        match store_part(db, &batch, &part, before).await? {
-            Settled::Written(of_part) => outcomes.extend(of_part),
-            Settled::LeaseLost => return Ok(Settled::LeaseLost),
+    let mut parts = Part::of(&batch);
+    while let Some(part) = parts.pop() {
+        match store_with_retries(db, &batch, &part).await {
+            Ok(Settled::Written(of_part)) => outcomes.extend(of_part),
+            Ok(Settled::LeaseLost) => return Ok(Settled::LeaseLost),
+            Err(error) if part::reaction(&error) == Reaction::Smaller => {
+                let culprit = part.culprit();
+                outcomes.extend(culprit.map(|event| (event.id, part::REFUSED)));
+                parts.extend(part.smaller().ok_or(error)?);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(Settled::Written(of_each(batch.events.iter(), outcomes)))
 }
 
-/// The events of a batch that are stored in one transaction.
-struct Part<'a> {
-    events: Vec<&'a Event>,
-    are_deletions: bool,
+/// Runs the transaction of a part, and runs it again if another transaction was in its way.
+async fn store_with_retries(
+    db: &PgPool,
+    batch: &Batch<'_>,
+    part: &Part<'_>,
+) -> Result<Settled<Outcomes>, sqlx::Error> {
+    for _ in 1..TRIES {
+        match store_part(db, batch, part).await {
+            Err(error) if part::reaction(&error) == Reaction::Again => {}
+            ended => return ended,
+        }
+    }
+    store_part(db, batch, part).await
 }
 
-/// Splits a batch into its transactions. There is always one, even if there is nothing but counts
-/// to store.
-fn parts<'a>(batch: &Batch<'a>) -> Vec<Part<'a>> {
-    let (deletions, others): (Vec<&Event>, Vec<&Event>) =
-        batch.events.iter().partition(|event| event.is_deletion());
-    let mut parts = Vec::new();
-    if deletions.is_empty() || !others.is_empty() || !batch.refused.is_empty() {
-        parts.push(Part { events: others, are_deletions: false });
-    }
-    if !deletions.is_empty() {
-        parts.push(Part { events: deletions, are_deletions: true });
-    }
-    parts
-}
-
-/// Runs one transaction; `tally` holds the counts from before it.
+/// Runs one transaction.
 async fn store_part(
     db: &PgPool,
     batch: &Batch<'_>,
     part: &Part<'_>,
-    mut tally: Tally,
 ) -> Result<Settled<Outcomes>, sqlx::Error> {
     let mut tx = lock::begin(db, batch.upstream).await?;
     let outcomes = if part.are_deletions {
-        store_deletions(&mut tx, batch, &part.events).await?
+        store_deletions(&mut tx, batch.upstream, part).await?
     } else {
-        store_others(&mut tx, batch, &part.events).await?
+        store_others(&mut tx, batch.upstream, part).await?
     };
+    let mut tally = part.tally.clone();
     for outcome in of_each(part.events.iter().copied(), outcomes.clone()) {
         tally.count(outcome);
     }
@@ -143,35 +157,35 @@ async fn store_part(
 
 async fn store_others(
     tx: &mut PgConnection,
-    batch: &Batch<'_>,
-    events: &[&Event],
+    upstream: Uuid,
+    part: &Part<'_>,
 ) -> Result<Outcomes, sqlx::Error> {
-    if events.is_empty() && batch.refused.is_empty() {
+    if part.events.is_empty() && part.refused.is_empty() {
         return Ok(Outcomes::new());
     }
     lock::shared(tx).await?;
-    let mut sieve = Sieve::new(tx, events).await?;
+    let mut sieve = Sieve::new(tx, &part.events).await?;
     let deleted = sieve::deleted(tx, sieve.kept()).await?;
     let winners = heads::win(tx, sieve.kept()).await?;
     sieve.refuse(|event| deleted.contains(&event.id).then_some(Reason::Deleted));
     let is_beaten = |event: &Event| event.d_tag().is_some() && !winners.contains(&event.id);
     sieve.refuse(|event| is_beaten(event).then_some(Reason::Superseded));
-    let new = insert::insert(tx, batch.upstream, sieve.kept()).await?;
-    let refused = [sieve.refused(), batch.refused].concat();
-    known::remember(tx, batch.upstream, &refused, sieve.now()).await?;
+    let new = insert::insert(tx, upstream, sieve.kept()).await?;
+    let refused = [sieve.refused(), part.refused.as_slice()].concat();
+    known::remember(tx, upstream, &refused, sieve.now()).await?;
     Ok(sieve.outcomes(new))
 }
 
 async fn store_deletions(
     tx: &mut PgConnection,
-    batch: &Batch<'_>,
-    events: &[&Event],
+    upstream: Uuid,
+    part: &Part<'_>,
 ) -> Result<Outcomes, sqlx::Error> {
     lock::alone(tx).await?;
-    let sieve = Sieve::new(tx, events).await?;
-    let new = insert::insert(tx, batch.upstream, sieve.kept()).await?;
+    let sieve = Sieve::new(tx, &part.events).await?;
+    let new = insert::insert(tx, upstream, sieve.kept()).await?;
     deletion::apply(tx, sieve.kept()).await?;
-    known::remember(tx, batch.upstream, sieve.refused(), sieve.now()).await?;
+    known::remember(tx, upstream, sieve.refused(), sieve.now()).await?;
     Ok(sieve.outcomes(new))
 }
 
@@ -196,6 +210,9 @@ async fn count(
         && lane::count(&mut *tx, lease, tally).await? == Settled::LeaseLost
     {
         return Ok(Settled::LeaseLost);
+    }
+    if let Some(lane) = batch.live_lane {
+        lane::count_live(&mut *tx, lane, tally).await?;
     }
     stats::note(tx, batch.upstream, tally).await?;
     Ok(Settled::Written(()))

@@ -70,17 +70,38 @@ pub(in crate::mirror) async fn count_uploads(
     Ok(Settled::of(counted.rows_affected()))
 }
 
-/// Adds received events to a live lane. The lease is not checked, because the events are stored by
-/// jobs that need no lane.
-pub async fn count_live(
+/// Adds a batch of received events to a live lane. The lease is not checked, because the events are
+/// stored by jobs that need no lane.
+pub(in crate::mirror) async fn count_live(
     db: impl PgExecutor<'_>,
     lane: Uuid,
-    received: i64,
+    tally: &Tally,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update lane set received = received + $2, last_synced_at = now() where id = $1",
+        "update lane set received = received + $2, stored = stored + $3, duplicate = duplicate + $4,
+                rejected = rejected + $5, last_synced_at = now()
+         where id = $1",
         lane,
-        received,
+        tally.received(),
+        tally.stored,
+        tally.duplicate,
+        tally.rejected(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Adds events that were not requested to a live lane.
+pub async fn count_violations(
+    db: impl PgExecutor<'_>,
+    lane: Uuid,
+    violations: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update lane set violations = violations + $2, last_synced_at = now() where id = $1",
+        lane,
+        violations,
     )
     .execute(db)
     .await?;

@@ -213,7 +213,9 @@ async fn find(
     sqlx::query_as!(
         Lane,
         r#"select id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
-                  backfill_target, backfill_until, window_seconds, cheap_windows, upload_position, retry_at,
+                  backfill_target, backfill_until, window_seconds, cheap_windows, upload_position,
+                  walk_since, walk_until, walk_at, walk_cursor, retry_at,
+                  coalesce(gap_retry_at <= now(), false) as "has_due_gap!",
                   coalesce(status = 'syncing'
                       and heartbeat_at < now() - make_interval(mins => $4), false) as "is_stale!",
                   coalesce(status = 'error' and retry_at > now(), false) as "is_resting!", last_error

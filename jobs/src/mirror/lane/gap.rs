@@ -5,11 +5,11 @@
 
 mod replace;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::mirror::event::EventId;
@@ -89,6 +89,21 @@ pub struct Finished {
     /// Ids that were listed again and not requested, because their retry was not due. Their gaps
     /// stay as they are.
     pub skipped: Vec<EventId>,
+    /// Ids that were requested one by one, outside of any window: their gaps end, unless they are
+    /// found again.
+    pub retried: Vec<EventId>,
+}
+
+impl Finished {
+    /// A window without a gap.
+    pub fn window(since: i64, until: i64) -> Self {
+        Self { since, until, ..Self::default() }
+    }
+
+    /// The retry of single ids. Those of `gaps` were not delivered again.
+    pub fn retry(retried: Vec<EventId>, gaps: Vec<Gap>) -> Self {
+        Self { gaps, retried, ..Self::window(1, 0) }
+    }
 }
 
 /// A stored gap.
@@ -150,20 +165,22 @@ pub async fn due_window(
     Ok(due.map(|row| (row.since, row.until)))
 }
 
-/// Returns at most `limit` ids whose retry is due.
+/// Returns at most `limit` ids whose retry is due, with the windows in which they were listed.
 pub async fn due_ids(
     db: impl PgExecutor<'_>,
     lane: Uuid,
     limit: i64,
-) -> Result<Vec<EventId>, sqlx::Error> {
-    let ids = sqlx::query_scalar!(
-        r#"select event_id as "id!" from lane_gap
+) -> Result<HashMap<EventId, (i64, i64)>, sqlx::Error> {
+    let due = sqlx::query!(
+        r#"select event_id as "id!", since, until from lane_gap
            where lane_id = $1 and event_id is not null and retry_at <= now()
            order by retry_at, id limit $2"#,
         lane,
         limit,
-    );
-    Ok(ids.fetch_all(db).await?.iter().map(|id| EventId::of_row(id)).collect())
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(due.iter().map(|row| (EventId::of_row(&row.id), (row.since, row.until))).collect())
 }
 
 /// Returns the ids whose retry is not due.
@@ -177,4 +194,25 @@ pub async fn waiting_ids(
         lane,
     );
     Ok(ids.fetch_all(db).await?.iter().map(|id| EventId::of_row(id)).collect())
+}
+
+/// Adds a span to the lane of an upstream that downloads its history, or else its new events: the
+/// upstream sent events of this window after the end of the page that they belong to.
+pub async fn add_late(
+    db: &PgPool,
+    upstream: Uuid,
+    since: i64,
+    until: i64,
+) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    let lane = sqlx::query_scalar!(
+        "select id from lane where upstream_id = $1 and lane in ('backfill', 'realtime')
+         order by lane limit 1 for update",
+        upstream,
+    );
+    if let Some(lane) = lane.fetch_optional(&mut *tx).await? {
+        let reason = "events came after the end of the page that they belong to";
+        add(&mut tx, lane, &[Gap::span(since, until, reason)]).await?;
+    }
+    tx.commit().await
 }

@@ -24,6 +24,8 @@ pub struct LaneState {
     pub status: String,
     /// The upstream's direction: `down`, `up` or `both`.
     pub direction: String,
+    /// Whether the upstream is enabled; the lanes of a disabled one do no work.
+    pub is_enabled: bool,
     /// Whether the holder has sent no heartbeat for the upstream's threshold.
     pub is_stale: bool,
     /// Progress of the backfill in per cent, to one decimal; `None` for a lane without a backfill.
@@ -131,14 +133,14 @@ pub async fn states_of(
     select(db, Some(upstream), None, stale_secs, false).await
 }
 
-/// Returns at most `limit` lanes of enabled upstreams that are in error, or whose holder has sent
-/// no heartbeat for ten minutes. The latest failure comes first.
+/// Returns at most `limit` lanes of enabled upstreams that failed and have not succeeded since, or whose
+/// holder has sent no heartbeat for ten minutes. The latest failure comes first.
 pub async fn troubled(
     db: impl PgExecutor<'_>,
     limit: usize,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
     let mut lanes = select(db, None, None, 600, true).await?;
-    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.failed_at));
+    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.last_error_at));
     lanes.truncate(limit);
     Ok(lanes)
 }
@@ -162,7 +164,7 @@ async fn select(
     sqlx::query_as!(
         LaneState,
         r#"select l.id, l.upstream_id, u.url, l.lane as "lane: LaneKind", l.filter_hash, l.status,
-                  u.direction,
+                  u.direction, u.enabled as is_enabled,
                   coalesce(l.status = 'syncing' and l.heartbeat_at < now() - make_interval(secs =>
                       coalesce((u.config->>'stale_threshold_minutes')::float8 * 60, $3)), false) as "is_stale!",
                   case when l.backfill_until is null then null
@@ -181,7 +183,7 @@ async fn select(
                   l.next_attempt_at, l.progressed_at, l.lease_owner, l.heartbeat_at
            from lane l join upstream u on u.id = l.upstream_id
            where l.retired_at is null and ($1::uuid is null or l.upstream_id = $1) and ($2::uuid is null or l.id = $2)
-             and (not $4 or (u.enabled and (l.status = 'error' or (l.status = 'syncing'
+             and (not $4 or (u.enabled and (l.status = 'error' or l.consecutive_failures > 0 or (l.status = 'syncing'
                   and l.heartbeat_at < now() - make_interval(secs => $3)))))
            order by l.last_synced_at desc nulls last, u.url, l.lane
            limit 50000"#,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use super::{Lease, attempt, gap};
+use super::{Lease, Walked, attempt, gap};
 use crate::{
     mirror::{
         event::{EventId, outgoing},
@@ -29,8 +29,11 @@ pub struct Progress {
     pub saturated_seconds: i64,
     /// History is complete from this second on. The lane's value never rises.
     pub backfill_until: Option<i64>,
-    /// The upstream was asked for everything before this second. The lane's value never falls.
+    /// The upstream was asked for everything before this second. The lane's value never falls. The
+    /// window that the lane had begun is finished.
     pub cursor_at: Option<i64>,
+    /// How far a window is walked that the next job continues.
+    pub walked: Option<Walked>,
     /// The length of the next window in seconds, and the number of cheap windows that count towards
     /// a longer one.
     pub window: Option<(i64, i32)>,
@@ -102,7 +105,11 @@ async fn write(
              upload_position = greatest(upload_position, $10),
              last_download_event_id = coalesce($11, last_download_event_id),
              method = coalesce($12, method),
-             last_synced_at = case when $13 then now() else last_synced_at end, heartbeat_at = now()
+             walk_since = case when $7::bigint is null then coalesce($13, walk_since) end,
+             walk_until = case when $7::bigint is null then coalesce($14, walk_until) end,
+             walk_at = case when $7::bigint is null then coalesce($15, walk_at) end,
+             walk_cursor = case when $7::bigint is null then coalesce($16, walk_cursor) end,
+             last_synced_at = case when $17 then now() else last_synced_at end, heartbeat_at = now()
          where id = $1 and lease_epoch = $2 and status = 'syncing'",
         lease.lane.id,
         lease.epoch,
@@ -116,6 +123,10 @@ async fn write(
         progress.upload_position,
         progress.last_download.map(|id| id.0.to_vec()),
         progress.method,
+        progress.walked.map(|walked| walked.since),
+        progress.walked.map(|walked| walked.until),
+        progress.walked.map(|walked| walked.at),
+        progress.walked.map(|walked| walked.cursor),
         *progress != Progress::default(), // a failed attempt without progress is no sync
     )
     .execute(&mut *tx)

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     Direction, Upstream, UpstreamUrl,
     forget::forget,
+    remove,
     settings::{Settings, SettingsError},
 };
 use crate::mirror::contended;
@@ -46,6 +47,12 @@ pub enum UpstreamError {
     /// Another upstream has this address.
     #[error("Url has already been taken")]
     Taken,
+    /// The upstream with this address is being removed; the number of rows deleted so far.
+    #[error(
+        "Url belongs to an upstream that is being removed ({0} rows deleted so far); add it again \
+         when `tender mirror list` does not show it any more"
+    )]
+    BeingRemoved(i64),
     /// The upstream does not exist.
     #[error("the upstream does not exist; `tender mirror list` lists the upstreams")]
     NotFound,
@@ -100,7 +107,7 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
 /// Creates an upstream.
 ///
 /// # Errors
-/// [`UpstreamError::Invalid`] or [`UpstreamError::Taken`].
+/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::BeingRemoved`].
 pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, true)?;
     let created = sqlx::query_as!(
@@ -125,7 +132,10 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
     )
     .fetch_optional(db)
     .await;
-    created.map_err(taken)?.ok_or(UpstreamError::Taken)
+    match created.map_err(taken)? {
+        Some(created) => Ok(created),
+        None => Err(remove::taken(db, valid.url.as_ref().map_or("", UpstreamUrl::as_str)).await),
+    }
 }
 
 /// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) retires
@@ -182,7 +192,7 @@ async fn write(
                live = coalesce($6, live), direction = coalesce($7, direction),
                relay_id = case when url <> $2 then null else relay_id end,
                notes = coalesce($8, notes), config = coalesce($9, config), updated_at = now()
-           where id = $1
+           where id = $1 and removing_at is null
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                      notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
                      negentropy_reason, information, information_at, authors_only_at,
@@ -215,14 +225,4 @@ fn taken(error: sqlx::Error) -> UpstreamError {
         sqlx::Error::Database(found) if is_unique(&**found) => UpstreamError::Taken,
         _ => error.into(),
     }
-}
-
-/// Deletes an upstream with its lanes and its verdicts; its events stay. Returns false if it does
-/// not exist. Takes as long as the number of its verdicts requires.
-pub async fn delete(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
-    sqlx::query!("set local statement_timeout = 0").execute(&mut *tx).await?;
-    let deleted = sqlx::query!("delete from upstream where id = $1", id).execute(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(deleted.rows_affected() == 1)
 }

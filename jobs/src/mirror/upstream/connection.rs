@@ -94,12 +94,20 @@ pub async fn forget_connections(db: impl PgExecutor<'_>, process: &str) -> Resul
     Ok(())
 }
 
-/// Returns the connections that were reported within the last ten minutes.
+/// Deletes the connections of processes that died. Returns their number.
+pub async fn forget_dead_connections(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
+    let dead = sqlx::query!(
+        "delete from upstream_connection where updated_at < now() - interval '10 minutes'"
+    );
+    Ok(dead.execute(db).await?.rows_affected())
+}
+
+/// Returns the connections of living processes: those that were reported within the last 30 s.
 pub async fn connections(db: impl PgExecutor<'_>) -> Result<Vec<Connection>, sqlx::Error> {
     sqlx::query_as!(
         Connection,
         "select upstream_id, process, state, subscriptions, attempts, bytes_in, bytes_out, error, updated_at
-         from upstream_connection where updated_at > now() - interval '10 minutes'
+         from upstream_connection where updated_at > now() - interval '30 s'
          order by upstream_id, process"
     )
     .fetch_all(db)

@@ -45,7 +45,9 @@ pub(super) async fn forget(tx: &mut PgConnection, id: Uuid) -> Result<u64, sqlx:
     sqlx::query!(
         "update upstream set negentropy_verdict = 'unknown', negentropy_verdict_until = null,
                 negentropy_reason = null, information = null, information_at = null,
-                authors_only_at = null, authors_only_reason = null
+                authors_only_at = null, authors_only_reason = null, page_cap = null,
+                page_cap_at = null, negentropy_cap = null, negentropy_cap_at = null,
+                exclusive_until_at = null
          where id = $1",
         id,
     )

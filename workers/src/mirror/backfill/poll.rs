@@ -3,7 +3,8 @@
 use serde_json::json;
 use tender_jobs::mirror::{
     filter::Filter,
-    lane::{self, Progress},
+    lane::{self, Walked, gap::Finished},
+    upstream::{self, Learned},
 };
 
 use super::{Span, Way};
@@ -13,64 +14,147 @@ use crate::mirror::{
     page::{Asked, Walk},
 };
 
-/// Polls a window. Stores how far it has come at every `checkpoint_interval` events.
+/// The largest number of events that is requested at once, if the upstream's NIP-11 document names
+/// none.
+const MOST: u64 = 5000;
+
+/// What a lane keeps of a walk that is not over.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::mirror) enum Keep {
+    /// The history is complete from the oldest second on.
+    History,
+    /// The next job continues the window.
+    Window(Walked),
+    /// The gaps in the walked part are closed.
+    Gaps,
+}
+
+/// Polls a window of history.
 pub(super) async fn poll(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, StepError> {
-    let now = run.now().await?;
+    poll_as(run, span, report, Keep::History).await
+}
+
+pub(super) async fn poll_as(
+    run: &Run<'_>,
+    span: Span,
+    report: &mut Report,
+    keep: Keep,
+) -> Result<Way, StepError> {
+    let learned = upstream::learned(&run.context.db, run.upstream.id).await?;
     let filter = run.settings.download_filter();
-    let connection = run.context.connections.get(run.upstream).await?;
-    let asked = asked(run, &filter, span.since, Some(span.until));
-    let (mut walk, mut intake) = (Walk::new(asked, now), run.intake());
-    let mut since_checkpoint = 0;
-    while let Some(oldest) = walk.next(&connection, &mut intake).await? {
-        let received = intake.settle().await?;
-        since_checkpoint += received.received();
-        report.events.add(&received);
-        let is_due = since_checkpoint >= interval(run);
-        if is_due || run.is_long() {
-            // Every event from this second on is stored, because pages run from new to old.
-            report.progress.backfill_until = Some(oldest);
-        }
-        if run.is_long() {
-            return Err(StepError::TimeOver);
-        }
-        if is_due {
-            save(run, &mut report.progress).await?;
-            since_checkpoint = 0;
-        }
+    let window = (span.since, Some(span.until));
+    let asked = asked(run, &learned, &filter, window, run.now().await?);
+    let mut walk = Walk::new(asked);
+    if !walk_through(run, &mut walk, (span.since, span.until), report, keep).await? {
+        return Ok(Way::Cut);
     }
-    report.progress.violations += walk.violations + connection.take_strays();
-    report.progress.saturated_seconds += walk.saturated_seconds;
     Ok(Way::Done {
         method: "polling",
         is_cheap: is_cheap(walk.first_page, asked.limit),
+        revealed: None,
         result: json!({ "received": report.events.received() }),
         more: Vec::new(),
     })
 }
 
+/// Walks through the pages of a window and stores their events, and how far it has come at every
+/// `checkpoint_interval` events. Returns false if the window is left to the next job; then at least
+/// one second is done.
+pub(in crate::mirror) async fn walk_through(
+    run: &Run<'_>,
+    walk: &mut Walk<'_>,
+    (since, until): (i64, i64),
+    report: &mut Report,
+    keep: Keep,
+) -> Result<bool, StepError> {
+    let connection = run.context.connections.get(run.upstream).await?;
+    let (mut intake, mut done_from, mut since_checkpoint) = (run.intake(), until, 0);
+    loop {
+        let next = walk.next(&connection, &mut intake).await;
+        // Events that came before an error are stored too.
+        let received = intake.settle().await?;
+        since_checkpoint += received.received();
+        report.events.add(&received);
+        learn(run, walk, report).await?;
+        let Some(oldest) = next? else { break };
+        let is_last = run.is_long() && oldest < until;
+        if (is_last || since_checkpoint >= interval(run)) && oldest < done_from {
+            note(walk, (oldest, done_from), report, keep);
+            (done_from, since_checkpoint) = (oldest, 0);
+            save(run, report).await?;
+        }
+        if is_last {
+            return Ok(false);
+        }
+    }
+    report.progress.violations += walk.violations + connection.take_strays();
+    finish(walk, (since, done_from), report);
+    Ok(true)
+}
+
+/// Notes that everything after `oldest` is stored.
+fn note(walk: &mut Walk<'_>, (oldest, done_from): (i64, i64), report: &mut Report, keep: Keep) {
+    match keep {
+        Keep::History => report.progress.backfill_until = Some(oldest),
+        Keep::Window(walked) => report.progress.walked = Some(Walked { at: oldest, ..walked }),
+        Keep::Gaps => {}
+    }
+    finish(walk, (oldest + 1, done_from), report);
+}
+
+fn finish(walk: &mut Walk<'_>, (since, until): (i64, i64), report: &mut Report) {
+    let gaps = std::mem::take(&mut walk.gaps);
+    report.progress.saturated_seconds += i64::try_from(gaps.len()).unwrap_or(i64::MAX);
+    report.progress.finished.push(Finished { gaps, ..Finished::window(since, until) });
+}
+
+/// Stores what the walk has shown about the upstream.
+async fn learn(run: &Run<'_>, walk: &mut Walk<'_>, report: &mut Report) -> Result<(), StepError> {
+    for fact in walk.facts.drain(..) {
+        let url = &run.upstream.url;
+        tracing::info!(url, ?fact, "learned how an upstream answers");
+        upstream::learn(&run.context.db, run.upstream.id, fact).await?;
+        report.is_ahead = true;
+    }
+    Ok(())
+}
+
 /// Returns the request for a window. A window without `until` is open-ended.
 pub(in crate::mirror) fn asked<'a>(
     run: &Run<'_>,
+    learned: &Learned,
     filter: &'a Filter,
-    since: i64,
-    until: Option<i64>,
+    window: (i64, Option<i64>),
+    now: i64,
 ) -> Asked<'a> {
-    Asked {
-        filter,
-        since,
-        until,
-        limit: page_limit(run),
-        silence: run.settings.polling_timeout(),
-        limits: run.settings.limits(),
-    }
+    request(run.upstream, run.settings, learned, filter, window, now)
 }
 
-/// Returns the events of a page: the configured limit, or the upstream's advertised limit if that
-/// is lower.
-fn page_limit(run: &Run<'_>) -> u64 {
-    let information = run.upstream.information.as_ref();
+/// Returns the request for a window of an upstream; otherwise like [`asked`].
+pub(in crate::mirror) fn request<'a>(
+    upstream: &upstream::Upstream,
+    settings: &upstream::settings::Settings,
+    learned: &Learned,
+    filter: &'a Filter,
+    (since, until): (i64, Option<i64>),
+    now: i64,
+) -> Asked<'a> {
+    let information = upstream.information.as_ref();
     let advertised = information.and_then(|of| of["max_limit"].as_u64()).filter(|most| *most > 0);
-    run.settings.poll_page_limit.min(advertised.unwrap_or(u64::MAX))
+    let most = advertised.unwrap_or(MOST).min(MOST);
+    Asked {
+        filter,
+        prefix: None,
+        since,
+        until,
+        limit: settings.poll_page_limit.min(advertised.unwrap_or(u64::MAX)),
+        most,
+        cap: learned.page_cap.and_then(|cap| usize::try_from(cap).ok()),
+        is_exclusive: learned.is_exclusive(),
+        silence: settings.polling_timeout(),
+        limits: settings.limits(),
+        now,
+    }
 }
 
 fn interval(run: &Run<'_>) -> i64 {
@@ -83,10 +167,11 @@ fn is_cheap(first_page: Option<usize>, limit: u64) -> bool {
 }
 
 /// Writes the progress so far, and starts a new one.
-async fn save(run: &Run<'_>, progress: &mut Progress) -> Result<(), StepError> {
-    let so_far = std::mem::take(progress);
+async fn save(run: &Run<'_>, report: &mut Report) -> Result<(), StepError> {
+    let so_far = std::mem::take(&mut report.progress);
     if !lane::checkpoint(&run.context.db, run.lease, &so_far).await? {
         return Err(StepError::LeaseLost);
     }
+    report.is_ahead = true;
     Ok(())
 }

@@ -1,19 +1,25 @@
 //! A window by negentropy (NIP-77): the ids of both sides are compared, and the missing events
 //! fetched.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use tender_jobs::{
     mirror::{
         event::{self, EventId, Item, Set, outgoing},
-        upstream,
+        lane::gap::{self, Finished, Gap},
+        upstream::{self, Fact, Learned},
     },
     queue,
 };
 use tokio::sync::mpsc;
 
-use super::{SHORTEST, Span, Way, poll::poll};
+use super::{
+    SHORTEST, Span, Way,
+    poll::{asked, poll},
+    retry::how,
+};
 use crate::{
     mirror::{
         connection::Connection,
@@ -22,6 +28,7 @@ use crate::{
         intake::Intake,
         lane::{Report, Run},
         negentropy::{self, Compared, NegError, Window},
+        proof::{self, Proof, Revealed},
     },
     runtime::pause,
 };
@@ -34,6 +41,10 @@ const CHEAP_ROUNDS: u32 = 2;
 const WAITING_IDS: usize = 10_000;
 /// How often a busy upstream is asked again for one window.
 const MAX_BUSY: u64 = 5;
+/// Why an id is a gap.
+pub(super) const UNDELIVERED: &str = "the upstream listed the event and did not deliver it";
+/// Why a window is a gap.
+const UNPROVEN: &str = "the upstream compares only a part of its events";
 
 /// Reconciles a window. Some errors are answered at once: by a second attempt, by a shorter window,
 /// or by polling.
@@ -98,12 +109,13 @@ async fn unsupported(
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
     let (db, filter) = (&run.context.db, run.settings.download_filter());
     let begun = queue::now(db).await.map_err(StepError::from)?;
-    let set = event::set(db, run.upstream.id, &filter, span.since, span.until).await;
+    let limits = run.settings.limits();
+    let set = event::set(db, run.upstream.id, &filter, limits, span.since, span.until).await;
     let items = match set.map_err(StepError::from)? {
-        Set::Items(items) => items,
+        Set::Items(items) => Arc::new(items),
         Set::TooLarge => return Ok(Way::Halve { most: None, items: 0 }),
     };
-    let ours = items.len();
+    let now = begun.timestamp();
     let connection = run.context.connections.get(run.upstream).await?;
     let window = Window {
         filter: &filter,
@@ -113,26 +125,98 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
         first_answer: run.settings.negentropy_timeout(),
     };
     let mut intake = run.intake();
-    let both = compare_and_fetch(run, &connection, &window, items, &mut intake).await;
+    let both = compare_and_fetch(run, &connection, &window, items.clone(), &mut intake).await;
     report.events.add(&intake.settle().await?);
     let (compared, fetched) = match both {
-        Err(NegError::TooBig(most)) => return Ok(Way::Halve { most, items: ours }),
+        Err(NegError::TooBig(most)) => return Ok(Way::Halve { most, items: items.len() }),
         both => both?,
     };
     if run.upstream.negentropy_verdict != "supported" {
         upstream::judge_negentropy(db, run.upstream.id, None).await.map_err(StepError::from)?;
     }
-    report.progress.unavailable += fetched.unavailable;
     report.progress.violations += fetched.violations + connection.take_strays();
     if fetched.is_cut {
         return Ok(Way::Cut);
     }
-    if run.upstream.direction.uploads() {
-        let have: Vec<EventId> = compared.have.iter().copied().collect();
-        let lost = outgoing::lost(db, run.upstream.id, Some(begun), &have).await;
-        lost.map_err(StepError::from)?;
+    let learned = upstream::learned(db, run.upstream.id).await.map_err(StepError::from)?;
+    let asked = asked(run, &learned, &filter, (span.since, Some(span.until)), now);
+    let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
+    let proof = proof::prove(&connection, asked, span.until, &revealed).await?;
+    note_cap(run, &learned, revealed.count(), proof, report).await?;
+    let all = (items.as_slice(), &compared, &fetched);
+    Ok(conclude(run, (begun, span), proof, all, report).await?)
+}
+
+/// Learns at how many events the upstream cuts its sets.
+async fn note_cap(
+    run: &Run<'_>,
+    learned: &Learned,
+    count: usize,
+    proof: Proof,
+    report: &mut Report,
+) -> Result<(), StepError> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let fact = match (proof, learned.negentropy_cap) {
+        (Proof::Whole, Some(cap)) if count > cap => Fact::NegentropyCap(None),
+        (Proof::Cut | Proof::CutBelow(_), cap)
+            if count > 0 && cap.is_none_or(|cap| count > cap) =>
+        {
+            Fact::NegentropyCap(Some(count))
+        }
+        _ => return Ok(()),
+    };
+    tracing::info!(url = run.upstream.url, ?fact, "learned how an upstream answers");
+    upstream::learn(&run.context.db, run.upstream.id, fact).await?;
+    report.is_ahead = true;
+    Ok(())
+}
+
+/// Ends a window as far as its reconciliation is proven. What is not proven is polled, or is a
+/// shorter window's work.
+async fn conclude(
+    run: &Run<'_>,
+    (begun, span): (DateTime<Utc>, Span),
+    proof: Proof,
+    (items, compared, fetched): (&[Item], &Compared, &Fetched),
+    report: &mut Report,
+) -> Result<Way, StepError> {
+    let below = match proof {
+        Proof::Whole => span.since,
+        Proof::CutBelow(oldest) if oldest < span.until => oldest,
+        Proof::Cut | Proof::CutBelow(_) if run.upstream.direction.downloads() => {
+            return poll(run, span, report).await;
+        }
+        Proof::Cut | Proof::CutBelow(_) if span.seconds() > SHORTEST => {
+            return Ok(Way::Halve { most: None, items: 0 });
+        }
+        Proof::Cut | Proof::CutBelow(_) => {
+            let gap = Gap::span(span.since, span.until, UNPROVEN);
+            let gaps = vec![gap];
+            report
+                .progress
+                .finished
+                .push(Finished { gaps, ..Finished::window(span.since, span.until) });
+            return Ok(done(span, &[], compared, fetched));
+        }
+    };
+    let proven = Span { since: below, until: span.until };
+    let is_whole = proof == Proof::Whole;
+    let from = if is_whole { below } else { below + 1 };
+    report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
+    report.progress.finished.push(finished(span, from, fetched));
+    lose(run, begun, items, compared, from).await?;
+    Ok(done(proven, items, compared, fetched))
+}
+
+/// Returns the account of a window that is proven from the second `from` on. The undelivered ids
+/// may be of any of its seconds.
+fn finished(span: Span, from: i64, fetched: &Fetched) -> Finished {
+    let gap = |id: &EventId| Gap::id(*id, span.since, span.until, UNDELIVERED);
+    Finished {
+        gaps: fetched.undelivered.iter().map(gap).collect(),
+        skipped: fetched.skipped.clone(),
+        ..Finished::window(from, span.until)
     }
-    Ok(done(&compared, ours, fetched.unavailable))
 }
 
 /// Compares both sides, and fetches the missing events at the same time. Nothing is fetched from an
@@ -141,7 +225,7 @@ async fn compare_and_fetch(
     run: &Run<'_>,
     connection: &Connection,
     window: &Window<'_>,
-    items: Vec<Item>,
+    items: Arc<Vec<Item>>,
     intake: &mut Intake,
 ) -> Result<(Compared, Fetched), NegError> {
     let (needed, to_fetch) = mpsc::channel(WAITING_IDS);
@@ -150,9 +234,9 @@ async fn compare_and_fetch(
         let (compared, ()) = tokio::join!(compared, drain(to_fetch));
         return Ok((compared?, Fetched::default()));
     }
-    let size = usize::try_from(run.settings.batch_size).unwrap_or(usize::MAX);
-    let limits = run.settings.limits();
-    let fetched = fetch::fetch(connection, to_fetch, size, limits, intake);
+    let waiting = gap::waiting_ids(&run.context.db, run.lease.lane.id).await;
+    let waiting = waiting.map_err(StepError::from)?;
+    let fetched = fetch::fetch(connection, to_fetch, how(run, window.filter, &waiting), intake);
     tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
 }
 
@@ -160,15 +244,35 @@ async fn drain(mut ids: mpsc::Receiver<EventId>) {
     while ids.recv().await.is_some() {}
 }
 
-fn done(compared: &Compared, ours: usize, unavailable: i64) -> Way {
-    let differences = compared.needed + compared.have.len();
+fn done(proven: Span, items: &[Item], compared: &Compared, fetched: &Fetched) -> Way {
+    let differences = compared.need.len() + compared.have.len();
     Way::Done {
         method: "negentropy",
         is_cheap: compared.rounds <= CHEAP_ROUNDS && differences <= CHEAP_DIFFERENCES,
+        revealed: Some((proven, Revealed::count_of(items, compared))),
         result: json!({
-            "ours": ours, "needed": compared.needed, "held": compared.have.len(),
-            "rounds": compared.rounds, "unavailable": unavailable,
+            "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
+            "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
         }),
         more: Vec::new(),
     }
+}
+
+/// Stores that the upstream lacks events, from the second `from` on: below, it did not show its
+/// whole set.
+async fn lose(
+    run: &Run<'_>,
+    begun: DateTime<Utc>,
+    items: &[Item],
+    compared: &Compared,
+    from: i64,
+) -> Result<(), StepError> {
+    if !run.upstream.direction.uploads() || compared.have.is_empty() {
+        return Ok(());
+    }
+    let is_proven = |at: u64| i64::try_from(at).is_ok_and(|at| at >= from);
+    let lacking = items.iter().filter(|(at, id)| is_proven(*at) && compared.have.contains(id));
+    let ids: Vec<EventId> = lacking.map(|(_, id)| *id).collect();
+    outgoing::lost(&run.context.db, run.upstream.id, Some(begun), &ids).await?;
+    Ok(())
 }

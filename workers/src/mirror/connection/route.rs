@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
+use tender_jobs::mirror::event::EventId;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -64,6 +65,18 @@ impl Connection {
         self.0.strays.swap(0, Ordering::Relaxed)
     }
 
+    /// Returns and forgets the events of a window, in Unix seconds, that came after the end of their
+    /// page.
+    pub(crate) fn take_late(&self, since: i64, until: i64) -> Vec<EventId> {
+        self.0.late.take(since, until)
+    }
+
+    /// Returns and forgets the times of late events that no lane has taken for `age`, in Unix
+    /// seconds.
+    pub(crate) fn late_left(&self, age: Duration) -> Vec<i64> {
+        self.0.late.take_left(age)
+    }
+
     /// Hands a message to the subscription or upload that waits for it.
     pub(super) async fn route(&self, message: Message) {
         match message {
@@ -89,7 +102,12 @@ impl Connection {
 
     async fn deliver(&self, id: &str, heard: Heard) {
         let route = locked(&self.0.routes).get(id).cloned();
-        let Some(route) = route else { return self.stray() };
+        let Some(route) = route else {
+            if let Heard::Event(event) = &heard {
+                self.0.late.note(id, event);
+            }
+            return self.stray();
+        };
         if route.try_send(heard.clone()).is_ok() {
             return;
         }
@@ -122,6 +140,12 @@ impl Subscription {
     /// The id of the subscription on the upstream.
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Remembers that the upstream has ended the page of a window. Its events that come later are
+    /// late.
+    pub(crate) fn is_answered(&self, since: i64, until: i64) {
+        self.connection.0.late.ended(&self.id, since, until);
     }
 
     /// Waits for the next message. Fails with [`StepError::Silent`] if there is none within

@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 use tender_jobs::mirror::event::{Event, Reason, Refused};
 use tokio::task::JoinError;
 
+use crate::runtime::failpoint;
+
 /// The fewest events that are worth a task.
 const SMALLEST_PART: usize = 32;
 
@@ -12,7 +14,7 @@ const SMALLEST_PART: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Verified {
     pub(super) genuine: Vec<Event>,
-    /// Forged events: the id and time that they claim, and the reason.
+    /// Forged events.
     pub(super) forged: Vec<Refused>,
 }
 
@@ -39,9 +41,10 @@ fn verify_part(events: Vec<Event>) -> Verified {
     let curve = Secp256k1::verification_only();
     let mut verified = Verified::default();
     for event in events {
+        failpoint!("mirror-verify");
         match forgery(&curve, &event) {
             None => verified.genuine.push(event),
-            Some(reason) => verified.forged.push((event.id, event.created_at, reason)),
+            Some(reason) => verified.forged.push(Refused::of(&event, reason)),
         }
     }
     verified

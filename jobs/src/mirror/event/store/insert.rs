@@ -1,13 +1,14 @@
 //! The rows of an event: the event, its tags, and the upstream that holds it.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{column, rows_of};
 use crate::mirror::{
-    event::{Event, EventId},
+    event::{Event, EventId, exact},
     work,
 };
 
@@ -34,7 +35,8 @@ pub(super) async fn insert(
 }
 
 async fn insert_events(tx: &mut PgConnection, events: &[&Event]) -> Result<Positions, sqlx::Error> {
-    let tags = |event: &Event| serde_json::to_value(&event.tags).unwrap_or_default();
+    let (tags, contents): (Vec<Value>, Vec<String>) =
+        events.iter().map(|event| exact::columns(event)).unzip();
     let rows = sqlx::query!(
         "insert into event (id, pubkey, created_at, kind, tags, content, sig, d_tag, expires_at)
          select * from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::int[], $5::jsonb[],
@@ -45,10 +47,10 @@ async fn insert_events(tx: &mut PgConnection, events: &[&Event]) -> Result<Posit
         &column(events, |event| event.pubkey.to_vec()),
         &column(events, |event| event.created_at),
         &column(events, |event| i32::from(event.kind)),
-        &column(events, |event| tags(event)),
-        &column(events, |event| event.content.clone()),
+        &tags,
+        &contents,
         &column(events, |event| event.sig.to_vec()),
-        &column(events, |event| event.d_tag().map(str::to_owned)) as &[Option<String>],
+        &column(events, |event| event.key_tag().map(Cow::into_owned)) as &[Option<String>],
         &column(events, |event| event.expires_at()) as &[Option<i64>],
     )
     .fetch_all(tx)

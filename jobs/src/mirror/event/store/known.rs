@@ -5,11 +5,58 @@ use std::collections::HashSet;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Refused, column, rows_of, sieve::FUTURE};
-use crate::mirror::event::{EventId, Reason};
+use super::{column, rows_of, sieve::FUTURE};
+use crate::mirror::event::{Event, EventId, Reason};
 
-/// The longest wait of an event from the future, in seconds: ten years stand for "never".
-const LONGEST_WAIT: i64 = 315_360_000;
+/// How long a refused id is remembered, in seconds: 30 days. A rule that refused an event refuses it
+/// again, so that forgetting an id costs one more fetch and one more verification.
+pub(in crate::mirror::event) const REMEMBERED: i64 = 2_592_000;
+/// How long an event that the database refused is remembered: another release may take it.
+const REFUSED_BY_STORE: i64 = 86_400;
+/// The most ids of one upstream's bad copies: a hostile upstream can invent any number.
+const MAX_COPIES: i64 = 100_000;
+
+/// A refused event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    /// The id that the event claims.
+    pub id: EventId,
+    /// The time that the event claims, in Unix seconds.
+    pub created_at: i64,
+    /// Why the event was refused.
+    pub reason: Reason,
+    /// The kind that the event claims; `None` if it is unreadable.
+    pub kind: Option<u16>,
+    /// The author that the event claims; `None` if it is unreadable.
+    pub author: Option<[u8; 32]>,
+    /// The value that exceeds a limit; a raised limit makes the id unknown again.
+    pub size: Option<i32>,
+}
+
+impl Refused {
+    /// Describes an event that was refused for a reason other than its size.
+    pub fn of(event: &Event, reason: Reason) -> Self {
+        let (id, created_at) = (event.id, event.created_at);
+        Self {
+            id,
+            created_at,
+            reason,
+            kind: Some(event.kind),
+            author: Some(event.pubkey),
+            size: None,
+        }
+    }
+
+    /// Returns for how many seconds the id is remembered. An event from the future is fetched again
+    /// when its time has come.
+    fn remembered(&self, now: i64) -> i64 {
+        match self.reason {
+            Reason::Future => (self.created_at - FUTURE - now).clamp(0, REMEMBERED),
+            Reason::RefusedByStore => REFUSED_BY_STORE,
+            _ => REMEMBERED,
+        }
+    }
+}
 
 /// The result of looking up ids. No signature is verified for it.
 #[derive(Debug, Default)]
@@ -48,8 +95,8 @@ pub async fn known(db: &PgPool, upstream: Uuid, ids: &[EventId]) -> Result<Known
     Ok(Known { ids: rows.iter().map(|row| EventId::of_row(&row.id)).collect() })
 }
 
-/// Remembers refused events. A reason that holds for the event itself is remembered for every
-/// upstream; one that holds for this copy only, for the upstream that sent it.
+/// Remembers refused events, except for ephemeral ones. A reason that holds for the event itself is
+/// remembered for every upstream; one that holds for this copy only, for the upstream that sent it.
 pub(super) async fn remember(
     tx: &mut PgConnection,
     upstream: Uuid,
@@ -57,15 +104,16 @@ pub(super) async fn remember(
     now: i64,
 ) -> Result<(), sqlx::Error> {
     let mut refused = refused.to_vec();
+    refused.retain(|one| one.reason != Reason::Ephemeral);
     refused.sort_unstable();
-    refused.dedup_by_key(|(id, _, _)| *id);
+    refused.dedup_by_key(|one| one.id);
     let (of_event, of_copy): (Vec<Refused>, Vec<Refused>) =
-        refused.into_iter().partition(|(_, _, reason)| reason.is_of_event());
+        refused.into_iter().partition(|one| one.reason.is_of_event());
     if !of_event.is_empty() {
         remember_events(tx, &of_event, now).await?;
     }
     if !of_copy.is_empty() {
-        remember_copies(tx, upstream, &of_copy).await?;
+        remember_copies(tx, upstream, &of_copy, now).await?;
     }
     Ok(())
 }
@@ -76,44 +124,51 @@ async fn remember_events(
     now: i64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into known_id (event_id, created_at, reason, retry_after)
-         select n.id, n.created_at, n.reason, now() + make_interval(secs => n.wait)
-         from unnest($1::bytea[], $2::bigint[], $3::text[], $4::float8[])
-             as n (id, created_at, reason, wait)
+        "insert into known_id (event_id, created_at, reason, kind, pubkey, retry_after)
+         select n.id, n.created_at, n.reason, n.kind, n.pubkey, now() + make_interval(secs => n.secs)
+         from unnest($1::bytea[], $2::bigint[], $3::text[], $4::int[], $5::bytea[], $6::bigint[])
+             as n (id, created_at, reason, kind, pubkey, secs)
          on conflict (event_id) where upstream_id is null
          do update set reason = excluded.reason, retry_after = excluded.retry_after",
-        &rows_of(refused.iter().map(|(id, _, _)| id)),
-        &column(refused, |(_, at, _)| *at),
-        &column(refused, |(_, _, reason)| reason.as_str().to_owned()),
-        &column(refused, |event| wait(event, now)) as &[Option<f64>],
+        &rows_of(refused.iter().map(|one| &one.id)),
+        &column(refused, |one| one.created_at),
+        &column(refused, |one| one.reason.as_str().to_owned()),
+        &column(refused, |one| one.kind.map(i32::from)) as &[Option<i32>],
+        &column(refused, |one| one.author.map(Vec::from)) as &[Option<Vec<u8>>],
+        &column(refused, |one| one.remembered(now)),
     )
     .execute(tx)
     .await?;
     Ok(())
 }
 
-/// The seconds until an event from the future is accepted; `None` for other reasons, which stay.
-fn wait((_, at, reason): &Refused, now: i64) -> Option<f64> {
-    let wait = (*at - FUTURE - now).clamp(0, LONGEST_WAIT);
-    (*reason == Reason::Future).then(|| f64::from(i32::try_from(wait).unwrap_or(i32::MAX)))
-}
-
 async fn remember_copies(
     tx: &mut PgConnection,
     upstream: Uuid,
     refused: &[Refused],
+    now: i64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into known_id (event_id, upstream_id, created_at, reason)
-         select n.id, upstream.id, n.created_at, n.reason
-         from unnest($1::bytea[], $2::bigint[], $3::text[]) as n (id, created_at, reason), upstream
-         where upstream.id = $4
+        "insert into known_id (event_id, upstream_id, created_at, reason, kind, pubkey, size, retry_after)
+         select n.id, upstream.id, n.created_at, n.reason, n.kind, n.pubkey, n.size,
+                now() + make_interval(secs => n.secs)
+         from unnest($1::bytea[], $2::bigint[], $3::text[], $4::int[], $5::bytea[], $6::int[], $7::bigint[])
+                  as n (id, created_at, reason, kind, pubkey, size, secs),
+              upstream
+         where upstream.id = $8
+           and (select count(*) from (select from known_id where upstream_id = $8 limit $9) few) < $9
          on conflict (event_id, upstream_id) where upstream_id is not null
-         do update set reason = excluded.reason",
-        &rows_of(refused.iter().map(|(id, _, _)| id)),
-        &column(refused, |(_, at, _)| *at),
-        &column(refused, |(_, _, reason)| reason.as_str().to_owned()),
+         do update set reason = excluded.reason, size = excluded.size,
+                       retry_after = excluded.retry_after",
+        &rows_of(refused.iter().map(|one| &one.id)),
+        &column(refused, |one| one.created_at),
+        &column(refused, |one| one.reason.as_str().to_owned()),
+        &column(refused, |one| one.kind.map(i32::from)) as &[Option<i32>],
+        &column(refused, |one| one.author.map(Vec::from)) as &[Option<Vec<u8>>],
+        &column(refused, |one| one.size) as &[Option<i32>],
+        &column(refused, |one| one.remembered(now)),
         upstream,
+        MAX_COPIES,
     )
     .execute(tx)
     .await?;

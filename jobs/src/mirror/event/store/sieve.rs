@@ -1,6 +1,6 @@
 //! The rules that an event must pass before it is stored.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use sqlx::PgConnection;
 
@@ -34,7 +34,7 @@ impl<'a> Sieve<'a> {
         let refused = &mut self.refused;
         self.kept.retain(|event| {
             let reason = reason(event);
-            refused.extend(reason.map(|reason| (event.id, event.created_at, reason)));
+            refused.extend(reason.map(|reason| Refused::of(event, reason)));
             reason.is_none()
         });
     }
@@ -56,7 +56,7 @@ impl<'a> Sieve<'a> {
     /// Returns the outcomes, given the ids that were inserted.
     pub(super) fn outcomes(self, new: Vec<EventId>) -> Outcomes {
         let refused = self.refused.into_iter();
-        let refused = refused.map(|(id, _, reason)| (id, Stored::Refused(reason)));
+        let refused = refused.map(|one| (one.id, Stored::Refused(one.reason)));
         new.into_iter().map(|id| (id, Stored::New)).chain(refused).collect()
     }
 }
@@ -107,7 +107,7 @@ pub(super) async fn deleted(
         &rows_of(events.iter().map(|event| &event.id)),
         &column(events, |event| event.pubkey.to_vec()),
         &column(events, |event| i32::from(event.kind)),
-        &column(events, |event| event.d_tag().map(str::to_owned)) as &[Option<String>],
+        &column(events, |event| event.key_tag().map(Cow::into_owned)) as &[Option<String>],
         &column(events, |event| event.created_at),
     )
     .fetch_all(tx)

@@ -96,6 +96,7 @@ async fn take(
     finished: &Finished,
 ) -> Result<Vec<Kept>, sqlx::Error> {
     let found = finished.gaps.iter().filter_map(|gap| gap.event_id);
+    let found = found.chain(finished.retried.iter().copied());
     let taken = sqlx::query!(
         r#"delete from lane_gap g
            where lane_id = $1 and case

@@ -1,0 +1,188 @@
+//! A second that may hold more events than a page. It is requested with a larger limit, and then in
+//! parts: by the first digits of the ids, which proves completeness if the upstream takes prefixes,
+//! and by the kinds and authors that were seen. A second that is not proven to be complete is a gap.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tender_jobs::mirror::{event::Event, filter::Filter, lane::gap::Gap};
+
+use super::{Asked, Page, Walk, page};
+use crate::mirror::{connection::Connection, error::StepError, intake::Intake};
+
+/// The most requests for one second.
+const MOST_PARTS: usize = 300;
+/// The most digits of a prefix.
+const DIGITS: usize = 3;
+/// The longest wait for a part. An upstream that does not take prefixes may not answer at all.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Why a second is a gap.
+const REASON: &str = "the second may hold more events than the upstream gives";
+
+/// Requests the other events of the second `at`. `is_oldest` says that the window holds nothing
+/// older.
+pub(super) async fn complete(
+    walk: &mut Walk<'_>,
+    connection: &Connection,
+    intake: &mut Intake,
+    at: i64,
+    is_oldest: bool,
+) -> Result<(), StepError> {
+    // Older events in the answer prove that it holds the whole second.
+    let since = if is_oldest { 0 } else { walk.asked.since };
+    let larger = Asked { since, limit: walk.asked.most.max(walk.asked.limit), ..walk.asked };
+    let Some(found) = part(connection, larger, at).await? else {
+        return gap(walk, at);
+    };
+    let (is_proven, size) = (found.claims().any(|(_, older)| older < at), found.size());
+    let parts = Parts::of(&found, at);
+    hand_on(walk, found, intake, at).await?;
+    if is_proven || (is_oldest && size < walk.proven_size()) {
+        return Ok(());
+    }
+    if !is_oldest && u64::try_from(size).is_ok_and(|size| size < larger.limit) {
+        walk.learn_cap(size);
+    }
+    if parts.by_prefix(walk, connection, intake, at, size).await? {
+        return Ok(());
+    }
+    parts.by_kind_and_author(walk, connection, intake, at, size).await?;
+    gap(walk, at)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "ends its callers")]
+fn gap(walk: &mut Walk<'_>, at: i64) -> Result<(), StepError> {
+    tracing::warn!(second = at, "gap: {REASON}");
+    walk.gaps.push(Gap::second(at, REASON));
+    Ok(())
+}
+
+/// Requests a part of a second; `None` if the upstream does not answer such a request.
+async fn part(
+    connection: &Connection,
+    asked: Asked<'_>,
+    until: i64,
+) -> Result<Option<Page>, StepError> {
+    match page(connection, asked, until).await {
+        Ok(page) => Ok(Some(page)),
+        Err(StepError::Refused(_) | StepError::Silent(_) | StepError::Protocol(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Passes the events of the second to the intake, and no others.
+async fn hand_on(
+    walk: &mut Walk<'_>,
+    page: Page,
+    intake: &mut Intake,
+    at: i64,
+) -> Result<(), StepError> {
+    for event in page.events.into_iter().filter(|event| event.created_at == at) {
+        walk.hand_on_one(event, intake).await?;
+    }
+    Ok(())
+}
+
+/// The kinds and authors of the events that were seen in a second.
+struct Parts {
+    kinds: BTreeSet<u16>,
+    authors: BTreeSet<String>,
+}
+
+impl Parts {
+    fn of(page: &Page, at: i64) -> Self {
+        let events: Vec<&Event> = page.events.iter().filter(|e| e.created_at == at).collect();
+        Self {
+            kinds: events.iter().map(|event| event.kind).collect(),
+            authors: events.iter().map(|event| hex::encode(event.pubkey)).collect(),
+        }
+    }
+
+    /// Requests the events whose ids begin with each prefix. Returns whether the answers prove
+    /// that the second is complete: each is smaller than a cut page, and together they hold every
+    /// event that is known.
+    async fn by_prefix(
+        &self,
+        walk: &mut Walk<'_>,
+        connection: &Connection,
+        intake: &mut Intake,
+        at: i64,
+        cut: usize,
+    ) -> Result<bool, StepError> {
+        if !walk.asked.filter.ids.is_empty() {
+            return Ok(false);
+        }
+        let (mut left, mut requests) = (digits(""), 0);
+        while let Some(prefix) = left.pop() {
+            requests += 1;
+            let found = match page_of(walk, connection, None, Some(&prefix), at).await? {
+                Some(found) if requests <= MOST_PARTS => found,
+                _ => return Ok(false),
+            };
+            let shown: BTreeSet<_> = found.claims().map(|(id, _)| id).collect();
+            let mut known = walk.seen.iter().filter(|(_, time)| **time == at);
+            let is_whole =
+                known.all(|(id, _)| !id.to_string().starts_with(&prefix) || shown.contains(id));
+            let (size, is_cut) = (found.size(), found.size() >= cut);
+            hand_on(walk, found, intake, at).await?;
+            match (is_cut, is_whole) {
+                (true, _) if size > 0 && prefix.len() < DIGITS => left.extend(digits(&prefix)),
+                (false, true) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Requests the events of each kind, and of each author if a kind is cut too.
+    async fn by_kind_and_author(
+        &self,
+        walk: &mut Walk<'_>,
+        connection: &Connection,
+        intake: &mut Intake,
+        at: i64,
+        cut: usize,
+    ) -> Result<(), StepError> {
+        let all = || walk.asked.filter.clone();
+        let kinds = self.kinds.iter().map(|kind| Filter { kinds: [*kind].into(), ..all() });
+        let authors = self.authors.iter();
+        let authors = authors.map(|author| Filter { authors: [author.clone()].into(), ..all() });
+        let filters: Vec<Filter> = kinds.chain(authors).take(MOST_PARTS).collect();
+        let mut is_cut = false;
+        for (number, filter) in filters.iter().enumerate() {
+            if number == self.kinds.len() && !is_cut {
+                break;
+            }
+            let Some(found) = page_of(walk, connection, Some(filter), None, at).await? else {
+                continue;
+            };
+            is_cut |= found.size() >= cut;
+            hand_on(walk, found, intake, at).await?;
+        }
+        Ok(())
+    }
+}
+
+fn digits(prefix: &str) -> Vec<String> {
+    "0123456789abcdef".chars().map(|digit| format!("{prefix}{digit}")).collect()
+}
+
+/// Requests the events of a second that match a narrower filter, or whose ids begin with a prefix.
+async fn page_of(
+    walk: &Walk<'_>,
+    connection: &Connection,
+    filter: Option<&Filter>,
+    prefix: Option<&str>,
+    at: i64,
+) -> Result<Option<Page>, StepError> {
+    let Asked { limit, most, silence, .. } = walk.asked;
+    let asked = Asked {
+        filter: filter.unwrap_or(walk.asked.filter),
+        prefix,
+        since: at,
+        silence: SILENCE.min(silence),
+        limit: most.max(limit),
+        ..walk.asked
+    };
+    part(connection, asked, at).await
+}

@@ -1,0 +1,239 @@
+//! The walk through a window, page after page, from new to old. The upstream may return fewer events
+//! per page than requested, and its `until` may exclude the second that it names.
+//!
+//! Each page ends at the oldest second of the one before, and so repeats that second. A page that
+//! holds only events of that second, all of them seen, ends the second. If older events follow, the
+//! page was cut: the second may hold more events, and [`second`](super::second) asks for them.
+
+use std::collections::HashMap;
+
+use tender_jobs::mirror::{
+    event::{Event, EventId},
+    lane::gap::Gap,
+    upstream::Fact,
+};
+
+use super::{Asked, FUTURE, LATE_AGE, Page, page, second};
+use crate::mirror::{connection::Connection, error::StepError, intake::Intake};
+
+/// The smallest page that may have been cut, if no smaller cap is known.
+const SMALL: usize = 50;
+/// A walk through a window.
+pub(crate) struct Walk<'a> {
+    pub(super) asked: Asked<'a>,
+    /// The last second of the window.
+    end: i64,
+    /// Where the next page ends.
+    until: i64,
+    /// The ids of the second that ends the last page, and their times.
+    pub(super) seen: HashMap<EventId, i64>,
+    /// The largest page, and the size of the last one.
+    largest: usize,
+    last: usize,
+    /// The second that the last page ended, and the number of its events in that page.
+    ended: Option<(i64, usize)>,
+    is_over: bool,
+    /// Ids that came after the end of their page. If they do so again, the upstream does not answer
+    /// truthfully.
+    late: Option<Vec<EventId>>,
+    has_events: bool,
+    /// The number of events in the first page.
+    pub(crate) first_page: Option<usize>,
+    /// The number of events that were not requested.
+    pub(crate) violations: i64,
+    /// Seconds whose events may not all have come.
+    pub(crate) gaps: Vec<Gap>,
+    /// What the pages have shown about the upstream.
+    pub(crate) facts: Vec<Fact>,
+    /// The newest event of the first page.
+    pub(crate) newest: Option<EventId>,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(asked: Asked<'a>) -> Self {
+        let end = asked.until.unwrap_or(asked.now + FUTURE);
+        Self {
+            asked,
+            end,
+            until: end,
+            seen: HashMap::new(),
+            largest: 0,
+            last: 0,
+            ended: None,
+            is_over: false,
+            late: None,
+            has_events: false,
+            first_page: None,
+            violations: 0,
+            gaps: Vec::new(),
+            facts: Vec::new(),
+            newest: None,
+        }
+    }
+
+    /// Passes the next page to the intake. Returns the second from which on all events have been
+    /// passed, or `None` if the window is complete.
+    pub(crate) async fn next(
+        &mut self,
+        connection: &Connection,
+        intake: &mut Intake,
+    ) -> Result<Option<i64>, StepError> {
+        if self.is_over {
+            return self.finish(connection).await;
+        }
+        let page = self.ask(connection).await?;
+        self.violations += page.violations;
+        self.note_first(&page);
+        let oldest = page.claims().map(|(_, at)| at).filter(|at| self.is_inside(*at)).min();
+        if let Some((second, size)) = self.ended.take() {
+            self.judge(connection, intake, (second, size), oldest.is_none()).await?;
+        }
+        let Some(oldest) = oldest else {
+            self.is_over = true;
+            return self.finish(connection).await;
+        };
+        let size = page.size();
+        let is_new = self.hand_on(page, intake).await?;
+        self.weigh(size, is_new);
+        if is_new {
+            self.until = oldest;
+        } else {
+            self.ended = Some((self.until, size));
+            self.until -= 1;
+        }
+        self.is_over = self.until < self.asked.since;
+        if let Some(ended) = self.ended.take_if(|_| self.is_over) {
+            self.judge(connection, intake, ended, true).await?;
+        }
+        self.seen.retain(|_, at| *at <= self.until);
+        Ok(Some(oldest))
+    }
+
+    /// Requests the page that ends at `until`. If it lacks the second that the page before it ended
+    /// with, `until` may exclude its second: the page is requested again, one second later.
+    async fn ask(&mut self, connection: &Connection) -> Result<Page, StepError> {
+        let (until, asked) = (self.until, self.asked);
+        let page = page(connection, asked, until).await?;
+        let is_repeated = self.seen.values().any(|at| *at == until);
+        if asked.is_exclusive || !is_repeated || page.shows(until) {
+            return Ok(page);
+        }
+        let later = super::page(connection, asked, until + 1).await?;
+        if !later.shows(until) || later.shows(until + 1) {
+            return Ok(page); // the events of this second were deleted in the meantime
+        }
+        self.asked.is_exclusive = true;
+        self.facts.push(Fact::ExclusiveUntil);
+        Ok(later)
+    }
+
+    fn is_inside(&self, at: i64) -> bool {
+        (self.asked.since..=self.until).contains(&at)
+    }
+
+    fn note_first(&mut self, page: &Page) {
+        if self.first_page.is_none() {
+            self.first_page = Some(page.size());
+            self.newest = page.events.iter().max_by_key(|event| event.created_at).map(|e| e.id);
+        }
+        self.has_events |= page.size() > 0;
+    }
+
+    /// Learns from the size of a page. A page that was not full, and that older events follow, was
+    /// cut.
+    fn weigh(&mut self, size: usize, is_new: bool) {
+        let was_full = u64::try_from(self.last).is_ok_and(|last| last >= self.asked.limit);
+        if is_new && self.last > 0 && !was_full {
+            self.learn_cap(self.last);
+        }
+        if self.asked.cap.is_some_and(|cap| size > cap) {
+            self.asked.cap = None;
+            self.facts.push(Fact::PageCap(None));
+        }
+        self.largest = self.largest.max(size);
+        self.last = size;
+    }
+
+    pub(super) fn learn_cap(&mut self, size: usize) {
+        if size >= self.largest && self.asked.cap.is_none_or(|cap| size > cap) {
+            self.asked.cap = Some(size);
+            self.facts.push(Fact::PageCap(Some(i64::try_from(size).unwrap_or(i64::MAX))));
+        }
+    }
+
+    /// Decides whether a second that a page ended is complete, and asks for its other events if it
+    /// may not be. `is_oldest` says that the window holds nothing older: then the size of the page
+    /// decides. Otherwise the page was cut, because it did not show the older events.
+    async fn judge(
+        &mut self,
+        connection: &Connection,
+        intake: &mut Intake,
+        (at, size): (i64, usize),
+        is_oldest: bool,
+    ) -> Result<(), StepError> {
+        if is_oldest && size < self.proven_size() {
+            return Ok(());
+        }
+        second::complete(self, connection, intake, at, is_oldest).await
+    }
+
+    /// A smaller page than this was not cut.
+    pub(super) fn proven_size(&self) -> usize {
+        self.asked.cap.unwrap_or(self.largest.max(SMALL))
+    }
+
+    /// Passes the new events of a page to the intake. Returns whether there were any.
+    async fn hand_on(&mut self, page: Page, intake: &mut Intake) -> Result<bool, StepError> {
+        let mut is_new = false;
+        for event in page.events {
+            is_new |= self.hand_on_one(event, intake).await?;
+        }
+        for unusable in page.unusable {
+            is_new |= unusable.claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
+            intake.offer(Err(unusable)).await?;
+        }
+        Ok(is_new)
+    }
+
+    pub(super) async fn hand_on_one(
+        &mut self,
+        event: Event,
+        intake: &mut Intake,
+    ) -> Result<bool, StepError> {
+        let is_new = self.seen.insert(event.id, event.created_at).is_none();
+        if is_new {
+            intake.offer(Ok(event)).await?;
+        }
+        Ok(is_new)
+    }
+
+    /// Ends the walk, or begins it again, once, if events came after the end of their page.
+    async fn finish(&mut self, connection: &Connection) -> Result<Option<i64>, StepError> {
+        let mut late = Vec::new();
+        if !self.has_events && self.late.is_none() {
+            // What came late for the only page has come before the end of this one.
+            let found = page(connection, Asked { limit: 1, ..self.asked }, self.end).await?;
+            let before = self.asked.now - LATE_AGE;
+            late.extend(found.claims().filter(|(_, at)| *at < before).map(|(id, _)| id));
+        }
+        late.extend(connection.take_late(self.asked.since, self.end));
+        match self.late.take() {
+            Some(before) if late.iter().any(|id| before.contains(id)) => Err(StepError::Protocol(
+                "events come after the end of the page (EOSE) that they belong to".to_owned(),
+            )),
+            Some(_) => Ok(None),
+            None if late.is_empty() => Ok(None),
+            None => {
+                self.begin_again(late);
+                Ok(Some(self.end))
+            }
+        }
+    }
+
+    fn begin_again(&mut self, late: Vec<EventId>) {
+        let again = Walk::new(Asked { until: Some(self.end), ..self.asked });
+        let (gaps, facts) = (std::mem::take(&mut self.gaps), std::mem::take(&mut self.facts));
+        let violations = self.violations;
+        *self = Walk { gaps, facts, violations, late: Some(late), ..again };
+    }
+}
