@@ -74,7 +74,9 @@ async fn upstreams_are_managed_from_the_command_line() {
     refuses(&world, &["mirror", "add", "wss://a.test"], "already exists").await;
     refuses(&world, &["mirror", "add", "https://a.test"], "valid WebSocket URL").await;
     refuses(&world, &["mirror", "add", "wss://b.test", "--config", "{"], "not JSON").await;
-    let hosted = ["mirror", "add", "--relay", "alpha.zooid.test", "--direction", "both"];
+    let hosted = ["mirror", "add", "--relay", "alpha.zooid.test"];
+    let both = [hosted.as_slice(), &["--direction", "both"]].concat();
+    refuses(&world, &both, "must be down").await;
     says(&world, &hosted, &["added wss://alpha.zooid.test"]).await;
     let found = json_of(&world, &["mirror", "show", "wss://alpha.zooid.test"]).await;
     assert_eq!(found["upstream"]["relay_id"], relay["id"]);
