@@ -134,3 +134,18 @@ fn the_example_file_lists_exactly_the_variables_that_are_read() {
     known.sort_unstable();
     assert_eq!(read.names_read(), known, "read by Config");
 }
+
+#[test]
+fn the_key_of_zooid_is_told_to_no_upstream() {
+    let robot =
+        ("ROBOT_SECRET", "7f7ff03d123792d6ac594bfa67bf6d0c0ab55b6b1fdb6249303fe861f1ccba9a");
+    let config = Config::read(&mut env(&[robot]), Needs::Database).expect("valid");
+    assert!(config.mirror.key.is_none());
+    let own =
+        ("RELAY_PRIVATE_KEY", "1f7ff03d123792d6ac594bfa67bf6d0c0ab55b6b1fdb6249303fe861f1ccba9a");
+    let config = Config::read(&mut env(&[robot, own]), Needs::Database).expect("valid");
+    assert_eq!(
+        config.mirror.key.map(|key| key.secret_key().to_secret_hex()),
+        Some(own.1.to_owned())
+    );
+}

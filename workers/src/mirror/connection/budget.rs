@@ -13,9 +13,9 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit
 /// The most bytes that wait on one connection.
 const PER_CONNECTION: usize = 16 * 1024 * 1024;
 /// The most bytes that wait in this process, apart from one message per connection.
-const PER_PROCESS: usize = 48 * 1024 * 1024;
+const PER_PROCESS: usize = 24 * 1024 * 1024;
 /// The most bytes of events that are verified and stored at the same time in this process.
-const STORING: usize = 16 * 1024 * 1024;
+const STORING: usize = 8 * 1024 * 1024;
 /// What a waiting message costs beside its text.
 const OVERHEAD: usize = 256;
 
@@ -82,11 +82,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_messages_passes_a_full_process() {
-        let budgets: Vec<Budget> = (0..3).map(|_| Budget::new()).collect();
-        let mut held = Vec::new();
-        for budget in &budgets {
-            held.push(budget.take(PER_CONNECTION).await);
-        }
+        let (one, two) = (Budget::new(), Budget::new());
+        let rest = PER_PROCESS - PER_CONNECTION - OVERHEAD;
+        let mut held = vec![one.take(PER_CONNECTION).await, two.take(rest).await];
         let fresh = Budget::new();
         let first = fresh.take(PER_CONNECTION / 8).await;
         assert!(first.is_ok());
