@@ -80,8 +80,12 @@ impl Connection {
     /// Hands a message to the subscription or upload that waits for it.
     pub(super) async fn route(&self, message: Message) {
         match message {
+            Message::Event(id, event) if self.0.late.takes(&id, &event) => self.stray(),
             Message::Event(id, event) => self.deliver(&id, Heard::Event(event)).await,
-            Message::Eose(id) => self.deliver(&id, Heard::Eose).await,
+            Message::Eose(id) => {
+                self.0.late.ended(&id);
+                self.deliver(&id, Heard::Eose).await;
+            }
             Message::Closed(id, why) => self.deliver(&id, Heard::Closed(why)).await,
             Message::NegMsg(id, frame) => self.deliver(&id, Heard::NegMsg(frame)).await,
             Message::NegErr(id, why, most) => self.deliver(&id, Heard::NegErr(why, most)).await,
@@ -102,12 +106,7 @@ impl Connection {
 
     async fn deliver(&self, id: &str, heard: Heard) {
         let route = locked(&self.0.routes).get(id).cloned();
-        let Some(route) = route else {
-            if let Heard::Event(event) = &heard {
-                self.0.late.note(id, event);
-            }
-            return self.stray();
-        };
+        let Some(route) = route else { return self.stray() };
         if route.try_send(heard.clone()).is_ok() {
             return;
         }
@@ -142,10 +141,9 @@ impl Subscription {
         &self.id
     }
 
-    /// Remembers that the upstream has ended the page of a window. Its events that come later are
-    /// late.
-    pub(crate) fn is_answered(&self, since: i64, until: i64) {
-        self.connection.0.late.ended(&self.id, since, until);
+    /// Names the window, in Unix seconds, whose events are late if they come after EOSE.
+    pub(crate) fn is_page_of(&self, since: i64, until: i64) {
+        self.connection.0.late.requested(&self.id, since, until);
     }
 
     /// Waits for the next message. Fails with [`StepError::Silent`] if there is none within
