@@ -48,6 +48,9 @@ fn events_of(history: &[(i64, usize)], keys: &Keys, now: i64) -> Vec<nostr::even
         at -= 1 + gap;
         events.extend((0..*count).map(|n| note(keys, at, &format!("{at} {n}"))));
     }
+    // A relay that has no more than one second, and cuts it below 50 events, cannot be told from one
+    // that has no more events.
+    events.push(note(keys, at - 50, "the oldest"));
     events
 }
 

@@ -181,6 +181,7 @@ async fn try_page(
     mut taker: Option<&mut Taker<'_>>,
 ) -> Result<Page, StepError> {
     let mut subscription = connection.subscribe("poll");
+    subscription.is_page_of(asked.since, until.min(asked.now - LATE_AGE));
     let mut filter = asked.filter.to_json();
     let named = until.saturating_add(i64::from(asked.is_exclusive));
     filter.extend(bounds(asked.since, named, asked.limit));
@@ -211,7 +212,6 @@ async fn try_page(
             )));
         }
     }
-    subscription.is_answered(asked.since, until.min(asked.now - LATE_AGE));
     honest(page)
 }
 

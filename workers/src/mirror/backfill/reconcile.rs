@@ -42,6 +42,10 @@ const CHEAP_ROUNDS: u32 = 2;
 const WAITING_IDS: usize = 10_000;
 /// How often a busy upstream is asked again for one window.
 const MAX_BUSY: u64 = 5;
+/// An upstream that refuses the shortest window, in which we know fewer events, refuses all.
+const FEW: usize = 100;
+/// Why such an upstream is polled.
+const TOO_STRICT: &str = "the upstream refuses even a window of a minute as too large";
 /// Why an id is a gap.
 pub(super) const UNDELIVERED: &str = "the upstream listed the event and did not deliver it";
 /// Why a window is a gap.
@@ -59,6 +63,9 @@ pub(super) async fn reconcile(
         let is_shortest = span.seconds() <= SHORTEST;
         let error = match try_reconcile(run, span, report).await {
             // The window cannot be halved any more, so this window is polled.
+            Ok(Way::Halve { items, .. }) if is_shortest && items < FEW => {
+                return unsupported(run, span, report, TOO_STRICT).await;
+            }
             Ok(Way::Halve { .. }) if is_shortest => return poll(run, span, report).await,
             Ok(way) => return Ok(way),
             Err(error) => error,
@@ -75,7 +82,9 @@ pub(super) async fn reconcile(
             NegError::Slow if is_shortest => {
                 return Err(StepError::Silent("the upstream reconciles too slowly".to_owned()));
             }
-            NegError::Ended(_) if is_shortest => return poll(run, span, report).await,
+            NegError::Ended(why) if is_shortest => {
+                return unsupported(run, span, report, &why).await;
+            }
             NegError::TooBig(_) | NegError::Ended(_) | NegError::Slow => {
                 return Ok(Way::Halve { most: None, items: 0 });
             }

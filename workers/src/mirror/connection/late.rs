@@ -12,17 +12,18 @@ use tender_jobs::mirror::event::EventId;
 
 use super::locked;
 
-/// The finished requests that are remembered.
+/// The requests that are remembered.
 const REQUESTS: usize = 64;
 /// The late events that are remembered.
 const EVENTS: usize = 100;
 
-/// A finished request: its subscription, and its window in Unix seconds.
+/// A request for a page: its subscription, and its window in Unix seconds.
 #[derive(Debug)]
 struct Request {
     subscription: String,
     since: i64,
     until: i64,
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -32,7 +33,7 @@ struct LateEvent {
     came: Instant,
 }
 
-/// The finished requests of a connection, and the events that came late for them.
+/// The last requests of a connection, and the events that came late for them.
 #[derive(Debug, Default)]
 pub(super) struct Late {
     requests: Mutex<VecDeque<Request>>,
@@ -46,27 +47,41 @@ struct Claims {
 }
 
 impl Late {
-    /// Remembers that the page of a subscription has ended.
-    pub(super) fn ended(&self, subscription: &str, since: i64, until: i64) {
+    /// Remembers the window of a subscription.
+    pub(super) fn requested(&self, subscription: &str, since: i64, until: i64) {
         let mut requests = locked(&self.requests);
         if requests.len() >= REQUESTS {
             requests.pop_front();
         }
-        requests.push_back(Request { subscription: subscription.to_owned(), since, until });
+        let subscription = subscription.to_owned();
+        requests.push_back(Request { subscription, since, until, has_ended: false });
     }
 
-    /// Remembers an event without a route, if it belongs to a page that has ended.
-    pub(super) fn note(&self, subscription: &str, event: &str) {
-        let Ok(claims) = serde_json::from_str::<Claims>(event) else { return };
-        let belongs = locked(&self.requests).iter().any(|request| {
-            request.subscription == subscription
-                && (request.since..=request.until).contains(&claims.created_at)
-        });
-        let Some(id) = EventId::parse(&claims.id).filter(|_| belongs) else { return };
-        let mut events = locked(&self.events);
-        if events.len() < EVENTS {
-            events.push_back(LateEvent { id, created_at: claims.created_at, came: Instant::now() });
+    /// Remembers that the page of a subscription has ended.
+    pub(super) fn ended(&self, subscription: &str) {
+        let mut requests = locked(&self.requests);
+        let found = requests.iter_mut().rev().find(|request| request.subscription == subscription);
+        if let Some(request) = found {
+            request.has_ended = true;
         }
+    }
+
+    /// Remembers an event, if it belongs to a page that has ended. Returns whether it does.
+    pub(super) fn takes(&self, subscription: &str, event: &str) -> bool {
+        let window = locked(&self.requests)
+            .iter()
+            .rev()
+            .find(|request| request.has_ended && request.subscription == subscription)
+            .map(|request| request.since..=request.until);
+        let Some(window) = window else { return false };
+        let claims = serde_json::from_str::<Claims>(event).ok();
+        let claims = claims.filter(|claims| window.contains(&claims.created_at));
+        let late = claims.and_then(|claims| Some((EventId::parse(&claims.id)?, claims.created_at)));
+        let mut events = locked(&self.events);
+        if let Some((id, created_at)) = late.filter(|_| events.len() < EVENTS) {
+            events.push_back(LateEvent { id, created_at, came: Instant::now() });
+        }
+        true
     }
 
     /// Returns and forgets the late events that were created within a window.

@@ -102,9 +102,13 @@ impl Connection {
     /// connection must end.
     pub(super) async fn route(&self, message: Message) -> Result<(), String> {
         match message {
+            Message::Event(id, event) if self.0.late.takes(&id, &event) => self.stray(),
             Message::Event(id, event) => self.event(&id, Ok(event)).await,
             Message::TooLarge(id, unusable) => self.event(&id, Err(unusable)).await,
-            Message::Eose(id) => self.deliver(&id, Heard::Eose).await,
+            Message::Eose(id) => {
+                self.0.late.ended(&id);
+                self.deliver(&id, Heard::Eose).await;
+            }
             Message::Closed(id, why) => self.deliver(&id, Heard::Closed(why)).await,
             Message::NegMsg(id, frame) => self.frame(&id, frame).await,
             Message::NegErr(id, why, most) => self.deliver(&id, Heard::NegErr(why, most)).await,
@@ -129,11 +133,6 @@ impl Connection {
 
     /// Delivers an event, which holds its bytes until its consumer drops it.
     async fn event(&self, id: &str, event: Result<String, Unusable>) {
-        if !locked(&self.0.routes).contains_key(id)
-            && let Ok(event) = &event
-        {
-            self.0.late.note(id, event);
-        }
         let size = event.as_ref().map_or(0, String::len);
         let deliver = |held| (Heard::Event(Received { event, _held: held }), Held::default());
         self.within_budget(id, size, deliver).await;
@@ -197,10 +196,9 @@ impl Subscription {
         &self.id
     }
 
-    /// Remembers that the upstream has ended the page of a window. Its events that come later are
-    /// late.
-    pub(crate) fn is_answered(&self, since: i64, until: i64) {
-        self.connection.0.late.ended(&self.id, since, until);
+    /// Names the window, in Unix seconds, whose events are late if they come after EOSE.
+    pub(crate) fn is_page_of(&self, since: i64, until: i64) {
+        self.connection.0.late.requested(&self.id, since, until);
     }
 
     /// Waits for the next message. Fails with [`StepError::Silent`] if there is none within

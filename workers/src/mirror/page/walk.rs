@@ -88,6 +88,7 @@ impl<'a> Walk<'a> {
             self.judge(connection, intake, (second, size), oldest.is_none()).await?;
         }
         let Some(oldest) = oldest else {
+            self.hand_on(page, intake).await?; // events that cannot be used are counted
             self.is_over = true;
             return self.finish(connection).await;
         };
@@ -190,7 +191,7 @@ impl<'a> Walk<'a> {
     /// Ends the walk, or begins it again, once, if events came after the end of their page.
     async fn finish(&mut self, connection: &Connection) -> Result<Option<i64>, StepError> {
         let mut late = Vec::new();
-        if !self.has_events && self.late.is_none() {
+        if !self.has_events {
             // What came late for the only page has come before the end of this one.
             let found = page(connection, Asked { limit: 1, ..self.asked }, self.end, None).await?;
             let before = self.asked.now - LATE_AGE;
