@@ -180,7 +180,9 @@ pub async fn run(context: Context, job: Job) {
                 upkeep::process_events(&context, &job, upstream, lane, &events).await;
             }
         }
-        Work::RemoveUpstream { upstream } => remove::run(&context, &job, upstream).await,
+        Work::RemoveUpstream { upstream } => {
+            Box::pin(remove::run(&context, &job, upstream)).await;
+        }
         Work::ProcessDeletion { event } => upkeep::process_deletion(&context, &job, &event).await,
         Work::UploadEvents { upstream, events } => {
             Box::pin(uploads::upload_events(&context, &job, upstream, &events)).await;

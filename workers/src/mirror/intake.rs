@@ -128,7 +128,7 @@ async fn take_in(
     let mut tally = Tally::default();
     let unknown = without_known(&source, events, &mut tally).await?;
     let verified = verify::verify(unknown).await.map_err(|error| task_failed(&error))?;
-    let refused = refused(unusable, verified.forged, &mut tally);
+    let refused = refused(&unusable, verified.forged, &mut tally);
     let batch = Batch {
         upstream: source.upstream,
         lane: source.lease.as_ref(),
@@ -169,9 +169,8 @@ async fn without_known(
 
 /// Counts the events that are refused before the store. Returns those that say which event they
 /// are.
-fn refused(unusable: Vec<Unusable>, forged: Vec<Refused>, tally: &mut Tally) -> Vec<Refused> {
-    let unusable: Vec<(Reason, Option<Refused>)> =
-        unusable.iter().map(|one| (one.reason, one.refused())).collect();
+fn refused(unusable: &[Unusable], forged: Vec<Refused>, tally: &mut Tally) -> Vec<Refused> {
+    let unusable = unusable.iter().map(|one| (one.reason, one.refused()));
     let forged = forged.into_iter().map(|one| (one.reason, Some(one)));
     let all = forged.chain(unusable);
     all.filter_map(|(reason, refused)| {

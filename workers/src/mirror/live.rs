@@ -133,7 +133,7 @@ async fn end_unwanted(
 fn begin(context: &Context, lane: Uuid, upstream: Upstream, settings: Settings) -> Held {
     let held = Held { url: upstream.url.clone(), stop: context.stopping.child_token() };
     let (stop, follow) = (held.stop.clone(), follow(context.clone(), lane, upstream, settings));
-    tokio::spawn(async move { stop.run_until_cancelled(follow).await });
+    tokio::spawn(async move { stop.run_until_cancelled(Box::pin(follow)).await });
     held
 }
 

@@ -18,7 +18,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(30);
 /// Runs a job that removes an upstream.
 pub(super) async fn run(context: &Context, job: &Job, upstream: Uuid) {
     outcome::attempt(&context.db, job, async {
-        match remove(context, upstream).await {
+        match Box::pin(remove(context, upstream)).await {
             Ok(true) => Outcome::Done(json!("the upstream is gone")),
             Ok(false) => Outcome::Requeue(Duration::ZERO),
             Err(error) => Outcome::Retry { after: AFTER_ERROR, error: error.to_string() },

@@ -32,19 +32,19 @@ use uuid::Uuid;
 
 use super::{Event, EventId, Reason, Tally, deletion, stats};
 use crate::{
-    mirror::lane::{self, Lease},
+    mirror::{
+        contended,
+        lane::{self, Lease},
+    },
     queue::Settled,
 };
-use part::{Part, Reaction};
+use part::Part;
 use sieve::Sieve;
 
 pub(super) use columns::{column, rows_of};
 pub(super) use known::REMEMBERED;
 pub use known::{Known, Refused, known};
 pub(super) use lock::{LOCK, alone, begin, shared};
-
-/// Attempts to store a part if other transactions are in its way.
-const TRIES: u32 = 4;
 
 /// The outcome of an event. An id without one was stored before.
 type Outcomes = HashMap<EventId, Stored>;
@@ -103,10 +103,10 @@ pub async fn store(db: &PgPool, batch: Batch<'_>) -> Result<Settled<Vec<Stored>>
     let mut outcomes = Outcomes::new();
     let mut parts = Part::of(&batch);
     while let Some(part) = parts.pop() {
-        match store_with_retries(db, &batch, &part).await {
+        match contended::retried(|| store_part(db, &batch, &part)).await {
             Ok(Settled::Written(of_part)) => outcomes.extend(of_part),
             Ok(Settled::LeaseLost) => return Ok(Settled::LeaseLost),
-            Err(error) if part::reaction(&error) == Reaction::Smaller => {
+            Err(error) if part::is_of_value(&error) => {
                 let culprit = part.culprit();
                 outcomes.extend(culprit.map(|event| (event.id, part::REFUSED)));
                 parts.extend(part.smaller().ok_or(error)?);
@@ -115,21 +115,6 @@ pub async fn store(db: &PgPool, batch: Batch<'_>) -> Result<Settled<Vec<Stored>>
         }
     }
     Ok(Settled::Written(of_each(batch.events.iter(), outcomes)))
-}
-
-/// Runs the transaction of a part, and runs it again if another transaction was in its way.
-async fn store_with_retries(
-    db: &PgPool,
-    batch: &Batch<'_>,
-    part: &Part<'_>,
-) -> Result<Settled<Outcomes>, sqlx::Error> {
-    for _ in 1..TRIES {
-        match store_part(db, batch, part).await {
-            Err(error) if part::reaction(&error) == Reaction::Again => {}
-            ended => return ended,
-        }
-    }
-    store_part(db, batch, part).await
 }
 
 /// Runs one transaction.

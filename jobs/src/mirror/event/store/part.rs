@@ -1,6 +1,8 @@
 //! Parts: the events of a batch that are stored in one transaction. A part that the database
 //! refuses is stored in smaller parts, until the event that it refuses is alone.
 
+use sqlx::error::DatabaseError;
+
 use crate::mirror::event::{
     Event, Reason, Tally,
     store::{Batch, Refused, Stored},
@@ -73,24 +75,9 @@ fn refuse(event: &Event, mut tally: Tally) -> Part<'static> {
     Part { refused, tally, ..Part::default() }
 }
 
-/// The reaction to an error of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reaction {
-    /// Another transaction was in the way: the same part is stored again.
-    Again,
-    /// The database refuses a value.
-    Smaller,
-    /// The database is unreachable or broken.
-    Fail,
-}
-
-/// Returns the reaction to an error, by its SQLSTATE: 40 is a deadlock or a serialisation failure;
-/// 22, 23 and 54 are values that a type, a constraint or a limit of PostgreSQL refuses.
-pub(super) fn reaction(error: &sqlx::Error) -> Reaction {
-    let sqlx::Error::Database(error) = error else { return Reaction::Fail };
-    match error.code().as_deref().and_then(|code| code.get(..2)) {
-        Some("40") => Reaction::Again,
-        Some("22" | "23" | "54") => Reaction::Smaller,
-        _ => Reaction::Fail,
-    }
+/// Returns whether the database refuses a value, by its SQLSTATE: the classes 22, 23 and 54 are values
+/// that a type, a constraint or a limit of PostgreSQL refuses.
+pub(super) fn is_of_value(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }
