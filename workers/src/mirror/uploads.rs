@@ -47,6 +47,8 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     let accepts = accepts(run).await?;
     let filter = lane::filter_hash(&run.settings.filter);
     let begun = under_lease(outgoing::begin(db, run.lease, &filter).await?)?;
+    // After a change of the filter, the lane begins again below its position: that is no loop.
+    report.is_ahead = begun.position < run.lease.lane.upload_position;
     let plan = plan(run, &accepts, begun).await?;
     let (stop, answers) = if plan.batches.is_empty() {
         (Stop::Done, 0)
