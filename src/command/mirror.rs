@@ -77,7 +77,8 @@ pub(crate) enum MirrorCommand {
         #[arg(long, value_name = "SECONDS")]
         error: Option<u64>,
     },
-    /// Delete the lanes of one upstream, or of all. They start from the beginning; events are kept.
+    /// Forget everything believed of one upstream, or of all: progress, gaps, verdicts, which events it
+    /// holds. The lanes start from the beginning; stored events are kept.
     Reset {
         /// Address or id of an upstream; without it, all upstreams.
         upstream: Option<String>,

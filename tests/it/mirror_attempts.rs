@@ -15,7 +15,7 @@ use tender_jobs::{
             outgoing::{self, Verdict},
         },
         lane::{self, Claim, Condition, LaneKind, LaneState, Lease, Progress},
-        upstream::Upstream,
+        upstream::{self, Upstream},
     },
     queue::{self, DEAD_AFTER, Job},
 };
@@ -23,12 +23,13 @@ use tender_workers::{mirror::recover_now, runtime::STUCK_AFTER};
 
 use crate::support::{
     Bracket,
-    mirror::{MirrorWorld, days},
+    api::TestApi,
+    mirror::{Mirror, MirrorWorld, days},
     relays::{FakeRelay, RealRelay, as_json, notes, serve_req},
 };
 
 /// A relay that closes its first `failures` requests with an error of its own.
-async fn failing(world: &MirrorWorld, failures: usize) -> FakeRelay {
+async fn failing(world: &Mirror, failures: usize) -> FakeRelay {
     let events = as_json(&notes(&Keys::generate(), 5, world.db_now().await - 60, 60));
     let asked = Arc::new(AtomicUsize::new(0));
     FakeRelay::start(move |client, message| {
@@ -182,4 +183,39 @@ async fn deaths_without_progress_fail_the_lane_and_blame_the_worker() {
     {
         assert!(error.contains(words), "{error}");
     }
+}
+
+/// The lines of `/metrics` that name the upstream, from an API that has measured nothing yet.
+async fn metrics_of(api: &TestApi, upstream: &Upstream) -> Vec<String> {
+    let (base_url, _running) = api.beside(|_| {}).await;
+    let page = api.http.get(format!("{base_url}/metrics")).send().await.unwrap();
+    let page = page.text().await.unwrap();
+    page.lines().filter(|line| line.contains(&upstream.url)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_metric_of_a_failed_lane_lasts_until_a_run_succeeds_and_goes_with_the_upstream() {
+    let api = TestApi::new().await;
+    let mirror = api.world.mirror();
+    let fake = failing(&api.world.mirror(), 5).await;
+    let upstream = mirror.upstream(&fake.url, json!({})).await;
+    mirror.trigger(&upstream, LaneKind::Realtime).await;
+    let failed = |lines: &[String]| {
+        lines.iter().any(|line| line.starts_with("tender_lane_failed{") && line.ends_with(" 1"))
+    };
+    for attempt in 1..=5 {
+        assert!(!failed(&metrics_of(&api, &upstream).await), "attempt {attempt}");
+        assert!(mirror.step().await);
+        mirror.make_due().await;
+    }
+    assert!(failed(&metrics_of(&api, &upstream).await));
+    recover_now(&mirror.db, None, Some(std::time::Duration::ZERO)).await.unwrap();
+    assert_eq!(mirror.lane(&upstream, LaneKind::Realtime).await.status, "idle");
+    assert!(failed(&metrics_of(&api, &upstream).await), "a retry is no success");
+    mirror.drain().await;
+    assert!(!failed(&metrics_of(&api, &upstream).await));
+
+    upstream::delete(&mirror.db, upstream.id).await.unwrap();
+    mirror.drain().await;
+    assert_eq!(metrics_of(&api, &upstream).await, Vec::<String>::new());
 }

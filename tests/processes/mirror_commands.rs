@@ -30,6 +30,7 @@ async fn tender_with(world: &MirrorWorld, arguments: &[&str], more: &[(&str, &st
         ("DATABASE_URL", url.as_str()),
         ("ROBOT_SECRET", ROBOT_SECRET),
         ("API_KEY_HMAC_SECRET", "a secret of the tests"),
+        ("ALLOW_PRIVATE_UPSTREAMS", "true"),
     ];
     environment.extend(more);
     let output = run(arguments, &environment).await;

@@ -95,10 +95,10 @@ pub(super) async fn reset(
 ) -> anyhow::Result<()> {
     let only = if let Some(name) = upstream {
         let upstream = named(db, name).await?;
-        print::confirmed(yes, &format!("Delete the progress of {}?", upstream.url)).await?;
+        print::confirmed(yes, &format!("Forget everything believed of {}?", upstream.url)).await?;
         Some(upstream.id)
     } else {
-        print::confirmed(yes, "Delete the progress of all upstreams?").await?;
+        print::confirmed(yes, "Forget everything believed of all upstreams?").await?;
         None
     };
     let removed = upstream::reset(db, only).await?;

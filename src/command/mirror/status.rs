@@ -144,8 +144,7 @@ pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Re
     Ok(())
 }
 
-/// Returns the condition of a lane. A stale lane shows its status too: the original program prints
-/// `syncing (STALE)`.
+/// Returns the condition of a lane; for a stale lane also the status that its holder left.
 fn status(lane: &LaneState) -> String {
     match lane.condition() {
         Condition::Stale => format!("{} (STALE)", lane.status),

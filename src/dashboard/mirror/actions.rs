@@ -25,8 +25,8 @@ pub(in crate::dashboard) async fn upstream(
         "enable" => "Enable this upstream?",
         "disable" => "Stop all work on this upstream?",
         "reset" => {
-            "Delete the progress of all lanes of this upstream? They start from the beginning. Stored \
-             events are kept."
+            "Forget everything believed of this upstream? Its lanes start from the beginning. Stored events \
+             are kept."
         }
         _ if mode.is_some() => "Start this now?",
         _ => return Err(Problem::NotFound),

@@ -24,7 +24,9 @@ use super::{
     error::{StepError, delay},
     information,
     intake::Intake,
-    orchestrate, realtime, uploads,
+    orchestrate, realtime,
+    report::Report,
+    uploads,
 };
 use crate::runtime::{failpoint, outcome};
 
@@ -35,6 +37,9 @@ const JOB_WITHIN: Duration = Duration::from_secs(100);
 /// A job that has run for this long begins no further step; the lane's next job continues.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
+/// The wait of a job that found all connections in use.
+pub(super) const NO_ROOM_WAIT: Duration = Duration::from_secs(2);
+
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
     pub(super) context: &'a Context,
@@ -42,41 +47,6 @@ pub(super) struct Run<'a> {
     pub(super) settings: &'a Settings,
     pub(super) lease: &'a Lease,
     begun: Instant,
-}
-
-/// The account of a job while it works.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    /// Progress that the lane does not have yet.
-    pub(super) progress: Progress,
-    /// Events received. The lane has these counts already; they are kept for the log and the
-    /// result.
-    pub(super) events: Tally,
-    /// Events sent. The lane has these counts already, too.
-    pub(super) uploads: UploadTally,
-    /// Whether the job has stored progress already, or learned about the upstream.
-    pub(super) is_ahead: bool,
-}
-
-impl Report {
-    /// Whether the job leaves the lane further ahead than it found it. A repetition without this
-    /// would be endless.
-    fn shows_progress(&self, lane: &Lane) -> bool {
-        let Progress { finished, walked, window, .. } = &self.progress;
-        let is_lower =
-            |new: Option<i64>, old: Option<i64>| new.is_some() && (old.is_none() || new < old);
-        let is_higher = |new: Option<i64>, old: Option<i64>| new.is_some() && new > old;
-        self.is_ahead
-            || self.events.stored > 0
-            || self.events.rejected() > 0
-            || self.uploads != UploadTally::default()
-            || !finished.is_empty()
-            || walked.is_some_and(|walked| is_lower(Some(walked.at), lane.walk_at))
-            || window.is_some_and(|(seconds, _)| is_lower(Some(seconds), lane.window_seconds))
-            || is_lower(self.progress.backfill_until, lane.backfill_until)
-            || is_higher(self.progress.cursor_at, lane.cursor_at)
-            || is_higher(self.progress.upload_position, Some(lane.upload_position))
-    }
 }
 
 /// How the work of a job ended.
@@ -194,7 +164,8 @@ async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
     let done = match done {
         Ok(done) => done,
         Err(StepError::LeaseLost) => return lose(context, job).await,
-        Err(StepError::Stopping) => return give_back(context, job).await,
+        Err(StepError::Stopping) => return give_back(context, job, Duration::ZERO).await,
+        Err(StepError::NoRoom) => return give_back(context, job, NO_ROOM_WAIT).await,
         Err(error) => after_error(&run, job, &error, &mut report),
     };
     let done = without_loops(&run, job, &mut report, done);
@@ -219,7 +190,8 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     if !run.upstream.takes_part_in(run.lease.lane.kind) {
         return Err(StepError::Unwanted);
     }
-    information::refresh(&run.context.db, run.upstream).await;
+    let allow_private = run.context.settings.allow_private;
+    information::refresh(&run.context.db, run.upstream, allow_private).await;
     if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
         let ending = Ending::GoesOn(Duration::ZERO);
         return Ok(Done { ending, more: Vec::new(), result: json!({ "shortened": "to a week" }) });
@@ -283,7 +255,8 @@ fn without_loops(run: &Run<'_>, job: &Job, report: &mut Report, done: Done) -> D
 
 /// Decides how a job ends after an error: by a retry, a further job, rest, or an error of the lane.
 fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report) -> Done {
-    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
+    let asked = error.retry_after().unwrap_or_default();
+    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes).max(asked);
     let has_died = run.lease.deaths >= job.allowed_attempts();
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
@@ -294,7 +267,7 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
             Ending::GoesOn(Duration::ZERO)
         }
         error if error.is_transient() && !job.is_last_attempt() && !has_died => {
-            let after = delay(job.attempt, jitter(&job.id));
+            let after = delay(job.attempt, jitter(&job.id)).max(asked);
             Ending::Again { after, error: error.to_string() }
         }
         error => Ending::Failed { error: error.to_string(), rest },
@@ -311,9 +284,9 @@ fn jitter(job_id: &str) -> f64 {
 
 /// Requeues the job, because the process stops. No attempt is spent and the job still owns the
 /// lane, so that another worker can continue at once.
-async fn give_back(context: &Context, job: &Job) {
-    let at_once = Requeue::wait(Duration::ZERO);
-    outcome::persist(job, || queue::requeue(&context.db, job, &at_once)).await;
+async fn give_back(context: &Context, job: &Job, after: Duration) {
+    let waits = Requeue::wait(after);
+    outcome::persist(job, || queue::requeue(&context.db, job, &waits)).await;
 }
 
 /// Logs one line about the job, and adds it to the metrics.

@@ -19,7 +19,8 @@ use uuid::Uuid;
 use super::{
     Context,
     error::{StepError, delay},
-    lane::{Done, Report, Run, under_lease},
+    lane::{Done, NO_ROOM_WAIT, Run, under_lease},
+    report::Report,
     upload::{Accepts, Batch, Item, State, Stop, Uploader},
 };
 use crate::runtime::{Outcome, outcome};
@@ -236,8 +237,10 @@ pub(super) async fn attempt_and(
         match result {
             Ok(result) => done(result),
             Err(StepError::Stopping) => Outcome::Requeue(Duration::ZERO),
+            Err(StepError::NoRoom) => Outcome::Requeue(NO_ROOM_WAIT),
             Err(error) if error.is_transient() => {
-                Outcome::Retry { after: delay(job.attempt, 0.0), error: error.to_string() }
+                let after = delay(job.attempt, 0.0).max(error.retry_after().unwrap_or_default());
+                Outcome::Retry { after, error: error.to_string() }
             }
             Err(error) => Outcome::Killed(error.to_string()),
         }

@@ -5,7 +5,7 @@
 //! The lane of the new filter inherits the progress of a lane whose filter covers its own.
 
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{Lane, LaneKind, UPLOAD_HASH, identity};
@@ -26,6 +26,12 @@ pub async fn ensure(
     settings: &Settings,
 ) -> Result<Lane, sqlx::Error> {
     let (hash, filter) = (identity(kind, settings), settings.download_filter());
+    let stale = settings.stale_threshold_minutes;
+    if kind != LaneKind::Backfill
+        && let Some(lane) = find(db, upstream.id, kind, &hash, stale).await?
+    {
+        return Ok(lane);
+    }
     let mut tx = db.begin().await?;
     retire_others(&mut tx, upstream.id, kind, &hash).await?;
     let heir_of = covering(&mut tx, upstream.id, kind, &hash, &filter).await?;
@@ -33,10 +39,9 @@ pub async fn ensure(
     if kind == LaneKind::Backfill {
         aim(&mut tx, upstream.id, &hash, settings.backfill_since_hours).await?;
     }
-    let stale = settings.stale_threshold_minutes;
-    let lane = find(&mut tx, upstream.id, kind, &hash, stale).await?;
+    let lane = find(&mut *tx, upstream.id, kind, &hash, stale).await?;
     tx.commit().await?;
-    Ok(lane)
+    lane.ok_or(sqlx::Error::RowNotFound)
 }
 
 /// Returns the upload lane of an upstream that takes events, and creates it if it does not exist.
@@ -203,13 +208,14 @@ async fn aim(
     Ok(())
 }
 
+/// Returns the lane of this filter if it is the only one that works.
 async fn find(
-    tx: &mut PgConnection,
+    db: impl PgExecutor<'_>,
     upstream: Uuid,
     kind: LaneKind,
     hash: &str,
     stale_minutes: u64,
-) -> Result<Lane, sqlx::Error> {
+) -> Result<Option<Lane>, sqlx::Error> {
     sqlx::query_as!(
         Lane,
         r#"select id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
@@ -219,12 +225,16 @@ async fn find(
                   coalesce(status = 'syncing'
                       and heartbeat_at < now() - make_interval(mins => $4), false) as "is_stale!",
                   coalesce(status = 'error' and retry_at > now(), false) as "is_resting!", last_error
-           from lane where upstream_id = $1 and lane = $2 and filter_hash = $3"#,
+           from lane where upstream_id = $1 and lane = $2 and filter_hash = $3
+             and retired_at is null and filter is not null
+             and not exists (select from lane other
+                             where other.upstream_id = $1 and other.lane = $2 and other.filter_hash <> $3
+                               and other.retired_at is null)"#,
         upstream,
         kind.as_str(),
         hash,
         i32::try_from(stale_minutes).unwrap_or(i32::MAX),
     )
-    .fetch_one(tx)
+    .fetch_optional(db)
     .await
 }
