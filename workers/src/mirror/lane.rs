@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use tender_jobs::{
     mirror::{
         deployment,
-        event::{Tally, outgoing::UploadTally},
-        lane::{self, Beat, Claim, Ending, Lane, LaneKind, Lease, Progress},
+        lane::{self, Beat, Claim, Ending, LaneKind, Lease},
         upstream::{self, Upstream, settings::Settings},
         work::{self, Work},
     },
