@@ -17,9 +17,11 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
-use chrono::Utc;
 use serde_json::{Value, json};
-use tender_jobs::mirror::{event, upstream};
+use tender_jobs::{
+    mirror::{event, upstream},
+    queue,
+};
 use tokio::sync::Mutex;
 
 use super::{Api, ApiError, auth::address_of, mirror::v1::bearer, tokens};
@@ -93,7 +95,7 @@ pub(super) async fn metrics(State(stats): State<Stats>) -> Result<Json<Value>, A
         "connections": of_connections(&stats).await?,
         "events": of_events(&stats).await?,
         "system": stats.system.read(&stats.api.db),
-        "collected_at": Utc::now(),
+        "collected_at": queue::now(&stats.api.db).await?,
     })))
 }
 

@@ -8,6 +8,7 @@ mod support;
 mod apalis_contract;
 mod api;
 mod api_auth;
+mod api_limits;
 mod api_matrix;
 mod api_service;
 mod api_v1;

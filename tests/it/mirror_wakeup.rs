@@ -32,12 +32,12 @@ impl Running {
         let (keys, now) = (Keys::generate(), world.db_now().await);
         let events = vec![note(&keys, now - 20, "first"), note(&keys, now - 10, "second")];
         let held: Arc<Mutex<Option<(Client, Value)>>> = Arc::default();
-        let hold = held.clone();
+        let answers = held.clone();
         let fake = FakeRelay::start(move |client: Client, message: Value| {
             let ok = json!(["OK", message[1]["id"], true, ""]);
             let is_held = message[1]["content"] == "first";
             if is_held {
-                *hold.lock().unwrap() = Some((client.clone(), ok.clone()));
+                *answers.lock().unwrap() = Some((client.clone(), ok.clone()));
             }
             async move {
                 if message[0] == "EVENT" && !is_held {

@@ -158,7 +158,7 @@ pub async fn run(context: Context, job: Job) {
         }
     };
     match work {
-        Work::Lane { lane, .. } => lane::run(&context, &job, lane).await,
+        Work::Lane { lane, .. } => Box::pin(lane::run(&context, &job, lane)).await,
         Work::Orchestrate { mode, upstream, manual } => {
             let work = Box::pin(orchestrate::run(&context, mode, upstream, manual));
             match schedule::name_of(mode) {

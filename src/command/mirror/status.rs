@@ -14,6 +14,7 @@ use tender_jobs::{
     queue::{self, WaitingKind},
 };
 
+use super::upstream::uploads_of;
 use crate::{command::print, words::lane as words};
 
 /// The positions of a lane that the ledger has in Unix seconds, as Nostr does.
@@ -73,6 +74,9 @@ pub(super) async fn print(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
             .collect();
         let told = if told.is_empty() { "not connected".to_owned() } else { told.join("; ") };
         print::line(&format!("{mark} {} {} — {told}", one.url, one.direction))?;
+        if one.authors_only_reason.is_some() {
+            print::line(&format!("     uploads: {}", uploads_of(one)))?;
+        }
     }
     Ok(())
 }

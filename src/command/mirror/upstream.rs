@@ -199,7 +199,7 @@ pub(super) fn negentropy_of(upstream: &Upstream) -> String {
 }
 
 /// Returns what is known of the uploads that the upstream takes.
-fn uploads_of(upstream: &Upstream) -> String {
+pub(super) fn uploads_of(upstream: &Upstream) -> String {
     match (&upstream.authors_only_reason, upstream.direction.uploads()) {
         (Some(reason), _) => {
             format!("only events of our own key, since it refused others: {reason}")

@@ -48,6 +48,8 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     let accepts = accepts(run).await?;
     let filter = lane::filter_hash(&run.settings.filter);
     let begun = under_lease(outgoing::begin(db, run.lease, &filter).await?)?;
+    // After a change of the filter, the lane begins again below its position: that is no loop.
+    report.is_ahead |= begun.position < run.lease.lane.upload_position;
     let plan = plan(run, &accepts, begun).await?;
     let (stop, answers) = if plan.batches.is_empty() {
         (Stop::Done, 0)
@@ -244,4 +246,51 @@ pub(super) async fn attempt_and(
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tender_jobs::mirror::event::Event;
+
+    use super::*;
+
+    fn event(number: u8) -> Event {
+        Event {
+            id: EventId([number; 32]),
+            pubkey: [0; 32],
+            created_at: 0,
+            kind: 1,
+            tags: Vec::new(),
+            content: String::new(),
+            sig: [0; 64],
+        }
+    }
+
+    fn sizes(batches: &[Batch]) -> Vec<usize> {
+        batches.iter().map(|batch| batch.items.len()).collect()
+    }
+
+    #[test]
+    fn suspects_share_ever_smaller_batches_and_end_alone() {
+        let halved = |attempts| halved(500, attempts);
+        assert_eq!([1, 2, 3, 4, 5].map(halved), [250, 125, 62, 1, 1]);
+        let suspect =
+            |attempts| Waiting { event: event(1), attempts, is_suspect: true, is_sent: true };
+        let waiting = [1, 1, 1, 4, 4, 1].map(suspect).to_vec();
+        let size = |one: &Waiting| if one.attempts == 1 { 2 } else { 1 };
+        assert_eq!(sizes(&in_batches(waiting, size, |_| true)), [2, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn the_last_batch_reaches_the_end_of_the_page() {
+        let candidate = |number: u8| Candidate { event: event(number), position: number.into() };
+        let batches = walked((1..=5).map(candidate).collect(), 9, 2, 3);
+        assert_eq!(sizes(&batches), [2, 2, 1]);
+        assert_eq!(
+            batches.iter().map(|batch| batch.up_to).collect::<Vec<_>>(),
+            [2, 4, 9].map(Some)
+        );
+        let was_sent = batches.iter().flat_map(|batch| &batch.items).map(|item| item.was_sent);
+        assert_eq!(was_sent.collect::<Vec<_>>(), [true, true, true, false, false]);
+    }
 }

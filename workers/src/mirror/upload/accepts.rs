@@ -43,6 +43,9 @@ impl Accepts {
         if self.author.is_some_and(|author| author != event.pubkey) {
             return Some("not sent: the upstream takes events from their authors only".to_owned());
         }
+        if event.is_protected() {
+            return Some("not sent: only its author may publish it (NIP-70)".to_owned());
+        }
         let above = |what: &str, size: usize, limit: Option<usize>| {
             let limit = limit.filter(|limit| size > *limit)?;
             Some(format!("not sent: {size} {what}, and the upstream's limit is {limit} (NIP-11)"))

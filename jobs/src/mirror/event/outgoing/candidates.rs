@@ -121,7 +121,7 @@ async fn page(
         sql.tags,
         upstream,
         limit,
-        author.as_ref().map(|author| author.as_slice()),
+        author.as_ref().map(<[u8; 32]>::as_slice),
         MAX_BYTES,
     )
     .fetch_all(db)

@@ -205,6 +205,7 @@ async fn write_open(
 
 /// The row of a verdict that leaves the event without a copy on the upstream, as far as is known.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::struct_excessive_bools, reason = "columns of a row")]
 struct Open {
     id: EventId,
     is_final: bool,
