@@ -73,7 +73,7 @@ async fn upstreams_are_managed_from_the_command_line() {
     refuses(&world, &["mirror", "add", "wss://a.test"], "already exists").await;
     refuses(&world, &["mirror", "add", "https://a.test"], "valid WebSocket URL").await;
     refuses(&world, &["mirror", "add", "wss://b.test", "--config", "{"], "not JSON").await;
-    let hosted = ["mirror", "add", "--relay", "alpha.zooid.test", "--direction", "both"];
+    let hosted = ["mirror", "add", "--relay", "alpha.zooid.test"];
     says(&world, &hosted, &["added wss://alpha.zooid.test"]).await;
     let found = json_of(&world, &["mirror", "show", "wss://alpha.zooid.test"]).await;
     assert_eq!(found["upstream"]["relay_id"], relay["id"]);
@@ -93,7 +93,7 @@ async fn upstreams_are_managed_from_the_command_line() {
         "1 to 500",
     )
     .await;
-    says(&world, &["mirror", "list"], &["wss://a.test", "off", "both"]).await;
+    says(&world, &["mirror", "list"], &["wss://a.test", "off", "down"]).await;
     let config = json_of(&world, &["mirror", "config", "wss://a.test"]).await;
     assert_eq!(
         (&config["settings"]["batch_size"], &config["overridden"]["batch_size"]),

@@ -1,6 +1,9 @@
 //! The frame of every job that holds a lane: the job claims the lane, works under the lease, and
 //! settles. The lane and its upstream decide the work, as they are when the job starts.
 
+mod claim;
+mod report;
+
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -9,11 +12,9 @@ use std::{
 use serde_json::{Value, json};
 use tender_jobs::{
     mirror::{
-        deployment,
-        event::{Tally, outgoing::UploadTally},
-        lane::{self, Beat, Claim, Ending, Lane, LaneKind, Lease, Progress},
+        lane::{self, Beat, Ending, LaneKind, Lease},
         upstream::{self, Upstream, settings::Settings},
-        work::{self, Work},
+        work::Work,
     },
     queue::{self, Job, Requeue, Settled},
 };
@@ -27,6 +28,8 @@ use super::{
     orchestrate, realtime, uploads,
 };
 use crate::runtime::{failpoint, outcome};
+use claim::Claimed;
+pub(super) use report::Report;
 
 /// How often the holder sends a heartbeat, and learns whether its work is still wanted.
 const BEAT: Duration = Duration::from_secs(10);
@@ -42,41 +45,6 @@ pub(super) struct Run<'a> {
     pub(super) settings: &'a Settings,
     pub(super) lease: &'a Lease,
     begun: Instant,
-}
-
-/// The account of a job while it works.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    /// Progress that the lane does not have yet.
-    pub(super) progress: Progress,
-    /// Events received. The lane has these counts already; they are kept for the log and the
-    /// result.
-    pub(super) events: Tally,
-    /// Events sent. The lane has these counts already, too.
-    pub(super) uploads: UploadTally,
-    /// Whether the job has stored progress already, or learned about the upstream.
-    pub(super) is_ahead: bool,
-}
-
-impl Report {
-    /// Whether the job leaves the lane further ahead than it found it. A repetition without this
-    /// would be endless.
-    fn shows_progress(&self, lane: &Lane) -> bool {
-        let Progress { finished, walked, window, .. } = &self.progress;
-        let is_lower =
-            |new: Option<i64>, old: Option<i64>| new.is_some() && (old.is_none() || new < old);
-        let is_higher = |new: Option<i64>, old: Option<i64>| new.is_some() && new > old;
-        self.is_ahead
-            || self.events.stored > 0
-            || self.events.rejected() > 0
-            || self.uploads != UploadTally::default()
-            || !finished.is_empty()
-            || walked.is_some_and(|walked| is_lower(Some(walked.at), lane.walk_at))
-            || window.is_some_and(|(seconds, _)| is_lower(Some(seconds), lane.window_seconds))
-            || is_lower(self.progress.backfill_until, lane.backfill_until)
-            || is_higher(self.progress.cursor_at, lane.cursor_at)
-            || is_higher(self.progress.upload_position, Some(lane.upload_position))
-    }
 }
 
 /// How the work of a job ended.
@@ -120,53 +88,12 @@ pub(super) async fn run(context: &Context, job: &Job, lane: Uuid) {
     if outcome::persist(job, || queue::start(&context.db, job)).await.is_none() {
         return;
     }
-    let claimed = outcome::with_retries(job, || claim(context, job, lane)).await;
+    let claimed = outcome::with_retries(job, || claim::claim(context, job, lane)).await;
     match claimed {
         Some(Ok(claimed)) => take_turn(context, job, &claimed).await,
-        Some(Err(why)) => skip(context, job, why).await,
+        Some(Err(why)) => claim::skip(context, job, why).await,
         None => {} // logged already; the job will be rescued
     }
-}
-
-/// A claimed lane, with its upstream and the settings in effect.
-struct Claimed {
-    lease: Box<Lease>,
-    upstream: Upstream,
-    settings: Settings,
-}
-
-/// Claims the lane. Returns what it claimed, or the reason why there is nothing to do.
-async fn claim(
-    context: &Context,
-    job: &Job,
-    lane: Uuid,
-) -> Result<Result<Claimed, &'static str>, sqlx::Error> {
-    let deployment = deployment::settings(&context.db).await?;
-    let stale = Duration::from_secs(60 * deployment.stale_threshold_minutes);
-    let lease = match lane::claim(&context.db, lane, job, stale).await? {
-        Claim::Held(lease) => lease,
-        Claim::Busy => return Ok(Err("already syncing")),
-        Claim::Gone => return Ok(Err("the lane was deleted or has retired")),
-    };
-    let Some(upstream) = upstream::find(&context.db, lease.lane.upstream_id).await? else {
-        return Ok(Err("the upstream was deleted"));
-    };
-    let settings = upstream.settings(&deployment);
-    let kind = lease.lane.kind;
-    if lane::identity(kind, &settings) != lease.lane.filter_hash {
-        let heir = lane::ensure(&context.db, &upstream, kind, &settings).await?;
-        work::push_lane(&context.db, heir.id, kind, Duration::ZERO).await?;
-        return Ok(Err("the filter was changed; the lane of the new filter continues"));
-    }
-    Ok(Ok(Claimed { lease, upstream, settings }))
-}
-
-/// Ends a job that found nothing to do; this is a success.
-async fn skip(context: &Context, job: &Job, why: &'static str) {
-    tracing::info!(job.id, why, "lane job skipped");
-    outcome::count(job, "done");
-    let result = json!({ "skipped": why });
-    outcome::persist(job, || queue::finish(&context.db, job, &result)).await;
 }
 
 /// Works, unless the job gives way to those of other upstreams.
@@ -221,6 +148,7 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     }
     information::refresh(&run.context.db, run.upstream).await;
     if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
+        report.is_ahead = true;
         let ending = Ending::GoesOn(Duration::ZERO);
         return Ok(Done { ending, more: Vec::new(), result: json!({ "shortened": "to a week" }) });
     }
@@ -285,6 +213,7 @@ fn without_loops(run: &Run<'_>, job: &Job, report: &mut Report, done: Done) -> D
 fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report) -> Done {
     let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
     let has_died = run.lease.deaths >= job.allowed_attempts();
+    let is_ahead = report.shows_progress(&run.lease.lane);
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
         StepError::TimeOver => {
@@ -293,8 +222,10 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
             }
             Ending::GoesOn(Duration::ZERO)
         }
-        error if error.is_transient() && !job.is_last_attempt() && !has_died => {
-            let after = delay(job.attempt, jitter(&job.id));
+        // An attempt that moved the lane on is never the last one.
+        error if error.is_transient() && !has_died && (is_ahead || !job.is_last_attempt()) => {
+            let attempt = if is_ahead { 1 } else { job.attempt };
+            let after = delay(attempt, jitter(&job.id));
             Ending::Again { after, error: error.to_string() }
         }
         error => Ending::Failed { error: error.to_string(), rest },
