@@ -181,7 +181,8 @@ async fn add(
 
 /// Starts the workers of the mirror, without recurring jobs: the demo triggers every mode itself.
 fn start_workers(config: &Config, db: &PgPool, stop: &CancellationToken) -> JoinHandle<()> {
-    let mirror = MirrorSettings { profile: Profile::Off, ..config.mirror.clone() };
+    let mirror =
+        MirrorSettings { profile: Profile::Off, allow_private: true, ..config.mirror.clone() };
     let wings = Wings {
         provision: None,
         mirror: Some(mirror),

@@ -114,6 +114,8 @@ pub struct ApiConfig {
     pub dashboard_password: Option<SecretString>,
     /// HMAC key of API tokens; without it `/api/v1` answers 503.
     pub key_secret: Option<SecretString>,
+    /// Whether callers of the API may add upstreams whose address is not public.
+    pub allow_private_upstreams: bool,
 }
 
 /// The settings of the log and the traces.
@@ -167,7 +169,7 @@ impl Config {
         let robot = provision::robot(env);
         let provision = provision::settings(env);
         let mirror_environment = mirror::environment(env);
-        let mirror = mirror::mirror(env, robot.as_ref(), &mirror_environment);
+        let mirror = mirror::mirror(env, &mirror_environment);
         let zooid = provision::zooid(env, needs, instances.clone(), robot);
         let relay_domain = relay_domain(env, needs);
         let config = Self {
@@ -175,6 +177,7 @@ impl Config {
             api: ApiConfig {
                 instances: instance_names(zooid.as_ref(), &instances),
                 max_attempts: provision.backoff.max_attempts(),
+                allow_private_upstreams: mirror.allow_private,
                 ..api(env, relay_domain, &instances)
             },
             zooid,
@@ -267,6 +270,7 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
             .unwrap_or_default(),
         stats_auth: env.flag("STATS_AUTH_ENABLED", true),
         key_secret: mirror::key_secret(env),
+        allow_private_upstreams: false, // set by the caller
     }
 }
 

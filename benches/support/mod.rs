@@ -152,6 +152,7 @@ impl Bench {
             ("LOG_LEVEL", "warn".to_owned()),
             // The benchmarks trigger mirroring themselves.
             ("MIRROR_PROFILE", "off".to_owned()),
+            ("ALLOW_PRIVATE_UPSTREAMS", "true".to_owned()),
             // Three minutes: pruning is part of the measurement.
             ("JOB_RETENTION_HOURS", "0.05".to_owned()),
             ("API_RATE_LIMIT", "100000".to_owned()),

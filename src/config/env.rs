@@ -10,7 +10,7 @@ use std::{
 use super::{Problem, file};
 
 /// Every variable that is read, in the order of `.env.example`.
-pub const NAMES: [&str; 53] = [
+pub const NAMES: [&str; 54] = [
     "DATABASE_URL",
     "DATABASE_MAX_CONNECTIONS",
     "DATABASE_LISTEN_URL",
@@ -58,6 +58,7 @@ pub const NAMES: [&str; 53] = [
     "FAILED_JOB_RETENTION_HOURS",
     "ACTIVITY_RETENTION_DAYS",
     "RELAY_PRIVATE_KEY",
+    "ALLOW_PRIVATE_UPSTREAMS",
     "MIRROR_PROFILE",
     "MIRROR_DEFAULTS",
     "API_KEY_HMAC_SECRET",

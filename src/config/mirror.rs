@@ -11,14 +11,16 @@ use tender_workers::mirror::Settings;
 
 use super::Env;
 
-/// Reads how this process mirrors. Without `RELAY_PRIVATE_KEY`, the mirror authenticates to upstreams
-/// with the robot's key. The profile `off` concerns this process; the others are the deployment's.
-pub(super) fn mirror(env: &mut Env, robot: Option<&Keys>, environment: &Environment) -> Settings {
-    let own =
+/// Reads how this process mirrors. Without `RELAY_PRIVATE_KEY`, the mirror does not authenticate to
+/// upstreams: the key that governs zooid is told to no other relay. The profile `off` concerns this
+/// process; the others are the deployment's.
+pub(super) fn mirror(env: &mut Env, environment: &Environment) -> Settings {
+    let key =
         env.parse("RELAY_PRIVATE_KEY", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok());
     Settings {
-        key: own.or_else(|| robot.cloned()),
+        key,
         profile: environment.profile.unwrap_or_default(),
+        allow_private: env.flag("ALLOW_PRIVATE_UPSTREAMS", false),
         ..Settings::default()
     }
 }

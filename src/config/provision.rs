@@ -77,7 +77,7 @@ fn backoff(env: &mut Env) -> Backoff {
     })
 }
 
-/// Reads the key that signs requests to zooid. Without `RELAY_PRIVATE_KEY`, the mirror uses it too.
+/// Reads the key that signs requests to zooid.
 pub(super) fn robot(env: &mut Env) -> Option<Keys> {
     env.parse("ROBOT_SECRET", "nsec1… or 64 hex digits", |text| Keys::parse(text).ok())
 }

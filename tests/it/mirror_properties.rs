@@ -1,8 +1,6 @@
 //! Whatever is missing on which side, and however few events a relay gives at a time: in the end both
 //! sides have the same.
 
-use std::sync::Arc;
-
 use nostr::key::Keys;
 use proptest::{
     prelude::*,
@@ -11,12 +9,13 @@ use proptest::{
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
     event::{self, Batch, Limits},
-    lane::LaneKind,
+    lane::{LaneKind, gap},
 };
 
 use crate::support::{
     mirror::{Mirror, MirrorWorld, days, settings},
-    relays::{FakeRelay, RealRelay, as_json, event as make, ids, note, serve_req},
+    relays::{RealRelay, as_json, event as make, ids, note},
+    scripted::{Kept, Manner, scripted},
 };
 
 fn runner(cases: u32) -> TestRunner {
@@ -36,40 +35,81 @@ async fn anew(whole: &MirrorWorld) -> Mirror {
     Mirror::over(&whole.db, settings())
 }
 
+/// A history: how far each second is from the one before, and how many events it has.
+fn history() -> impl Strategy<Value = Vec<(i64, usize)>> {
+    proptest::collection::vec((0_i64..40, 1_usize..8), 1..12)
+}
+
+/// The events of a history, as JSON knows them by their seconds.
+fn events_of(history: &[(i64, usize)], keys: &Keys, now: i64) -> Vec<nostr::event::Event> {
+    let mut at = now - 100;
+    let mut events = Vec::new();
+    for (gap, count) in history {
+        at -= 1 + gap;
+        events.extend((0..*count).map(|n| note(keys, at, &format!("{at} {n}"))));
+    }
+    events
+}
+
+/// Whatever the relay cuts, every event arrives, or its second is a gap.
 #[test]
-fn any_page_cap_ends_with_every_event() {
+fn any_page_cap_ends_with_every_event_or_with_its_second_as_a_gap() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let case = (1_usize..8, proptest::collection::vec((0_i64..40, 1_usize..8), 1..12));
+    let case = (1_usize..8, any::<bool>(), any::<bool>(), history());
     let whole = runtime.block_on(MirrorWorld::new());
-    let run = runner(12).run(&case, |(cap, seconds)| {
+    let run = runner(24).run(&case, |(page, is_exclusive, takes_prefixes, history)| {
         runtime.block_on(async {
             let (world, keys) = (anew(&whole).await, Keys::generate());
-            let now = world.db_now().await;
-            let mut events = Vec::new();
-            let mut at = now - 10;
-            for (gap, count) in seconds {
-                at -= 1 + gap;
-                // More than a page in one second can only be got by negentropy.
-                events.extend((0..count.min(cap)).map(|n| note(&keys, at, &format!("{at} {n}"))));
-            }
-            let stored = Arc::new(as_json(&events));
-            let fake = FakeRelay::start(move |client, message| {
-                let stored = stored.clone();
-                async move {
-                    if message[0] == "REQ" {
-                        serve_req(&client, &message, &stored, cap).await;
-                    }
-                }
-            })
-            .await;
+            let events = events_of(&history, &keys, world.db_now().await);
+            let manner = Manner { page, is_exclusive, takes_prefixes, ..Manner::default() };
+            let fake = scripted(&events, manner).await;
             let upstream = world.upstream(&fake.url, json!({"config": days(1)})).await;
             let lane = world.mirror(&upstream, LaneKind::Backfill).await;
-            prop_assert_eq!(lane.status, "completed");
-            prop_assert_eq!(world.stored().await, ids(&events));
-            Ok(())
+            prop_assert_eq!(lane.status.as_str(), "completed");
+            accounted(&world, lane.id, &events).await
         })
     });
     run.unwrap();
+}
+
+/// Whatever part of its set a relay compares, every event arrives.
+#[test]
+fn any_capped_reconciliation_ends_with_every_event_or_with_its_second_as_a_gap() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let kept = prop_oneof![Just(Kept::Newest), Just(Kept::Oldest)];
+    let case = (1_usize..30, kept, 20_usize..60, history());
+    let whole = runtime.block_on(MirrorWorld::new());
+    let run = runner(24).run(&case, |(cap, kept, page, history)| {
+        runtime.block_on(async {
+            let (world, keys) = (anew(&whole).await, Keys::generate());
+            let events = events_of(&history, &keys, world.db_now().await);
+            let manner = Manner { page, negentropy: Some((cap, kept)), ..Manner::default() };
+            let fake = scripted(&events, manner).await;
+            let fields = json!({"negentropy": true, "config": days(1)});
+            let upstream = world.upstream(&fake.url, fields).await;
+            let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+            prop_assert_eq!(lane.status.as_str(), "completed");
+            accounted(&world, lane.id, &events).await
+        })
+    });
+    run.unwrap();
+}
+
+/// Every event is stored, or its second is a gap of the lane.
+async fn accounted(
+    world: &Mirror,
+    lane: uuid::Uuid,
+    events: &[nostr::event::Event],
+) -> Result<(), TestCaseError> {
+    let gaps = gap::gaps(&world.db, lane, 10_000).await.unwrap();
+    let stored = world.stored().await;
+    for event in events {
+        let at = i64::try_from(event.created_at.as_secs()).unwrap();
+        let is_gap = gaps.iter().any(|gap| (gap.since..=gap.until).contains(&at));
+        let is_stored = stored.binary_search(&event.id.to_hex()).is_ok();
+        prop_assert!(is_stored || is_gap, "an event of {} is missing: {:?}", at, gaps);
+    }
+    Ok(())
 }
 
 #[test]

@@ -30,6 +30,7 @@ async fn tender_with(world: &MirrorWorld, arguments: &[&str], more: &[(&str, &st
         ("DATABASE_URL", url.as_str()),
         ("ROBOT_SECRET", ROBOT_SECRET),
         ("API_KEY_HMAC_SECRET", "a secret of the tests"),
+        ("ALLOW_PRIVATE_UPSTREAMS", "true"),
     ];
     environment.extend(more);
     let output = run(arguments, &environment).await;
@@ -74,6 +75,8 @@ async fn upstreams_are_managed_from_the_command_line() {
     refuses(&world, &["mirror", "add", "https://a.test"], "valid WebSocket URL").await;
     refuses(&world, &["mirror", "add", "wss://b.test", "--config", "{"], "not JSON").await;
     let hosted = ["mirror", "add", "--relay", "alpha.zooid.test"];
+    let both = [hosted.as_slice(), &["--direction", "both"]].concat();
+    refuses(&world, &both, "must be down").await;
     says(&world, &hosted, &["added wss://alpha.zooid.test"]).await;
     let found = json_of(&world, &["mirror", "show", "wss://alpha.zooid.test"]).await;
     assert_eq!(found["upstream"]["relay_id"], relay["id"]);

@@ -141,6 +141,7 @@ fn config_of(base_url: String, admin: nostr::key::PublicKey) -> ApiConfig {
         viewers: vec![],
         dashboard_password: None,
         key_secret: Some("a secret of the tests".into()),
+        allow_private_upstreams: false,
     }
 }
 

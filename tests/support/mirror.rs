@@ -47,9 +47,9 @@ impl std::ops::Deref for MirrorWorld {
     }
 }
 
-/// Settings without recurring jobs.
+/// Settings without recurring jobs. The relays of the tests are on this machine.
 pub fn settings() -> Settings {
-    Settings { profile: Profile::Off, ..Settings::default() }
+    Settings { profile: Profile::Off, allow_private: true, ..Settings::default() }
 }
 
 pub fn upstream_change(url: &str, fields: Value) -> Change {

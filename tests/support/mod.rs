@@ -18,6 +18,7 @@ pub mod path;
 pub mod process;
 pub mod proxy;
 pub mod relays;
+pub mod scripted;
 pub mod server;
 pub mod time;
 

@@ -18,6 +18,8 @@ use super::{DOMAIN, World, eventually, mirror::MirrorWorld, patiently};
 
 /// Connections of one process: many processes share the server of the tests.
 const CONNECTIONS: (&str, &str) = ("DATABASE_MAX_CONNECTIONS", "8");
+/// The relays of the tests are on this machine.
+const PRIVATE: (&str, &str) = ("ALLOW_PRIVATE_UPSTREAMS", "true");
 
 /// A `tender` process; killed when dropped. Its log is in a file.
 pub struct Tender {
@@ -71,7 +73,7 @@ impl Tender {
     pub fn start_mirror(world: &MirrorWorld, arguments: &[&str], more: &[(&str, &str)]) -> Self {
         let url = world.database.url();
         let mut environment =
-            vec![("DATABASE_URL", url.as_str()), ("MIRROR_PROFILE", "off"), CONNECTIONS];
+            vec![("DATABASE_URL", url.as_str()), ("MIRROR_PROFILE", "off"), PRIVATE, CONNECTIONS];
         environment.extend(more);
         Self::start_with(arguments, &environment)
     }

@@ -4,10 +4,14 @@
 //! - [`orchestrate`]: which lanes have work; `upkeep`: recovery, purge, events that waited.
 //! - `live`: standing subscriptions. `remove`: the end of an upstream.
 //! - `connections`, `connection`, `socket`, `message`: one websocket per upstream, shared.
-//! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched.
+//! - `address`: which hosts a connection may lead to.
+//! - `page`, [`negentropy`], `fetch`, [`frame`]: how events are found and fetched; `proof`: whether a
+//!   reconciliation showed the whole set.
+//! - `report`: the account of a job, and whether it made progress.
 //! - `intake`: the one path into the store; `upload`: the one path out.
 //! - [`information`]: NIP-11. [`diff`]: compares two sides without changing either.
 
+mod address;
 mod backfill;
 mod connection;
 mod connections;
@@ -26,6 +30,7 @@ mod page;
 mod proof;
 mod realtime;
 mod remove;
+mod report;
 mod schedule;
 mod shares;
 mod socket;
@@ -36,6 +41,7 @@ mod uploads;
 use std::{collections::HashMap, sync::Arc};
 
 use nostr::key::Keys;
+use rustls::pki_types::CertificateDer;
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
@@ -63,6 +69,10 @@ pub struct Settings {
     pub key: Option<Keys>,
     /// When the recurring jobs run.
     pub profile: Profile,
+    /// Whether every upstream may have an address that is not public.
+    pub allow_private: bool,
+    /// Certificate authorities that are trusted besides those of the web.
+    pub authorities: Vec<CertificateDer<'static>>,
 }
 
 /// What the handlers of this wing can reach.
@@ -90,8 +100,7 @@ impl Context {
         process: &str,
         stopping: &CancellationToken,
     ) -> Self {
-        let most = settings.defaults.max_concurrent_connections;
-        let connections = Arc::new(Connections::new(most, settings.key.clone()));
+        let connections = Arc::new(Connections::new(&settings));
         let (settings, process) = (Arc::new(settings), Arc::from(process));
         let shares = Shares::new(slots());
         Self { db: db.clone(), connections, settings, shares, process, stopping: stopping.clone() }

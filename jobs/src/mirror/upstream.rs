@@ -108,6 +108,8 @@ pub struct Upstream {
     pub config: Value,
     /// The id of the relay that we host at this address; `None` for a relay elsewhere.
     pub relay_id: Option<String>,
+    /// Whether its host may have an address that is not public.
+    pub allow_private: bool,
     /// Whether the upstream supports NIP-77: `unknown`, `supported` or `unsupported`.
     pub negentropy_verdict: String,
     /// When the verdict expires.
@@ -173,7 +175,7 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                  notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
+                  notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
            from upstream where id = $1 and removing_at is null"#,
@@ -191,7 +193,7 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                  notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
+                  notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
            from upstream where removing_at is null order by url limit $1"#,

@@ -29,7 +29,7 @@ pub(super) async fn diff(
 ) -> anyhow::Result<()> {
     let upstream = named(db, name).await?;
     let settings = upstream.settings(&deployment::settings(db).await?);
-    let connections = Connections::new(1, config.mirror.key.clone());
+    let connections = Connections::new(&config.mirror);
     let now = queue::now(db).await?.timestamp();
     let window = ((now - 3600 * i64::from(hours)).max(0), now);
     let compared = mirror::diff::diff(db, &connections, &upstream, &settings, window).await;

@@ -45,6 +45,9 @@ pub(crate) struct Fields {
     /// Whether to keep a subscription open and to push local events at once.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     live: Option<bool>,
+    /// Whether the host may have an address that is not public, such as 127.0.0.1 or 10.0.0.1.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    private: Option<bool>,
     /// Notes for operators.
     #[arg(long)]
     notes: Option<String>,
@@ -68,6 +71,7 @@ impl Fields {
             negentropy: self.negentropy,
             live: self.live,
             direction: direction.map(str::to_owned),
+            allow_private: self.private,
             notes: self.notes,
             config: config.context("--config is not JSON such as '{\"poll_page_limit\": 300}'")?,
             ..Change::default()
@@ -128,6 +132,8 @@ pub(super) async fn add(
         let relay = provision::find(db, &hosted).await?;
         change.url = Some(format!("wss://{}", relay.host()));
         change.relay_id = Some(relay.id.as_str().to_owned());
+        // Our own relays often have addresses of our own network.
+        change.allow_private = change.allow_private.or(Some(true));
     }
     let created = match upstream::create(db, &change).await {
         Err(UpstreamError::Taken) => {
@@ -208,9 +214,12 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
     let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
     let lanes = lane::states_of(db, upstream.id, stale).await?;
     let gaps = gaps::of(db, &lanes).await?;
+    let learned = upstream::learned(db, upstream.id).await?;
     if json {
         let lanes = lanes_json(&lanes)?;
-        return print::json(&json!({ "upstream": upstream, "lanes": lanes, "gaps": gaps }));
+        return print::json(&json!({
+            "upstream": upstream, "learned": learned, "lanes": lanes, "gaps": gaps,
+        }));
     }
     let now = queue::now(db).await?;
     let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
@@ -226,12 +235,14 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
         ("negentropy", negentropy_of(&upstream)),
         ("live", yes(upstream.live).to_owned()),
         ("hosted relay", hosted),
+        ("private addresses", yes(upstream.allow_private).to_owned()),
         ("config", upstream.config.to_string()),
         ("uploads", uploads_of(&upstream)),
         (
             "NIP-11 document",
             upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
         ),
+        ("learned", learned.sentences().join("; ")),
         ("notes", upstream.notes.clone().unwrap_or_default()),
     ])?;
     print::line("")?;

@@ -14,7 +14,7 @@ use tender_jobs::mirror::{
         self, LaneKind, LaneState,
         gap::{self, GapRow},
     },
-    upstream::{self, Connection, Upstream},
+    upstream::{self, Connection, Learned, Upstream},
 };
 use uuid::Uuid;
 
@@ -66,6 +66,7 @@ pub(in crate::dashboard) async fn live(
     let db = &dashboard.db;
     let lanes = lane::states_of(db, upstream.id, stale_secs(db).await?).await?;
     let gaps = gaps_of(db, &lanes).await?;
+    let learned = upstream::learned(db, upstream.id).await?;
     let mut connections = upstream::connections(db).await?;
     connections.retain(|one| one.upstream_id == upstream.id);
     Ok(html! {
@@ -75,7 +76,7 @@ pub(in crate::dashboard) async fn live(
             @if lanes.is_empty() { p { "No lane has run yet." } }
             @for lane in &lanes { (lane_section(lane, gaps.get(&lane.id).map_or(&[], Vec::as_slice))) }
         }
-        (facts(upstream))
+        (facts(upstream, &learned))
         (connection_table(&connections))
     })
 }
@@ -210,7 +211,7 @@ fn numbers(lane: &LaneState) -> Vec<(&'static str, i64)> {
     all.into_iter().filter(|(_, number)| *number > 0).collect()
 }
 
-fn facts(upstream: &Upstream) -> Markup {
+fn facts(upstream: &Upstream, learned: &Learned) -> Markup {
     html! {
         section aria-labelledby="about" {
             h2 #about { "Settings" }
@@ -228,6 +229,7 @@ fn facts(upstream: &Upstream) -> Markup {
                 @if let Some(reason) = &upstream.authors_only_reason {
                     dt { "Uploads" } dd { "Only events of our own key: it refused others with “" (reason) "”" }
                 }
+                @for sentence in learned.sentences() { dt { "Learned" } dd { (sentence) } }
                 @if let Some(information) = &upstream.information { dt { "NIP-11 document" } dd { code { (information) } } }
                 @if let Some(notes) = &upstream.notes { dt { "Notes" } dd { (notes) } }
             }

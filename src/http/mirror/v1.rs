@@ -133,11 +133,13 @@ fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
 }
 
 /// Returns the change in the object `upstream_relay` of a body. Unknown fields are ignored.
-fn change_of(bytes: &Bytes) -> Result<Change, V1Error> {
+fn change_of(api: &Api, bytes: &Bytes) -> Result<Change, V1Error> {
     let mut body = json_of(bytes)?;
     let change = body.get_mut("upstream_relay").filter(|change| change.is_object());
     let change = change.ok_or(V1Error::Bad("the body must have an object upstream_relay"))?.take();
-    serde_json::from_value(change).map_err(|error| V1Error::Invalid(vec![error.to_string()]))
+    let change: Change = serde_json::from_value(change)
+        .map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
+    Ok(Change { must_be_public: !api.config.allow_private_upstreams, ..change })
 }
 
 fn id_of(text: &str) -> Result<Uuid, V1Error> {
@@ -193,7 +195,7 @@ pub(in crate::http) async fn create_relay(
     Extension(holder): Extension<Holder>,
     bytes: Bytes,
 ) -> Answer {
-    let upstream = upstream::create(&api.db, &change_of(&bytes)?).await?;
+    let upstream = upstream::create(&api.db, &change_of(&api, &bytes)?).await?;
     record(&api, &holder, "add_upstream", &upstream.url, "").await?;
     Ok((StatusCode::CREATED, shown(&api, &upstream).await?).into_response())
 }
@@ -208,7 +210,7 @@ pub(in crate::http) async fn update_relay(
     bytes: Bytes,
 ) -> Answer {
     let id = id_of(&id)?;
-    let upstream = upstream::update(&api.db, id, &change_of(&bytes)?).await?;
+    let upstream = upstream::update(&api.db, id, &change_of(&api, &bytes)?).await?;
     record(&api, &holder, "update_upstream", &upstream.url, "").await?;
     Ok(shown(&api, &upstream).await?.into_response())
 }

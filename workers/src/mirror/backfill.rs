@@ -17,7 +17,8 @@ use tender_jobs::mirror::{
 
 use super::{
     error::StepError,
-    lane::{Done, Report, Run},
+    lane::{Done, Run},
+    report::Report,
 };
 
 pub(super) use poll::{Keep, asked, request, walk_through};

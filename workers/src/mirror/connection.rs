@@ -1,42 +1,49 @@
 //! A connection of this process to an upstream, shared by its lanes. One task reads the socket and
-//! routes each message to the subscription or upload that waits for it; one task writes.
+//! routes each message to the subscription or upload that waits for it; one task writes. If either
+//! task ends, the connection is lost.
 //!
-//! - `route`: subscriptions, and the messages for them.
+//! - `reading`: the task that reads.
+//! - `route`: subscriptions, and the messages for them. `budget`: the bytes that may wait.
+//! - `sent`: events that wait for the upstream's answer.
 //! - `auth`: the answer to the upstream's challenge (NIP-42).
 //! - `late`: events that come after the end of their page.
 
 mod auth;
+mod budget;
 mod late;
+mod reading;
 mod route;
+mod sent;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nostr::key::Keys;
-use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{
     error::StepError,
-    message,
-    socket::{self, Incoming, Outgoing, Reader},
+    socket::{self, Outgoing, Target},
 };
 use auth::Auth;
+use budget::Budget;
+use route::Route;
+use sent::Sent;
 
-pub(crate) use route::{Heard, Subscription};
+pub(crate) use budget::storing;
+pub(crate) use route::{Heard, Received, Subscription};
 
 /// The messages that may wait to be written; then [`Connection::send`] waits.
 const TO_WRITE: usize = 128;
-/// A connection that has not been used for this long is closed.
-const IDLE_FOR: Duration = Duration::from_mins(5);
-/// More unreadable messages than this in a minute end the connection.
-const MAX_MALFORMED: u32 = 100;
+/// The bytes that may wait to be written.
+const BYTES_TO_WRITE: usize = 2 * 1024 * 1024;
 /// The most characters of a message that are logged.
 const LOGGED_CHARS: usize = 512;
 /// Why a connection was lost, if no other reason is known.
@@ -44,18 +51,27 @@ const BROKEN: &str = "the connection to the upstream was lost";
 
 #[derive(Debug)]
 struct Shared {
-    url: String,
+    target: Target,
+    /// The largest event that is received, as JSON, in bytes.
+    max_event: usize,
     key: Option<Keys>,
     /// The subscriptions, by id.
-    routes: Mutex<HashMap<String, mpsc::Sender<Heard>>>,
-    /// The events that wait for their `OK`, by id.
-    sent: Mutex<HashMap<String, oneshot::Sender<(bool, String)>>>,
+    routes: Mutex<HashMap<String, Route>>,
+    /// The bytes of messages that wait for their subscriptions.
+    budget: Budget,
+    /// The events that wait for their `OK`.
+    sent: Mutex<Sent>,
     outgoing: mpsc::Sender<Outgoing>,
-    auth: watch::Sender<Auth>,
+    to_write: Arc<Semaphore>,
+    auth: Auth,
     /// Why the connection was lost; `None` while it is open.
     lost: watch::Sender<Option<String>>,
+    /// Whether a connection without compression would have survived.
+    lost_by_compression: AtomicBool,
     /// When a lane last used the connection.
     used: Mutex<Instant>,
+    /// The permit of an open connection.
+    room: Mutex<Option<OwnedSemaphorePermit>>,
     bytes_in: AtomicI64,
     bytes_out: AtomicI64,
     strays: AtomicI64,
@@ -70,23 +86,33 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner) // a panic leaves each value consistent
 }
 
-/// Unreadable messages in the current minute.
-struct Malformed {
-    since: Instant,
-    messages: u32,
+/// What a connection needs besides its target.
+pub(crate) struct Opening {
+    pub(super) target: Target,
+    /// The largest event that is received, as JSON, in bytes.
+    pub(super) max_event: usize,
+    /// The key that answers a challenge.
+    pub(super) key: Option<Keys>,
+    /// The permit that is held until the connection is lost.
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 impl Shared {
-    fn new(url: &str, key: Option<Keys>, outgoing: mpsc::Sender<Outgoing>) -> Self {
+    fn new(opening: Opening, outgoing: mpsc::Sender<Outgoing>) -> Self {
         Self {
-            url: url.to_owned(),
-            key,
+            target: opening.target,
+            max_event: opening.max_event,
+            key: opening.key,
             routes: Mutex::default(),
+            budget: Budget::new(),
             sent: Mutex::default(),
             outgoing,
-            auth: watch::Sender::new(Auth::Unasked),
+            to_write: Arc::new(Semaphore::new(BYTES_TO_WRITE)),
+            auth: Auth::new(),
             lost: watch::Sender::new(None),
+            lost_by_compression: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
+            room: Mutex::new(Some(opening.room)),
             bytes_in: AtomicI64::new(0),
             bytes_out: AtomicI64::new(0),
             strays: AtomicI64::new(0),
@@ -96,23 +122,28 @@ impl Shared {
 }
 
 impl Connection {
-    /// Connects. The permit is held until the connection is lost.
-    pub(crate) async fn open(
-        url: &str,
-        key: Option<Keys>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Self, StepError> {
-        let (writer, reader) = socket::connect(url).await?;
+    /// Connects.
+    pub(crate) async fn open(opening: Opening) -> Result<Self, StepError> {
+        let (writer, reader) = socket::connect(&opening.target).await?;
         let (outgoing, to_write) = mpsc::channel(TO_WRITE);
-        let connection = Self(Arc::new(Shared::new(url, key, outgoing)));
-        tokio::spawn(socket::write(writer, to_write));
-        let reading = connection.clone();
-        tokio::spawn(async move {
-            let why = reading.read(reader).await;
-            reading.lose(&why);
-            drop(permit);
-        });
+        let connection = Self(Arc::new(Shared::new(opening, outgoing)));
+        tokio::spawn(connection.clone().write(writer, to_write));
+        tokio::spawn(connection.clone().read_all(reader));
         Ok(connection)
+    }
+
+    /// Writes until the connection is lost. A lost writer loses the connection, because a
+    /// connection that only receives answers to nothing.
+    async fn write(self, writer: socket::Writer, outgoing: mpsc::Receiver<Outgoing>) {
+        let mut lost = self.0.lost.subscribe();
+        let written = tokio::select! {
+            biased; // a close that waits is written
+            written = socket::write(writer, outgoing, self.0.target.patience.write) => written,
+            _ = lost.wait_for(Option::is_some) => Ok(()),
+        };
+        if let Err(why) = written {
+            self.lose(&why);
+        }
     }
 
     /// Why the connection was lost; `None` while it is open.
@@ -125,9 +156,18 @@ impl Connection {
         StepError::Connection(self.lost().unwrap_or_else(|| BROKEN.to_owned()))
     }
 
-    /// Whether the connection is open and leads to this URL.
-    pub(crate) fn is_to(&self, url: &str) -> bool {
-        self.lost().is_none() && self.0.url == url
+    /// Whether the connection is open and leads to this target, with these limits.
+    pub(super) fn is_to(&self, target: &Target, max_event: usize) -> bool {
+        let own = &self.0.target;
+        self.lost().is_none()
+            && self.0.max_event == max_event
+            && (&own.url, own.allow_private) == (&target.url, target.allow_private)
+    }
+
+    /// Whether the connection was lost by a message that only a connection without compression
+    /// survives.
+    pub(super) fn was_lost_by_compression(&self) -> bool {
+        self.0.lost_by_compression.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes received and sent since the connection was opened.
@@ -135,10 +175,25 @@ impl Connection {
         (self.0.bytes_in.load(Ordering::Relaxed), self.0.bytes_out.load(Ordering::Relaxed))
     }
 
+    /// Since when no lane uses the connection; `None` while subscriptions or sent events wait.
+    pub(super) fn unused_since(&self) -> Option<Instant> {
+        let is_used = !locked(&self.0.routes).is_empty() || !locked(&self.0.sent).is_empty();
+        (!is_used).then(|| *locked(&self.0.used))
+    }
+
+    /// Holds another permit instead of the present one.
+    pub(super) fn move_to(&self, room: OwnedSemaphorePermit) {
+        let mut held = locked(&self.0.room);
+        // A lost connection holds none.
+        if held.is_some() {
+            *held = Some(room);
+        }
+    }
+
     /// Closes the connection, and ends its subscriptions.
-    pub(crate) async fn close(&self) {
-        let _lost_already = self.0.outgoing.send(Outgoing::Close).await;
-        self.lose("closed by us");
+    pub(crate) fn close(&self, why: &str) {
+        let _full_or_lost = self.0.outgoing.try_send(Outgoing::Close);
+        self.lose(why);
     }
 
     /// Sends a message. Waits while many messages are to be written.
@@ -146,91 +201,18 @@ impl Connection {
         let text = message.to_string();
         add(&self.0.bytes_out, text.len());
         self.touch();
-        self.0.outgoing.send(Outgoing::Text(text)).await.map_err(|_| self.lost_error())
-    }
-
-    /// Sends an event. The receiver gets the upstream's answer: whether it took the event, and its
-    /// reason. The receiver ends without an answer if the connection is lost.
-    pub(crate) async fn publish(
-        &self,
-        id: &str,
-        event: &Value,
-    ) -> Result<oneshot::Receiver<(bool, String)>, StepError> {
-        let (sender, answer) = oneshot::channel();
-        locked(&self.0.sent).insert(id.to_owned(), sender);
-        if self.lost().is_some() {
-            return Err(self.lost_error());
-        }
-        self.send(&json!(["EVENT", event])).await?;
-        Ok(answer)
-    }
-
-    /// Stops waiting for the answer to an event. A late answer counts as one that was not asked
-    /// for.
-    pub(crate) fn forget(&self, id: &str) {
-        locked(&self.0.sent).remove(id);
+        let bytes = u32::try_from(text.len().min(BYTES_TO_WRITE)).unwrap_or(u32::MAX);
+        let mut lost = self.0.lost.subscribe();
+        let held = tokio::select! {
+            held = self.0.to_write.clone().acquire_many_owned(bytes) => held.ok(),
+            _ = lost.wait_for(Option::is_some) => None,
+        };
+        let message = Outgoing::Text(text, held);
+        self.0.outgoing.send(message).await.map_err(|_| self.lost_error())
     }
 
     fn touch(&self) {
         *locked(&self.0.used) = Instant::now();
-    }
-
-    /// Reads until the connection is lost, and returns why.
-    async fn read(&self, mut reader: Reader) -> String {
-        let mut malformed = Malformed { since: Instant::now(), messages: 0 };
-        let mut is_asked = false;
-        let mut lost = self.0.lost.subscribe();
-        loop {
-            let incoming = tokio::select! {
-                incoming = socket::read(&mut reader) => incoming,
-                _ = lost.wait_for(Option::is_some) => return "closed by us".to_owned(),
-            };
-            match incoming {
-                Err(why) => return why,
-                Ok(Incoming::Quiet) if is_asked => {
-                    return "the upstream did not answer a ping within 30 s".to_owned();
-                }
-                Ok(Incoming::Quiet) if self.is_idle() => {
-                    self.close().await;
-                    return "closed by us: not used for 5 min".to_owned();
-                }
-                Ok(Incoming::Quiet) => {
-                    is_asked = true;
-                    let _full_means_busy = self.0.outgoing.try_send(Outgoing::Ping);
-                }
-                Ok(Incoming::Alive) => is_asked = false,
-                Ok(Incoming::Text(text)) => {
-                    is_asked = false;
-                    if let Err(why) = self.take(&text, &mut malformed).await {
-                        return why;
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        locked(&self.0.routes).is_empty() && locked(&self.0.used).elapsed() > IDLE_FOR
-    }
-
-    /// Routes a message. An error says why the connection must end.
-    async fn take(&self, text: &str, malformed: &mut Malformed) -> Result<(), String> {
-        add(&self.0.bytes_in, text.len());
-        if let Some(message) = message::parse(text) {
-            self.route(message).await;
-            return Ok(());
-        }
-        tracing::debug!(url = self.0.url, message = cut(text), "message unreadable; ignored");
-        if malformed.since.elapsed() > Duration::from_mins(1) {
-            *malformed = Malformed { since: Instant::now(), messages: 0 };
-        }
-        malformed.messages += 1;
-        if malformed.messages > MAX_MALFORMED {
-            return Err(format!(
-                "the upstream sent more than {MAX_MALFORMED} unreadable messages in a minute"
-            ));
-        }
-        Ok(())
     }
 
     /// Marks the connection as lost, and ends everything that waits for it. Only the first reason
@@ -246,9 +228,10 @@ impl Connection {
         }
         for (_, route) in locked(&self.0.routes).drain() {
             // A subscription whose buffer is full learns it from the end of its channel.
-            let _full = route.try_send(Heard::Lost(why.to_owned()));
+            let _full = route.try_send((Heard::Lost(why.to_owned()), budget::Held::default()));
         }
         locked(&self.0.sent).clear();
+        locked(&self.0.room).take();
     }
 }
 
@@ -260,3 +243,6 @@ fn add(counter: &AtomicI64, bytes: usize) {
 fn cut(text: &str) -> String {
     text.chars().take(LOGGED_CHARS).collect()
 }
+
+#[cfg(test)]
+mod tests;

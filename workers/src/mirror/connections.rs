@@ -1,96 +1,196 @@
-//! The connections of this process: one per upstream, opened on demand. At most
-//! `max_concurrent_connections` are open at the same time.
+//! The connections of this process: at most one per upstream, opened on demand and shared by jobs
+//! and the live subscription.
+//!
+//! - `room`: how many are open at the same time, and which one gives way.
+//! - `seen`: the states that are shown to people.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod room;
+mod seen;
 
-use nostr::key::Keys;
+use std::{
+    collections::HashMap,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustls::ClientConfig;
 use sqlx::PgPool;
 use tender_jobs::mirror::{
+    deployment,
     lane::gap,
-    upstream::{self, ConnectionState, Upstream},
+    upstream::{self, ConnectionState, Upstream, settings},
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::Instant,
+};
 use uuid::Uuid;
 
-use super::{Context, connection::Connection, error::StepError};
+use super::{
+    Context, Settings,
+    connection::{Connection, Opening},
+    error::StepError,
+    socket::{self, Patience, Target},
+};
 use crate::runtime::pause_or_stop;
+use room::{Room, Rooms};
+use seen::Seen;
 
-/// The longest wait for another connection to end, if all are in use.
-const ROOM_WITHIN: Duration = Duration::from_secs(30);
 /// How often the states of connections are stored.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Late events that no job has taken for this long become a gap.
 const LEFT_FOR: Duration = Duration::from_secs(30);
+/// The largest part of a message beside its event.
+const ENVELOPE: usize = 8 * 1024;
+/// The longest negentropy frame, in hex digits. Relays send up to 500,000 bytes.
+const MAX_FRAME: usize = 1_000_000;
 
 /// The connection to one upstream. The lock of `open` is held while the connection is opened;
 /// `seen` can be read at any time.
 #[derive(Debug, Default)]
 struct Slot {
-    open: Mutex<Option<Connection>>,
-    seen: std::sync::Mutex<Seen>,
+    open: tokio::sync::Mutex<Open>,
+    seen: Mutex<Seen>,
 }
 
-/// The state that is shown to people.
-#[derive(Debug, Default, Clone)]
-struct Seen {
-    /// The last connection that was opened.
+/// The open connection of a slot, and what its next attempt has to know.
+#[derive(Debug, Default)]
+struct Open {
     connection: Option<Connection>,
-    is_connecting: bool,
-    /// Failed attempts in a row.
-    attempts: i32,
-    /// The error of the last attempt, if it failed.
-    error: Option<String>,
-    /// Bytes received and sent by earlier connections.
-    bytes: (i64, i64),
+    room: Room,
+    /// Counts the steps that use the connection.
+    users: Arc<()>,
+    /// A message that only a connection without compression survives ended an earlier connection.
+    is_plain: bool,
+    /// The upstream wants no connection before this instant.
+    not_before: Option<Instant>,
 }
 
 /// All connections of this process.
 #[derive(Debug)]
 pub struct Connections {
-    key: Option<Keys>,
-    room: Arc<Semaphore>,
-    slots: std::sync::Mutex<HashMap<Uuid, Arc<Slot>>>,
+    settings: Settings,
+    /// The deployment's settings as they were last read.
+    defaults: Mutex<settings::Settings>,
+    tls: Arc<ClientConfig>,
+    rooms: Rooms,
+    slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
+    /// Told whenever a connection may have become unused.
+    freed: Arc<Notify>,
+}
+
+/// A connection in use. While it is held, the connection does not give way to another one.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    connection: Connection,
+    user: Option<Arc<()>>,
+    freed: Arc<Notify>,
+}
+
+impl Deref for InUse {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.user = None;
+        self.freed.notify_one();
+    }
 }
 
 impl Connections {
-    /// No connections yet, and at most `most` open ones later; `key` answers NIP-42 challenges.
-    pub fn new(most: u64, key: Option<Keys>) -> Self {
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { key, room: Arc::new(Semaphore::new(most)), slots: std::sync::Mutex::default() }
+    /// No connections yet.
+    pub fn new(settings: &Settings) -> Self {
+        let defaults = &settings.defaults;
+        Self {
+            settings: settings.clone(),
+            defaults: Mutex::new(defaults.clone()),
+            tls: socket::tls(&settings.authorities),
+            rooms: Rooms::new(defaults.max_concurrent_connections, defaults.max_live_connections),
+            slots: Mutex::default(),
+            freed: Arc::default(),
+        }
     }
 
     fn slot(&self, upstream: Uuid) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.entry(upstream).or_default().clone()
     }
 
-    /// Returns the open connection to an upstream, or opens one. Concurrent callers wait for the
-    /// same attempt.
-    pub(crate) async fn get(&self, upstream: &Upstream) -> Result<Connection, StepError> {
+    /// Returns the open connection to an upstream, or opens one for a job. Concurrent callers wait
+    /// for the same attempt.
+    ///
+    /// # Errors
+    /// [`StepError::NoRoom`] if all connections of jobs are in use; else see
+    /// [`socket::connect`].
+    pub(crate) async fn get(&self, upstream: &Upstream) -> Result<InUse, StepError> {
+        self.get_for(upstream, Room::Jobs).await
+    }
+
+    /// As [`get`](Self::get), for a live subscription. Jobs share its connection.
+    pub(crate) async fn get_live(&self, upstream: &Upstream) -> Result<InUse, StepError> {
+        self.get_for(upstream, Room::Live).await
+    }
+
+    async fn get_for(&self, upstream: &Upstream, room: Room) -> Result<InUse, StepError> {
         let slot = self.slot(upstream.id);
         let mut open = slot.open.lock().await;
-        if let Some(connection) = open.as_ref().filter(|connection| connection.is_to(&upstream.url))
-        {
-            return Ok(connection.clone());
+        let max_event = self.max_event(upstream);
+        let target = self.target(upstream, max_event, !open.is_plain);
+        if let Some(connection) = open.usable(&target, max_event) {
+            self.promote(&mut open, room, &connection);
+            return Ok(self.in_use(&open, connection));
         }
-        let permit = tokio::time::timeout(ROOM_WITHIN, self.room.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else {
-            return Err(StepError::Connection(
-                "no free connection within 30 s; raise max_concurrent_connections".to_owned(),
-            ));
-        };
+        open.may_connect(&upstream.url)?;
+        let permit = self.room(room).await?;
         slot.note(|seen| seen.is_connecting = true);
-        let connected = Connection::open(&upstream.url, self.key.clone(), permit).await;
-        slot.note(|seen| {
-            seen.is_connecting = false;
-            match &connected {
-                Ok(connection) => seen.open(connection.clone()),
-                Err(error) => seen.fail(error),
-            }
-        });
-        let connection = connected?;
-        *open = Some(connection.clone());
-        Ok(connection)
+        let key = self.settings.key.clone();
+        let connected = Connection::open(Opening { target, max_event, key, room: permit }).await;
+        slot.note(|seen| seen.end(&connected));
+        let connection = connected.inspect_err(|error| open.note(error))?;
+        (open.connection, open.room) = (Some(connection.clone()), room);
+        Ok(self.in_use(&open, connection))
+    }
+
+    fn max_event(&self, upstream: &Upstream) -> usize {
+        let defaults = self.defaults.lock().unwrap_or_else(PoisonError::into_inner);
+        upstream.settings(&defaults).limits().bytes
+    }
+
+    fn learn(&self, defaults: settings::Settings) {
+        *self.defaults.lock().unwrap_or_else(PoisonError::into_inner) = defaults;
+    }
+
+    fn target(&self, upstream: &Upstream, max_event: usize, compress: bool) -> Target {
+        Target {
+            url: upstream.url.clone(),
+            allow_private: upstream.allow_private || self.settings.allow_private,
+            max_message: max_event.max(MAX_FRAME) + ENVELOPE,
+            compress,
+            tls: self.tls.clone(),
+            patience: Patience::default(),
+        }
+    }
+
+    fn in_use(&self, open: &Open, connection: Connection) -> InUse {
+        InUse { connection, user: Some(open.users.clone()), freed: self.freed.clone() }
+    }
+
+    /// Counts the connection of a job among those of live subscriptions, if one uses it now.
+    fn promote(&self, open: &mut Open, room: Room, connection: &Connection) {
+        if room == Room::Live
+            && open.room == Room::Jobs
+            && let Some(permit) = self.rooms.try_acquire(Room::Live)
+        {
+            connection.move_to(permit);
+            open.room = Room::Live;
+            self.freed.notify_one();
+        }
     }
 
     /// Returns the number of open connections.
@@ -100,16 +200,51 @@ impl Connections {
     }
 
     fn all(&self) -> Vec<(Uuid, Arc<Slot>)> {
-        let slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.iter().map(|(id, slot)| (*id, slot.clone())).collect()
     }
 }
 
-/// Stores the states of the connections, for other processes to show, until this process stops.
+impl Open {
+    /// Returns the connection if it is open and leads to the target. Another one is closed.
+    fn usable(&mut self, target: &Target, max_event: usize) -> Option<Connection> {
+        let connection = self.connection.clone()?;
+        if connection.is_to(target, max_event) {
+            return Some(connection);
+        }
+        self.is_plain |= connection.was_lost_by_compression();
+        connection.close("closed by us: the settings of the upstream changed");
+        self.connection = None;
+        None
+    }
+
+    /// Fails if the upstream wants no connection yet.
+    fn may_connect(&self, url: &str) -> Result<(), StepError> {
+        let now = Instant::now();
+        match self.not_before.filter(|until| *until > now) {
+            Some(until) => Err(StepError::RetryAfter {
+                reason: format!("{url} limits our connections and asked us to wait"),
+                after: until - now,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&mut self, error: &StepError) {
+        self.not_before = error.retry_after().map(|after| Instant::now() + after);
+    }
+}
+
+/// Stores the states of the connections, for other processes to show, until this process stops. Also
+/// reads the deployment's settings, because the size limits of connections depend on them.
 /// Then closes the connections and removes their states.
 pub(super) async fn tell(context: Context) {
     let Context { db, connections, process, stopping, .. } = context;
     while !pause_or_stop(TOLD_EVERY, &stopping).await {
+        match deployment::settings(&db).await {
+            Ok(defaults) => connections.learn(defaults),
+            Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
+        }
         for (upstream, slot) in connections.all() {
             let row = slot.row(upstream, &process);
             if let Err(error) = upstream::note_connection(&db, &row).await {
@@ -121,8 +256,8 @@ pub(super) async fn tell(context: Context) {
         }
     }
     for (_, slot) in connections.all() {
-        if let Some(connection) = slot.open.lock().await.as_ref() {
-            connection.close().await;
+        if let Some(connection) = &slot.open.lock().await.connection {
+            connection.close("closed by us: the process stops");
         }
     }
     if let Err(error) = upstream::forget_connections(&db, &process).await {
@@ -132,60 +267,11 @@ pub(super) async fn tell(context: Context) {
 
 /// Stores a gap for the events that came after the end of their page, if no job has taken them.
 async fn tell_late(db: &PgPool, upstream: Uuid, slot: &Slot) -> Result<(), sqlx::Error> {
-    let Some(connection) = slot.note(|seen| seen.connection.clone()) else { return Ok(()) };
+    let Some(connection) = slot.note(|seen| seen.connection()) else { return Ok(()) };
     let late = connection.late_left(LEFT_FOR);
     let (Some(since), Some(until)) = (late.iter().min(), late.iter().max()) else { return Ok(()) };
     gap::add_late(db, upstream, *since, *until).await
 }
 
-impl Slot {
-    fn note<T>(&self, change: impl FnOnce(&mut Seen) -> T) -> T {
-        change(&mut self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    fn state(&self) -> ConnectionState {
-        self.note(|seen| match &seen.connection {
-            _ if seen.is_connecting => ConnectionState::Connecting,
-            Some(connection) if connection.lost().is_none() => ConnectionState::Open,
-            _ if seen.error.is_some() => ConnectionState::Waiting,
-            _ => ConnectionState::Closed,
-        })
-    }
-
-    fn row(&self, upstream_id: Uuid, process: &str) -> upstream::Connection {
-        let state = self.state();
-        self.note(|seen| {
-            let of_open = seen.connection.as_ref().map_or((0, 0), Connection::bytes);
-            let is_open = state == ConnectionState::Open;
-            let subscriptions =
-                seen.connection.as_ref().filter(|_| is_open).map_or(0, Connection::subscriptions);
-            let lost = seen.connection.as_ref().and_then(Connection::lost);
-            upstream::Connection {
-                upstream_id,
-                process: process.to_owned(),
-                state: state.as_str().to_owned(),
-                subscriptions: i32::try_from(subscriptions).unwrap_or(i32::MAX),
-                attempts: seen.attempts,
-                bytes_in: seen.bytes.0 + of_open.0,
-                bytes_out: seen.bytes.1 + of_open.1,
-                error: seen.error.clone().or(lost),
-                updated_at: chrono::DateTime::UNIX_EPOCH, // the database sets this
-            }
-        })
-    }
-}
-
-impl Seen {
-    fn open(&mut self, connection: Connection) {
-        if let Some(gone) = self.connection.replace(connection) {
-            let (bytes_in, bytes_out) = gone.bytes();
-            self.bytes = (self.bytes.0 + bytes_in, self.bytes.1 + bytes_out);
-        }
-        (self.attempts, self.error) = (0, None);
-    }
-
-    fn fail(&mut self, error: &StepError) {
-        self.attempts = self.attempts.saturating_add(1);
-        self.error = Some(error.to_string());
-    }
-}
+/// The permit of an open connection.
+type Permit = OwnedSemaphorePermit;

@@ -66,7 +66,7 @@ pub async fn diff(
         diff.need.extend(part.need);
         diff.unproven.extend((!is_proven).then_some((since, until)));
     }
-    connection.close().await;
+    connection.close("closed by us: the comparison is done");
     diff.have.sort_unstable();
     diff.need.sort_unstable();
     Ok(diff)

@@ -14,6 +14,17 @@ pub enum StepError {
     /// The upstream limits our request rate. The job is retried.
     #[error("the upstream limits our rate: {0}")]
     RateLimited(String),
+    /// The upstream limits our rate, and said when it accepts us again. The job is retried then.
+    #[error("the upstream limits our rate: {reason}")]
+    RetryAfter {
+        /// The refusal, for people.
+        reason: String,
+        /// The wait that the upstream asked for, at most a day.
+        after: Duration,
+    },
+    /// All connections of this process are in use. The job is requeued without an attempt spent.
+    #[error("all connections are in use; raise max_concurrent_connections or add a process")]
+    NoRoom,
     /// The upstream requires authentication (NIP-42), and authentication failed.
     #[error("{0}")]
     Auth(String),
@@ -67,9 +78,19 @@ impl StepError {
                 | Self::Silent(_)
                 | Self::RateLimited(_)
                 | Self::NoProgress(_)
+                | Self::RetryAfter { .. }
+                | Self::NoRoom
                 | Self::TimeOver
                 | Self::Database(_)
         )
+    }
+
+    /// Returns the shortest wait before a retry, if the upstream asked for one.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RetryAfter { after, .. } => Some(*after),
+            _ => None,
+        }
     }
 
     /// Returns the error for the reason of a `CLOSED`, by its prefix. Source: NIP-01.

@@ -10,10 +10,10 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::json;
 use tender_jobs::mirror::{
-    event::{self, Event, EventId, Limits, Unusable},
+    event::{EventId, Limits},
     filter::Filter,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
     connection::{Connection, Heard},
@@ -81,13 +81,14 @@ pub(crate) async fn fetch(
     let How { size, wanted, waiting } = how;
     let (mut fetched, mut missing, begun) = (Fetched::default(), Vec::new(), Instant::now());
     let (mut ids, mut is_open) = (Vec::with_capacity(size), true);
+    let intake = Mutex::new(intake);
     let mut running = FuturesUnordered::new();
     while is_open || !running.is_empty() {
         let (has_room, room) = (running.len() < IN_FLIGHT, size - ids.len());
         tokio::select! {
             biased;
             Some(done) = running.next() => {
-                missing.extend(fetched.take(done?, intake).await?);
+                missing.extend(fetched.take(done?));
                 if fetched.delivered == 0 && missing.len() >= PHANTOMS {
                     return Err(phantoms(missing.len()));
                 }
@@ -99,7 +100,7 @@ pub(crate) async fn fetch(
             }
         }
         if ids.len() == size || (!is_open && !ids.is_empty()) {
-            running.push(batch(connection, std::mem::take(&mut ids), wanted));
+            running.push(batch(connection, std::mem::take(&mut ids), wanted, Some(&intake)));
         }
         if begun.elapsed() > ALL_WITHIN {
             fetched.is_cut = true;
@@ -111,8 +112,8 @@ pub(crate) async fn fetch(
             fetched.is_cut = true;
             break;
         }
-        let batch = batch(connection, ids.to_vec(), wanted).await?;
-        let undelivered = fetched.take(batch, intake).await?;
+        let batch = batch(connection, ids.to_vec(), wanted, Some(&intake)).await?;
+        let undelivered = fetched.take(batch);
         fetched.undelivered.extend(undelivered);
     }
     Ok(fetched)
@@ -123,15 +124,12 @@ fn phantoms(listed: usize) -> StepError {
 }
 
 impl Fetched {
-    /// Passes the events of a batch to the intake. Returns the ids that were not delivered.
-    async fn take(&mut self, batch: Batch, intake: &mut Intake) -> Result<Vec<EventId>, StepError> {
+    /// Adds a batch. Returns the ids that were not delivered.
+    fn take(&mut self, batch: Batch) -> Vec<EventId> {
         self.violations += batch.violations;
-        self.delivered += batch.events.len();
-        for event in batch.events {
-            self.edges.extend(time_of(&event));
-            intake.offer(event).await?;
-        }
-        Ok(batch.missing)
+        self.delivered += batch.times.len();
+        self.edges.extend(batch.times);
+        batch.missing
     }
 }
 
@@ -141,21 +139,16 @@ pub(crate) async fn times(
     ids: &[EventId],
     wanted: Wanted<'_>,
 ) -> Result<Vec<i64>, StepError> {
-    let batch = batch(connection, ids.to_vec(), wanted).await?;
-    Ok(batch.events.iter().filter_map(time_of).collect())
+    Ok(batch(connection, ids.to_vec(), wanted, None).await?.times)
 }
 
-/// Returns the time that an event claims.
-fn time_of(event: &Result<Event, Unusable>) -> Option<i64> {
-    match event {
-        Ok(event) => Some(event.created_at),
-        Err(unusable) => unusable.claims.map(|(_, at)| at),
-    }
-}
+/// The intake that the batches of a fetch share.
+type Shared<'i> = Option<&'i Mutex<&'i mut Intake>>;
 
-/// The result of one REQ.
+/// The result of one REQ; its events went to the intake one by one.
 struct Batch {
-    events: Vec<Result<Event, Unusable>>,
+    /// The times that the delivered events claim, in Unix seconds.
+    times: Vec<i64>,
     /// The requested ids that were not delivered.
     missing: Vec<EventId>,
     /// The number of events that were not requested.
@@ -168,11 +161,12 @@ async fn batch(
     connection: &Connection,
     ids: Vec<EventId>,
     wanted: Wanted<'_>,
+    intake: Shared<'_>,
 ) -> Result<Batch, StepError> {
-    match try_batch(connection, &ids, wanted).await {
+    match try_batch(connection, &ids, wanted, intake).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_batch(connection, &ids, wanted).await
+            try_batch(connection, &ids, wanted, intake).await
         }
         ended => ended,
     }
@@ -182,6 +176,7 @@ async fn try_batch(
     connection: &Connection,
     ids: &[EventId],
     wanted: Wanted<'_>,
+    intake: Shared<'_>,
 ) -> Result<Batch, StepError> {
     let mut missing: HashSet<EventId> = ids.iter().copied().collect();
     let mut subscription = connection.subscribe("fetch");
@@ -190,23 +185,33 @@ async fn try_batch(
     connection
         .send(&json!(["REQ", subscription.id(), { "ids": listed, "limit": ids.len() }]))
         .await?;
-    let mut batch =
-        Batch { events: Vec::with_capacity(ids.len()), missing: Vec::new(), violations: 0 };
+    let mut batch = Batch { times: Vec::new(), missing: Vec::new(), violations: 0 };
     let mut heard = 0;
     loop {
         match subscription.next(SILENCE).await? {
-            Heard::Event(text) => {
+            Heard::Event(received) => {
                 heard += 1;
-                let event = event::parse(&text, wanted.limits);
-                let id = match &event {
+                if heard > most {
+                    return Err(StepError::Protocol(format!(
+                        "{heard} events for {} requested ids, and no EOSE",
+                        ids.len()
+                    )));
+                }
+                let event = received.parse(wanted.limits);
+                drop(received);
+                let claims = match &event {
                     // An event outside the filter is not the one that the filter's set listed.
-                    Ok(event) => wanted.filter.matches(event).then_some(event.id),
-                    Err(unusable) => unusable.claims.map(|(id, _)| id),
+                    Ok(event) if !wanted.filter.matches(event) => None,
+                    Ok(event) => Some((event.id, event.created_at)),
+                    Err(unusable) => unusable.claims,
                 };
-                if id.is_some_and(|id| missing.remove(&id)) {
-                    batch.events.push(event);
-                } else {
+                let Some((_, at)) = claims.filter(|(id, _)| missing.remove(id)) else {
                     batch.violations += 1;
+                    continue;
+                };
+                batch.times.push(at);
+                if let Some(intake) = intake {
+                    intake.lock().await.offer(event).await?;
                 }
             }
             Heard::Eose => {
@@ -215,12 +220,6 @@ async fn try_batch(
             }
             Heard::Closed(why) => return Err(StepError::of_closed(&why)),
             _ => {}
-        }
-        if heard > most {
-            return Err(StepError::Protocol(format!(
-                "{heard} events for {} requested ids, and no EOSE",
-                ids.len()
-            )));
         }
     }
 }

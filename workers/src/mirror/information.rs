@@ -8,14 +8,16 @@ use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tender_jobs::mirror::upstream::{self, Upstream};
 
+use super::address;
+
 /// The longest duration of a read.
 const WITHIN: Duration = Duration::from_secs(5);
 /// The longest document, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// Reads the document if a day has passed since the last read, even if that read failed. Errors are
-/// logged.
-pub(super) async fn refresh(db: &PgPool, upstream: &Upstream) {
+/// logged. `allow_private` allows every upstream an address that is not public.
+pub(super) async fn refresh(db: &PgPool, upstream: &Upstream, allow_private: bool) {
     match upstream::wants_information(db, upstream.id).await {
         Ok(true) => {}
         Ok(false) => return,
@@ -23,17 +25,25 @@ pub(super) async fn refresh(db: &PgPool, upstream: &Upstream) {
             return tracing::debug!(%error, "could not read whether a NIP-11 document is due");
         }
     }
-    let read = tokio::time::timeout(WITHIN, read(&upstream.url)).await.unwrap_or(None);
+    let read = read(&upstream.url, upstream.allow_private || allow_private);
+    let read = tokio::time::timeout(WITHIN, read).await.unwrap_or(None);
     if let Err(error) = upstream::note_information(db, upstream.id, read.as_ref()).await {
         tracing::debug!(%error, "could not store a NIP-11 document");
     }
 }
 
-async fn read(url: &str) -> Option<Value> {
-    let mut url: Url = url.parse().ok()?;
-    let scheme = if url.scheme() == "wss" { "https" } else { "http" };
-    url.set_scheme(scheme).ok()?;
-    let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().ok()?;
+/// Connects to the addresses that were checked, without redirects and proxies, because either could
+/// lead elsewhere.
+async fn read(url: &str, allow_private: bool) -> Option<Value> {
+    let url = url.strip_prefix("ws")?;
+    let url: Url = format!("http{url}").parse().ok()?;
+    let addresses = address::resolve(&url, allow_private).await.ok()?;
+    let client = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .resolve_to_addrs(url.host_str()?, &addresses)
+        .build()
+        .ok()?;
     let request = client.get(url).header(ACCEPT, "application/nostr+json");
     let mut response = request.send().await.ok()?.error_for_status().ok()?;
     let mut body = Vec::new();

@@ -14,12 +14,12 @@ use tender_jobs::mirror::{
 use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
-use super::{error::StepError, lane::under_lease};
+use super::{connection::storing, error::StepError, lane::under_lease};
 
 /// The events of one batch.
 pub(crate) const BATCH: usize = 500;
 /// The bytes of one batch, apart from its last event.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
 /// The longest that an event waits for its batch to fill, if events arrive one by one.
 pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// Batches in progress at the same time: one is verified while another is stored.
@@ -84,9 +84,13 @@ impl Intake {
             self.join().await?;
         }
         let events = std::mem::take(&mut self.events);
-        self.bytes = 0;
         let unusable = std::mem::take(&mut self.unusable);
-        self.running.spawn(take_in(self.source.clone(), events, unusable));
+        let held = storing(std::mem::take(&mut self.bytes)).await;
+        let work = take_in(self.source.clone(), events, unusable);
+        self.running.spawn(async move {
+            let _until_stored = held;
+            work.await
+        });
         Ok(())
     }
 

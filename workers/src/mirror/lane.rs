@@ -2,7 +2,6 @@
 //! settles. The lane and its upstream decide the work, as they are when the job starts.
 
 mod claim;
-mod report;
 
 use std::{
     future::Future,
@@ -25,11 +24,12 @@ use super::{
     error::{StepError, delay},
     information,
     intake::Intake,
-    orchestrate, realtime, uploads,
+    orchestrate, realtime,
+    report::Report,
+    uploads,
 };
 use crate::runtime::{failpoint, outcome};
 use claim::Claimed;
-pub(super) use report::Report;
 
 /// How often the holder sends a heartbeat, and learns whether its work is still wanted.
 const BEAT: Duration = Duration::from_secs(10);
@@ -37,6 +37,9 @@ const BEAT: Duration = Duration::from_secs(10);
 const JOB_WITHIN: Duration = Duration::from_secs(100);
 /// A job that has run for this long begins no further step; the lane's next job continues.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
+
+/// The wait of a job that found all connections in use.
+pub(super) const NO_ROOM_WAIT: Duration = Duration::from_secs(2);
 
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
@@ -121,7 +124,8 @@ async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
     let done = match done {
         Ok(done) => done,
         Err(StepError::LeaseLost) => return lose(context, job).await,
-        Err(StepError::Stopping) => return give_back(context, job).await,
+        Err(StepError::Stopping) => return give_back(context, job, Duration::ZERO).await,
+        Err(StepError::NoRoom) => return give_back(context, job, NO_ROOM_WAIT).await,
         Err(error) => after_error(&run, job, &error, &mut report),
     };
     let done = without_loops(&run, job, &mut report, done);
@@ -146,7 +150,8 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     if !run.upstream.takes_part_in(run.lease.lane.kind) {
         return Err(StepError::Unwanted);
     }
-    information::refresh(&run.context.db, run.upstream).await;
+    let allow_private = run.context.settings.allow_private;
+    information::refresh(&run.context.db, run.upstream, allow_private).await;
     if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
         report.is_ahead = true;
         let ending = Ending::GoesOn(Duration::ZERO);
@@ -211,7 +216,8 @@ fn without_loops(run: &Run<'_>, job: &Job, report: &mut Report, done: Done) -> D
 
 /// Decides how a job ends after an error: by a retry, a further job, rest, or an error of the lane.
 fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report) -> Done {
-    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes);
+    let asked = error.retry_after().unwrap_or_default();
+    let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes).max(asked);
     let has_died = run.lease.deaths >= job.allowed_attempts();
     let is_ahead = report.shows_progress(&run.lease.lane);
     let ending = match error {
@@ -225,7 +231,7 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
         // An attempt that moved the lane on is never the last one.
         error if error.is_transient() && !has_died && (is_ahead || !job.is_last_attempt()) => {
             let attempt = if is_ahead { 1 } else { job.attempt };
-            let after = delay(attempt, jitter(&job.id));
+            let after = delay(attempt, jitter(&job.id)).max(asked);
             Ending::Again { after, error: error.to_string() }
         }
         error => Ending::Failed { error: error.to_string(), rest },
@@ -242,9 +248,9 @@ fn jitter(job_id: &str) -> f64 {
 
 /// Requeues the job, because the process stops. No attempt is spent and the job still owns the
 /// lane, so that another worker can continue at once.
-async fn give_back(context: &Context, job: &Job) {
-    let at_once = Requeue::wait(Duration::ZERO);
-    outcome::persist(job, || queue::requeue(&context.db, job, &at_once)).await;
+async fn give_back(context: &Context, job: &Job, after: Duration) {
+    let waits = Requeue::wait(after);
+    outcome::persist(job, || queue::requeue(&context.db, job, &waits)).await;
 }
 
 /// Logs one line about the job, and adds it to the metrics.

@@ -160,6 +160,7 @@ async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Sett
         } else {
             Duration::from_secs(settings.reconnect_delay_seconds.saturating_mul(attempt))
         };
+        let wait = wait.max(error.retry_after().unwrap_or_default());
         let (url, wait_secs) = (&upstream.url, wait.as_secs());
         tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
         note_failure(&context.db, lane, &error, (attempt, allowed), wait).await;
@@ -194,7 +195,7 @@ async fn subscribe(
     upstream: &Upstream,
     settings: &Settings,
 ) -> Result<Never, StepError> {
-    let connection = context.connections.get(upstream).await?;
+    let connection = context.connections.get_live(upstream).await?;
     match listen(context, &connection, lane, upstream, settings).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
@@ -217,8 +218,8 @@ async fn listen(
     loop {
         let wait = if batch.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
         match subscription.next(wait).await {
-            Ok(Heard::Event(text)) => {
-                batch.add(text);
+            Ok(Heard::Event(event)) => {
+                batch.add(event);
                 if !batch.is_full() {
                     continue;
                 }

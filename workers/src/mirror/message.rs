@@ -1,13 +1,20 @@
 //! Messages of an upstream, parsed as far as routing requires. The socket's task does not parse
 //! events.
 
+mod large;
+
 use serde_json::value::RawValue;
+use tender_jobs::mirror::event::Unusable;
+
+pub(super) use large::{large, too_large};
 
 /// A message from an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
     /// `EVENT`: the subscription, and the event as unparsed JSON.
     Event(String, String),
+    /// An `EVENT` over the limit: the subscription, and what the event claims.
+    TooLarge(String, Unusable),
     /// `EOSE`: the subscription whose stored events have all been sent.
     Eose(String),
     /// `CLOSED`: the subscription that ended, and the reason.
@@ -20,12 +27,15 @@ pub(super) enum Message {
     Auth(String),
     /// `NEG-MSG`: the subscription, and a negentropy frame in hex. Source: NIP-77.
     NegMsg(String, String),
-    /// `NEG-ERR`: the subscription, the reason, and the largest accepted number of records if
-    /// given.
+    /// `NEG-ERR`, or `NEG-ERROR` as khatru spells it: the subscription, the reason, and the largest
+    /// accepted number of records if given.
     NegErr(String, String, Option<u64>),
     /// A message with another verb.
     Unknown(String),
 }
+
+/// The most characters of a text for people that are kept.
+const MAX_WORDS: usize = 2000;
 
 /// Parses a message; `None` if malformed.
 pub(super) fn parse(text: &str) -> Option<Message> {
@@ -35,16 +45,18 @@ pub(super) fn parse(text: &str) -> Option<Message> {
     let parts: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     let string =
         |index: usize| -> Option<String> { serde_json::from_str(parts.get(index)?.get()).ok() };
-    let words = |index: usize| string(index).unwrap_or_default();
+    let words = |index: usize| -> String {
+        string(index).unwrap_or_default().chars().take(MAX_WORDS).collect()
+    };
     Some(match string(0)?.as_str() {
         "EVENT" => Message::Event(string(1)?, parts.get(2)?.get().to_owned()),
         "EOSE" => Message::Eose(string(1)?),
         "CLOSED" => Message::Closed(string(1)?, words(2)),
         "OK" => Message::Ok(string(1)?, serde_json::from_str(parts.get(2)?.get()).ok()?, words(3)),
-        "NOTICE" => Message::Notice(string(1)?),
+        "NOTICE" => Message::Notice(string(1).map(|_| words(1))?),
         "AUTH" => Message::Auth(string(1)?),
         "NEG-MSG" => Message::NegMsg(string(1)?, string(2)?),
-        "NEG-ERR" => {
+        "NEG-ERR" | "NEG-ERROR" => {
             let most = parts.get(3).and_then(|most| serde_json::from_str(most.get()).ok());
             Message::NegErr(string(1)?, words(2), most)
         }
@@ -82,6 +94,7 @@ mod tests {
                 r#"["NEG-ERR","a","blocked: b",9]"#,
                 Message::NegErr(s("a"), s("blocked: b"), Some(9)),
             ),
+            (r#"["NEG-ERROR","a","closed: b"]"#, Message::NegErr(s("a"), s("closed: b"), None)),
             (r#"["NEG-ERR","a","closed: b"]"#, Message::NegErr(s("a"), s("closed: b"), None)),
             (r#"["COUNT","a",{}]"#, Message::Unknown(s("COUNT"))),
         ] {

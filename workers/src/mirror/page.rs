@@ -7,17 +7,21 @@
 mod second;
 mod walk;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Map, Value, json};
 use tender_jobs::mirror::{
-    event::{self, Event, EventId, Limits, Unusable},
+    event::{Event, EventId, Limits, Unusable},
     filter::Filter,
 };
 
 use super::{
     connection::{Connection, Heard},
     error::StepError,
+    intake::Intake,
 };
 
 pub(crate) use walk::Walk;
@@ -60,11 +64,50 @@ pub(crate) struct Asked<'a> {
     pub(crate) now: i64,
 }
 
+/// An event of a page, without its texts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) id: EventId,
+    pub(crate) pubkey: [u8; 32],
+    pub(crate) kind: u16,
+    /// Unix seconds.
+    pub(crate) created_at: i64,
+}
+
+/// Takes the events of a page one by one, so that a page of large events is never held as a whole.
+pub(crate) struct Taker<'a> {
+    /// The ids that were passed on already, and their times.
+    pub(crate) seen: &'a mut HashMap<EventId, i64>,
+    pub(crate) intake: &'a mut Intake,
+    /// The only second whose events are taken; `None` for all of them.
+    pub(crate) only: Option<i64>,
+    /// Whether an event was passed on that was not seen before.
+    pub(crate) is_new: bool,
+}
+
+impl Taker<'_> {
+    async fn take(&mut self, event: Result<Event, Unusable>) -> Result<(), StepError> {
+        let claims = match &event {
+            Ok(event) => Some((event.id, event.created_at)),
+            Err(unusable) => unusable.claims,
+        };
+        if self.only.is_some_and(|only| claims.is_none_or(|(_, at)| at != only)) {
+            return Ok(());
+        }
+        let is_new = claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
+        self.is_new |= is_new;
+        if is_new || event.is_err() {
+            self.intake.offer(event).await?;
+        }
+        Ok(())
+    }
+}
+
 /// A complete page.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     /// The events of the window.
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<Seen>,
     /// Messages that hold no usable event.
     pub(crate) unusable: Vec<Unusable>,
     /// The number of events outside the filter or the window.
@@ -83,23 +126,49 @@ impl Page {
         usable.chain(self.unusable.iter().filter_map(|unusable| unusable.claims))
     }
 
+    /// Notes an event. Returns whether it is one of the page. `named` is the last second of the
+    /// request, which is later than `until` if the upstream's `until` excludes its second.
+    fn note(
+        &mut self,
+        event: &Result<Event, Unusable>,
+        asked: Asked<'_>,
+        (until, named): (i64, i64),
+    ) -> bool {
+        match event {
+            Ok(event) if is_within(event, asked, until) => {
+                let Event { id, pubkey, kind, created_at, .. } = *event;
+                self.events.push(Seen { id, pubkey, kind, created_at });
+                true
+            }
+            Ok(event) => {
+                self.violations += i64::from(!is_within(event, asked, named));
+                false
+            }
+            Err(unusable) => {
+                self.unusable.push(*unusable);
+                true
+            }
+        }
+    }
+
     /// Whether the page holds an event of this second.
     pub(crate) fn shows(&self, second: i64) -> bool {
         self.claims().any(|(_, at)| at == second)
     }
 }
 
-/// Requests the page that ends at `until`. If the upstream requires authentication, waits for it
-/// and retries the request.
+/// Requests the page that ends at `until`, and passes its events to `taker`, if given. If the upstream
+/// requires authentication, waits for it and retries the request.
 pub(crate) async fn page(
     connection: &Connection,
     asked: Asked<'_>,
     until: i64,
+    mut taker: Option<&mut Taker<'_>>,
 ) -> Result<Page, StepError> {
-    match try_page(connection, asked, until).await {
+    match try_page(connection, asked, until, taker.as_deref_mut()).await {
         Err(StepError::Auth(_)) => {
             connection.authenticated().await?;
-            try_page(connection, asked, until).await
+            try_page(connection, asked, until, taker).await
         }
         ended => ended,
     }
@@ -109,6 +178,7 @@ async fn try_page(
     connection: &Connection,
     asked: Asked<'_>,
     until: i64,
+    mut taker: Option<&mut Taker<'_>>,
 ) -> Result<Page, StepError> {
     let mut subscription = connection.subscribe("poll");
     let mut filter = asked.filter.to_json();
@@ -120,18 +190,20 @@ async fn try_page(
     let most = usize::try_from(asked.limit.saturating_mul(10)).unwrap_or(usize::MAX);
     loop {
         match subscription.next(asked.silence).await? {
-            Heard::Event(text) => match event::parse(&text, asked.limits) {
-                Ok(event) if is_within(&event, asked, until) => page.events.push(event),
-                // The second that was named only because `until` excludes it.
-                Ok(event) if is_within(&event, asked, named) => {}
-                Ok(_) => page.violations += 1,
-                Err(unusable) => page.unusable.push(unusable),
-            },
+            Heard::Event(received) => {
+                let event = received.parse(asked.limits);
+                drop(received);
+                if page.note(&event, asked, (until, named))
+                    && let Some(taker) = &mut taker
+                {
+                    taker.take(event).await?;
+                }
+            }
             Heard::Eose => break,
             Heard::Closed(why) => return Err(StepError::of_closed(&why)),
             _ => {}
         }
-        if page.events.len() + page.unusable.len() > most || begun.elapsed() > PAGE_WITHIN {
+        if page.size() > most || begun.elapsed() > PAGE_WITHIN {
             return Err(StepError::Protocol(format!(
                 "a page of {} events has no end after {most} events or {} s",
                 asked.limit,

@@ -17,6 +17,8 @@ use super::{
 const MARGIN: usize = 10;
 /// An event that is younger than this, in seconds, may have been published after the reconciliation.
 const YOUNG: i64 = 60;
+/// A page may lack a part of a second that holds this many events or more.
+const DENSE: usize = 50;
 
 /// The oldest and the newest of some events, each with the number of events in its second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,7 +55,10 @@ pub(crate) enum Proof {
     Whole,
     /// The set was cut at its old end: it is whole from this second on, but not in it.
     CutBelow(i64),
-    /// The set was cut elsewhere.
+    /// The upstream did not answer for the whole oldest second: the set is proven from the next one
+    /// on.
+    UnclearBelow(i64),
+    /// The set was cut elsewhere, or that is unclear.
     Cut,
 }
 
@@ -112,17 +117,20 @@ pub(crate) async fn prove(
     let Edges { oldest, newest } = revealed.edges();
     let probe = |until: i64, count: usize| {
         let limit = u64::try_from(count + MARGIN).unwrap_or(u64::MAX).min(asked.most);
-        page(connection, Asked { limit, ..asked }, until)
+        page(connection, Asked { limit, ..asked }, until, None)
     };
     let (Some((oldest, at_oldest)), Some((_, at_newest))) = (oldest, newest) else {
         let any = probe(until, 0).await?;
         return Ok(if revealed.lacks_one_of(&any, before) { Proof::Cut } else { Proof::Whole });
     };
     let (below, above) = tokio::try_join!(probe(oldest, at_oldest), probe(until, at_newest))?;
-    Ok(if revealed.lacks_one_of(&above, before) {
+    let is_unclear = |page: &Page, count: usize| count >= DENSE && page.size() < count;
+    Ok(if revealed.lacks_one_of(&above, before) || is_unclear(&above, at_newest) {
         Proof::Cut
     } else if revealed.lacks_one_of(&below, before) {
         Proof::CutBelow(oldest)
+    } else if is_unclear(&below, at_oldest) {
+        Proof::UnclearBelow(oldest)
     } else {
         Proof::Whole
     })

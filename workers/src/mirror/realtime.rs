@@ -13,8 +13,9 @@ use tender_jobs::mirror::{
 use super::{
     backfill::{Keep, asked, retry, walk_through},
     error::StepError,
-    lane::{Done, Report, Run},
+    lane::{Done, Run},
     page::{FUTURE, Walk},
+    report::Report,
 };
 
 /// Returns the second at which a run begins. `backfilled_from` is where the history lane began, if

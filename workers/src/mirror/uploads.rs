@@ -19,7 +19,8 @@ use uuid::Uuid;
 use super::{
     Context,
     error::{StepError, delay},
-    lane::{Done, Report, Run, under_lease},
+    lane::{Done, NO_ROOM_WAIT, Run, under_lease},
+    report::Report,
     upload::{Accepts, Batch, Item, State, Stop, Uploader},
 };
 use crate::runtime::{Outcome, outcome};
@@ -71,7 +72,6 @@ async fn accepts(run: &Run<'_>) -> Result<Accepts, StepError> {
 
 async fn plan(run: &Run<'_>, accepts: &Accepts, begun: Begun) -> Result<Plan, StepError> {
     let waiting = outgoing::waiting(&run.context.db, run.upstream.id, RUN).await?;
-    let has_more_waiting = i64::try_from(waiting.len()).is_ok_and(|found| found >= RUN);
     let found = new_events(run, accepts, begun.position).await?;
     let size = usize::try_from(run.settings.upload_batch_size).unwrap_or(usize::MAX);
     let (suspects, waiting): (Vec<Waiting>, Vec<Waiting>) =
@@ -79,7 +79,7 @@ async fn plan(run: &Run<'_>, accepts: &Accepts, begun: Begun) -> Result<Plan, St
     let mut batches = in_batches(waiting, |_| size, |one| one.is_sent);
     batches.extend(walked(found.events, found.up_to, size, begun.sending));
     batches.extend(in_batches(suspects, |one| halved(size, one.attempts), |_| true));
-    Ok(Plan { batches, up_to: found.up_to, more: found.more || has_more_waiting })
+    Ok(Plan { batches, up_to: found.up_to, more: found.more })
 }
 
 /// Finds the events after a position, page by page, until a page has some.
@@ -235,8 +235,10 @@ pub(super) async fn attempt_and(
         match result {
             Ok(result) => done(result),
             Err(StepError::Stopping) => Outcome::Requeue(Duration::ZERO),
+            Err(StepError::NoRoom) => Outcome::Requeue(NO_ROOM_WAIT),
             Err(error) if error.is_transient() => {
-                Outcome::Retry { after: delay(job.attempt, 0.0), error: error.to_string() }
+                let after = delay(job.attempt, 0.0).max(error.retry_after().unwrap_or_default());
+                Outcome::Retry { after, error: error.to_string() }
             }
             Err(error) => Outcome::Killed(error.to_string()),
         }

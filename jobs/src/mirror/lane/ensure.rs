@@ -45,7 +45,7 @@ pub async fn ensure(
 }
 
 /// Returns the upload lane of an upstream that takes events, and creates it if it does not exist.
-/// `None` if the upstream is disabled, takes no events, or does not exist.
+/// `None` if the upstream is disabled, takes no events of others, or does not exist.
 pub(in crate::mirror) async fn ensure_upload(
     tx: &mut PgConnection,
     upstream: Uuid,
@@ -62,7 +62,8 @@ pub(in crate::mirror) async fn ensure_upload(
     .await?;
     sqlx::query_scalar!(
         "select lane.id from lane join upstream u on u.id = lane.upstream_id
-         where u.id = $1 and lane.lane = 'upload' and u.enabled and u.direction in ('up', 'both')",
+         where u.id = $1 and lane.lane = 'upload' and u.enabled and u.direction in ('up', 'both')
+           and u.authors_only_at is null",
         upstream,
     )
     .fetch_optional(tx)

@@ -36,6 +36,13 @@ pub struct Change {
     /// See [`Upstream::relay_id`]. Only [`create`] reads it.
     #[serde(skip)]
     pub relay_id: Option<String>,
+    /// Whether a URL is refused if its host is certain not to be public. The API sets this, unless the
+    /// deployment allows such addresses; other names are checked at each connect.
+    #[serde(skip)]
+    pub must_be_public: bool,
+    /// See [`Upstream::allow_private`]. Only the command line sets it; bodies of the API do not.
+    #[serde(skip)]
+    pub allow_private: Option<bool>,
 }
 
 /// Why an upstream was not created or changed.
@@ -78,6 +85,12 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
         None if is_new => Err("can't be blank"),
         None => Ok(None),
     };
+    let url = url.and_then(|url| match url {
+        Some(url) if change.must_be_public && url.is_private() => {
+            Err("must have a public address; an operator can add it with `--private`")
+        }
+        url => Ok(url),
+    });
     let url = url.map_err(|problem| problems.push(format!("Url {problem}"))).unwrap_or_default();
     let direction = change.direction.as_deref().map(Direction::parse);
     if direction == Some(None) {
@@ -112,12 +125,13 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
     let valid = check(change, true)?;
     let created = sqlx::query_as!(
         Upstream,
-        r#"insert into upstream (url, enabled, backfill, negentropy, live, direction, notes, config, relay_id)
+        r#"insert into upstream (url, enabled, backfill, negentropy, live, direction, notes, config, relay_id,
+                                 allow_private)
            values ($1, coalesce($2, true), coalesce($3, true), coalesce($4, false), coalesce($5, false),
-                   $6, $7, coalesce($8, '{}'::jsonb), $9)
+                   $6, $7, coalesce($8, '{}'::jsonb), $9, coalesce($10, false))
            on conflict (url) do nothing
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                     notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
+                     notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
                      negentropy_reason, information, information_at, authors_only_at,
                      authors_only_reason, created_at, updated_at"#,
         valid.url.as_ref().map(UpstreamUrl::as_str),
@@ -129,6 +143,7 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
         change.notes,
         change.config,
         change.relay_id,
+        change.allow_private,
     )
     .fetch_optional(db)
     .await;
@@ -139,7 +154,8 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
 }
 
 /// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) retires
-/// its lanes. Another address is another relay: everything believed of the upstream is forgotten.
+/// its lanes. Another address is another relay: everything believed of the upstream is forgotten. It
+/// loses the permission of private addresses, which was given for the former host.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::NotFound`].
@@ -191,10 +207,12 @@ async fn write(
                backfill = coalesce($4, backfill), negentropy = coalesce($5, negentropy),
                live = coalesce($6, live), direction = coalesce($7, direction),
                relay_id = case when url <> $2 then null else relay_id end,
-               notes = coalesce($8, notes), config = coalesce($9, config), updated_at = now()
+               notes = coalesce($8, notes), config = coalesce($9, config),
+               allow_private = coalesce($10, allow_private and ($2::text is null or $2 = url)),
+               updated_at = now()
            where id = $1 and removing_at is null
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                     notes, config, relay_id, negentropy_verdict, negentropy_verdict_until,
+                     notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
                      negentropy_reason, information, information_at, authors_only_at,
                      authors_only_reason, created_at, updated_at"#,
         id,
@@ -206,6 +224,7 @@ async fn write(
         valid.direction.map(Direction::as_str),
         change.notes,
         change.config,
+        change.allow_private,
     )
     .fetch_optional(tx)
     .await

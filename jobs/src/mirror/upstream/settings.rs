@@ -17,6 +17,7 @@ use crate::mirror::{
 pub struct Settings {
     pub batch_size: u64,
     pub max_concurrent_connections: u64,
+    pub max_live_connections: u64,
     pub reconnect_delay_seconds: u64,
     pub max_reconnect_attempts: u64,
     pub backfill_since_hours: u64,
@@ -77,7 +78,8 @@ macro_rules! numbers {
 
 numbers! {
     "connection" {
-        max_concurrent_connections = 10 in 1..=1000, true, "limit of open connections per process; further jobs wait";
+        max_concurrent_connections = 10 in 1..=1000, true, "open connections for jobs per process; unused ones give way, and further jobs wait";
+        max_live_connections = 256 in 1..=10_000, true, "open connections for live subscriptions per process";
         reconnect_delay_seconds = 5 in 1..=3600, false, "delay before a live subscription reconnects; the n-th attempt waits n times as long";
         max_reconnect_attempts = 10 in 0..=100, false, "attempts of a live subscription to reconnect before it pauses for five minutes";
     }

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use crate::mirror::address::is_private_host;
+
 /// The address of an upstream in its normal form: scheme and host in lower case, no default port,
-/// no `/` for an empty path.
+/// no dot after the host, no `/` for an empty path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamUrl(String);
 
@@ -18,7 +20,12 @@ impl UpstreamUrl {
         if text.is_empty() {
             return Err("can't be blank");
         }
-        let url = url::Url::parse(text).map_err(|_| INVALID)?;
+        // The parser of URLs repairs `wss:host` and `ws:///host`, which are mistakes.
+        let rest = text.split_once(':').map_or("", |(_, rest)| rest);
+        if !rest.starts_with("//") || rest.starts_with("///") || text.contains('\\') {
+            return Err(INVALID);
+        }
+        let mut url = url::Url::parse(text).map_err(|_| INVALID)?;
         if !matches!(url.scheme(), "ws" | "wss") || url.host_str().is_none_or(str::is_empty) {
             return Err(INVALID);
         }
@@ -28,11 +35,21 @@ impl UpstreamUrl {
         if url.fragment().is_some() {
             return Err("must be a valid WebSocket URL without a fragment");
         }
+        if let Some(name) = url.domain().and_then(|name| name.strip_suffix('.')) {
+            let name = name.to_owned();
+            url.set_host(Some(&name)).map_err(|_| INVALID)?;
+        }
         let mut text = url.to_string();
         if url.path() == "/" && url.query().is_none() {
             text.pop();
         }
         if text.len() > 255 { Err("must have at most 255 characters") } else { Ok(Self(text)) }
+    }
+
+    /// Whether the host is certain not to be public, without a lookup.
+    pub fn is_private(&self) -> bool {
+        let url = url::Url::parse(&self.0).ok();
+        url.and_then(|url| Some(is_private_host(&url.host()?))).unwrap_or(true)
     }
 
     /// Returns the address as text.
@@ -52,6 +69,7 @@ mod tests {
             ("wss://relay.example.com:443/", "wss://relay.example.com"),
             ("ws://relay.example.com:80", "ws://relay.example.com"),
             (" ws://127.0.0.1:7777/ ", "ws://127.0.0.1:7777"),
+            ("wss://relay.example.com./", "wss://relay.example.com"),
             ("wss://relay.example.com/Chat/", "wss://relay.example.com/Chat/"),
         ] {
             assert_eq!(UpstreamUrl::parse(text).map(|url| url.0), Ok(wanted.to_owned()), "{text}");
@@ -66,6 +84,10 @@ mod tests {
             ("relay.example.com", "valid WebSocket URL"),
             ("https://relay.example.com", "valid WebSocket URL"),
             ("wss://", "valid WebSocket URL"),
+            ("wss:relay.example.com", "valid WebSocket URL"),
+            ("ws:///relay.example.com", "valid WebSocket URL"),
+            ("ws:\\\\relay.example.com", "valid WebSocket URL"),
+            ("wss://.", "valid WebSocket URL"),
             ("wss://user:pass@relay.example.com", "without user"),
             ("wss://relay.example.com/#a", "fragment"),
             (&long, "255"),

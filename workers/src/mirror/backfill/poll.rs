@@ -10,8 +10,9 @@ use tender_jobs::mirror::{
 use super::{Span, Way};
 use crate::mirror::{
     error::StepError,
-    lane::{Report, Run},
+    lane::Run,
     page::{Asked, Walk},
+    report::Report,
 };
 
 /// The largest number of events that is requested at once, if the upstream's NIP-11 document names

@@ -26,9 +26,10 @@ use crate::{
         error::StepError,
         fetch::{self, Fetched},
         intake::Intake,
-        lane::{Report, Run},
+        lane::Run,
         negentropy::{self, Compared, NegError, Window},
         proof::{self, Proof, Revealed},
+        report::Report,
     },
     runtime::pause,
 };
@@ -182,14 +183,14 @@ async fn conclude(
 ) -> Result<Way, StepError> {
     let below = match proof {
         Proof::Whole => span.since,
-        Proof::CutBelow(oldest) if oldest < span.until => oldest,
-        Proof::Cut | Proof::CutBelow(_) if run.upstream.direction.downloads() => {
+        Proof::CutBelow(oldest) | Proof::UnclearBelow(oldest) if oldest < span.until => oldest,
+        _ if run.upstream.direction.downloads() => {
             return poll(run, span, report).await;
         }
-        Proof::Cut | Proof::CutBelow(_) if span.seconds() > SHORTEST => {
+        _ if span.seconds() > SHORTEST => {
             return Ok(Way::Halve { most: None, items: 0 });
         }
-        Proof::Cut | Proof::CutBelow(_) => {
+        _ => {
             let gap = Gap::span(span.since, span.until, UNPROVEN);
             let gaps = vec![gap];
             report

@@ -18,7 +18,8 @@ use super::{
 use crate::mirror::{
     error::StepError,
     fetch::{self, How, Wanted},
-    lane::{Report, Run},
+    lane::Run,
+    report::Report,
 };
 
 /// The most ids that one job retries.

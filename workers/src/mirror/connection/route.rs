@@ -3,23 +3,21 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
-use tender_jobs::mirror::event::EventId;
+use tender_jobs::mirror::event::{self, Event, EventId, Limits, Unusable};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Connection, cut, locked};
+use super::{Connection, budget::Held, cut, locked};
 use crate::mirror::{error::StepError, message::Message, socket::Outgoing};
 
 /// The messages that may wait for one subscription. Then the socket is not read, which slows the
 /// upstream down.
 const BUFFER: usize = 1000;
-/// The longest that a subscription may stop the socket from being read; then the subscription ends.
-const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A message for a subscription.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Heard {
-    Event(String),
+    Event(Received),
     Eose,
     /// The upstream closed the subscription, for this reason.
     Closed(String),
@@ -32,13 +30,36 @@ pub(crate) enum Heard {
     Lost(String),
 }
 
+/// An event as it was received; it holds its bytes of the connection's budget.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The event as unparsed JSON, or only its claims if it is over the limit.
+    event: Result<String, Unusable>,
+    _held: Held,
+}
+
+impl Received {
+    /// Parses the event.
+    pub(crate) fn parse(&self, limits: Limits) -> Result<Event, Unusable> {
+        event::parse(self.event.as_ref().map_err(|unusable| *unusable)?, limits)
+    }
+
+    /// The event as unparsed JSON; `None` if it is over the limit.
+    pub(crate) fn json(&self) -> Option<&str> {
+        self.event.as_deref().ok()
+    }
+}
+
 /// A subscription; dropping it closes it on the upstream too.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     id: String,
     connection: Connection,
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<(Heard, Held)>,
 }
+
+/// The sending end of a subscription's route.
+pub(super) type Route = mpsc::Sender<(Heard, Held)>;
 
 impl Connection {
     /// Opens a route. Its id is `prefix` and a random part; messages with this id go to the
@@ -47,10 +68,10 @@ impl Connection {
         let random = Uuid::new_v4().simple().to_string();
         let id = format!("{prefix}_{}", &random[..if prefix == "fetch" { 8 } else { 16 }]);
         let (sender, heard) = mpsc::channel(BUFFER);
+        locked(&self.0.routes).insert(id.clone(), sender.clone());
         if let Some(why) = self.lost() {
-            let _room_for_one = sender.try_send(Heard::Lost(why));
+            let _room_for_one = sender.try_send((Heard::Lost(why), Held::default()));
         }
-        locked(&self.0.routes).insert(id.clone(), sender);
         self.touch();
         Subscription { id, connection: self.clone(), heard }
     }
@@ -77,42 +98,76 @@ impl Connection {
         self.0.late.take_left(age)
     }
 
-    /// Hands a message to the subscription or upload that waits for it.
-    pub(super) async fn route(&self, message: Message) {
+    /// Hands a message to the subscription or upload that waits for it. An error says why the
+    /// connection must end.
+    pub(super) async fn route(&self, message: Message) -> Result<(), String> {
         match message {
-            Message::Event(id, event) => self.deliver(&id, Heard::Event(event)).await,
+            Message::Event(id, event) => self.event(&id, Ok(event)).await,
+            Message::TooLarge(id, unusable) => self.event(&id, Err(unusable)).await,
             Message::Eose(id) => self.deliver(&id, Heard::Eose).await,
             Message::Closed(id, why) => self.deliver(&id, Heard::Closed(why)).await,
-            Message::NegMsg(id, frame) => self.deliver(&id, Heard::NegMsg(frame)).await,
+            Message::NegMsg(id, frame) => self.frame(&id, frame).await,
             Message::NegErr(id, why, most) => self.deliver(&id, Heard::NegErr(why, most)).await,
             Message::Ok(id, is_taken, reason) => {
-                let waiting = locked(&self.0.sent).remove(&id);
-                match waiting {
-                    Some(waiting) => drop(waiting.send((is_taken, reason))),
-                    None => self.stray(),
+                if !locked(&self.0.sent).tell(&id, &(is_taken, reason)) {
+                    self.stray();
                 }
             }
             Message::Notice(text) => self.notice(&text).await,
-            Message::Auth(challenge) => self.answer(&challenge),
+            Message::Auth(challenge) => self.0.auth.challenged(&challenge)?,
             Message::Unknown(verb) => {
-                tracing::debug!(url = self.0.url, verb, "message has an unknown verb; ignored");
+                let verb = cut(&verb);
+                tracing::debug!(
+                    url = self.0.target.url,
+                    verb,
+                    "message has an unknown verb; ignored"
+                );
             }
         }
+        Ok(())
+    }
+
+    /// Delivers an event, which holds its bytes until its consumer drops it.
+    async fn event(&self, id: &str, event: Result<String, Unusable>) {
+        if !locked(&self.0.routes).contains_key(id)
+            && let Ok(event) = &event
+        {
+            self.0.late.note(id, event);
+        }
+        let size = event.as_ref().map_or(0, String::len);
+        let deliver = |held| (Heard::Event(Received { event, _held: held }), Held::default());
+        self.within_budget(id, size, deliver).await;
+    }
+
+    /// Delivers a negentropy frame, which holds its bytes until its consumer takes it.
+    async fn frame(&self, id: &str, frame: String) {
+        self.within_budget(id, frame.len(), |held| (Heard::NegMsg(frame), held)).await;
     }
 
     async fn deliver(&self, id: &str, heard: Heard) {
+        self.within_budget(id, 0, |_| (heard, Held::default())).await;
+    }
+
+    /// Delivers a message of `size` bytes. If its route or the budget is full, the upstream waits
+    /// with us, for a limited time. Messages without a size need no budget, because the number of
+    /// messages of a route bounds them.
+    async fn within_budget(
+        &self,
+        id: &str,
+        size: usize,
+        message: impl FnOnce(Held) -> (Heard, Held),
+    ) {
         let route = locked(&self.0.routes).get(id).cloned();
-        let Some(route) = route else {
-            if let Heard::Event(event) = &heard {
-                self.0.late.note(id, event);
-            }
-            return self.stray();
-        };
-        if route.try_send(heard.clone()).is_ok() {
-            return;
-        }
-        // The buffer is full: the upstream waits with us, for a limited time.
-        if route.send_timeout(heard, TAKEN_WITHIN).await.is_err() {
+        let Some(route) = route else { return self.stray() };
+        let delivered = tokio::time::timeout(self.0.target.patience.route, async {
+            let held = match size {
+                0 => Held::default(),
+                size => self.0.budget.take(size).await.map_err(|_| ())?,
+            };
+            route.reserve().await.map_err(|_| ())?.send(message(held));
+            Ok::<(), ()>(())
+        });
+        if !matches!(delivered.await, Ok(Ok(()))) {
             locked(&self.0.routes).remove(id);
         }
     }
@@ -123,7 +178,7 @@ impl Connection {
 
     async fn notice(&self, text: &str) {
         let notice = cut(text);
-        tracing::debug!(url = self.0.url, notice, "notice received");
+        tracing::debug!(url = self.0.target.url, notice, "notice received");
         let ids: Vec<String> =
             locked(&self.0.routes).keys().filter(|id| is_negentropy(id)).cloned().collect();
         for id in ids {
@@ -149,11 +204,17 @@ impl Subscription {
     }
 
     /// Waits for the next message. Fails with [`StepError::Silent`] if there is none within
-    /// `silence`, and with [`StepError::Connection`] if the connection is lost.
+    /// `silence`, or if earlier messages were not processed in time, and with
+    /// [`StepError::Connection`] if the connection is lost.
     pub(crate) async fn next(&mut self, silence: Duration) -> Result<Heard, StepError> {
         match tokio::time::timeout(silence, self.heard.recv()).await {
-            Ok(Some(Heard::Lost(why))) => Err(StepError::Connection(why)),
-            Ok(Some(heard)) => Ok(heard),
+            Ok(Some((Heard::Lost(why), _))) => Err(StepError::Connection(why)),
+            Ok(Some((heard, _held))) => Ok(heard),
+            Ok(None) if self.connection.lost().is_none() => Err(StepError::Silent(format!(
+                "this process did not process the upstream's messages within {} s; it or its \
+                 database is overloaded",
+                self.connection.0.target.patience.route.as_secs()
+            ))),
             Ok(None) => Err(self.connection.lost_error()),
             Err(_) => {
                 let seconds = silence.as_secs();
@@ -171,7 +232,7 @@ impl Drop for Subscription {
             let verb = if is_negentropy(&self.id) { "NEG-CLOSE" } else { "CLOSE" };
             let close = json!([verb, self.id]).to_string();
             // A full channel means that the upstream takes no messages; then it may miss this one.
-            let _full = self.connection.0.outgoing.try_send(Outgoing::Text(close));
+            let _full = self.connection.0.outgoing.try_send(Outgoing::Text(close, None));
         }
     }
 }

@@ -13,6 +13,7 @@ use tender_jobs::{
 use uuid::Uuid;
 
 use crate::mirror::{
+    connection::Received,
     error::StepError,
     intake::{BATCH, measure},
 };
@@ -24,7 +25,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 pub(super) struct Batch<'a> {
     filter: &'a Filter,
     limits: Limits,
-    events: Vec<(EventId, String)>,
+    /// They hold their bytes of the connection's budget until they are in the queue.
+    events: Vec<(EventId, Received)>,
     bytes: usize,
     refused: Vec<Refused>,
     tally: Tally,
@@ -38,11 +40,11 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds an event. An event outside the filter of the lane was not requested, and is dropped.
-    pub(super) fn add(&mut self, text: String) {
-        match event::parse(&text, self.limits) {
+    pub(super) fn add(&mut self, received: Received) {
+        match received.parse(self.limits) {
             Ok(event) if self.filter.matches(&event) => {
-                self.bytes += text.len();
-                self.events.push((event.id, text));
+                self.bytes += received.json().map_or(0, str::len);
+                self.events.push((event.id, received));
             }
             Ok(_) => self.violations += 1,
             Err(unusable) => {
@@ -94,7 +96,7 @@ impl<'a> Batch<'a> {
 async fn unknown(
     db: &PgPool,
     upstream: Uuid,
-    mut events: Vec<(EventId, String)>,
+    mut events: Vec<(EventId, Received)>,
     tally: &mut Tally,
 ) -> Result<Vec<String>, sqlx::Error> {
     let ids: Vec<EventId> = events.iter().map(|(id, _)| *id).collect();
@@ -106,7 +108,7 @@ async fn unknown(
         }
         !is_known
     });
-    Ok(events.into_iter().map(|(_, text)| text).collect())
+    Ok(events.iter().filter_map(|(_, event)| event.json().map(str::to_owned)).collect())
 }
 
 async fn enqueue(

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tender_jobs::mirror::{event::Event, filter::Filter, lane::gap::Gap};
+use tender_jobs::mirror::{filter::Filter, lane::gap::Gap};
 
-use super::{Asked, Page, Walk, page};
+use super::{Asked, Page, Seen, Taker, Walk, page};
 use crate::mirror::{connection::Connection, error::StepError, intake::Intake};
 
 /// The most requests for one second.
@@ -31,12 +31,11 @@ pub(super) async fn complete(
     // Older events in the answer prove that it holds the whole second.
     let since = if is_oldest { 0 } else { walk.asked.since };
     let larger = Asked { since, limit: walk.asked.most.max(walk.asked.limit), ..walk.asked };
-    let Some(found) = part(connection, larger, at).await? else {
+    let Some(found) = part(walk, connection, intake, larger, at).await? else {
         return gap(walk, at);
     };
     let (is_proven, size) = (found.claims().any(|(_, older)| older < at), found.size());
     let parts = Parts::of(&found, at);
-    hand_on(walk, found, intake, at).await?;
     if is_proven || (is_oldest && size < walk.proven_size()) {
         return Ok(());
     }
@@ -57,30 +56,21 @@ fn gap(walk: &mut Walk<'_>, at: i64) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Requests a part of a second; `None` if the upstream does not answer such a request.
+/// Requests a part of the second `at`, and passes its events of this second to the intake. `None` if
+/// the upstream does not answer such a request.
 async fn part(
+    walk: &mut Walk<'_>,
     connection: &Connection,
+    intake: &mut Intake,
     asked: Asked<'_>,
-    until: i64,
+    at: i64,
 ) -> Result<Option<Page>, StepError> {
-    match page(connection, asked, until).await {
+    let mut taker = Taker { seen: &mut walk.seen, intake, only: Some(at), is_new: false };
+    match page(connection, asked, at, Some(&mut taker)).await {
         Ok(page) => Ok(Some(page)),
         Err(StepError::Refused(_) | StepError::Silent(_) | StepError::Protocol(_)) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Passes the events of the second to the intake, and no others.
-async fn hand_on(
-    walk: &mut Walk<'_>,
-    page: Page,
-    intake: &mut Intake,
-    at: i64,
-) -> Result<(), StepError> {
-    for event in page.events.into_iter().filter(|event| event.created_at == at) {
-        walk.hand_on_one(event, intake).await?;
-    }
-    Ok(())
 }
 
 /// The kinds and authors of the events that were seen in a second.
@@ -91,7 +81,7 @@ struct Parts {
 
 impl Parts {
     fn of(page: &Page, at: i64) -> Self {
-        let events: Vec<&Event> = page.events.iter().filter(|e| e.created_at == at).collect();
+        let events: Vec<&Seen> = page.events.iter().filter(|e| e.created_at == at).collect();
         Self {
             kinds: events.iter().map(|event| event.kind).collect(),
             authors: events.iter().map(|event| hex::encode(event.pubkey)).collect(),
@@ -109,26 +99,31 @@ impl Parts {
         at: i64,
         cut: usize,
     ) -> Result<bool, StepError> {
-        if !walk.asked.filter.ids.is_empty() {
+        if !walk.asked.filter.ids.is_empty() || walk.refuses_prefixes {
             return Ok(false);
         }
         let (mut left, mut requests) = (digits(""), 0);
         while let Some(prefix) = left.pop() {
             requests += 1;
-            let found = match page_of(walk, connection, None, Some(&prefix), at).await? {
+            let found = match page_of(walk, connection, intake, (None, Some(&prefix)), at).await? {
                 Some(found) if requests <= MOST_PARTS => found,
-                _ => return Ok(false),
+                found => {
+                    walk.refuses_prefixes = found.is_none();
+                    return Ok(false);
+                }
             };
             let shown: BTreeSet<_> = found.claims().map(|(id, _)| id).collect();
             let mut known = walk.seen.iter().filter(|(_, time)| **time == at);
             let is_whole =
                 known.all(|(id, _)| !id.to_string().starts_with(&prefix) || shown.contains(id));
             let (size, is_cut) = (found.size(), found.size() >= cut);
-            hand_on(walk, found, intake, at).await?;
             match (is_cut, is_whole) {
                 (true, _) if size > 0 && prefix.len() < DIGITS => left.extend(digits(&prefix)),
                 (false, true) => {}
-                _ => return Ok(false),
+                (_, is_whole) => {
+                    walk.refuses_prefixes = !is_whole;
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -153,11 +148,8 @@ impl Parts {
             if number == self.kinds.len() && !is_cut {
                 break;
             }
-            let Some(found) = page_of(walk, connection, Some(filter), None, at).await? else {
-                continue;
-            };
-            is_cut |= found.size() >= cut;
-            hand_on(walk, found, intake, at).await?;
+            let found = page_of(walk, connection, intake, (Some(filter), None), at).await?;
+            is_cut |= found.is_some_and(|found| found.size() >= cut);
         }
         Ok(())
     }
@@ -169,10 +161,10 @@ fn digits(prefix: &str) -> Vec<String> {
 
 /// Requests the events of a second that match a narrower filter, or whose ids begin with a prefix.
 async fn page_of(
-    walk: &Walk<'_>,
+    walk: &mut Walk<'_>,
     connection: &Connection,
-    filter: Option<&Filter>,
-    prefix: Option<&str>,
+    intake: &mut Intake,
+    (filter, prefix): (Option<&Filter>, Option<&str>),
     at: i64,
 ) -> Result<Option<Page>, StepError> {
     let Asked { limit, most, silence, .. } = walk.asked;
@@ -184,5 +176,5 @@ async fn page_of(
         limit: most.max(limit),
         ..walk.asked
     };
-    part(connection, asked, at).await
+    part(walk, connection, intake, asked, at).await
 }

@@ -7,13 +7,9 @@
 
 use std::collections::HashMap;
 
-use tender_jobs::mirror::{
-    event::{Event, EventId},
-    lane::gap::Gap,
-    upstream::Fact,
-};
+use tender_jobs::mirror::{event::EventId, lane::gap::Gap, upstream::Fact};
 
-use super::{Asked, FUTURE, LATE_AGE, Page, page, second};
+use super::{Asked, FUTURE, LATE_AGE, Page, Taker, page, second};
 use crate::mirror::{connection::Connection, error::StepError, intake::Intake};
 
 /// The smallest page that may have been cut, if no smaller cap is known.
@@ -37,6 +33,8 @@ pub(crate) struct Walk<'a> {
     /// truthfully.
     late: Option<Vec<EventId>>,
     has_events: bool,
+    /// Whether the upstream turned out not to take prefixes of ids.
+    pub(super) refuses_prefixes: bool,
     /// The number of events in the first page.
     pub(crate) first_page: Option<usize>,
     /// The number of events that were not requested.
@@ -63,6 +61,7 @@ impl<'a> Walk<'a> {
             is_over: false,
             late: None,
             has_events: false,
+            refuses_prefixes: false,
             first_page: None,
             violations: 0,
             gaps: Vec::new(),
@@ -81,7 +80,7 @@ impl<'a> Walk<'a> {
         if self.is_over {
             return self.finish(connection).await;
         }
-        let page = self.ask(connection).await?;
+        let (page, is_new) = self.ask(connection, intake).await?;
         self.violations += page.violations;
         self.note_first(&page);
         let oldest = page.claims().map(|(_, at)| at).filter(|at| self.is_inside(*at)).min();
@@ -93,7 +92,6 @@ impl<'a> Walk<'a> {
             return self.finish(connection).await;
         };
         let size = page.size();
-        let is_new = self.hand_on(page, intake).await?;
         self.weigh(size, is_new);
         if is_new {
             self.until = oldest;
@@ -110,21 +108,28 @@ impl<'a> Walk<'a> {
     }
 
     /// Requests the page that ends at `until`. If it lacks the second that the page before it ended
-    /// with, `until` may exclude its second: the page is requested again, one second later.
-    async fn ask(&mut self, connection: &Connection) -> Result<Page, StepError> {
+    /// with, `until` may exclude its second: the page is requested again, one second later. The events
+    /// go to the intake. Also returns whether there were new ones.
+    async fn ask(
+        &mut self,
+        connection: &Connection,
+        intake: &mut Intake,
+    ) -> Result<(Page, bool), StepError> {
         let (until, asked) = (self.until, self.asked);
-        let page = page(connection, asked, until).await?;
         let is_repeated = self.seen.values().any(|at| *at == until);
-        if asked.is_exclusive || !is_repeated || page.shows(until) {
-            return Ok(page);
+        let mut taker = Taker { seen: &mut self.seen, intake, only: None, is_new: false };
+        let earlier = page(connection, asked, until, Some(&mut taker)).await?;
+        if asked.is_exclusive || !is_repeated || earlier.shows(until) {
+            return Ok((earlier, taker.is_new));
         }
-        let later = super::page(connection, asked, until + 1).await?;
+        let later = page(connection, asked, until + 1, Some(&mut taker)).await?;
+        let is_new = taker.is_new;
         if !later.shows(until) || later.shows(until + 1) {
-            return Ok(page); // the events of this second were deleted in the meantime
+            return Ok((earlier, is_new)); // the events of this second were deleted in the meantime
         }
         self.asked.is_exclusive = true;
         self.facts.push(Fact::ExclusiveUntil);
-        Ok(later)
+        Ok((later, is_new))
     }
 
     fn is_inside(&self, at: i64) -> bool {
@@ -182,37 +187,12 @@ impl<'a> Walk<'a> {
         self.asked.cap.unwrap_or(self.largest.max(SMALL))
     }
 
-    /// Passes the new events of a page to the intake. Returns whether there were any.
-    async fn hand_on(&mut self, page: Page, intake: &mut Intake) -> Result<bool, StepError> {
-        let mut is_new = false;
-        for event in page.events {
-            is_new |= self.hand_on_one(event, intake).await?;
-        }
-        for unusable in page.unusable {
-            is_new |= unusable.claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
-            intake.offer(Err(unusable)).await?;
-        }
-        Ok(is_new)
-    }
-
-    pub(super) async fn hand_on_one(
-        &mut self,
-        event: Event,
-        intake: &mut Intake,
-    ) -> Result<bool, StepError> {
-        let is_new = self.seen.insert(event.id, event.created_at).is_none();
-        if is_new {
-            intake.offer(Ok(event)).await?;
-        }
-        Ok(is_new)
-    }
-
     /// Ends the walk, or begins it again, once, if events came after the end of their page.
     async fn finish(&mut self, connection: &Connection) -> Result<Option<i64>, StepError> {
         let mut late = Vec::new();
         if !self.has_events && self.late.is_none() {
             // What came late for the only page has come before the end of this one.
-            let found = page(connection, Asked { limit: 1, ..self.asked }, self.end).await?;
+            let found = page(connection, Asked { limit: 1, ..self.asked }, self.end, None).await?;
             let before = self.asked.now - LATE_AGE;
             late.extend(found.claims().filter(|(_, at)| *at < before).map(|(id, _)| id));
         }

@@ -10,6 +10,9 @@ use crate::mirror::{event::store::LOCK, filter::Filter};
 /// upstream.
 const SCAN: i64 = 50_000;
 
+/// The most bytes of events in one page, apart from a first event that is larger.
+pub(super) const MAX_BYTES: i64 = 16 * 1024 * 1024;
+
 /// An event that the upstream should get.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -56,10 +59,9 @@ pub async fn candidates(
 ) -> Result<Candidates, sqlx::Error> {
     let horizon = horizon(db).await?;
     let end = horizon.min(first_after(db, after).await?.saturating_add(SCAN));
-    let rows = page(db, upstream, filter, author, after..end, limit).await?;
-    let is_full = i64::try_from(rows.len()).is_ok_and(|found| found == limit);
+    let (rows, is_cut) = page(db, upstream, filter, author, after..end, limit).await?;
     let last = rows.last().map(|candidate| candidate.position);
-    let up_to = last.filter(|_| is_full).unwrap_or(end).max(after);
+    let up_to = last.filter(|_| is_cut).unwrap_or(end).max(after);
     let events = rows.into_iter().filter(|candidate| !candidate.event.is_protected()).collect();
     Ok(Candidates { events, up_to, more: up_to < horizon })
 }
@@ -70,6 +72,8 @@ async fn first_after(db: &PgPool, after: i64) -> Result<i64, sqlx::Error> {
     Ok(first.fetch_one(db).await?.unwrap_or(after))
 }
 
+/// Returns the events of a range of positions, and whether there may be more of them: `limit` is
+/// reached, or [`MAX_BYTES`].
 async fn page(
     db: &PgPool,
     upstream: Uuid,
@@ -77,10 +81,17 @@ async fn page(
     author: Option<[u8; 32]>,
     positions: std::ops::Range<i64>,
     limit: i64,
-) -> Result<Vec<Candidate>, sqlx::Error> {
+) -> Result<(Vec<Candidate>, bool), sqlx::Error> {
     let sql = filter.to_sql();
     let rows = sqlx::query!(
-        r#"select position, id, pubkey, created_at, kind, tags, content, sig
+        r#"select position as "position!", id as "id!", pubkey as "pubkey!", created_at as "created_at!",
+                  kind as "kind!", tags as "tags!", content as "content!", sig as "sig!", found as "found!"
+           from (select *, count(*) over () as found,
+                        sum(octet_length(content)
+                            + case when pg_column_size(tags) > 1500 then octet_length(tags::text) else 1500 end)
+                            over (order by position) as bytes, row_number() over (order by position) as number
+                 from (
+           select position, id, pubkey, created_at, kind, tags, content, sig
            from event e
            where position > $1 and position <= $2
              and deleted_at is null and (expires_at is null or expires_at > extract(epoch from now()))
@@ -98,7 +109,10 @@ async fn page(
              and not exists (select from event_source s where s.event_id = e.id and s.upstream_id = $7)
              and not exists (select from upload_verdict v where v.event_id = e.id and v.upstream_id = $7)
            order by position
-           limit $8"#,
+           limit $8
+           ) page) sized
+           where bytes <= $10 or number = 1
+           order by position"#,
         positions.start,
         positions.end,
         sql.ids.as_deref(),
@@ -108,14 +122,17 @@ async fn page(
         upstream,
         limit,
         author.as_ref().map(|author| author.as_slice()),
+        MAX_BYTES,
     )
     .fetch_all(db)
     .await?;
+    let found = rows.first().map_or(0, |row| row.found);
+    let is_cut = found == limit || i64::try_from(rows.len()).is_ok_and(|taken| taken < found);
     let candidates = rows.into_iter().map(|row| {
         let (id, pubkey, created_at) = (row.id, row.pubkey, row.created_at);
         let (kind, tags, content, sig) = (row.kind, row.tags, row.content, row.sig);
         let event = Event::from(Row { id, pubkey, created_at, kind, tags, content, sig });
         Candidate { event, position: row.position }
     });
-    Ok(candidates.collect())
+    Ok((candidates.collect(), is_cut))
 }

@@ -77,9 +77,10 @@ impl UploadTally {
 /// Stores verdicts, counts them on the upload lane, and returns the counts, all under the lane's
 /// lease; [`Settled::LeaseLost`] means that nothing was stored, and the caller must stop.
 ///
-/// An event without an answer has an attempt spent, and is rejected after five. An event with which
-/// the connection was lost is rejected only if it was sent alone, and if the upstream has answered
-/// other events since this one was first sent.
+/// An event that the upstream may take later has an attempt spent, and is rejected after five. One
+/// without an answer is rejected only if the upstream has answered others since, and one with which
+/// the connection was lost, if it was sent alone and the upstream answered others at most an hour
+/// before: a relay that does not work at all rejects nothing.
 pub async fn judge(
     db: &PgPool,
     lease: &Lease,
@@ -160,8 +161,11 @@ async fn write_open(
                join lane on lane.upstream_id = $7 and lane.lane = 'upload'
            ), again as (
                select given.*, v.attempts + 1 as attempts,
-                      is_final or (v.attempts + 1 >= $8 and (not is_lost
-                          or (is_alone and coalesce(upload_answered_at > v.created_at, false)))) as is_over
+                      is_final or (v.attempts + 1 >= $8 and case
+                          when is_lost then is_alone
+                              and coalesce(upload_answered_at > v.created_at - interval '1 hour', false)
+                          when given.is_sent then coalesce(upload_answered_at > v.created_at, false)
+                          else true end) as is_over
                from given join upload_verdict v
                    on v.upstream_id = $7 and v.event_id = given.id and v.verdict = 'pending'
            ), updated as (

@@ -4,7 +4,7 @@
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{Event, Row};
+use super::{Event, Row, candidates::MAX_BYTES};
 use crate::mirror::event::{EventId, store::rows_of};
 
 /// An event that waits for the upload lane.
@@ -20,11 +20,11 @@ pub struct Waiting {
     pub is_sent: bool,
 }
 
-/// Finds at most `limit` events whose time has come, suspects last, and otherwise the longest due
-/// first. Forgets those that are no longer live.
+/// Finds at most `limit` events whose time has come, and at most 16 MiB of them: suspects last, and
+/// otherwise the longest due first. Forgets those that are no longer live.
 pub async fn waiting(db: &PgPool, upstream: Uuid, limit: i64) -> Result<Vec<Waiting>, sqlx::Error> {
     let rows = sqlx::query!(
-        "with due as (
+        r#"with due as (
              select v.event_id, v.next_try, v.attempts, v.is_suspect, v.is_sent from upload_verdict v
              where v.upstream_id = $1 and v.verdict = 'pending' and v.next_try <= now()
              order by v.is_suspect, v.next_try limit $2
@@ -34,12 +34,22 @@ pub async fn waiting(db: &PgPool, upstream: Uuid, limit: i64) -> Result<Vec<Wait
                  select from event e where e.id = due.event_id and e.deleted_at is null
                      and (e.expires_at is null or e.expires_at > extract(epoch from now())))
          )
-         select id, pubkey, e.created_at, kind, tags, content, sig, attempts, is_suspect, is_sent
-         from due join event e on e.id = due.event_id
-         where e.deleted_at is null and (expires_at is null or expires_at > extract(epoch from now()))
-         order by is_suspect, next_try",
+         select id as "id!", pubkey as "pubkey!", created_at as "created_at!", kind as "kind!",
+                tags as "tags!", content as "content!", sig as "sig!", attempts as "attempts!",
+                is_suspect as "is_suspect!", is_sent as "is_sent!"
+         from (select *, sum(octet_length(content)
+                         + case when pg_column_size(tags) > 1500 then octet_length(tags::text) else 1500 end)
+                         over (order by is_suspect, next_try, id) as bytes,
+                      row_number() over (order by is_suspect, next_try, id) as number
+               from (select e.*, attempts, next_try, is_suspect, is_sent
+                     from due join event e on e.id = due.event_id
+                     where e.deleted_at is null
+                       and (expires_at is null or expires_at > extract(epoch from now()))) live) sized
+         where bytes <= $3 or number = 1
+         order by is_suspect, next_try, id"#,
         upstream,
         limit,
+        MAX_BYTES,
     )
     .fetch_all(db)
     .await?;
