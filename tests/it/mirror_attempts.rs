@@ -74,6 +74,37 @@ async fn a_retrying_lane_says_which_attempt_failed_why_and_when_the_next_is_due(
     assert!(lane.last_synced_at.is_some());
 }
 
+#[tokio::test]
+async fn attempts_that_move_the_lane_on_never_run_out() {
+    let world = MirrorWorld::new().await;
+    let events = as_json(&notes(&Keys::generate(), 100, world.db_now().await - 60, 60));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let fake = FakeRelay::start(move |client, message| {
+        let (events, asked) = (events.clone(), asked.clone());
+        async move {
+            if message[0] == "REQ" && asked.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+                client.send(json!(["CLOSED", message[1], "error: overloaded"])).await;
+            } else if message[0] == "REQ" {
+                serve_req(&client, &message, &events, 500).await;
+            }
+        }
+    })
+    .await;
+    let mut config = days(1);
+    config["poll_page_limit"] = json!(5);
+    config["checkpoint_interval"] = json!(1);
+    let upstream = world.upstream(&fake.url, json!({ "config": config })).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    for _ in 0..40 {
+        world.drain().await;
+        world.make_due().await;
+        let lane = world.lane(&upstream, LaneKind::Backfill).await;
+        assert_ne!(lane.status, "error", "{lane:?}");
+    }
+    let lane = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.stored), ("completed", 100));
+}
+
 /// A lane in error whose rest is over.
 async fn rested(world: &MirrorWorld, upstream: &Upstream) -> LaneState {
     let lane = world.mirror(upstream, LaneKind::Realtime).await;

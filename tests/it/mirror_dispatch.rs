@@ -186,7 +186,7 @@ async fn an_upstream_that_only_takes_events_is_never_polled_for_its_history() {
 async fn backfill_and_full_never_fetch_the_same_history_at_once() {
     let world = MirrorWorld::new().await;
     let relay = RealRelay::start().await;
-    let fields = json!({"negentropy": true, "config": days(5)});
+    let fields = json!({"negentropy": true, "config": days(20)});
     let upstream = world.upstream(&relay.url, fields).await;
     // A full run of a new upstream is its backfill.
     let full = world.trigger(&upstream, LaneKind::Full).await.lane;
@@ -195,7 +195,7 @@ async fn backfill_and_full_never_fetch_the_same_history_at_once() {
     world.trigger(&upstream, LaneKind::Full).await;
     assert!(world.step().await);
     assert_eq!(world.lane(&upstream, LaneKind::Full).await.status, "syncing");
-    let upstream = world.change_upstream(&upstream, json!({"config": days(9)})).await;
+    let upstream = world.change_upstream(&upstream, json!({"config": days(25)})).await;
     let skipped = world.trigger(&upstream, LaneKind::Backfill).await.skipped;
     assert_eq!(skipped, Some("a full run compares the history now"));
     world.drain().await;

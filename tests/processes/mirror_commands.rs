@@ -96,7 +96,7 @@ async fn upstreams_are_managed_from_the_command_line() {
         "1 to 500",
     )
     .await;
-    says(&world, &["mirror", "list"], &["wss://a.test", "off", "both"]).await;
+    says(&world, &["mirror", "list"], &["wss://a.test", "off", "down"]).await;
     let config = json_of(&world, &["mirror", "config", "wss://a.test"]).await;
     assert_eq!(
         (&config["settings"]["batch_size"], &config["overridden"]["batch_size"]),

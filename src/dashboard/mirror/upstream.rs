@@ -159,23 +159,19 @@ fn missing(lane: &LaneState, gaps: &[GapRow]) -> Markup {
     html! {
         @if let Some(sums) = words::gaps(lane) {
             p { "Missing: " (sums) ". The oldest was found " (maybe_time(lane.gaps_since)) ", the next retry is due " (maybe_time(lane.gap_retry_at)) "." }
-            (scroll("Gaps", &html! {
-                table {
-                    thead { tr { th { "Kind" } th { "From" } th { "To" } th { "Event" } th { "Why" } th.n { "Retries" } th { "Next retry" } } }
-                    tbody { @for gap in gaps { (gap_row(gap)) } }
-                }
-            }))
+            ul.changes { @for gap in gaps { (gap_item(gap)) } }
         }
     }
 }
 
-fn gap_row(gap: &GapRow) -> Markup {
+fn gap_item(gap: &GapRow) -> Markup {
     let at = |second: i64| chrono::DateTime::from_timestamp(second, 0);
     html! {
-        tr {
-            td { (gap.kind.as_str()) } td { (maybe_time(at(gap.since))) } td { (maybe_time(at(gap.until))) }
-            td { @if let Some(id) = &gap.event_id { code { (id) } } @else { "–" } }
-            td { (gap.reason) } td.n { (gap.attempts) } td { (time(gap.retry_at)) }
+        li {
+            @if let Some(id) = &gap.event_id { "event " code { (id) } }
+            @else if gap.since == gap.until { "second " (maybe_time(at(gap.since))) }
+            @else { (maybe_time(at(gap.since))) " to " (maybe_time(at(gap.until))) }
+            ": " (gap.reason) "; " (gap.attempts) " retries, the next " (time(gap.retry_at))
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The frame of every job that holds a lane: the job claims the lane, works under the lease, and
 //! settles. The lane and its upstream decide the work, as they are when the job starts.
 
+mod claim;
+
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -9,10 +11,9 @@ use std::{
 use serde_json::{Value, json};
 use tender_jobs::{
     mirror::{
-        deployment,
-        lane::{self, Beat, Claim, Ending, LaneKind, Lease},
+        lane::{self, Beat, Ending, LaneKind, Lease},
         upstream::{self, Upstream, settings::Settings},
-        work::{self, Work},
+        work::Work,
     },
     queue::{self, Job, Requeue, Settled},
 };
@@ -28,6 +29,7 @@ use super::{
     uploads,
 };
 use crate::runtime::{failpoint, outcome};
+use claim::Claimed;
 
 /// How often the holder sends a heartbeat, and learns whether its work is still wanted.
 const BEAT: Duration = Duration::from_secs(10);
@@ -89,53 +91,12 @@ pub(super) async fn run(context: &Context, job: &Job, lane: Uuid) {
     if outcome::persist(job, || queue::start(&context.db, job)).await.is_none() {
         return;
     }
-    let claimed = outcome::with_retries(job, || claim(context, job, lane)).await;
+    let claimed = outcome::with_retries(job, || claim::claim(context, job, lane)).await;
     match claimed {
         Some(Ok(claimed)) => take_turn(context, job, &claimed).await,
-        Some(Err(why)) => skip(context, job, why).await,
+        Some(Err(why)) => claim::skip(context, job, why).await,
         None => {} // logged already; the job will be rescued
     }
-}
-
-/// A claimed lane, with its upstream and the settings in effect.
-struct Claimed {
-    lease: Box<Lease>,
-    upstream: Upstream,
-    settings: Settings,
-}
-
-/// Claims the lane. Returns what it claimed, or the reason why there is nothing to do.
-async fn claim(
-    context: &Context,
-    job: &Job,
-    lane: Uuid,
-) -> Result<Result<Claimed, &'static str>, sqlx::Error> {
-    let deployment = deployment::settings(&context.db).await?;
-    let stale = Duration::from_secs(60 * deployment.stale_threshold_minutes);
-    let lease = match lane::claim(&context.db, lane, job, stale).await? {
-        Claim::Held(lease) => lease,
-        Claim::Busy => return Ok(Err("already syncing")),
-        Claim::Gone => return Ok(Err("the lane was deleted or has retired")),
-    };
-    let Some(upstream) = upstream::find(&context.db, lease.lane.upstream_id).await? else {
-        return Ok(Err("the upstream was deleted"));
-    };
-    let settings = upstream.settings(&deployment);
-    let kind = lease.lane.kind;
-    if lane::identity(kind, &settings) != lease.lane.filter_hash {
-        let heir = lane::ensure(&context.db, &upstream, kind, &settings).await?;
-        work::push_lane(&context.db, heir.id, kind, Duration::ZERO).await?;
-        return Ok(Err("the filter was changed; the lane of the new filter continues"));
-    }
-    Ok(Ok(Claimed { lease, upstream, settings }))
-}
-
-/// Ends a job that found nothing to do; this is a success.
-async fn skip(context: &Context, job: &Job, why: &'static str) {
-    tracing::info!(job.id, why, "lane job skipped");
-    outcome::count(job, "done");
-    let result = json!({ "skipped": why });
-    outcome::persist(job, || queue::finish(&context.db, job, &result)).await;
 }
 
 /// Works, unless the job gives way to those of other upstreams.
@@ -192,6 +153,7 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     let allow_private = run.context.settings.allow_private;
     information::refresh(&run.context.db, run.upstream, allow_private).await;
     if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
+        report.is_ahead = true;
         let ending = Ending::GoesOn(Duration::ZERO);
         return Ok(Done { ending, more: Vec::new(), result: json!({ "shortened": "to a week" }) });
     }
@@ -257,6 +219,7 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
     let asked = error.retry_after().unwrap_or_default();
     let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes).max(asked);
     let has_died = run.lease.deaths >= job.allowed_attempts();
+    let is_ahead = report.shows_progress(&run.lease.lane);
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
         StepError::TimeOver => {
@@ -265,8 +228,10 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
             }
             Ending::GoesOn(Duration::ZERO)
         }
-        error if error.is_transient() && !job.is_last_attempt() && !has_died => {
-            let after = delay(job.attempt, jitter(&job.id)).max(asked);
+        // An attempt that moved the lane on is never the last one.
+        error if error.is_transient() && !has_died && (is_ahead || !job.is_last_attempt()) => {
+            let attempt = if is_ahead { 1 } else { job.attempt };
+            let after = delay(attempt, jitter(&job.id)).max(asked);
             Ending::Again { after, error: error.to_string() }
         }
         error => Ending::Failed { error: error.to_string(), rest },
