@@ -88,7 +88,6 @@ impl<'a> Walk<'a> {
             self.judge(connection, intake, (second, size), oldest.is_none()).await?;
         }
         let Some(oldest) = oldest else {
-            self.hand_on(page, intake).await?; // events that cannot be used are counted
             self.is_over = true;
             return self.finish(connection).await;
         };
