@@ -176,7 +176,6 @@ async fn late_answers_end_well_on_every_lane() {
 
 #[tokio::test]
 async fn refusals_end_well_on_every_lane() {
-    let (events, _) = history().await;
     fn closed(client: Client, message: Value, reason: &'static str) -> BoxFuture<'static, bool> {
         async move {
             client.send(json!(["CLOSED", message[1], reason])).await;
@@ -184,6 +183,7 @@ async fn refusals_end_well_on_every_lane() {
         }
         .boxed()
     }
+    let (events, _) = history().await;
     let cases: [(&str, Hook); 8] = [
         ("auth-required", |c, m| closed(c, m, "auth-required: who are you")),
         ("restricted", |c, m| closed(c, m, "restricted: members only")),
@@ -279,7 +279,6 @@ async fn false_answers_end_well_on_every_lane() {
 
 #[tokio::test]
 async fn large_and_senseless_answers_end_well_on_every_lane() {
-    let (events, _) = history().await;
     fn endless(client: Client, message: Value) -> BoxFuture<'static, bool> {
         async move {
             for _ in 0..1100 {
@@ -298,6 +297,7 @@ async fn large_and_senseless_answers_end_well_on_every_lane() {
         }
         .boxed()
     }
+    let (events, _) = history().await;
     let cases: [(&str, Manner); 7] = [
         ("large events", altered(|_, event| event["content"] = json!("x".repeat(300_000)))),
         ("endless events", hooked(endless)),
@@ -314,7 +314,6 @@ async fn large_and_senseless_answers_end_well_on_every_lane() {
 
 #[tokio::test]
 async fn senseless_reconciliations_end_well_on_every_lane() {
-    let (events, _) = history().await;
     fn negentropy(client: Client, message: Value, answer: Value) -> BoxFuture<'static, bool> {
         async move {
             let is_negentropy = message[0].as_str().is_some_and(|verb| verb.starts_with("NEG-"));
@@ -327,6 +326,7 @@ async fn senseless_reconciliations_end_well_on_every_lane() {
         }
         .boxed()
     }
+    let (events, _) = history().await;
     let cases: [(&str, Hook); 6] = [
         ("NEG-ERR", |c, m| negentropy(c, m, json!(["NEG-ERR", "", "error: no"]))),
         ("too large, always", |c, m| negentropy(c, m, json!(["NEG-ERR", "", "blocked: too many"]))),
