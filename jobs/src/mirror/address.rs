@@ -39,9 +39,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
             is_public_v4(of_segments(high, low))
         }
         // Documentation, benchmarking, ORCHID, and Teredo, which embeds two addresses.
-        [0x2001, 0xdb8 | 0 | 0x2, ..] | [0x2001, 0x10..=0x2f, ..] | [0x3fff, 0..=0xfff, ..] => {
-            false
-        }
+        [0x2001, 0xdb8 | 0 | 0x2 | 0x10..=0x2f, ..] | [0x3fff, 0..=0xfff, ..] => false,
         // Only 2000::/3 is assigned to the public. Mapped and compatible addresses, `::`, `::1`,
         // fc00::/7, fe80::/10, fec0::/10, ff00::/8 and 64:ff9b:1::/48 are outside of it.
         [first, ..] => first & 0xe000 == 0x2000,

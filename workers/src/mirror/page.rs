@@ -8,7 +8,7 @@ mod second;
 mod walk;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -81,6 +81,8 @@ pub(crate) struct Taker<'a> {
     pub(crate) intake: &'a mut Intake,
     /// The only second whose events are taken; `None` for all of them.
     pub(crate) only: Option<i64>,
+    /// The ids of this page that only copies claimed that cannot be used.
+    pub(crate) unusable: HashSet<EventId>,
     /// Whether an event was passed on that was not seen before.
     pub(crate) is_new: bool,
 }
@@ -96,7 +98,14 @@ impl Taker<'_> {
         }
         let is_new = claims.is_some_and(|(id, at)| self.seen.insert(id, at).is_none());
         self.is_new |= is_new;
-        if is_new || event.is_err() {
+        let id = claims.map(|(id, _)| id);
+        match &event {
+            Err(_) if is_new => self.unusable.extend(id),
+            _ => {}
+        }
+        // A copy that cannot be used does not stand for the event itself.
+        let is_first = is_new || id.is_some_and(|id| event.is_ok() && self.unusable.remove(&id));
+        if is_first || event.is_err() {
             self.intake.offer(event).await?;
         }
         Ok(())

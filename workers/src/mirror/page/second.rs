@@ -65,7 +65,13 @@ async fn part(
     asked: Asked<'_>,
     at: i64,
 ) -> Result<Option<Page>, StepError> {
-    let mut taker = Taker { seen: &mut walk.seen, intake, only: Some(at), is_new: false };
+    let mut taker = Taker {
+        seen: &mut walk.seen,
+        intake,
+        only: Some(at),
+        unusable: std::collections::HashSet::default(),
+        is_new: false,
+    };
     match page(connection, asked, at, Some(&mut taker)).await {
         Ok(page) => Ok(Some(page)),
         Err(StepError::Refused(_) | StepError::Silent(_) | StepError::Protocol(_)) => Ok(None),

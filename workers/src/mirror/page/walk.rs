@@ -117,7 +117,13 @@ impl<'a> Walk<'a> {
     ) -> Result<(Page, bool), StepError> {
         let (until, asked) = (self.until, self.asked);
         let is_repeated = self.seen.values().any(|at| *at == until);
-        let mut taker = Taker { seen: &mut self.seen, intake, only: None, is_new: false };
+        let mut taker = Taker {
+            seen: &mut self.seen,
+            intake,
+            only: None,
+            unusable: std::collections::HashSet::default(),
+            is_new: false,
+        };
         let earlier = page(connection, asked, until, Some(&mut taker)).await?;
         if asked.is_exclusive || !is_repeated || earlier.shows(until) {
             return Ok((earlier, taker.is_new));
