@@ -82,7 +82,7 @@ async fn attempts_that_move_the_lane_on_never_run_out() {
     let fake = FakeRelay::start(move |client, message| {
         let (events, asked) = (events.clone(), asked.clone());
         async move {
-            if message[0] == "REQ" && asked.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+            if message[0] == "REQ" && asked.fetch_add(1, Ordering::SeqCst) % 5 == 4 {
                 client.send(json!(["CLOSED", message[1], "error: overloaded"])).await;
             } else if message[0] == "REQ" {
                 serve_req(&client, &message, &events, 500).await;

@@ -281,6 +281,17 @@ async fn a_relay_that_ends_its_pages_before_their_events_is_a_failed_lane() {
 }
 
 #[tokio::test]
+async fn a_relay_that_cuts_the_newest_events_of_a_page_is_a_failed_lane() {
+    let (world, keys) = (MirrorWorld::new().await, Keys::generate());
+    let events = notes(&keys, 300, world.db_now().await - 100, 60);
+    let manner = Manner { page: 100, is_reversed: true, ..Manner::default() };
+    let (_, lane) = polled(&world, &scripted(&events, manner).await).await;
+    assert_eq!(lane.status, "error");
+    let error = lane.error_message.unwrap();
+    assert!(error.contains("does not hold the newest events"), "{error}");
+}
+
+#[tokio::test]
 async fn a_page_full_of_violations_is_a_failed_lane() {
     let (world, keys) = (MirrorWorld::new().await, Keys::generate());
     let now = world.db_now().await;

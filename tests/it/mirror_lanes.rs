@@ -69,7 +69,7 @@ async fn who_lost_the_lane_writes_nothing_more() {
     assert!(!lane::checkpoint(&world.db, &old, &progress).await.unwrap());
     assert_eq!(lane::beat(&world.db, &old).await.unwrap(), lane::Beat::Lost);
     let ending = Ending::GoesOn(Duration::ZERO);
-    let settled = lane::settle(&world.db, &job, &old, &progress, &ending, &[], &json!(null)).await;
+    let settled = lane::settle(&world.db, &job, &old, &progress, &ending, &json!(null)).await;
     assert_eq!(settled.unwrap(), Settled::LeaseLost);
     assert_eq!(world.lane(&upstream, LaneKind::Backfill).await.unavailable, 0);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Running);
@@ -84,7 +84,7 @@ async fn the_next_job_is_there_with_the_progress_or_not_at_all() {
     let progress =
         Progress { backfill_until: Some(until - 100), unavailable: 3, ..Progress::default() };
     let ending = Ending::GoesOn(Duration::ZERO);
-    let settled = lane::settle(&world.db, &job, &lease, &progress, &ending, &[], &json!(1)).await;
+    let settled = lane::settle(&world.db, &job, &lease, &progress, &ending, &json!(1)).await;
     assert_eq!(settled.unwrap(), Settled::Written(()));
 
     let state = world.lane(&upstream, LaneKind::Backfill).await;
@@ -96,7 +96,7 @@ async fn the_next_job_is_there_with_the_progress_or_not_at_all() {
     assert_eq!(state.lease_owner.as_deref(), Some(next.id.as_str()));
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Done);
     // Settled twice, as after a lost answer: nothing is counted twice.
-    let again = lane::settle(&world.db, &job, &lease, &progress, &ending, &[], &json!(1)).await;
+    let again = lane::settle(&world.db, &job, &lease, &progress, &ending, &json!(1)).await;
     assert_eq!(again.unwrap(), Settled::LeaseLost);
     assert_eq!(world.lane(&upstream, LaneKind::Backfill).await.unavailable, 3);
 }

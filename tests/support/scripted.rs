@@ -23,11 +23,14 @@ pub enum Kept {
 
 /// How a relay departs from what NIP-01 and NIP-77 promise.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "independent departures")]
 pub struct Manner {
     /// The most events of a page, whatever the limit.
     pub page: usize,
     /// The most events of a page if the request has a larger limit than `page`; 0 for `page`.
     pub larger: usize,
+    /// A page that is cut keeps the oldest events.
+    pub is_reversed: bool,
     /// `until` excludes its second.
     pub is_exclusive: bool,
     /// Ids may be prefixes.
@@ -56,6 +59,7 @@ impl Default for Manner {
         Self {
             page: 500,
             larger: 0,
+            is_reversed: false,
             is_exclusive: false,
             takes_prefixes: false,
             ends_first: false,
@@ -131,7 +135,11 @@ async fn req(client: &Client, message: &Value, events: &[Value], manner: &Manner
     if manner.ends_first {
         client.send(json!(["EOSE", id])).await;
     }
-    let found = matching(events, filter, manner).into_iter().take(cap.min(limit));
+    let mut found = matching(events, filter, manner);
+    if manner.is_reversed {
+        found.reverse();
+    }
+    let found = found.into_iter().take(cap.min(limit));
     for (number, event) in found.enumerate() {
         let mut event = event.clone();
         if let Some(alter) = manner.alter {

@@ -16,7 +16,8 @@ use crate::command::{operator, print};
 pub(crate) enum ConfigCommand {
     /// Set settings of the deployment. Progress is kept; a changed filter starts only what is new.
     Set {
-        /// NAME=VALUE, such as poll_page_limit=300, 'event_kinds=[1, 30023]' or profile=development.
+        /// `NAME=VALUE`, such as `poll_page_limit=300`, `'event_kinds=[1, 30023]'` or
+        /// `profile=development`.
         #[arg(required = true, value_name = "NAME=VALUE")]
         settings: Vec<String>,
     },

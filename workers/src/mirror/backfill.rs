@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use tender_jobs::mirror::{
     lane::{Ending, Lane, LaneKind, Progress},
     upstream,
-    work::Work,
 };
 
 use super::{
@@ -57,7 +56,6 @@ enum Way {
         /// events in it.
         revealed: Option<(Span, usize)>,
         result: Value,
-        more: Vec<Work>,
     },
     /// The window holds more events than one job can fetch. It is repeated, and lacks fewer events
     /// then, or is shorter.
@@ -109,7 +107,7 @@ async fn complete(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError>
         None => Ending::Rests { is_complete: true },
     };
     let result = retried.unwrap_or_else(|| json!({ "complete": true }));
-    Ok(Done { ending, more: Vec::new(), result })
+    Ok(Done { ending, result })
 }
 
 /// Halves the windows of a lane whose job reached its time limit.
@@ -136,7 +134,7 @@ fn lengths(run: &Run<'_>, by_negentropy: bool) -> Lengths {
 
 /// Turns the end of a window into the lane's progress and the end of the job.
 fn conclude(lane: &Lane, span: Span, lengths: Lengths, way: Way, progress: &mut Progress) -> Done {
-    let again = |result| Done { ending: Ending::GoesOn(Duration::ZERO), more: Vec::new(), result };
+    let again = |result| Done { ending: Ending::GoesOn(Duration::ZERO), result };
     match way {
         Way::Cut => again(json!({ "unfinished": [span.since, span.until] })),
         Way::Halve { most, items } => {
@@ -144,7 +142,7 @@ fn conclude(lane: &Lane, span: Span, lengths: Lengths, way: Way, progress: &mut 
             progress.window = Some((seconds, 0));
             again(json!({ "halved": [span.since, span.until], "seconds": seconds }))
         }
-        Way::Done { method, is_cheap, revealed, mut result, more } => {
+        Way::Done { method, is_cheap, revealed, mut result } => {
             let cheap = if is_cheap { lane.cheap_windows + 1 } else { 0 };
             let (span, count) = revealed.unwrap_or((span, 0));
             let fitting = fitting(lengths, span, count);
@@ -153,7 +151,7 @@ fn conclude(lane: &Lane, span: Span, lengths: Lengths, way: Way, progress: &mut 
             progress.method = Some(method);
             result["window"] = json!([span.since, span.until]);
             result["method"] = json!(method);
-            Done { ending: ending(lane, span), more, result }
+            Done { ending: ending(lane, span), result }
         }
     }
 }

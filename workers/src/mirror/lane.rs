@@ -13,7 +13,6 @@ use tender_jobs::{
     mirror::{
         lane::{self, Beat, Ending, LaneKind, Lease},
         upstream::{self, Upstream, settings::Settings},
-        work::Work,
     },
     queue::{self, Job, Requeue, Settled},
 };
@@ -54,8 +53,6 @@ pub(super) struct Run<'a> {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) ending: Ending,
-    /// Jobs to enqueue besides the lane's next one.
-    pub(super) more: Vec<Work>,
     /// The result of the job, for people.
     pub(super) result: Value,
 }
@@ -131,8 +128,8 @@ async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
     let done = without_loops(&run, job, &mut report, done);
     log(&run, job, &report, &done);
     let settled = outcome::with_retries(job, || {
-        let Done { ending, more, result } = &done;
-        lane::settle(&context.db, job, lease, &report.progress, ending, more, result)
+        let Done { ending, result } = &done;
+        lane::settle(&context.db, job, lease, &report.progress, ending, result)
     });
     if settled.await == Some(Settled::LeaseLost) {
         lose(context, job).await;
@@ -155,7 +152,7 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
         report.is_ahead = true;
         let ending = Ending::GoesOn(Duration::ZERO);
-        return Ok(Done { ending, more: Vec::new(), result: json!({ "shortened": "to a week" }) });
+        return Ok(Done { ending, result: json!({ "shortened": "to a week" }) });
     }
     match run.lease.lane.kind {
         LaneKind::Realtime => realtime::run(run, report).await,
@@ -237,7 +234,7 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
         error => Ending::Failed { error: error.to_string(), rest },
     };
     let result = json!({ "stopped": error.to_string() });
-    Done { ending, more: Vec::new(), result }
+    Done { ending, result }
 }
 
 /// Returns a number from 0 to 1 that spreads the retries of jobs that failed together.

@@ -61,7 +61,7 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     });
     if !is_over {
         result["unfinished"] = json!(true);
-        return Ok(Done { ending: Ending::GoesOn(Duration::ZERO), more: Vec::new(), result });
+        return Ok(Done { ending: Ending::GoesOn(Duration::ZERO), result });
     }
     report.progress.last_download = walk.newest;
     report.progress.cursor_at = Some(walked.cursor);
@@ -75,7 +75,7 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     } else {
         Ending::GoesOn(Duration::ZERO)
     };
-    Ok(Done { ending, more: Vec::new(), result })
+    Ok(Done { ending, result })
 }
 
 async fn begin(run: &Run<'_>, now: i64) -> Result<Walked, StepError> {

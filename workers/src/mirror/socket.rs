@@ -121,7 +121,7 @@ pub(super) struct Target {
 /// else [`StepError::Connection`].
 pub(super) async fn connect(target: &Target) -> Result<(Writer, Reader), StepError> {
     match tokio::time::timeout(CONNECT_WITHIN, try_connect(target)).await {
-        Ok(connected) => connected.map(|socket| socket.split()),
+        Ok(connected) => connected.map(StreamExt::split),
         Err(_) => Err(StepError::Connection(format!(
             "{} did not answer within {} s",
             target.url,

@@ -62,7 +62,7 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     }
     let ending = ending(&plan, stop, answers, report)?;
     result["position"] = json!(plan.up_to);
-    Ok(Done { ending, more: Vec::new(), result })
+    Ok(Done { ending, result })
 }
 
 /// Reads what is known of the upstream now: its NIP-11 document may have just been read.

@@ -11,7 +11,7 @@ use super::{Lease, Walked, attempt, gap};
 use crate::{
     mirror::{
         event::{EventId, outgoing},
-        work::{self, Work},
+        work,
     },
     queue::{self, Job, Requeue, Requeued, Settled, one_line},
 };
@@ -140,15 +140,14 @@ async fn write(
     Ok(true)
 }
 
-/// Ends a job. Writes its progress, the lane's state, the job's row, the next job, and the jobs in
-/// `more`, all or nothing. Repeating the call is harmless.
+/// Ends a job. Writes its progress, the lane's state, the job's row and the next job, all or
+/// nothing. Repeating the call is harmless.
 pub async fn settle(
     db: &PgPool,
     job: &Job,
     lease: &Lease,
     progress: &Progress,
     ending: &Ending,
-    more: &[Work],
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
     let mut tx = db.begin().await?;
@@ -184,7 +183,6 @@ pub async fn settle(
         }
         Ending::Again { error, .. } => attempt::failed(&mut *tx, lease, job, error, due).await?,
     }
-    queue::enqueue(&mut *tx, &more.iter().map(Work::job).collect::<Vec<_>>()).await?;
     tx.commit().await?;
     Ok(Settled::Written(()))
 }

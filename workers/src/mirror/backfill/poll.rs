@@ -54,7 +54,6 @@ pub(super) async fn poll_as(
         is_cheap: is_cheap(walk.first_page, asked.limit),
         revealed: None,
         result: json!({ "received": report.events.received() }),
-        more: Vec::new(),
     })
 }
 

@@ -264,7 +264,6 @@ fn done(proven: Span, items: &[Item], compared: &Compared, fetched: &Fetched) ->
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
             "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
         }),
-        more: Vec::new(),
     }
 }
 

@@ -82,7 +82,9 @@ impl<'a> Walk<'a> {
         }
         let (page, is_new) = self.ask(connection, intake).await?;
         self.violations += page.violations;
-        self.note_first(&page);
+        if self.note_first(&page) {
+            self.check_newest(connection, &page).await?;
+        }
         let oldest = page.claims().map(|(_, at)| at).filter(|at| self.is_inside(*at)).min();
         if let Some((second, size)) = self.ended.take() {
             self.judge(connection, intake, (second, size), oldest.is_none()).await?;
@@ -142,12 +144,33 @@ impl<'a> Walk<'a> {
         (self.asked.since..=self.until).contains(&at)
     }
 
-    fn note_first(&mut self, page: &Page) {
-        if self.first_page.is_none() {
-            self.first_page = Some(page.size());
-            self.newest = page.events.iter().max_by_key(|event| event.created_at).map(|e| e.id);
-        }
+    /// Notes the size and the newest event of the first page. Returns whether this is the first page.
+    fn note_first(&mut self, page: &Page) -> bool {
         self.has_events |= page.size() > 0;
+        if self.first_page.is_some() {
+            return false;
+        }
+        self.first_page = Some(page.size());
+        self.newest = page.events.iter().max_by_key(|event| event.created_at).map(|e| e.id);
+        true
+    }
+
+    /// Fails if the first page was cut and does not hold the newest events of the window: a walk from
+    /// new to old would miss them. Recent events may have been published after the page.
+    async fn check_newest(&self, connection: &Connection, first: &Page) -> Result<(), StepError> {
+        let end = self.end.min(self.asked.now - LATE_AGE);
+        let newest = first.claims().map(|(_, at)| at).max().filter(|newest| *newest < end);
+        let limit = usize::try_from(self.asked.limit).unwrap_or(usize::MAX);
+        let Some(newest) = newest.filter(|_| first.size() >= limit.min(SMALL)) else {
+            return Ok(());
+        };
+        let above = Asked { since: newest + 1, limit: 1, ..self.asked };
+        if page(connection, above, end, None).await?.size() == 0 {
+            return Ok(());
+        }
+        Err(StepError::Protocol(
+            "a page that was cut does not hold the newest events of its window".to_owned(),
+        ))
     }
 
     /// Learns from the size of a page. A page that was not full, and that older events follow, was

@@ -38,13 +38,12 @@ fn retry_after(header: &str) -> Option<Duration> {
         })
     };
     let value = field("retry-after")?;
-    let after = match value.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = httpdate::parse_http_date(value).ok()?;
-            let now = httpdate::parse_http_date(field("date")?).ok()?;
-            until.duration_since(now).unwrap_or_default()
-        }
+    let after = if let Ok(seconds) = value.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let until = httpdate::parse_http_date(value).ok()?;
+        let now = httpdate::parse_http_date(field("date")?).ok()?;
+        until.duration_since(now).unwrap_or_default()
     };
     Some(after.min(MAX_WAIT))
 }

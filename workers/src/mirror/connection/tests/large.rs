@@ -28,7 +28,7 @@ async fn events_over_the_limit_are_told_without_their_bytes_and_the_connection_g
         }
         let text = json!(["EVENT", subscription, event(300_000)]).to_string();
         fragment(&mut server, OpCode::Data(Data::Text), &text[..1000], false).await;
-        for part in text[1000..].as_bytes().chunks(7000) {
+        for part in text.as_bytes()[1000..].chunks(7000) {
             let part = std::str::from_utf8(part).expect("ASCII");
             fragment(&mut server, OpCode::Data(Data::Continue), part, false).await;
         }

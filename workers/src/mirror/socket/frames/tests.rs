@@ -30,7 +30,7 @@ fn after_response(frames: &[Vec<u8>]) -> Vec<u8> {
 fn messages_up_to_the_limit_pass_unchanged() {
     let frames = [
         frame(0x81, b"short"),
-        frame(0x81, &[b'x'; 20_000]),
+        frame(0x81, &vec![b'x'; 20_000]),
         frame(0x01, &[b'a'; 10_000]),
         frame(0x89, b"ping between fragments"),
         frame(0x80, &[b'b'; 10_000]),
@@ -66,7 +66,7 @@ fn fragments_over_the_limit_end_as_one_short_message() {
 
 #[test]
 fn what_cannot_be_left_out_ends_the_connection() {
-    let compressed = passed(&[frame(0xc1, &[0; 20_001])]).expect_err("an error");
+    let compressed = passed(&[frame(0xc1, &vec![0; 20_001])]).expect_err("an error");
     assert!(compressed.contains("without compression"), "{compressed}");
     let ping = passed(&[frame(0x89, &[0; 126])]).expect_err("an error");
     assert!(ping.contains("control frame"), "{ping}");
