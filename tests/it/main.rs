@@ -43,6 +43,7 @@ mod mirror_lanes;
 mod mirror_matrix;
 mod mirror_misbehaviour;
 mod mirror_negentropy;
+mod mirror_oldest;
 mod mirror_properties;
 mod mirror_settings;
 mod mirror_uploader;

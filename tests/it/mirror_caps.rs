@@ -35,7 +35,7 @@ async fn reconciled(world: &Mirror, fake: &FakeRelay) -> (Upstream, LaneState) {
 }
 
 /// Mirrors a day of history by polling.
-async fn polled(world: &Mirror, fake: &FakeRelay) -> (Upstream, LaneState) {
+pub(crate) async fn polled(world: &Mirror, fake: &FakeRelay) -> (Upstream, LaneState) {
     let upstream = world.upstream(&fake.url, json!({"config": days(1)})).await;
     let lane = world.mirror(&upstream, LaneKind::Backfill).await;
     (upstream, lane)
@@ -119,7 +119,7 @@ async fn a_page_cap_below_the_advertised_one_loses_no_event() {
 }
 
 /// Seconds with so many events each, `step` seconds apart.
-fn dense(keys: &Keys, seconds: &[usize], until: i64, step: i64) -> Vec<Event> {
+pub(crate) fn dense(keys: &Keys, seconds: &[usize], until: i64, step: i64) -> Vec<Event> {
     let mut events = Vec::new();
     for (index, count) in seconds.iter().enumerate() {
         let at = until - step * i64::try_from(index).unwrap();
@@ -188,7 +188,7 @@ async fn a_second_that_is_not_proven_is_a_gap_and_is_retried() {
     assert!(again.retry_at > gap.retry_at);
 }
 
-async fn make_gaps_due(world: &Mirror) {
+pub(crate) async fn make_gaps_due(world: &Mirror) {
     for sql in [
         "update lane_gap set retry_at = now() - interval '1 s'",
         "update lane set gap_retry_at = now() - interval '1 s' where gap_retry_at is not null",

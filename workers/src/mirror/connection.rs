@@ -38,6 +38,7 @@ use route::Route;
 use sent::Sent;
 
 pub(crate) use budget::storing;
+pub(crate) use late::Window;
 pub(crate) use route::{Heard, Received, Subscription};
 
 /// The messages that may wait to be written; then [`Connection::send`] waits.

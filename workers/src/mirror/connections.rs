@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::{
     Context, Settings,
-    connection::{Connection, Opening},
+    connection::{Connection, Opening, Window},
     error::StepError,
     socket::{self, Patience, Target},
 };
@@ -39,8 +39,6 @@ use seen::Seen;
 
 /// How often the states of connections are stored.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
-/// Late events that no job has taken for this long become a gap.
-const LEFT_FOR: Duration = Duration::from_secs(30);
 /// The largest part of a message beside its event.
 const ENVELOPE: usize = 8 * 1024;
 /// The longest negentropy frame, in hex digits. Relays send up to 500,000 bytes.
@@ -250,12 +248,11 @@ pub(super) async fn tell(context: Context) {
             if let Err(error) = upstream::note_connection(&db, &row).await {
                 tracing::debug!(%upstream, %error, "could not store a connection's state; trying again in 5 s");
             }
-            if let Err(error) = tell_late(&db, upstream, &slot).await {
-                tracing::warn!(%upstream, %error, "could not store a gap; the late events are counted as violations");
-            }
+            log_late(upstream, tell_late(&db, &slot).await);
         }
     }
-    for (_, slot) in connections.all() {
+    for (upstream, slot) in connections.all() {
+        log_late(upstream, tell_late(&db, &slot).await);
         if let Some(connection) = &slot.open.lock().await.connection {
             connection.close("closed by us: the process stops");
         }
@@ -265,12 +262,19 @@ pub(super) async fn tell(context: Context) {
     }
 }
 
-/// Stores a gap for the events that came after the end of their page, if no job has taken them.
-async fn tell_late(db: &PgPool, upstream: Uuid, slot: &Slot) -> Result<(), sqlx::Error> {
-    let Some(connection) = slot.note(|seen| seen.connection()) else { return Ok(()) };
-    let late = connection.late_left(LEFT_FOR);
-    let (Some(since), Some(until)) = (late.iter().min(), late.iter().max()) else { return Ok(()) };
-    gap::add_late(db, upstream, *since, *until).await
+fn log_late(upstream: Uuid, told: Result<(), sqlx::Error>) {
+    if let Err(error) = told {
+        tracing::error!(%upstream, %error, "could not store a gap: events came after the end of their page");
+    }
+}
+
+/// Stores a gap for each page whose events came after its end. A walk that takes these events closes
+/// the gap when it is done.
+async fn tell_late(db: &PgPool, slot: &Slot) -> Result<(), sqlx::Error> {
+    for Window { lane, since, until } in slot.note(Seen::untold_late) {
+        gap::add_late(db, lane, since, until).await?;
+    }
+    Ok(())
 }
 
 /// The permit of an open connection.

@@ -17,9 +17,10 @@ use tender_jobs::mirror::{
     event::{Event, EventId, Limits, Unusable},
     filter::Filter,
 };
+use uuid::Uuid;
 
 use super::{
-    connection::{Connection, Heard},
+    connection::{Connection, Heard, Window},
     error::StepError,
     intake::Intake,
 };
@@ -42,6 +43,8 @@ pub(crate) const FUTURE: i64 = 900;
 pub(crate) struct Asked<'a> {
     /// The filter of the lane.
     pub(crate) filter: &'a Filter,
+    /// The lane whose window a page completes; `None` for a probe.
+    pub(crate) lane: Option<Uuid>,
     /// The first digits of the ids; `None` for all ids.
     pub(crate) prefix: Option<&'a str>,
     /// Unix seconds, inclusive.
@@ -121,6 +124,8 @@ pub(crate) struct Page {
     pub(crate) unusable: Vec<Unusable>,
     /// The number of events outside the filter or the window.
     pub(crate) violations: i64,
+    /// The number of events of the second that was named only because `until` excludes its second.
+    pub(crate) beyond: usize,
 }
 
 impl Page {
@@ -149,8 +154,12 @@ impl Page {
                 self.events.push(Seen { id, pubkey, kind, created_at });
                 true
             }
-            Ok(event) => {
-                self.violations += i64::from(!is_within(event, asked, named));
+            Ok(event) if is_within(event, asked, named) => {
+                self.beyond += 1;
+                false
+            }
+            Ok(_) => {
+                self.violations += 1;
                 false
             }
             Err(unusable) => {
@@ -190,7 +199,10 @@ async fn try_page(
     mut taker: Option<&mut Taker<'_>>,
 ) -> Result<Page, StepError> {
     let mut subscription = connection.subscribe("poll");
-    subscription.is_page_of(asked.since, until.min(asked.now - LATE_AGE));
+    if let Some(lane) = asked.lane {
+        let until = until.min(asked.now - LATE_AGE);
+        subscription.is_page_of(Window { lane, since: asked.since, until });
+    }
     let mut filter = asked.filter.to_json();
     let named = until.saturating_add(i64::from(asked.is_exclusive));
     filter.extend(bounds(asked.since, named, asked.limit));

@@ -124,7 +124,8 @@ pub(crate) async fn prove(
         return Ok(if revealed.lacks_one_of(&any, before) { Proof::Cut } else { Proof::Whole });
     };
     let (below, above) = tokio::try_join!(probe(oldest, at_oldest), probe(until, at_newest))?;
-    let is_unclear = |page: &Page, count: usize| count >= DENSE && page.size() < count;
+    let is_unclear =
+        |page: &Page, count: usize| count >= DENSE && (page.size() < count || page.beyond > 0);
     Ok(if revealed.lacks_one_of(&above, before) || is_unclear(&above, at_newest) {
         Proof::Cut
     } else if revealed.lacks_one_of(&below, before) {

@@ -196,19 +196,13 @@ pub async fn waiting_ids(
     Ok(ids.fetch_all(db).await?.iter().map(|id| EventId::of_row(id)).collect())
 }
 
-/// Adds a span to the lane of an upstream that downloads its history, or else its new events: the
-/// upstream sent events of this window after the end of the page that they belong to.
-pub async fn add_late(
-    db: &PgPool,
-    upstream: Uuid,
-    since: i64,
-    until: i64,
-) -> Result<(), sqlx::Error> {
+/// Adds a span to a lane: the upstream sent events of this window after the end of the page that they
+/// belong to. Nothing happens if the lane does not work any more.
+pub async fn add_late(db: &PgPool, lane: Uuid, since: i64, until: i64) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
     let lane = sqlx::query_scalar!(
-        "select id from lane where upstream_id = $1 and lane in ('backfill', 'realtime')
-         order by lane limit 1 for update",
-        upstream,
+        "select id from lane where id = $1 and retired_at is null for update",
+        lane,
     );
     if let Some(lane) = lane.fetch_optional(&mut *tx).await? {
         let reason = "events came after the end of the page that they belong to";

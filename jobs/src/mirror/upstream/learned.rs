@@ -29,6 +29,8 @@ pub enum Fact {
     NegentropyCap(Option<i64>),
     /// `until` excludes its second.
     ExclusiveUntil,
+    /// `until` does not exclude its second, as it did before.
+    InclusiveUntil,
 }
 
 impl Learned {
@@ -62,7 +64,7 @@ pub async fn learn(db: impl PgExecutor<'_>, id: Uuid, fact: Fact) -> Result<(), 
     let (page, set) = match fact {
         Fact::PageCap(cap) => (Some(cap.unwrap_or(0)), None),
         Fact::NegentropyCap(cap) => (None, Some(cap.unwrap_or(0))),
-        Fact::ExclusiveUntil => (None, None),
+        Fact::ExclusiveUntil | Fact::InclusiveUntil => (None, None),
     };
     sqlx::query!(
         "update upstream set
@@ -71,12 +73,14 @@ pub async fn learn(db: impl PgExecutor<'_>, id: Uuid, fact: Fact) -> Result<(), 
              negentropy_cap = case when $3::bigint is null then negentropy_cap else nullif($3, 0) end,
              negentropy_cap_at =
                  case when $3::bigint is null then negentropy_cap_at when $3 > 0 then now() end,
-             exclusive_until_at = case when $4 then now() else exclusive_until_at end
+             exclusive_until_at =
+                 case when $4 then now() when not $5 then exclusive_until_at end
          where id = $1",
         id,
         page,
         set,
         fact == Fact::ExclusiveUntil,
+        fact == Fact::InclusiveUntil,
     )
     .execute(db)
     .await?;

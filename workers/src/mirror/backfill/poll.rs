@@ -84,6 +84,10 @@ pub(in crate::mirror) async fn walk_through(
             save(run, report).await?;
         }
         if is_last {
+            if walk.is_repeated() {
+                let late = Finished::retry(Vec::new(), vec![walk.late_gap()]);
+                report.progress.finished.push(late);
+            }
             return Ok(false);
         }
     }
@@ -127,7 +131,8 @@ pub(in crate::mirror) fn asked<'a>(
     window: (i64, Option<i64>),
     now: i64,
 ) -> Asked<'a> {
-    request(run.upstream, run.settings, learned, filter, window, now)
+    let asked = request(run.upstream, run.settings, learned, filter, window, now);
+    Asked { lane: Some(run.lease.lane.id), ..asked }
 }
 
 /// Returns the request for a window of an upstream; otherwise like [`asked`].
@@ -144,6 +149,7 @@ pub(in crate::mirror) fn request<'a>(
     let most = advertised.unwrap_or(MOST).min(MOST);
     Asked {
         filter,
+        lane: None,
         prefix: None,
         since,
         until,

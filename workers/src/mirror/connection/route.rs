@@ -7,7 +7,7 @@ use tender_jobs::mirror::event::{self, Event, EventId, Limits, Unusable};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Connection, budget::Held, cut, locked};
+use super::{Connection, budget::Held, cut, late::Window, locked};
 use crate::mirror::{error::StepError, message::Message, socket::Outgoing};
 
 /// The messages that may wait for one subscription. Then the socket is not read, which slows the
@@ -86,16 +86,15 @@ impl Connection {
         self.0.strays.swap(0, Ordering::Relaxed)
     }
 
-    /// Returns and forgets the events of a window, in Unix seconds, that came after the end of their
-    /// page.
-    pub(crate) fn take_late(&self, since: i64, until: i64) -> Vec<EventId> {
-        self.0.late.take(since, until)
+    /// Returns the events of a lane's window, in Unix seconds, that came after the end of their page,
+    /// and forgets them.
+    pub(crate) fn take_late(&self, lane: Uuid, since: i64, until: i64) -> Vec<EventId> {
+        self.0.late.take(lane, since, until)
     }
 
-    /// Returns and forgets the times of late events that no lane has taken for `age`, in Unix
-    /// seconds.
-    pub(crate) fn late_left(&self, age: Duration) -> Vec<i64> {
-        self.0.late.take_left(age)
+    /// Returns the windows of pages whose events came late since the last call.
+    pub(crate) fn untold_late(&self) -> Vec<Window> {
+        self.0.late.untold()
     }
 
     /// Hands a message to the subscription or upload that waits for it. An error says why the
@@ -196,9 +195,9 @@ impl Subscription {
         &self.id
     }
 
-    /// Names the window, in Unix seconds, whose events are late if they come after EOSE.
-    pub(crate) fn is_page_of(&self, since: i64, until: i64) {
-        self.connection.0.late.requested(&self.id, since, until);
+    /// Names the window whose events are late if they come after EOSE.
+    pub(crate) fn is_page_of(&self, window: Window) {
+        self.connection.0.late.requested(&self.id, window);
     }
 
     /// Waits for the next message. Fails with [`StepError::Silent`] if there is none within

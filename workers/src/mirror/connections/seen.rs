@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use tender_jobs::mirror::upstream::{self, ConnectionState};
 use uuid::Uuid;
 
-use super::{Connection, Slot, StepError};
+use super::{Connection, Slot, StepError, Window};
 
 /// The state that is shown to people.
 #[derive(Debug, Default, Clone)]
@@ -19,6 +19,8 @@ pub(super) struct Seen {
     error: Option<String>,
     /// Bytes received and sent by earlier connections.
     bytes: (i64, i64),
+    /// The windows of pages whose events came late on earlier connections.
+    late: Vec<Window>,
 }
 
 impl Slot {
@@ -59,9 +61,11 @@ impl Slot {
 }
 
 impl Seen {
-    /// The last connection that was opened.
-    pub(super) fn connection(&self) -> Option<Connection> {
-        self.connection.clone()
+    /// Returns the windows of pages whose events came late since the last call.
+    pub(super) fn untold_late(&mut self) -> Vec<Window> {
+        let mut late = std::mem::take(&mut self.late);
+        late.extend(self.connection.iter().flat_map(Connection::untold_late));
+        late
     }
 
     /// Notes the end of an attempt to connect.
@@ -76,6 +80,7 @@ impl Seen {
     fn open(&mut self, connection: Connection) {
         if let Some(gone) = self.connection.replace(connection) {
             let (bytes_in, bytes_out) = gone.bytes();
+            self.late.extend(gone.untold_late());
             self.bytes = (self.bytes.0 + bytes_in, self.bytes.1 + bytes_out);
         }
         (self.attempts, self.error) = (0, None);

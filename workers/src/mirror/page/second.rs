@@ -2,8 +2,10 @@
 //! parts: by the first digits of the ids, which proves completeness if the upstream takes prefixes,
 //! and by the kinds and authors that were seen. A second that is not proven to be complete is a gap.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tender_jobs::mirror::{filter::Filter, lane::gap::Gap};
 
@@ -16,6 +18,10 @@ const MOST_PARTS: usize = 300;
 const DIGITS: usize = 3;
 /// The longest wait for a part. An upstream that does not take prefixes may not answer at all.
 const SILENCE: Duration = Duration::from_secs(5);
+/// The longest time for one second; then it is a gap.
+const WITHIN: Duration = Duration::from_secs(20);
+/// The authors of one request.
+const AUTHORS: usize = 10;
 /// Why a second is a gap.
 const REASON: &str = "the second may hold more events than the upstream gives";
 
@@ -30,16 +36,18 @@ pub(super) async fn complete(
 ) -> Result<(), StepError> {
     // Older events in the answer prove that it holds the whole second.
     let since = if is_oldest { 0 } else { walk.asked.since };
-    let larger = Asked { since, limit: walk.asked.most.max(walk.asked.limit), ..walk.asked };
+    let limit = walk.asked.most.max(walk.asked.limit);
+    let larger = Asked { since, limit, lane: None, ..walk.asked };
     let Some(found) = part(walk, connection, intake, larger, at).await? else {
         return gap(walk, at);
     };
     let (is_proven, size) = (found.claims().any(|(_, older)| older < at), found.size());
     let parts = Parts::of(&found, at);
-    if is_proven || (is_oldest && size < walk.proven_size()) {
+    let is_full = u64::try_from(size).is_ok_and(|size| size >= larger.limit);
+    if is_proven || (is_oldest && !is_full && walk.is_small(size)) {
         return Ok(());
     }
-    if !is_oldest && u64::try_from(size).is_ok_and(|size| size < larger.limit) {
+    if !is_oldest && !is_full {
         walk.learn_cap(size);
     }
     if parts.by_prefix(walk, connection, intake, at, size).await? {
@@ -58,7 +66,7 @@ fn gap(walk: &mut Walk<'_>, at: i64) -> Result<(), StepError> {
 
 /// Requests a part of the second `at`, and passes its events of this second to the intake. `None` if
 /// the upstream does not answer such a request.
-async fn part(
+pub(super) async fn part(
     walk: &mut Walk<'_>,
     connection: &Connection,
     intake: &mut Intake,
@@ -82,15 +90,18 @@ async fn part(
 /// The kinds and authors of the events that were seen in a second.
 struct Parts {
     kinds: BTreeSet<u16>,
-    authors: BTreeSet<String>,
+    authors: Vec<String>,
+    begun: Instant,
 }
 
 impl Parts {
     fn of(page: &Page, at: i64) -> Self {
         let events: Vec<&Seen> = page.events.iter().filter(|e| e.created_at == at).collect();
+        let authors: BTreeSet<[u8; 32]> = events.iter().map(|event| event.pubkey).collect();
         Self {
             kinds: events.iter().map(|event| event.kind).collect(),
-            authors: events.iter().map(|event| hex::encode(event.pubkey)).collect(),
+            authors: authors.iter().map(hex::encode).collect(),
+            begun: Instant::now(),
         }
     }
 
@@ -112,7 +123,7 @@ impl Parts {
         while let Some(prefix) = left.pop() {
             requests += 1;
             let found = match page_of(walk, connection, intake, (None, Some(&prefix)), at).await? {
-                Some(found) if requests <= MOST_PARTS => found,
+                Some(found) if requests <= MOST_PARTS && self.begun.elapsed() < WITHIN => found,
                 found => {
                     walk.refuses_prefixes = found.is_none();
                     return Ok(false);
@@ -146,12 +157,13 @@ impl Parts {
     ) -> Result<(), StepError> {
         let all = || walk.asked.filter.clone();
         let kinds = self.kinds.iter().map(|kind| Filter { kinds: [*kind].into(), ..all() });
-        let authors = self.authors.iter();
-        let authors = authors.map(|author| Filter { authors: [author.clone()].into(), ..all() });
+        let authors = self.authors.chunks(AUTHORS);
+        let authors =
+            authors.map(|some| Filter { authors: some.iter().cloned().collect(), ..all() });
         let filters: Vec<Filter> = kinds.chain(authors).take(MOST_PARTS).collect();
         let mut is_cut = false;
         for (number, filter) in filters.iter().enumerate() {
-            if number == self.kinds.len() && !is_cut {
+            if (number == self.kinds.len() && !is_cut) || self.begun.elapsed() > WITHIN {
                 break;
             }
             let found = page_of(walk, connection, intake, (Some(filter), None), at).await?;
@@ -177,6 +189,7 @@ async fn page_of(
     let asked = Asked {
         filter: filter.unwrap_or(walk.asked.filter),
         prefix,
+        lane: None,
         since: at,
         silence: SILENCE.min(silence),
         limit: most.max(limit),

@@ -12,6 +12,8 @@ use tender_jobs::mirror::{event::EventId, lane::gap::Gap, upstream::Fact};
 use super::{Asked, FUTURE, LATE_AGE, Page, Taker, page, second};
 use crate::mirror::{connection::Connection, error::StepError, intake::Intake};
 
+/// Why a window is a gap.
+const LATE: &str = "events came after the end of the page (EOSE) that they belong to";
 /// The smallest page that may have been cut, if no smaller cap is known.
 const SMALL: usize = 50;
 /// A walk through a window.
@@ -127,6 +129,13 @@ impl<'a> Walk<'a> {
             is_new: false,
         };
         let earlier = page(connection, asked, until, Some(&mut taker)).await?;
+        if earlier.beyond > 0 {
+            // `until` does not exclude its second any more: other events took the page's places.
+            self.asked.is_exclusive = false;
+            self.facts.push(Fact::InclusiveUntil);
+            let again = page(connection, self.asked, until, Some(&mut taker)).await?;
+            return Ok((again, taker.is_new));
+        }
         if asked.is_exclusive || !is_repeated || earlier.shows(until) {
             return Ok((earlier, taker.is_new));
         }
@@ -164,7 +173,7 @@ impl<'a> Walk<'a> {
         let Some(newest) = newest.filter(|_| first.size() >= limit.min(SMALL)) else {
             return Ok(());
         };
-        let above = Asked { since: newest + 1, limit: 1, ..self.asked };
+        let above = Asked { since: newest + 1, limit: 1, lane: None, ..self.asked };
         if page(connection, above, end, None).await?.size() == 0 {
             return Ok(());
         }
@@ -205,15 +214,43 @@ impl<'a> Walk<'a> {
         (at, size): (i64, usize),
         is_oldest: bool,
     ) -> Result<(), StepError> {
-        if is_oldest && size < self.proven_size() {
+        if is_oldest && self.is_whole(connection, intake, at, size).await? {
             return Ok(());
         }
         second::complete(self, connection, intake, at, is_oldest).await
     }
 
-    /// A smaller page than this was not cut.
-    pub(super) fn proven_size(&self) -> usize {
-        self.asked.cap.unwrap_or(self.largest.max(SMALL))
+    /// Whether the oldest second of the window is whole, of which `size` events came. One event more
+    /// is requested, of any time: an older one in the answer proves it. If the upstream has nothing
+    /// older at all, a page that is smaller than others counts as whole.
+    async fn is_whole(
+        &mut self,
+        connection: &Connection,
+        intake: &mut Intake,
+        at: i64,
+        size: usize,
+    ) -> Result<bool, StepError> {
+        if size < 2 && size < self.largest {
+            return Ok(true);
+        }
+        let limit = u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1);
+        let asked = Asked { since: 0, limit, lane: None, ..self.asked };
+        let Some(found) = second::part(self, connection, intake, asked, at).await? else {
+            return Ok(false);
+        };
+        if found.claims().any(|(_, older)| older < at) {
+            return Ok(true);
+        }
+        if found.size() > size || !self.is_small(size) {
+            return Ok(false);
+        }
+        let older = page(connection, Asked { limit: 1, ..asked }, at - 1, None).await?;
+        Ok(older.size() == 0)
+    }
+
+    /// Whether a page of this size was not cut, as far as the sizes of pages tell.
+    pub(super) fn is_small(&self, size: usize) -> bool {
+        size < self.largest.max(SMALL) && self.asked.cap.is_none_or(|cap| size < cap)
     }
 
     /// Ends the walk, or begins it again, once, if events came after the end of their page.
@@ -225,18 +262,35 @@ impl<'a> Walk<'a> {
             let before = self.asked.now - LATE_AGE;
             late.extend(found.claims().filter(|(_, at)| *at < before).map(|(id, _)| id));
         }
-        late.extend(connection.take_late(self.asked.since, self.end));
+        if let Some(lane) = self.asked.lane {
+            late.extend(connection.take_late(lane, self.asked.since, self.end));
+        }
         match self.late.take() {
             Some(before) if late.iter().any(|id| before.contains(id)) => Err(StepError::Protocol(
                 "events come after the end of the page (EOSE) that they belong to".to_owned(),
             )),
-            Some(_) => Ok(None),
+            Some(_) => {
+                if !late.is_empty() {
+                    self.gaps.push(self.late_gap());
+                }
+                Ok(None)
+            }
             None if late.is_empty() => Ok(None),
             None => {
                 self.begin_again(late);
                 Ok(Some(self.end))
             }
         }
+    }
+
+    /// Whether the walk has begun again. What it has not walked again is a gap.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.late.is_some()
+    }
+
+    /// The window, for which events came after the end of their page.
+    pub(crate) fn late_gap(&self) -> Gap {
+        Gap::span(self.asked.since, self.end, LATE)
     }
 
     fn begin_again(&mut self, late: Vec<EventId>) {
