@@ -44,11 +44,12 @@ pub(super) async fn complete(
     let (is_proven, size) = (found.claims().any(|(_, older)| older < at), found.size());
     let parts = Parts::of(&found, at);
     let is_full = u64::try_from(size).is_ok_and(|size| size >= larger.limit);
-    if is_proven || (is_oldest && !is_full && walk.is_small(size)) {
+    let may_be_whole = is_oldest && !is_full && walk.is_small(size);
+    if is_proven || (may_be_whole && !walk.has_older(connection, at).await?) {
         return Ok(());
     }
-    if !is_oldest && !is_full {
-        walk.learn_cap(size);
+    if !is_full && (!is_oldest || may_be_whole) {
+        walk.learn_cap(size); // older events exist, and were not shown
     }
     if parts.by_prefix(walk, connection, intake, at, size).await? {
         return Ok(());

@@ -230,7 +230,7 @@ impl<'a> Walk<'a> {
         at: i64,
         size: usize,
     ) -> Result<bool, StepError> {
-        if size < 2 && size < self.largest {
+        if size < 2 && self.asked.cap.is_none_or(|cap| cap > 1) {
             return Ok(true);
         }
         let limit = u64::try_from(size).unwrap_or(u64::MAX).saturating_add(1);
@@ -241,11 +241,17 @@ impl<'a> Walk<'a> {
         if found.claims().any(|(_, older)| older < at) {
             return Ok(true);
         }
-        if found.size() > size || !self.is_small(size) {
-            return Ok(false);
-        }
-        let older = page(connection, Asked { limit: 1, ..asked }, at - 1, None).await?;
-        Ok(older.size() == 0)
+        Ok(found.size() <= size && self.is_small(size) && !self.has_older(connection, at).await?)
+    }
+
+    /// Whether the upstream has an event that is older than a second.
+    pub(super) async fn has_older(
+        &self,
+        connection: &Connection,
+        at: i64,
+    ) -> Result<bool, StepError> {
+        let asked = Asked { since: 0, limit: 1, lane: None, ..self.asked };
+        Ok(page(connection, asked, at - 1, None).await?.size() > 0)
     }
 
     /// Whether a page of this size was not cut, as far as the sizes of pages tell.
