@@ -44,6 +44,7 @@ mod mirror_matrix;
 mod mirror_misbehaviour;
 mod mirror_negentropy;
 mod mirror_properties;
+mod mirror_retry;
 mod mirror_settings;
 mod mirror_uploader;
 mod mirror_uploads;
