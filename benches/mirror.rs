@@ -213,7 +213,7 @@ async fn in_step(bench: &Bench) {
             .collect();
         event::store(bench.db(), Batch::new(upstream_of.id, &kept)).await.unwrap();
     }
-    upstream::delete(bench.db(), upstream_of.id).await.unwrap();
+    upstream::delete(bench.db(), upstream_of.id, None).await.unwrap();
     sqlx::query("vacuum analyze event").execute(&bench.bulk()).await.unwrap();
     let relay = relay_with(&events).await;
     let worker = bench.spawn("work");

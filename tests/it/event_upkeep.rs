@@ -251,8 +251,11 @@ async fn an_upstream_is_removed_in_pages_and_its_address_is_free_only_then() {
     }
     refuse(&world, gone.id, &[Refused::of(&event(1, 1, 1, 0, &[]), Reason::WrongId)]).await;
 
-    assert!(upstream::delete(&world.db, gone.id).await.unwrap());
-    assert!(!upstream::delete(&world.db, gone.id).await.unwrap(), "it is being removed already");
+    assert!(upstream::delete(&world.db, gone.id, None).await.unwrap());
+    assert!(
+        !upstream::delete(&world.db, gone.id, None).await.unwrap(),
+        "it is being removed already"
+    );
 
     // At once: hidden, without work, its address still taken.
     assert_eq!(upstream::find_named(&world.db, url).await.unwrap().map(|one| one.id), None);

@@ -45,6 +45,7 @@ mod mirror_misbehaviour;
 mod mirror_negentropy;
 mod mirror_oldest;
 mod mirror_properties;
+mod mirror_retry;
 mod mirror_settings;
 mod mirror_uploader;
 mod mirror_uploads;

@@ -246,7 +246,7 @@ async fn the_metric_of_a_failed_lane_lasts_until_a_run_succeeds_and_goes_with_th
     mirror.drain().await;
     assert!(!failed(&metrics_of(&api, &upstream).await));
 
-    upstream::delete(&mirror.db, upstream.id).await.unwrap();
+    upstream::delete(&mirror.db, upstream.id, None).await.unwrap();
     mirror.drain().await;
     assert_eq!(metrics_of(&api, &upstream).await, Vec::<String>::new());
 }

@@ -200,7 +200,7 @@ async fn a_deleted_relay_takes_its_lanes_along_and_fails_no_job() {
     let world = MirrorWorld::new().await;
     let (upstream, job, _) = started(&world).await;
     world.trigger(&upstream, LaneKind::Realtime).await;
-    assert!(upstream::delete(&world.db, upstream.id).await.unwrap());
+    assert!(upstream::delete(&world.db, upstream.id, None).await.unwrap());
     world.drain().await;
     let (lanes,): (i64,) =
         sqlx::query_as("select count(*) from lane").fetch_one(&world.db).await.unwrap();

@@ -74,6 +74,7 @@ impl Fields {
             allow_private: self.private,
             notes: self.notes,
             config: config.context("--config is not JSON such as '{\"poll_page_limit\": 300}'")?,
+            by: Some(operator().who),
             ..Change::default()
         })
     }
@@ -87,14 +88,12 @@ pub(super) async fn update(
 ) -> anyhow::Result<()> {
     let found = named(db, name).await?;
     let changed = upstream::update(db, found.id, &fields.change()?).await?;
-    record(db, "update_upstream", &changed.url).await?;
     said(&changed, "changed", json)
 }
 
 pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
     let found = named(db, name).await?;
-    upstream::delete(db, found.id).await?;
-    record(db, "remove_upstream", &found.url).await?;
+    upstream::delete(db, found.id, Some(&operator().who)).await?;
     let url = &found.url;
     print::done(
         json,
@@ -103,10 +102,6 @@ pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Resul
              the removal until its rows are deleted"
         ),
     )
-}
-
-async fn record(db: &PgPool, action: &str, url: &str) -> anyhow::Result<()> {
-    Ok(operator::record(db, &operator().who, action, url, "").await?)
 }
 
 /// Finds an upstream by its address or id.
@@ -141,7 +136,6 @@ pub(super) async fn add(
         }
         created => created?,
     };
-    record(db, "add_upstream", &created.url).await?;
     said(&created, "added", json)?;
     if !json {
         let mode = if created.direction.as_str() == "up" { "upload" } else { "backfill" };

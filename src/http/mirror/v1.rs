@@ -124,8 +124,12 @@ async fn record(
     target: &str,
     result: &str,
 ) -> Result<(), V1Error> {
-    let who = format!("key {}", holder.name);
-    Ok(operator::record(&api.db, &who, action, target, result).await?)
+    Ok(operator::record(&api.db, &who(holder), action, target, result).await?)
+}
+
+/// Returns the name of a key in the operators' record.
+fn who(holder: &Holder) -> String {
+    format!("key {}", holder.name)
 }
 
 fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
@@ -133,13 +137,14 @@ fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
 }
 
 /// Returns the change in the object `upstream_relay` of a body. Unknown fields are ignored.
-fn change_of(api: &Api, bytes: &Bytes) -> Result<Change, V1Error> {
+fn change_of(api: &Api, holder: &Holder, bytes: &Bytes) -> Result<Change, V1Error> {
     let mut body = json_of(bytes)?;
     let change = body.get_mut("upstream_relay").filter(|change| change.is_object());
     let change = change.ok_or(V1Error::Bad("the body must have an object upstream_relay"))?.take();
     let change: Change = serde_json::from_value(change)
         .map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
-    Ok(Change { must_be_public: !api.config.allow_private_upstreams, ..change })
+    let must_be_public = !api.config.allow_private_upstreams;
+    Ok(Change { must_be_public, by: Some(who(holder)), ..change })
 }
 
 fn id_of(text: &str) -> Result<Uuid, V1Error> {
@@ -195,8 +200,7 @@ pub(in crate::http) async fn create_relay(
     Extension(holder): Extension<Holder>,
     bytes: Bytes,
 ) -> Answer {
-    let upstream = upstream::create(&api.db, &change_of(&api, &bytes)?).await?;
-    record(&api, &holder, "add_upstream", &upstream.url, "").await?;
+    let upstream = upstream::create(&api.db, &change_of(&api, &holder, &bytes)?).await?;
     Ok((StatusCode::CREATED, shown(&api, &upstream).await?).into_response())
 }
 
@@ -210,8 +214,7 @@ pub(in crate::http) async fn update_relay(
     bytes: Bytes,
 ) -> Answer {
     let id = id_of(&id)?;
-    let upstream = upstream::update(&api.db, id, &change_of(&api, &bytes)?).await?;
-    record(&api, &holder, "update_upstream", &upstream.url, "").await?;
+    let upstream = upstream::update(&api.db, id, &change_of(&api, &holder, &bytes)?).await?;
     Ok(shown(&api, &upstream).await?.into_response())
 }
 
@@ -225,10 +228,9 @@ pub(in crate::http) async fn delete_relay(
     Segment(id): Segment,
 ) -> Answer {
     let upstream = upstream::find(&api.db, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
-    if !upstream::delete(&api.db, upstream.id).await? {
+    if !upstream::delete(&api.db, upstream.id, Some(&who(&holder))).await? {
         return Err(V1Error::NotFound);
     }
-    record(&api, &holder, "remove_upstream", &upstream.url, "").await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

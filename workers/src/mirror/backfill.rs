@@ -1,6 +1,6 @@
 //! History, window by window, newest first: by negentropy if the upstream supports it, else by
-//! polling. The lane's `backfill_until` falls with each window, and with each page of a window. If
-//! an upstream turns out not to support NIP-77, the same window is polled under the same lease.
+//! polling, unless the upstream only takes events. The lane's `backfill_until` falls with each window, and with each page of a window. If
+//! an upstream turns out not to support NIP-77, the same window is polled under the same lease, if at all.
 
 mod poll;
 mod reconcile;
@@ -88,6 +88,9 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
         return complete(run, report).await;
     }
     let by_negentropy = upstream::tries_negentropy(&run.context.db, run.upstream.id).await?;
+    if !by_negentropy && !run.upstream.direction.downloads() {
+        return Err(StepError::Unwanted); // only a comparison needs no download
+    }
     let learned = upstream::learned(&run.context.db, run.upstream.id).await?;
     let lengths = Lengths { cap: learned.negentropy_cap, ..lengths(run, by_negentropy) };
     let span = next_span(until, target, lengths.next);
@@ -101,7 +104,14 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
 
 /// Retries a gap of a complete lane, if one is due.
 async fn complete(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
-    let retried = if run.lease.lane.has_due_gap { retry(run, report).await? } else { None };
+    let retried = match run.lease.lane.has_due_gap {
+        true => retry(run, report).await,
+        false => Ok(None),
+    };
+    let retried = match retried {
+        Err(StepError::Unwanted) => None, // the history stays complete
+        retried => retried?,
+    };
     let ending = match retried {
         Some(_) => Ending::GoesOn(Duration::ZERO),
         None => Ending::Rests { is_complete: true },

@@ -165,7 +165,7 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
 /// Shortens a full run that would poll the whole history. The next job reads the new target.
 async fn is_shortened(run: &Run<'_>) -> Result<bool, StepError> {
     let (db, upstream) = (&run.context.db, run.upstream.id);
-    if upstream::tries_negentropy(db, upstream).await? {
+    if !run.upstream.direction.downloads() || upstream::tries_negentropy(db, upstream).await? {
         return Ok(false);
     }
     Ok(lane::shorten_full(db, run.lease, orchestrate::full_hours(run.settings, false)).await?)

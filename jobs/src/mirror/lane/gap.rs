@@ -3,9 +3,10 @@
 //!
 //! The number of gaps of a lane is bounded: the gaps beyond the bound become one span.
 
+mod due;
 mod replace;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::mirror::event::EventId;
+pub use due::{Due, Share, continue_due, take_due};
 pub use replace::add;
 pub(super) use replace::replace;
 
@@ -146,41 +148,6 @@ pub async fn gaps(
     )
     .fetch_all(db)
     .await
-}
-
-/// Returns the window, second or span, whose retry is due for the longest time; `None` if there is
-/// none.
-pub async fn due_window(
-    db: impl PgExecutor<'_>,
-    lane: Uuid,
-) -> Result<Option<(i64, i64)>, sqlx::Error> {
-    let due = sqlx::query!(
-        "select since, until from lane_gap
-         where lane_id = $1 and event_id is null and retry_at <= now()
-         order by retry_at, id limit 1",
-        lane,
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(due.map(|row| (row.since, row.until)))
-}
-
-/// Returns at most `limit` ids whose retry is due, with the windows in which they were listed.
-pub async fn due_ids(
-    db: impl PgExecutor<'_>,
-    lane: Uuid,
-    limit: i64,
-) -> Result<HashMap<EventId, (i64, i64)>, sqlx::Error> {
-    let due = sqlx::query!(
-        r#"select event_id as "id!", since, until from lane_gap
-           where lane_id = $1 and event_id is not null and retry_at <= now()
-           order by retry_at, id limit $2"#,
-        lane,
-        limit,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(due.iter().map(|row| (EventId::of_row(&row.id), (row.since, row.until))).collect())
 }
 
 /// Returns the ids whose retry is not due.

@@ -11,7 +11,7 @@ use super::{
     remove,
     settings::{Settings, SettingsError},
 };
-use crate::mirror::contended;
+use crate::{console::operator, mirror::contended};
 
 /// The fields of a new upstream, or a change of some fields. `None` means the default of a new
 /// upstream, and keeps the value of an existing one.
@@ -43,6 +43,22 @@ pub struct Change {
     /// See [`Upstream::allow_private`]. Only the command line sets it; bodies of the API do not.
     #[serde(skip)]
     pub allow_private: Option<bool>,
+    /// Who makes the change: it is written to the operators' record, in the same transaction. `None`
+    /// records nothing.
+    #[serde(skip)]
+    pub by: Option<String>,
+}
+
+impl Change {
+    async fn record(
+        &self,
+        tx: &mut PgConnection,
+        action: &str,
+        changed: Option<&Upstream>,
+    ) -> Result<(), sqlx::Error> {
+        let (Some(who), Some(changed)) = (&self.by, changed) else { return Ok(()) };
+        operator::record(tx, who, action, &changed.url, "").await
+    }
 }
 
 /// Why an upstream was not created or changed.
@@ -123,6 +139,19 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
 /// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::BeingRemoved`].
 pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, true)?;
+    let created = try_create(db, change, &valid).await;
+    match created.map_err(taken)? {
+        Some(created) => Ok(created),
+        None => Err(remove::taken(db, valid.url.as_ref().map_or("", UpstreamUrl::as_str)).await),
+    }
+}
+
+async fn try_create(
+    db: &PgPool,
+    change: &Change,
+    valid: &Valid,
+) -> Result<Option<Upstream>, sqlx::Error> {
+    let mut tx = db.begin().await?;
     let created = sqlx::query_as!(
         Upstream,
         r#"insert into upstream (url, enabled, backfill, negentropy, live, direction, notes, config, relay_id,
@@ -145,12 +174,11 @@ pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamEr
         change.relay_id,
         change.allow_private,
     )
-    .fetch_optional(db)
-    .await;
-    match created.map_err(taken)? {
-        Some(created) => Ok(created),
-        None => Err(remove::taken(db, valid.url.as_ref().map_or("", UpstreamUrl::as_str)).await),
-    }
+    .fetch_optional(&mut *tx)
+    .await?;
+    change.record(&mut tx, "add_upstream", created.as_ref()).await?;
+    tx.commit().await?;
+    Ok(created)
 }
 
 /// Changes an upstream. After a change of the filter, [`ensure`](crate::mirror::lane::ensure) retires
@@ -179,6 +207,7 @@ async fn try_update(
         forget(&mut tx, id).await?;
     }
     let updated = write(&mut tx, id, change, valid).await?;
+    change.record(&mut tx, "update_upstream", updated.as_ref()).await?;
     tx.commit().await?;
     Ok(updated)
 }

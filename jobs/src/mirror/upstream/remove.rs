@@ -13,7 +13,7 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::UpstreamError;
-use crate::{mirror::work::Work, queue};
+use crate::{console::operator, mirror::work::Work, queue};
 
 /// The rows that one statement deletes: it holds locks for a short time only.
 const PAGE: i64 = 5000;
@@ -33,19 +33,20 @@ pub struct Removal {
 
 /// Begins to remove an upstream with its lanes and everything known about it; its events stay. The
 /// upstream has no work and is in no list from now on. Returns false if it does not exist, or is
-/// being removed already.
+/// being removed already. `by` is written to the operators' record, in the same transaction.
 ///
 /// # Errors
 /// See the module [`upstream`](super).
-pub async fn delete(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
+pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let marked = sqlx::query!(
+    let marked = sqlx::query_scalar!(
         "update upstream set removing_at = now(), enabled = false, relay_id = null
-         where id = $1 and removing_at is null",
+         where id = $1 and removing_at is null returning url",
         id,
     );
-    if marked.execute(&mut *tx).await?.rows_affected() == 0 {
-        return Ok(false);
+    let Some(url) = marked.fetch_optional(&mut *tx).await? else { return Ok(false) };
+    if let Some(who) = by {
+        operator::record(&mut *tx, who, "remove_upstream", &url, "").await?;
     }
     sqlx::query!("delete from lane where upstream_id = $1", id).execute(&mut *tx).await?;
     queue::enqueue(&mut *tx, &[Work::RemoveUpstream { upstream: id }.job()]).await?;

@@ -49,6 +49,8 @@ const TOO_STRICT: &str = "the upstream refuses even a window of a minute as too 
 /// Why an id is a gap.
 pub(super) const UNDELIVERED: &str = "the upstream listed the event and did not deliver it";
 /// Why a window is a gap.
+const TOO_DENSE: &str = "the upstream compares no window that is so dense, and takes events only";
+/// Why a window is a gap.
 const UNPROVEN: &str = "the upstream compares only a part of its events";
 
 /// Reconciles a window. Some errors are answered at once: by a second attempt, by a shorter window,
@@ -66,7 +68,10 @@ pub(super) async fn reconcile(
             Ok(Way::Halve { items, .. }) if is_shortest && items < FEW => {
                 return unsupported(run, span, report, TOO_STRICT).await;
             }
-            Ok(Way::Halve { .. }) if is_shortest => return poll(run, span, report).await,
+            Ok(Way::Halve { .. }) if is_shortest && run.upstream.direction.downloads() => {
+                return poll(run, span, report).await;
+            }
+            Ok(Way::Halve { .. }) if is_shortest => return Ok(unproven(span, TOO_DENSE, report)),
             Ok(way) => return Ok(way),
             Err(error) => error,
         };
@@ -103,7 +108,8 @@ pub(super) async fn reconcile(
     }
 }
 
-/// Stores that the upstream does not support NIP-77, and polls the same window.
+/// Stores that the upstream does not support NIP-77, and polls the same window. The work on an
+/// upstream that only takes events ends.
 async fn unsupported(
     run: &Run<'_>,
     span: Span,
@@ -111,9 +117,21 @@ async fn unsupported(
     why: &str,
 ) -> Result<Way, StepError> {
     let url = &run.upstream.url;
-    tracing::warn!(url, why, "upstream does not support negentropy; polling it for a day");
+    tracing::warn!(url, why, "upstream does not support negentropy; asked again after a day");
     upstream::judge_negentropy(&run.context.db, run.upstream.id, Some(why)).await?;
-    poll(run, span, report).await
+    if run.upstream.direction.downloads() {
+        return poll(run, span, report).await;
+    }
+    Err(StepError::Unwanted)
+}
+
+/// Ends a window of an upstream that only takes events as a gap.
+fn unproven(span: Span, why: &str, report: &mut Report) -> Way {
+    let gaps = vec![Gap::span(span.since, span.until, why)];
+    let finished = Finished { gaps, ..Finished::window(span.since, span.until) };
+    report.progress.finished.push(finished);
+    let result = json!({ "unproven": why });
+    Way::Done { method: "negentropy", is_cheap: false, revealed: None, result }
 }
 
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
@@ -199,15 +217,7 @@ async fn conclude(
         _ if span.seconds() > SHORTEST => {
             return Ok(Way::Halve { most: None, items: 0 });
         }
-        _ => {
-            let gap = Gap::span(span.since, span.until, UNPROVEN);
-            let gaps = vec![gap];
-            report
-                .progress
-                .finished
-                .push(Finished { gaps, ..Finished::window(span.since, span.until) });
-            return Ok(done(span, &[], compared, fetched));
-        }
+        _ => return Ok(unproven(span, UNPROVEN, report)),
     };
     let proven = Span { since: below, until: span.until };
     let is_whole = proof == Proof::Whole;

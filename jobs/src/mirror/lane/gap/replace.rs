@@ -12,27 +12,56 @@ const TOO_MANY: &str = "the lane has more gaps than it keeps one by one";
 
 /// A gap with its account of retries.
 #[derive(Debug, Clone)]
-struct Kept {
-    gap: Gap,
+pub(super) struct Kept {
+    pub(super) gap: Gap,
     /// `None` for now.
     first_seen_at: Option<DateTime<Utc>>,
     attempts: i32,
     /// `None` for the wait that follows from the attempts.
     retry_at: Option<DateTime<Utc>>,
+    /// Whether its retry was due. One that a job has taken is not: its attempt is counted already.
+    is_due: bool,
+}
+
+/// A stored gap, as it is taken from the table.
+pub(super) struct Row {
+    pub(super) kind: GapKind,
+    pub(super) since: i64,
+    pub(super) until: i64,
+    pub(super) event_id: Option<Vec<u8>>,
+    pub(super) reason: String,
+    pub(super) first_seen_at: DateTime<Utc>,
+    pub(super) attempts: i32,
+    pub(super) retry_at: DateTime<Utc>,
+    pub(super) is_due: bool,
 }
 
 impl From<Gap> for Kept {
     fn from(gap: Gap) -> Self {
-        Self { gap, first_seen_at: None, attempts: 0, retry_at: None }
+        Self { gap, first_seen_at: None, attempts: 0, retry_at: None, is_due: false }
+    }
+}
+
+impl From<Row> for Kept {
+    fn from(row: Row) -> Self {
+        let event_id = row.event_id.map(|id| EventId::of_row(&id));
+        let (kind, since, until, reason) = (row.kind, row.since, row.until, row.reason);
+        Self {
+            gap: Gap { kind, since, until, event_id, reason },
+            first_seen_at: Some(row.first_seen_at),
+            attempts: row.attempts,
+            retry_at: Some(row.retry_at),
+            is_due: row.is_due,
+        }
     }
 }
 
 impl Kept {
     /// Takes over the account of the old gaps that this one continues: the same event, or windows
-    /// that overlap. Each of them counts an attempt.
+    /// that overlap. Each of them that was due counts an attempt.
     fn continuing(mut self, old: &[Kept]) -> Self {
         for old in old.iter().filter(|old| old.gap.continues_as(&self.gap)) {
-            self.attempts = self.attempts.max(old.attempts.saturating_add(1));
+            self.attempts = self.attempts.max(old.attempts + i32::from(old.is_due));
             self.first_seen_at = match (self.first_seen_at, old.first_seen_at) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -47,10 +76,29 @@ impl Kept {
         let parts =
             [(since, until.min(finished.since - 1)), (since.max(finished.until + 1), until)];
         let is_window = self.gap.event_id.is_none();
-        let parts = parts.into_iter().filter(|(since, until)| is_window && since <= until);
-        let part =
-            |(since, until)| Self { gap: Gap { since, until, ..self.gap.clone() }, ..self.clone() };
-        parts.map(part).collect()
+        let parts = parts.into_iter().filter(|_| is_window);
+        parts.filter_map(|(since, until)| self.part(since, until)).collect()
+    }
+
+    /// Returns the part of a window from `since` to `until`; `None` if there is none.
+    pub(super) fn part(&self, since: i64, until: i64) -> Option<Self> {
+        let (since, until) = (since.max(self.gap.since), until.min(self.gap.until));
+        let part = || Self { gap: Gap { since, until, ..self.gap.clone() }, ..self.clone() };
+        (since <= until).then(part)
+    }
+
+    /// Counts an attempt. The gap waits for its next retry from now on.
+    pub(super) fn tried(self) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), retry_at: None, ..self }
+    }
+
+    pub(super) fn waiting_until(self, at: DateTime<Utc>) -> Self {
+        Self { retry_at: Some(at), ..self }
+    }
+
+    /// Takes an attempt back that was counted. The gap is due at `now`.
+    pub(super) fn due_again(self, now: DateTime<Utc>) -> Self {
+        Self { attempts: (self.attempts - 1).max(0), ..self }.waiting_until(now)
     }
 }
 
@@ -69,8 +117,8 @@ pub async fn add(tx: &mut PgConnection, lane: Uuid, gaps: &[Gap]) -> Result<(), 
     sum(tx, lane).await
 }
 
-/// Replaces the gaps in a finished window by those that were found this time. A gap that was found
-/// again counts an attempt and waits twice as long: from one hour up to a day. The part of an old
+/// Replaces the gaps in a finished window by those that were found this time. A gap that was due and
+/// is found again counts an attempt and waits twice as long: from one hour up to a day. The part of an old
 /// gap outside of the window stays as it is.
 pub(in crate::mirror::lane) async fn replace(
     tx: &mut PgConnection,
@@ -97,7 +145,8 @@ async fn take(
 ) -> Result<Vec<Kept>, sqlx::Error> {
     let found = finished.gaps.iter().filter_map(|gap| gap.event_id);
     let found = found.chain(finished.retried.iter().copied());
-    let taken = sqlx::query!(
+    let taken = sqlx::query_as!(
+        Row,
         r#"delete from lane_gap g
            where lane_id = $1 and case
                when event_id is null then since <= $3 and until >= $2
@@ -105,7 +154,7 @@ async fn take(
                when exists (select from event e where e.id = g.event_id) then true
                else since >= $2 and until <= $3 and event_id <> all ($5) end
            returning kind as "kind: GapKind", since, until, event_id, reason, first_seen_at, attempts,
-                     retry_at"#,
+                     retry_at, retry_at <= now() as "is_due!""#,
         lane,
         finished.since,
         finished.until,
@@ -114,26 +163,18 @@ async fn take(
     )
     .fetch_all(tx)
     .await?;
-    let kept = taken.into_iter().map(|row| Kept {
-        gap: Gap {
-            kind: row.kind,
-            since: row.since,
-            until: row.until,
-            event_id: row.event_id.map(|id| EventId::of_row(&id)),
-            reason: row.reason,
-        },
-        first_seen_at: Some(row.first_seen_at),
-        attempts: row.attempts,
-        retry_at: Some(row.retry_at),
-    });
-    Ok(kept.collect())
+    Ok(taken.into_iter().map(Kept::from).collect())
 }
 
 fn bytes(ids: impl Iterator<Item = EventId>) -> Vec<Vec<u8>> {
     ids.map(|id| id.0.to_vec()).collect()
 }
 
-async fn insert(tx: &mut PgConnection, lane: Uuid, gaps: &[Kept]) -> Result<(), sqlx::Error> {
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    lane: Uuid,
+    gaps: &[Kept],
+) -> Result<(), sqlx::Error> {
     fn column<'a, T>(gaps: &'a [Kept], of: impl Fn(&'a Kept) -> T) -> Vec<T> {
         gaps.iter().map(of).collect()
     }
@@ -190,7 +231,7 @@ async fn bound(tx: &mut PgConnection, lane: Uuid) -> Result<(), sqlx::Error> {
 }
 
 /// Counts the gaps of a lane anew.
-async fn sum(tx: &mut PgConnection, lane: Uuid) -> Result<(), sqlx::Error> {
+pub(super) async fn sum(tx: &mut PgConnection, lane: Uuid) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update lane set gap_seconds = sums.seconds, gap_ids = sums.ids, gap_spans = sums.spans,
                 gaps_since = sums.since, gap_retry_at = sums.retry_at
