@@ -39,6 +39,12 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
+/// Returns a text in which every control character is escaped, so that it cannot act on the terminal.
+pub(super) fn visible(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(escaped).collect()
+}
+
 /// Prints one name with its value per line. The values are aligned.
 pub(super) fn pairs(pairs: &[(&str, String)]) -> anyhow::Result<()> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
@@ -106,6 +112,11 @@ pub(super) async fn confirmed(yes: bool, question: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_visible() {
+        assert_eq!(visible("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
+    }
 
     #[test]
     fn times_are_told_from_now() {

@@ -15,6 +15,17 @@ pub(crate) fn failure(lane: &LaneState) -> Option<String> {
     })
 }
 
+/// Returns what the upstream said of the last upload that it refused, and how many uploads wait; the
+/// time of the refusal is `when`. `None` if it refused none and none waits.
+pub(crate) fn uploads(lane: &LaneState, when: &str) -> Option<String> {
+    let refusal = lane.upload_refusal.as_ref();
+    let refusal = refusal.map(|words| format!("its last refusal of an upload {when}: {words}"));
+    let waiting =
+        (lane.upload_pending > 0).then(|| format!("uploads to retry: {}", lane.upload_pending));
+    let told: Vec<String> = refusal.into_iter().chain(waiting).collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
 /// Returns what is missing, by kind, such as `1 second with more events than the upstream gives`; `None`
 /// without a gap.
 pub(crate) fn gaps(lane: &LaneState) -> Option<String> {

@@ -149,6 +149,9 @@ async fn bad_input_is_told_and_never_ours() {
     let send = |body: Vec<u8>| client.raw(Method::POST, "/relays", Some(&bearer), Some(body));
     assert_eq!(send(b"{".to_vec()).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(send(vec![b'x'; 70_000]).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, body) = client.call(Method::POST, "/sync", Some(json!([]))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body["error"].as_str().unwrap().contains("must be an object"), "{body}");
     let (status, _) = client.call(Method::POST, "/sync", Some(json!({"mode": "all"}))).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     let unknown = json!({"mode": "full", "relay_url": "ws://nobody.test"});

@@ -87,7 +87,7 @@ async fn verdicts_and_their_counts_are_stored_together() {
     let count = "select count(*) from upload_verdict";
     let (rows,): (i64,) = sqlx::query_as(count).fetch_one(&world.db).await.unwrap();
     assert_eq!(rows, 0);
-    let all = UploadTally { accepted: 1, duplicate: 1, rejected: 1, pending: 1 };
+    let all = UploadTally { accepted: 1, duplicate: 1, rejected: 1, pending: 1, kept: 0 };
     assert_eq!(judge(&lease).await, Settled::Written(all));
     // A rejection that is known is not counted again.
     assert_eq!(judge(&lease).await, Settled::Written(UploadTally { rejected: 0, ..all }));

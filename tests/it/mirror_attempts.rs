@@ -237,6 +237,11 @@ async fn the_metric_of_a_failed_lane_lasts_until_a_run_succeeds_and_goes_with_th
     for attempt in 1..=5 {
         assert!(!failed(&metrics_of(&api, &upstream).await), "attempt {attempt}");
         assert!(mirror.step().await);
+        // The alert counts a lane that only retries, too.
+        let attempts = format!(" {attempt}");
+        let retries = |line: &&String| line.starts_with("tender_lane_failed_attempts{");
+        let lines = metrics_of(&api, &upstream).await;
+        assert!(lines.iter().find(retries).is_some_and(|line| line.ends_with(&attempts)));
         mirror.make_due().await;
     }
     assert!(failed(&metrics_of(&api, &upstream).await));

@@ -56,6 +56,9 @@ async fn an_operator_changes_all_or_nothing_and_it_is_recorded() {
     for word in ["batch_size must be", "nonsense is an unknown setting", "profile must be"] {
         assert!(words.contains(word), "{words}");
     }
+    let twice = set(&world, &["batch_size=8", "batch_size=9"]).await.unwrap_err();
+    assert_eq!(twice.to_string(), "batch_size is given more than once");
+    assert!(std::error::Error::source(&twice).is_none(), "an error is told once");
     assert_eq!(deployment::find(&world.db).await.unwrap(), stored);
     let unset = [Edit::Unset("batch_size".to_owned()), Edit::Unset("profile".to_owned())];
     let changed = deployment::change(&world.db, "ada", &unset).await.unwrap();

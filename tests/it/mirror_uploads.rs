@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use nostr::{event::Event, key::Keys};
@@ -107,11 +107,55 @@ async fn twenty_refusals_in_a_row_end_a_run_and_the_next_one_goes_on() {
     let upstream = world.upstream(&fake.url, fields).await;
     let lane = world.mirror(&upstream, LaneKind::Upload).await;
     assert_eq!((lane.status.as_str(), lane.upload_rejected), ("idle", 20), "the verdicts are kept");
+    assert_eq!(lane.upload_refusal.as_deref(), Some("restricted: members only"));
+    assert!(lane.upload_refused_at.is_some());
     assert!(lane.upload_position >= 20, "the position moved: {}", lane.upload_position);
     world.mirror(&upstream, LaneKind::Upload).await;
     let lane = world.mirror(&upstream, LaneKind::Upload).await;
     assert_eq!((lane.status.as_str(), lane.upload_rejected), ("idle", 50));
     assert_eq!(fake.verbs("EVENT").len(), 50, "none was sent twice");
+}
+
+#[tokio::test]
+async fn a_relay_that_takes_nothing_fails_the_lane_and_rejects_nothing() {
+    let world = MirrorWorld::new().await;
+    world.put(&notes(&Keys::generate(), 30, world.db_now().await - 60, 1)).await;
+    let is_full = Arc::new(AtomicBool::new(true));
+    let full = is_full.clone();
+    let fake = FakeRelay::start(move |client, message| {
+        let is_full = full.load(Ordering::SeqCst);
+        async move {
+            if message[0] == "EVENT" {
+                let words = if is_full { "error: disk full" } else { "" };
+                client.send(json!(["OK", message[1]["id"], !is_full, words])).await;
+            }
+        }
+    })
+    .await;
+    let fields =
+        json!({"direction": "up", "config": {"upload_batch_size": 10, "upload_delay_ms": 0}});
+    let upstream = world.upstream(&fake.url, fields).await;
+    for _ in 0..2 {
+        world.trigger(&upstream, LaneKind::Upload).await;
+        for _ in 0..5 {
+            world.make_due().await;
+            world.drain().await;
+        }
+        let lane = world.lane(&upstream, LaneKind::Upload).await;
+        assert_eq!((lane.status.as_str(), lane.upload_rejected), ("error", 0));
+        let error = lane.error_message.unwrap();
+        assert!(error.contains("took none") && error.contains("disk full"), "{error}");
+        assert_eq!(lane.upload_refusal.as_deref(), Some("error: disk full"));
+    }
+    let attempts: Vec<i32> = sqlx::query_scalar("select distinct attempts from upload_verdict")
+        .fetch_all(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(attempts, [0], "the state of the relay is no verdict on the events");
+
+    is_full.store(false, Ordering::SeqCst);
+    let lane = world.mirror(&upstream, LaneKind::Upload).await;
+    assert_eq!((lane.status.as_str(), lane.uploaded, lane.upload_pending), ("idle", 30, 0));
 }
 
 #[tokio::test]

@@ -38,10 +38,21 @@ pub(super) async fn change(db: &PgPool, command: ConfigCommand, json: bool) -> a
         ConfigCommand::Unset { names } => names.into_iter().map(Edit::Unset).collect(),
     };
     deployment::change(db, &operator().who, &edits).await?;
-    print::done(
-        json,
-        "changed the deployment's settings; every process uses them from its next job on",
-    )
+    print::done(json, &format!("changed the deployment's settings; {}", effect(&edits)))
+}
+
+/// The settings that a process reads only when it starts.
+const AT_START: [&str; 3] = ["profile", "max_concurrent_connections", "max_live_connections"];
+
+/// Returns when the processes use the changed settings.
+fn effect(edits: &[Edit]) -> String {
+    let names = edits.iter().map(Edit::name);
+    let (late, soon): (Vec<&str>, Vec<&str>) = names.partition(|name| AT_START.contains(name));
+    let soon = (!soon.is_empty())
+        .then(|| format!("every process uses {} from its next job on", soon.join(", ")));
+    let late = (!late.is_empty())
+        .then(|| format!("a process uses {} after its next start: restart it", late.join(", ")));
+    soon.into_iter().chain(late).collect::<Vec<_>>().join("; ")
 }
 
 /// The settings in effect, and where they are set.
@@ -121,4 +132,19 @@ fn line(shown: &Shown, name: &str, value: &str) -> anyhow::Result<()> {
         _ => " (set for the deployment)",
     };
     print::line(&format!("  {name:<28} {value}{mark}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_says_from_when_on_it_holds() {
+        let edits =
+            ["batch_size=7", "profile=development"].map(|text| Edit::parse_set(text).unwrap());
+        let both = effect(&edits);
+        assert!(both.contains("batch_size from its next job on"), "{both}");
+        assert!(both.contains("profile after its next start"), "{both}");
+        assert!(!effect(&edits[..1]).contains("restart"));
+    }
 }

@@ -37,11 +37,7 @@ pub(super) async fn trigger(
         .await?;
     if !as_json {
         print::line(&format!("dispatched {}", count(&dispatched)))?;
-        for one in &dispatched {
-            if let Some(why) = one.skipped {
-                print::line(&format!("skipped {}: {why}", one.url))?;
-            }
-        }
+        print_skipped(&dispatched, only.is_none(), mode)?;
     }
     let lanes: Vec<_> = dispatched.iter().filter_map(|one| one.lane).collect();
     let ended = if wait { wait::until_done(db, &lanes, as_json).await? } else { Vec::new() };
@@ -53,6 +49,25 @@ pub(super) async fn trigger(
         bail!("{}", failures.join("\n"));
     }
     Ok(())
+}
+
+/// Prints why upstreams were skipped. Of all upstreams, those that the mode does not concern are only
+/// counted.
+fn print_skipped(
+    dispatched: &[orchestrate::Dispatch],
+    is_all: bool,
+    mode: LaneKind,
+) -> anyhow::Result<()> {
+    let is_counted = |one: &&orchestrate::Dispatch| is_all && one.is_unconcerned();
+    for one in dispatched.iter().filter(|one| !is_counted(one)) {
+        if let Some(why) = one.skipped {
+            print::line(&format!("skipped {}: {why}", one.url))?;
+        }
+    }
+    match dispatched.iter().filter(is_counted).count() {
+        0 => Ok(()),
+        number => print::line(&format!("skipped {number}: {mode} does not concern them")),
+    }
 }
 
 /// Returns a sentence for each upstream whose work was not enqueued or has failed.

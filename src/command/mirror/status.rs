@@ -179,6 +179,9 @@ fn print_troubles(lane: &LaneState, now: DateTime<Utc>) -> anyhow::Result<()> {
         };
         print::line(&format!("{name}: {failure} {when}: {error}{next}"))?;
     }
+    if let Some(uploads) = words::uploads(lane, &at(lane.upload_refused_at).unwrap_or_default()) {
+        print::line(&format!("{name}: {uploads}"))?;
+    }
     if let Some(gaps) = words::gaps(lane) {
         let since = at(lane.gaps_since).unwrap_or_default();
         let next = at(lane.gap_retry_at).unwrap_or_default();

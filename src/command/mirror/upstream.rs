@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
         deployment, lane,
-        upstream::{self, Change, Removal, Upstream, UpstreamError},
+        upstream::{self, Change, Removal, Upstream, UpstreamError, UpstreamUrl},
     },
     provision::relay::{self, RelayId},
     queue,
@@ -136,6 +136,7 @@ pub(super) async fn add(
         created => created?,
     };
     said(&created, "added", json)?;
+    warn_private(&created);
     if !json {
         let mode = if created.direction.as_str() == "up" { "upload" } else { "backfill" };
         print::line(&format!(
@@ -143,6 +144,18 @@ pub(super) async fn add(
         ))?;
     }
     Ok(())
+}
+
+/// Says on standard error that an upstream is not reached, because its host is certain not to be public.
+#[expect(clippy::print_stderr, reason = "a warning, beside the output")]
+fn warn_private(created: &Upstream) {
+    let url = &created.url;
+    if !created.allow_private && UpstreamUrl::parse(url).is_ok_and(|url| url.is_private()) {
+        eprintln!(
+            "warning: {url} has no public address and is not reached; allow it by `tender mirror update \
+             {url} --private true`, or for all upstreams by ALLOW_PRIVATE_UPSTREAMS=true"
+        );
+    }
 }
 
 pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
@@ -166,7 +179,7 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
             yes(one.backfill).into(),
             negentropy_of(one).into(),
             yes(one.live).into(),
-            one.notes.as_deref().unwrap_or_default().into(),
+            print::visible(one.notes.as_deref().unwrap_or_default()).into(),
         ]);
     }
     if !upstreams.is_empty() {
@@ -236,7 +249,7 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
             upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
         ),
         ("learned", learned.sentences().join("; ")),
-        ("notes", upstream.notes.clone().unwrap_or_default()),
+        ("notes", print::visible(upstream.notes.as_deref().unwrap_or_default())),
     ])?;
     print::line("")?;
     print_lanes(&lanes, now)?;
@@ -256,7 +269,10 @@ pub(super) async fn seed(db: &PgPool, file: &std::path::Path, json: bool) -> any
     for change in &changes {
         let url = change.url.clone().unwrap_or_default();
         match upstream::create(db, change).await {
-            Ok(created) => seeded.push(("Created", created.url)),
+            Ok(created) => {
+                warn_private(&created);
+                seeded.push(("Created", created.url));
+            }
             Err(UpstreamError::Taken) => seeded.push(("Exists", url)),
             Err(error) => {
                 return Err(error)

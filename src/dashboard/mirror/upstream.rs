@@ -129,6 +129,9 @@ fn lane_section(lane: &LaneState, gaps: &[GapRow]) -> Markup {
             h3 { (lane.lane) " " span class={ "badge " (class_of(lane)) } { (lane.condition().as_str()) } }
             @if let Some(done) = lane.progress { (progress(lane, done)) }
             (failure(lane))
+            @if let Some(words) = &lane.upload_refusal {
+                p { "It last refused an upload " (maybe_time(lane.upload_refused_at)) ": " span.error { (words) } }
+            }
             (missing(lane, gaps))
             dl.facts {
                 dt { "Last progress" } dd { (maybe_time(lane.last_synced_at)) }

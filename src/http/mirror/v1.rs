@@ -256,8 +256,12 @@ pub(in crate::http) async fn sync(
     Extension(holder): Extension<Holder>,
     bytes: Bytes,
 ) -> Answer {
-    let trigger: Trigger = serde_json::from_value(json_of(&bytes)?)
-        .map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
+    let body = json_of(&bytes)?;
+    if !body.is_object() {
+        return Err(V1Error::Bad("the body must be an object, such as {\"mode\": \"realtime\"}"));
+    }
+    let trigger: Trigger =
+        serde_json::from_value(body).map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
     let mode = trigger.mode.as_deref().unwrap_or("realtime");
     let mode = LaneKind::parse_mode(mode).ok_or_else(|| {
         V1Error::Invalid(vec![

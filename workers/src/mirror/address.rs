@@ -27,11 +27,11 @@ pub(crate) async fn resolve(url: &Url, allow_private: bool) -> Result<Vec<Socket
     }
     let host = url.host_str().unwrap_or_default();
     Err(StepError::Connection(if allow_private {
-        format!("the host {host} has no address; check the name")
+        format!("the name {host} did not resolve; check the name")
     } else {
         format!(
-            "the host {host} has no public address; check the name, or allow private addresses \
-             with `tender mirror update {url} --private true`"
+            "the name {host} did not resolve, or has no public address; check the name; only if the \
+             relay is in your own network, allow it by `tender mirror update {url} --private true`"
         )
     }))
 }

@@ -221,7 +221,10 @@ impl Open {
         let now = Instant::now();
         match self.not_before.filter(|until| *until > now) {
             Some(until) => Err(StepError::RetryAfter {
-                reason: format!("{url} limits our connections and asked us to wait"),
+                reason: format!(
+                    "{url} limits our connections; the next attempt is in {} s, as it asked",
+                    (until - now).as_secs()
+                ),
                 after: until - now,
             }),
             None => Ok(()),

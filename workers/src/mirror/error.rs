@@ -25,6 +25,9 @@ pub enum StepError {
     /// All connections of this process are in use. The job is requeued without an attempt spent.
     #[error("all connections are in use; raise max_concurrent_connections or add a process")]
     NoRoom,
+    /// The upstream took none of the events that were sent. The job is retried.
+    #[error("the upstream took none of the events that were sent: {0}")]
+    TookNone(String),
     /// The upstream requires authentication (NIP-42), and authentication failed.
     #[error("{0}")]
     Auth(String),
@@ -77,6 +80,7 @@ impl StepError {
             Self::Connection(_)
                 | Self::Silent(_)
                 | Self::RateLimited(_)
+                | Self::TookNone(_)
                 | Self::NoProgress(_)
                 | Self::RetryAfter { .. }
                 | Self::NoRoom

@@ -31,12 +31,19 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
+    /// Whether the mode does not concern the upstream, so that there was nothing to enqueue.
+    pub fn is_unconcerned(&self) -> bool {
+        self.skipped.is_some_and(|why| [EXCLUDED, TAKES_ONLY].contains(&why))
+    }
+
     /// Whether the work could not be enqueued because of an error.
     pub fn is_failed(&self) -> bool {
         self.skipped == Some(DATABASE_ERROR)
     }
 }
 
+const EXCLUDED: &str = "its direction or its backfill flag excludes this mode";
+const TAKES_ONLY: &str = "the upstream only takes events, and does not support NIP-77";
 /// Why an upstream was skipped after an error of our database.
 const DATABASE_ERROR: &str = "database error; see the log";
 
@@ -102,7 +109,7 @@ async fn one(
         return Ok((None, Some("disabled")));
     }
     if !upstream.takes_part_in(mode) {
-        return Ok((None, Some("its direction or its backfill flag excludes this mode")));
+        return Ok((None, Some(EXCLUDED)));
     }
     let settings = upstream.settings(deployment);
     let reconciles = upstream::tries_negentropy(db, upstream.id).await?;
@@ -110,7 +117,7 @@ async fn one(
         && !reconciles
         && !upstream.direction.downloads()
     {
-        return Ok((None, Some("the upstream only takes events, and does not support NIP-77")));
+        return Ok((None, Some(TAKES_ONLY)));
     }
     let kind = full_or_backfill(db, upstream, mode, &settings).await?;
     let lane = lane::ensure(db, upstream, kind, &settings).await?;

@@ -30,7 +30,7 @@ impl Report {
         self.is_ahead
             || self.events.stored > 0
             || self.events.rejected() > 0
-            || self.uploads != UploadTally::default()
+            || self.uploads.shows_progress()
             || !finished.is_empty()
             || walked.is_some_and(|walked| is_lower(Some(walked.at), lane.walk_at))
             || window.is_some_and(|(seconds, _)| is_lower(Some(seconds), lane.window_seconds))

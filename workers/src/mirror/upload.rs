@@ -51,11 +51,11 @@ pub(super) enum Stop {
     Done,
     /// The rest is left to the next job, because this one has run for long.
     Late,
-    /// The upstream refused many events in a row; its last reason.
-    Refused(String),
-    /// The upstream takes events from their authors only; its words.
-    AuthorsOnly(String),
-    /// The upstream limits our rate, or cannot be reached any more.
+    /// The upstream refused many events in a row.
+    Refused,
+    /// The upstream takes events from their authors only.
+    AuthorsOnly,
+    /// The upstream limits our rate, cannot be reached any more, or took none of the events.
     Failed(StepError),
 }
 
@@ -72,12 +72,25 @@ pub(super) struct Uploader<'a> {
 /// What an uploader learned while it sent.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Answers that show that the upstream works.
-    pub(super) answers: u64,
+    /// The events that the upstream took or judged: it works.
+    pub(super) judged: u64,
+    /// Whether an event spent an attempt, because the upstream works for others.
+    has_spent: bool,
+    /// Why the last event waits that the upstream neither took nor judged.
+    put_off: Option<String>,
     refusals: u32,
     is_authenticated: bool,
     /// The reason to send nothing more.
     stop: Option<Stop>,
+}
+
+impl State {
+    /// Returns the error of a run in which the upstream neither took nor judged an event: that says
+    /// something of the upstream, and nothing of the events.
+    fn took_none(&mut self) -> Option<StepError> {
+        let why = self.put_off.take().filter(|_| self.judged == 0 && !self.has_spent)?;
+        Some(StepError::TookNone(why))
+    }
 }
 
 impl Uploader<'_> {
@@ -94,7 +107,7 @@ impl Uploader<'_> {
         }
         for (index, batch) in batches.iter().enumerate() {
             if index > 0 && is_late() {
-                return Ok(Stop::Late);
+                return Ok(self.state.took_none().map_or(Stop::Late, Stop::Failed));
             }
             if index > 0 && self.settings.upload_delay_ms > 0 {
                 pause(Duration::from_millis(self.settings.upload_delay_ms)).await;
@@ -104,7 +117,7 @@ impl Uploader<'_> {
                 return Ok(stop);
             }
         }
-        Ok(Stop::Done)
+        Ok(self.state.took_none().map_or(Stop::Done, Stop::Failed))
     }
 
     /// Sends a batch until each of its events has a verdict, or until there is a reason to stop.
@@ -126,7 +139,7 @@ impl Uploader<'_> {
             let reached = Reached {
                 position: batch.up_to.filter(|_| is_judged),
                 sending: next.filter(|_| is_judged),
-                is_answered: round.answers > 0,
+                is_answered: round.judged > 0,
             };
             self.write(&std::mem::take(&mut verdicts), reached, sent).await?;
             self.learn(&round).await?;
@@ -171,23 +184,22 @@ impl Uploader<'_> {
 
     /// Decides whether the answers of a round are a reason to stop.
     async fn learn(&mut self, round: &Round<'_>) -> Result<(), StepError> {
-        self.state.answers += round.answers;
+        self.state.judged += round.judged;
+        self.state.put_off = round.put_off.clone().or_else(|| self.state.put_off.take());
         if let Some(reason) = &round.authors_only {
             upstream::note_authors_only(self.db, self.lease.lane.upstream_id, reason).await?;
-            self.state.stop = Some(Stop::AuthorsOnly(reason.clone()));
+            self.state.stop = Some(Stop::AuthorsOnly);
         } else if let Some(error) = &round.failed {
             self.state.stop = Some(Stop::Failed(error.error()));
-        } else if let Some(reason) = round.refusal.clone()
-            && self.state.refusals >= MAX_REFUSALS
-        {
-            self.state.stop = Some(Stop::Refused(reason));
+        } else if round.is_refused && self.state.refusals >= MAX_REFUSALS {
+            self.state.stop = Some(Stop::Refused);
         }
         Ok(())
     }
 
     /// Stores the verdicts with their counts.
     async fn write(
-        &self,
+        &mut self,
         verdicts: &[(EventId, Verdict)],
         reached: Reached,
         sent: &mut UploadTally,
@@ -195,6 +207,7 @@ impl Uploader<'_> {
         let judged = outgoing::judge(self.db, self.lease, verdicts, reached).await?;
         let tally = under_lease(judged)?;
         sent.add(tally);
+        self.state.has_spent |= tally.pending > tally.kept;
         measure(tally);
         Ok(())
     }

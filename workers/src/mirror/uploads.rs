@@ -51,16 +51,13 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     // After a change of the filter, the lane begins again below its position: that is no loop.
     report.is_ahead |= begun.position < run.lease.lane.upload_position;
     let plan = plan(run, &accepts, begun).await?;
-    let (stop, answers) = if plan.batches.is_empty() {
+    let (stop, judged) = if plan.batches.is_empty() {
         (Stop::Done, 0)
     } else {
         send(run, &accepts, &plan.batches, report).await?
     };
     let mut result = result(report.uploads);
-    if let Stop::Refused(reason) | Stop::AuthorsOnly(reason) = &stop {
-        result["refused"] = json!(reason);
-    }
-    let ending = ending(&plan, stop, answers, report)?;
+    let ending = ending(&plan, stop, judged, report)?;
     result["position"] = json!(plan.up_to);
     Ok(Done { ending, result })
 }
@@ -168,12 +165,12 @@ async fn send(
         state: State::default(),
     };
     let stop = uploader.upload(batches, || run.is_long(), &mut report.uploads).await?;
-    Ok((stop, uploader.state.answers))
+    Ok((stop, uploader.state.judged))
 }
 
-/// Decides how the job ends. An error is no failure of a run that stored answers: the next job
-/// continues behind them.
-fn ending(plan: &Plan, stop: Stop, answers: u64, report: &mut Report) -> Result<Ending, StepError> {
+/// Decides how the job ends. An error is no failure of a run in which the upstream took or judged
+/// events: the next job continues behind them.
+fn ending(plan: &Plan, stop: Stop, judged: u64, report: &mut Report) -> Result<Ending, StepError> {
     let rests = Ending::Rests { is_complete: false };
     Ok(match stop {
         Stop::Done => {
@@ -181,10 +178,10 @@ fn ending(plan: &Plan, stop: Stop, answers: u64, report: &mut Report) -> Result<
             report.progress.upload_horizon = Some(plan.up_to);
             if plan.more { Ending::GoesOn(Duration::ZERO) } else { rests }
         }
-        Stop::Late | Stop::AuthorsOnly(_) => Ending::GoesOn(Duration::ZERO),
-        Stop::Refused(_) => rests,
+        Stop::Late | Stop::AuthorsOnly => Ending::GoesOn(Duration::ZERO),
+        Stop::Refused => rests,
         Stop::Failed(StepError::RateLimited(_)) if report.uploads.accepted > 0 => rests,
-        Stop::Failed(StepError::Connection(_)) if answers > 0 => Ending::GoesOn(AFTER_LOSS),
+        Stop::Failed(StepError::Connection(_)) if judged > 0 => Ending::GoesOn(AFTER_LOSS),
         Stop::Failed(error) => return Err(error),
     })
 }

@@ -31,6 +31,13 @@ impl Edit {
         Ok(Self::Set(name.trim().to_owned(), value))
     }
 
+    /// The name of the setting.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set(name, _) | Self::Unset(name) => name,
+        }
+    }
+
     fn words(&self) -> String {
         match self {
             Self::Set(name, value) => format!("{name}={value}"),
@@ -43,7 +50,7 @@ impl Edit {
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Names or values are invalid; each message names its setting.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] SettingsError),
     /// The database is unreachable or refused a statement.
     #[error("could not store the settings")]
@@ -81,7 +88,7 @@ async fn locked(tx: &mut PgConnection) -> Result<Deployment, sqlx::Error> {
 }
 
 fn apply(deployment: &mut Deployment, edits: &[Edit]) -> Result<(), SettingsError> {
-    let (mut problems, mut config) = (Vec::new(), Map::new());
+    let (mut problems, mut config) = (repeated(edits), Map::new());
     for edit in edits {
         match edit {
             Edit::Set(name, value) if name == "profile" => match profile_of(value) {
@@ -105,6 +112,13 @@ fn apply(deployment: &mut Deployment, edits: &[Edit]) -> Result<(), SettingsErro
     }
     deployment.config.extend(config);
     if problems.is_empty() { Ok(()) } else { Err(SettingsError(problems)) }
+}
+
+/// Returns a message for each name that is given more than once.
+fn repeated(edits: &[Edit]) -> Vec<String> {
+    let is_again = |index: usize, name: &str| edits[..index].iter().any(|one| one.name() == name);
+    let again = edits.iter().enumerate().filter(|(index, edit)| is_again(*index, edit.name()));
+    again.map(|(_, edit)| format!("{} is given more than once", edit.name())).collect()
 }
 
 fn profile_of(value: &Value) -> Option<Profile> {

@@ -21,7 +21,8 @@ pub use begin::{Begun, begin, mark_sending};
 pub use candidates::{Candidate, Candidates, candidates};
 pub use lost::lost;
 pub(in crate::mirror) use rest::has_work;
-pub use verdict::{Reached, UploadTally, Verdict, judge};
+pub(in crate::mirror) use verdict::Told;
+pub use verdict::{NOT_SENT, Reached, UploadTally, Verdict, judge};
 pub use waiting::{Waiting, mark_sent, waiting};
 
 /// The row of an event.

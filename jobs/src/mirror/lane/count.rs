@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::Lease;
 use crate::{
     mirror::event::{
-        EventId, Tally,
-        outgoing::{Reached, UploadTally},
+        Tally,
+        outgoing::{Reached, Told, UploadTally},
     },
     queue::Settled,
 };
@@ -36,13 +36,13 @@ pub(in crate::mirror) async fn count(
     Ok(Settled::of(counted.rows_affected()))
 }
 
-/// Adds uploads to the upload lane, and stores what its run has reached, if the lease is still held;
-/// `last` is the last event that the upstream accepted. The write is also a heartbeat.
+/// Adds uploads to the upload lane, and stores what its run has reached and what the upstream told
+/// last, if the lease is still held. The write is also a heartbeat.
 pub(in crate::mirror) async fn count_uploads(
     db: impl PgExecutor<'_>,
     lease: &Lease,
     tally: UploadTally,
-    last: Option<EventId>,
+    told: &Told,
     reached: Reached,
 ) -> Result<Settled<()>, sqlx::Error> {
     let counted = sqlx::query!(
@@ -53,6 +53,8 @@ pub(in crate::mirror) async fn count_uploads(
                 upload_answered_at = case when $7 then now() else upload_answered_at end,
                 upload_position = greatest(upload_position, $8),
                 upload_sending = greatest(upload_sending, $9),
+                upload_refusal = coalesce($10, upload_refusal),
+                upload_refused_at = case when $10::text is null then upload_refused_at else now() end,
                 last_synced_at = now(), heartbeat_at = now()
          where id = $1 and lease_epoch = $2 and status = 'syncing'",
         lease.lane.id,
@@ -60,10 +62,11 @@ pub(in crate::mirror) async fn count_uploads(
         tally.accepted,
         tally.duplicate,
         tally.rejected,
-        last.map(|id| id.0.to_vec()),
+        told.last.map(|id| id.0.to_vec()),
         reached.is_answered,
         reached.position,
         reached.sending,
+        told.refusal.as_deref(),
     )
     .execute(db)
     .await?;

@@ -82,6 +82,10 @@ pub struct LaneState {
     pub last_synced_at: Option<DateTime<Utc>>,
     /// When the upstream last acknowledged an upload.
     pub last_upload_at: Option<DateTime<Utc>>,
+    /// Uploads: the upstream's words for the last event that it refused.
+    pub upload_refusal: Option<String>,
+    /// When it refused that event.
+    pub upload_refused_at: Option<DateTime<Utc>>,
     /// The error of the last run; `None` if it succeeded.
     pub error_message: Option<String>,
     /// When the lane failed; `None` without an error.
@@ -178,7 +182,8 @@ async fn select(
                   case when l.lane = 'upload' then (select count(*) from upload_verdict v
                       where v.upstream_id = u.id and v.verdict = 'pending') else 0 end as "upload_pending!",
                   l.upload_position, l.unavailable, l.violations, l.saturated_seconds, l.gap_seconds, l.gap_ids,
-                  l.gap_spans, l.gaps_since, l.gap_retry_at, l.last_synced_at, l.last_upload_at, l.error_message, l.failed_at, l.retry_at,
+                  l.gap_spans, l.gaps_since, l.gap_retry_at, l.last_synced_at, l.last_upload_at,
+                  l.upload_refusal, l.upload_refused_at, l.error_message, l.failed_at, l.retry_at,
                   l.consecutive_failures, l.last_error, l.last_error_at, l.failed_attempts, l.allowed_attempts,
                   l.next_attempt_at, l.progressed_at, l.lease_owner, l.heartbeat_at
            from lane l join upstream u on u.id = l.upstream_id

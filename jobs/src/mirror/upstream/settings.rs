@@ -185,10 +185,15 @@ impl Settings {
             }
             _ => {
                 let number = NUMBERS.iter().find(|number| number.name == key);
-                let number = number.filter(|number| is_deployment || !number.is_global);
                 let number = number.ok_or_else(|| {
                     format!("{key} is an unknown setting; see `tender mirror config`")
                 })?;
+                if number.is_global && !is_deployment {
+                    return Err(format!(
+                        "{key} is a setting of the deployment, not of an upstream: \
+                         `tender mirror config set {key}={value}`"
+                    ));
+                }
                 *(number.field)(self) = number.read(value)?;
             }
         }
@@ -286,7 +291,8 @@ mod tests {
         let own = own.expect("valid");
         assert_eq!((own.batch_size, own.poll_page_limit, own.event_kinds), (7, 40, vec![1]));
         let refused = deployment.overlaid(&json!({"max_concurrent_connections": 3}));
-        assert!(refused.expect_err("refused").to_string().contains("unknown setting"));
+        let refused = refused.expect_err("refused").to_string();
+        assert!(refused.contains("`tender mirror config set max_concurrent_connections=3`"));
     }
 
     #[test]

@@ -35,6 +35,9 @@ impl UpstreamUrl {
         if url.fragment().is_some() {
             return Err("must be a valid WebSocket URL without a fragment");
         }
+        if url.port() == Some(0) {
+            return Err("must have a port from 1 to 65535");
+        }
         if let Some(name) = url.domain().and_then(|name| name.strip_suffix('.')) {
             let name = name.to_owned();
             url.set_host(Some(&name)).map_err(|_| INVALID)?;
@@ -90,6 +93,7 @@ mod tests {
             ("wss://.", "valid WebSocket URL"),
             ("wss://user:pass@relay.example.com", "without user"),
             ("wss://relay.example.com/#a", "fragment"),
+            ("wss://relay.example.com:0", "port"),
             (&long, "255"),
         ] {
             let error = UpstreamUrl::parse(text).expect_err("refused");

@@ -16,18 +16,13 @@ pub(crate) type Answer = (bool, String);
 pub(super) struct Sent(HashMap<String, Vec<oneshot::Sender<Answer>>>);
 
 impl Sent {
-    /// Adds a waiter. Returns whether it is the first one of its event.
+    /// Adds a waiter. Returns whether nobody else waits for the answer to its event: a run that was
+    /// ended early has left its waiters without saying so.
     fn add(&mut self, id: &str, waiter: oneshot::Sender<Answer>) -> bool {
-        match self.0.entry(id.to_owned()) {
-            Entry::Vacant(free) => {
-                free.insert(vec![waiter]);
-                true
-            }
-            Entry::Occupied(mut waiting) => {
-                waiting.get_mut().push(waiter);
-                false
-            }
-        }
+        let waiting = self.0.entry(id.to_owned()).or_default();
+        waiting.retain(|other| !other.is_closed());
+        waiting.push(waiter);
+        waiting.len() == 1
     }
 
     /// Tells every waiter of an event. Returns false if there is none.
@@ -111,6 +106,17 @@ mod tests {
         assert_eq!(one.try_recv(), Ok((true, "yes".to_owned())));
         assert_eq!(two.try_recv(), Ok((true, "yes".to_owned())));
         assert!(!sent.tell("a", &(true, String::new())), "nobody waits any more");
+    }
+
+    #[test]
+    fn an_event_of_a_run_that_ended_early_is_sent_again() {
+        let mut sent = Sent::default();
+        let ((first, one), (second, mut two)) = (oneshot::channel(), oneshot::channel());
+        assert!(sent.add("a", first));
+        drop(one);
+        assert!(sent.add("a", second), "nobody waits for the first answer");
+        assert!(sent.tell("a", &(true, String::new())));
+        assert_eq!(two.try_recv(), Ok((true, String::new())));
     }
 
     #[test]

@@ -19,16 +19,21 @@ pub(super) fn refused(url: &str, error: WebSocketError, response: &Response) -> 
     };
     let header = response.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match (status, retry_after(&String::from_utf8_lossy(&header))) {
-        (429 | 503, Some(after)) => StepError::RetryAfter {
-            reason: format!("{url} answered {status} and asks us to wait {} s", after.as_secs()),
-            after,
-        },
+        (429 | 503, Some(asked)) => waits(url, status, asked),
         (429, None) => StepError::RateLimited(format!("{url} answered 429 Too Many Requests")),
         _ => StepError::Connection(format!("{url} answered {status} instead of a websocket")),
     }
 }
 
-/// Returns the value of `Retry-After`, at most a day. A date counts from the response's own `Date`,
+fn waits(url: &str, status: u16, asked: Duration) -> StepError {
+    let after = asked.min(MAX_WAIT);
+    let ours = if after < asked { "; the next attempt is in a day" } else { "" };
+    let seconds = asked.as_secs();
+    let reason = format!("{url} answered {status} and asked us to wait {seconds} s{ours}");
+    StepError::RetryAfter { reason, after }
+}
+
+/// Returns the value of `Retry-After`. A date counts from the response's own `Date`,
 /// because the upstream's clock may differ from ours. Source: RFC 9110, section 10.2.3.
 fn retry_after(header: &str) -> Option<Duration> {
     let field = |name: &str| {
@@ -45,7 +50,7 @@ fn retry_after(header: &str) -> Option<Duration> {
         let now = httpdate::parse_http_date(field("date")?).ok()?;
         until.duration_since(now).unwrap_or_default()
     };
-    Some(after.min(MAX_WAIT))
+    Some(after)
 }
 
 #[cfg(test)]
@@ -57,7 +62,11 @@ mod tests {
         let of = |fields: &str| retry_after(&format!("HTTP/1.1 429 Too Many\r\n{fields}\r\n\r\n"));
         let seconds = Duration::from_secs;
         assert_eq!(of("Retry-After: 120"), Some(seconds(120)));
-        assert_eq!(of("retry-after:99999999"), Some(seconds(86_400)));
+        assert_eq!(of("retry-after:99999999"), Some(seconds(99_999_999)));
+        let error = waits("wss://a.test", 429, seconds(86_400_000));
+        assert_eq!(error.retry_after(), Some(seconds(86_400)));
+        let text = error.to_string();
+        assert!(text.contains("wait 86400000 s; the next attempt is in a day"), "{text}");
         assert_eq!(of("server: x"), None);
         assert_eq!(of("retry-after: soon"), None);
         let date =

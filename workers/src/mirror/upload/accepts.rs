@@ -1,7 +1,10 @@
 //! What an upstream accepts, as far as it is known before an event is sent.
 
 use serde_json::Value;
-use tender_jobs::mirror::{event::Event, upstream::Upstream};
+use tender_jobs::mirror::{
+    event::{Event, outgoing::NOT_SENT},
+    upstream::Upstream,
+};
 
 /// The bytes of `["EVENT",…]` around an event.
 const ENVELOPE: usize = 10;
@@ -41,14 +44,14 @@ impl Accepts {
     /// Returns why the upstream would not take the event; `None` if nothing speaks against it.
     pub(super) fn problem(&self, event: &Event) -> Option<String> {
         if self.author.is_some_and(|author| author != event.pubkey) {
-            return Some("not sent: the upstream takes events from their authors only".to_owned());
+            return Some(format!("{NOT_SENT}the upstream takes events from their authors only"));
         }
         if event.is_protected() {
-            return Some("not sent: only its author may publish it (NIP-70)".to_owned());
+            return Some(format!("{NOT_SENT}only its author may publish it (NIP-70)"));
         }
         let above = |what: &str, size: usize, limit: Option<usize>| {
             let limit = limit.filter(|limit| size > *limit)?;
-            Some(format!("not sent: {size} {what}, and the upstream's limit is {limit} (NIP-11)"))
+            Some(format!("{NOT_SENT}{size} {what}, and the upstream's limit is {limit} (NIP-11)"))
         };
         let bytes = || serde_json::to_string(event).map_or(0, |text| text.len()) + ENVELOPE;
         above("tags", event.tags.len(), self.tags)

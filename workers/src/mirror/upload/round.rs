@@ -15,6 +15,8 @@ use crate::mirror::error::StepError;
 /// The longest wait for an `OK`.
 const OK_WITHIN: Duration = Duration::from_secs(10);
 
+const UNANSWERED: &str = "no answer within 10 s";
+
 /// The outcome of a round.
 #[derive(Debug, Default)]
 pub(super) struct Round<'b> {
@@ -22,14 +24,25 @@ pub(super) struct Round<'b> {
     /// The events without a verdict.
     pub(super) again: Vec<&'b Item>,
     pub(super) answers: u64,
+    /// The events that the upstream took or judged.
+    pub(super) judged: u64,
+    /// Why the last event waits that the upstream neither took nor judged.
+    pub(super) put_off: Option<String>,
     /// The reason of the upstream, if it limits our rate.
     pub(super) limited: Option<String>,
-    /// The reason of the last refusal.
-    pub(super) refusal: Option<String>,
+    /// Whether it refused an event for a reason that concerns us.
+    pub(super) is_refused: bool,
     /// The words of an upstream that takes events from their authors only.
     pub(super) authors_only: Option<String>,
     /// Why no further event can be sent.
     pub(super) failed: Option<Failure>,
+}
+
+impl Round<'_> {
+    fn put_off(&mut self, id: EventId, reason: String) {
+        self.put_off = Some(reason.clone());
+        self.verdicts.push((id, Verdict::Pending(reason)));
+    }
 }
 
 /// Why a round ended the run.
@@ -83,7 +96,8 @@ impl Uploader<'_> {
                 }
                 Err(_) => {
                     self.connection.forget(&item.event.id.to_string());
-                    let verdict = Verdict::Unanswered("no answer within 10 s".to_owned());
+                    let verdict = Verdict::Unanswered(UNANSWERED.to_owned());
+                    round.put_off = Some(UNANSWERED.to_owned());
                     round.verdicts.push((item.event.id, verdict));
                 }
             }
@@ -97,23 +111,25 @@ impl Uploader<'_> {
     fn sort<'b>(&mut self, item: &'b Item, heard: Answer, round: &mut Round<'b>) {
         let id = item.event.id;
         match heard {
+            Answer::Final(Verdict::Pending(reason)) => round.put_off(id, reason),
             Answer::Final(verdict) => {
+                round.judged += 1;
                 self.state.refusals = 0;
                 let is_ours = item.was_sent && verdict == Verdict::Duplicate;
                 round.verdicts.push((id, if is_ours { Verdict::Accepted } else { verdict }));
             }
             Answer::Refusal(reason) => {
+                round.judged += 1;
                 self.state.refusals += 1;
                 round.verdicts.push((id, Verdict::Rejected(reason.clone())));
-                round.refusal = Some(reason);
+                round.is_refused = true;
             }
             Answer::AuthorsOnly(reason) => {
+                round.judged += 1;
                 round.verdicts.push((id, Verdict::Rejected(reason.clone())));
                 round.authors_only = Some(reason);
             }
-            Answer::Auth(reason) if self.state.is_authenticated => {
-                round.verdicts.push((id, Verdict::Pending(reason)));
-            }
+            Answer::Auth(reason) if self.state.is_authenticated => round.put_off(id, reason),
             Answer::Auth(_) => round.again.push(item),
             Answer::RateLimited(reason) => {
                 round.limited = Some(reason);

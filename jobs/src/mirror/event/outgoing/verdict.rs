@@ -17,6 +17,9 @@ use crate::{
 /// The attempts after which an event that stays pending is rejected.
 const MAX_ATTEMPTS: i32 = 5;
 
+/// The beginning of our own reason for not sending an event.
+pub const NOT_SENT: &str = "not sent: ";
+
 /// The answer of an upstream to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -46,7 +49,7 @@ pub struct Reached {
     pub position: Option<i64>,
     /// The events up to this position are sent next; see [`mark_sending`](super::mark_sending).
     pub sending: Option<i64>,
-    /// Whether the upstream answered any event of the batch.
+    /// Whether the upstream took or judged any event of the batch. An `error:` judges none.
     pub is_answered: bool,
 }
 
@@ -62,6 +65,8 @@ pub struct UploadTally {
     pub rejected: i64,
     /// Events that wait for a retry.
     pub pending: i64,
+    /// Those of `pending` that have spent no attempt.
+    pub kept: i64,
 }
 
 impl UploadTally {
@@ -71,16 +76,22 @@ impl UploadTally {
         self.duplicate += other.duplicate;
         self.rejected += other.rejected;
         self.pending += other.pending;
+        self.kept += other.kept;
+    }
+
+    /// Whether anything was learned of an event: a verdict, or a spent attempt.
+    pub fn shows_progress(self) -> bool {
+        self.accepted + self.duplicate + self.rejected > 0 || self.pending > self.kept
     }
 }
 
 /// Stores verdicts, counts them on the upload lane, and returns the counts, all under the lane's
 /// lease; [`Settled::LeaseLost`] means that nothing was stored, and the caller must stop.
 ///
-/// An event that the upstream may take later has an attempt spent, and is rejected after five. One
-/// without an answer is rejected only if the upstream has answered others since, and one with which
-/// the connection was lost, if it was sent alone and the upstream answered others at most an hour
-/// before: a relay that does not work at all rejects nothing.
+/// An event that the upstream may take later, or did not answer, spends an attempt only if the
+/// upstream judged others in the same batch or since; after five it is rejected. One with which the
+/// connection was lost spends an attempt, and is rejected if it was sent alone and the upstream judged
+/// others at most an hour before: a relay that does not work at all rejects nothing.
 pub async fn judge(
     db: &PgPool,
     lease: &Lease,
@@ -91,17 +102,36 @@ pub async fn judge(
     let mut tally = count_held(verdicts);
     let upstream = lease.lane.upstream_id;
     write_held(&mut tx, upstream, verdicts).await?;
-    for is_rejected in write_open(&mut tx, upstream, verdicts).await? {
-        let count = if is_rejected { &mut tally.rejected } else { &mut tally.pending };
-        *count += 1;
+    for written in write_open(&mut tx, upstream, verdicts, reached.is_answered).await? {
+        tally.rejected += i64::from(written.is_over);
+        tally.pending += i64::from(!written.is_over);
+        tally.kept += i64::from(written.is_kept);
     }
     let last = verdicts.iter().rfind(|(_, verdict)| *verdict == Verdict::Accepted);
     let last = last.map(|(id, _)| *id);
-    if lane::count_uploads(&mut *tx, lease, tally, last, reached).await? == Settled::LeaseLost {
+    let told = Told { last, refusal: refusal(verdicts) };
+    if lane::count_uploads(&mut *tx, lease, tally, &told, reached).await? == Settled::LeaseLost {
         return Ok(Settled::LeaseLost); // rolls back the verdicts too
     }
     tx.commit().await?;
     Ok(Settled::Written(tally))
+}
+
+/// What the upstream told last.
+pub(in crate::mirror) struct Told {
+    /// The last event that it accepted.
+    pub(in crate::mirror) last: Option<EventId>,
+    /// Its words for the last event that it refused.
+    pub(in crate::mirror) refusal: Option<String>,
+}
+
+/// Returns the last words of the upstream for an event that it did not take.
+fn refusal(verdicts: &[(EventId, Verdict)]) -> Option<String> {
+    verdicts.iter().rev().find_map(|(_, verdict)| match verdict {
+        Verdict::Rejected(words) if words.starts_with(NOT_SENT) => None,
+        Verdict::Rejected(words) | Verdict::Pending(words) => Some(one_line(words)),
+        _ => None,
+    })
 }
 
 fn count_held(verdicts: &[(EventId, Verdict)]) -> UploadTally {
@@ -140,56 +170,68 @@ async fn write_held(
     Ok(())
 }
 
-/// Stores the other verdicts, and returns for each row that it wrote whether the event is rejected
-/// now. An event that was rejected before keeps its row and is not counted again.
+/// The row of an event that the upstream did not take.
+struct Written {
+    /// Whether the event is rejected now.
+    is_over: bool,
+    /// Whether it waits, and has spent no attempt.
+    is_kept: bool,
+}
+
+/// Stores the other verdicts, and returns the rows that it wrote. An event that was rejected before
+/// keeps its row. One that spends no attempt is due at once, because the run fails or goes on.
 async fn write_open(
     tx: &mut PgConnection,
     upstream: Uuid,
     verdicts: &[(EventId, Verdict)],
-) -> Result<Vec<bool>, sqlx::Error> {
+    is_answered: bool,
+) -> Result<Vec<Written>, sqlx::Error> {
     let mut open: Vec<Open> = verdicts.iter().filter_map(open).collect();
     open.sort_unstable();
     open.dedup_by_key(|row| row.id);
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    sqlx::query_scalar!(
+    sqlx::query_as!(
+        Written,
         r#"with given as (
-               select n.*, lane.upload_answered_at
+               select n.*, lane.upload_answered_at, is_lost or is_final or $9 as spends
                from unnest($1::bytea[], $2::bool[], $3::bool[], $4::bool[], $5::bool[], $6::text[])
                    as n (id, is_final, is_sent, is_lost, is_alone, message)
                join lane on lane.upstream_id = $7 and lane.lane = 'upload'
            ), again as (
-               select given.*, v.attempts + 1 as attempts,
-                      is_final or (v.attempts + 1 >= $8 and case
-                          when is_lost then is_alone
-                              and coalesce(upload_answered_at > v.created_at - interval '1 hour', false)
-                          when given.is_sent then coalesce(upload_answered_at > v.created_at, false)
-                          else true end) as is_over
+               select given.*, v.attempts as before,
+                      v.attempts + (spends or coalesce(upload_answered_at >= v.created_at, false))::int as attempts,
+                      coalesce(upload_answered_at > v.created_at - interval '1 hour', false) as was_well
                from given join upload_verdict v
                    on v.upstream_id = $7 and v.event_id = given.id and v.verdict = 'pending'
+           ), judged as (
+               select *, is_final or (attempts >= $8 and (not is_lost or (is_alone and was_well))) as is_over
+               from again
            ), updated as (
                update upload_verdict v set
                    verdict = case when is_over then 'rejected' else 'pending' end,
-                   attempts = case when is_over then again.attempts else least(again.attempts, $8 - 1) end,
-                   next_try = case when not is_over
-                                   then now() + interval '1 minute' * 4 ^ least(v.attempts, 5) end,
-                   message = again.message, is_suspect = is_lost, is_sent = again.is_sent,
+                   attempts = case when is_over then judged.attempts else least(judged.attempts, $8 - 1) end,
+                   next_try = case when is_over then null
+                                   when judged.attempts = before then now()
+                                   else now() + interval '1 minute' * 4 ^ least(before, 5) end,
+                   message = judged.message, is_suspect = is_lost, is_sent = judged.is_sent,
                    updated_at = now()
-               from again where v.upstream_id = $7 and v.event_id = again.id
-               returning is_over
+               from judged where v.upstream_id = $7 and v.event_id = judged.id
+               returning is_over, not is_over and v.attempts = before as is_kept
            ), inserted as (
                insert into upload_verdict
                    (upstream_id, event_id, verdict, message, attempts, next_try, is_suspect, is_sent)
-               select $7, id, case when is_final then 'rejected' else 'pending' end, message, 1,
-                      case when not is_final then now() + interval '1 minute' end, is_lost, is_sent
+               select $7, id, case when is_final then 'rejected' else 'pending' end, message, spends::int,
+                      case when not is_final then now() + interval '1 minute' * spends::int end, is_lost, is_sent
                from given where not exists (
                    select from upload_verdict v where v.upstream_id = $7 and v.event_id = given.id)
                order by id
                on conflict do nothing
-               returning verdict = 'rejected' as is_over
+               returning verdict = 'rejected' as is_over, attempts = 0 as is_kept
            )
-           select is_over as "is_over!" from updated union all select is_over from inserted"#,
+           select is_over as "is_over!", is_kept as "is_kept!" from updated
+           union all select is_over, is_kept from inserted"#,
         &column(&open, |row| row.id.0.to_vec()),
         &column(&open, |row| row.is_final),
         &column(&open, |row| row.is_sent),
@@ -198,6 +240,7 @@ async fn write_open(
         &column(&open, |row| row.message.clone()),
         upstream,
         MAX_ATTEMPTS,
+        is_answered,
     )
     .fetch_all(tx)
     .await
