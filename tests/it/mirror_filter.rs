@@ -67,6 +67,31 @@ async fn live_events_outside_the_filter_are_violations() {
     running.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_never_confirmed_fails_and_backs_off() {
+    let world = Arc::new(MirrorWorld::new().await);
+    let fake = FakeRelay::start(|client, message| async move {
+        if message[0] == "REQ" && message[2]["limit"] != 0 {
+            client.send(json!(["EOSE", message[1]])).await;
+        }
+    })
+    .await;
+    let mut config = days(1);
+    config["polling_timeout_seconds"] = json!(1);
+    let upstream = world.upstream(&fake.url, json!({"live": true, "config": config})).await;
+    let (stop, workers) = (CancellationToken::new(), world.clone());
+    let stopped = stop.clone();
+    let running = tokio::spawn(async move { workers.run_workers(stopped).await });
+    eventually("the attempt fails", async || {
+        let lanes = lane::states_of(&world.db, upstream.id, 600).await.unwrap();
+        let live = lanes.into_iter().find(|lane| lane.lane == LaneKind::Live);
+        live.and_then(|lane| lane.last_error).is_some_and(|error| error.contains("no EOSE"))
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn the_live_lane_counts_what_its_jobs_store_also_after_a_death() {
     let world = MirrorWorld::new().await;

@@ -215,10 +215,12 @@ async fn listen(
     let mut subscription = open(context, connection, upstream, settings).await?;
     let filter = settings.download_filter();
     let mut batch = Batch::new(&filter, settings.limits());
+    // Until the upstream answers. A subscription that it has confirmed may stay silent.
+    let mut answer_by = Some(Instant::now() + settings.polling_timeout());
     loop {
-        let wait = if batch.is_empty() { Duration::from_hours(1) } else { FLUSH_AFTER };
-        match subscription.next(wait).await {
+        match subscription.next(patience(&batch, answer_by)).await {
             Ok(Heard::Event(event)) => {
+                answer_by = None;
                 batch.add(event);
                 if !batch.is_full() {
                     continue;
@@ -226,11 +228,16 @@ async fn listen(
             }
             Ok(Heard::Closed(reason)) => return Err(StepError::of_closed(&reason)),
             Ok(Heard::Eose) => {
+                answer_by = None;
                 lane::live_confirmed(&context.db, lane).await?;
                 continue;
             }
             Ok(_) => continue,
-            Err(StepError::Silent(_)) => {} // no further event fills the batch
+            Err(StepError::Silent(_)) if answer_by.is_some() && !subscription.is_over() => {
+                return Err(unconfirmed(settings.polling_timeout()));
+            }
+            // No further event fills the batch.
+            Err(StepError::Silent(_)) if !subscription.is_over() => {}
             Err(error) => {
                 batch.flush(&context.db, upstream.id, lane).await?;
                 return Err(error);
@@ -238,6 +245,22 @@ async fn listen(
         }
         batch.flush(&context.db, upstream.id, lane).await?;
     }
+}
+
+/// How long the next message is waited for.
+fn patience(batch: &Batch, answer_by: Option<Instant>) -> Duration {
+    match answer_by {
+        Some(by) => by.saturating_duration_since(Instant::now()),
+        None if batch.is_empty() => Duration::from_hours(1),
+        None => FLUSH_AFTER,
+    }
+}
+
+fn unconfirmed(within: Duration) -> StepError {
+    let seconds = within.as_secs();
+    StepError::Silent(format!(
+        "the upstream has not confirmed the subscription within {seconds} s: it sent no EOSE and no event"
+    ))
 }
 
 /// Subscribes to new events, and enqueues a poll for those that were published since the last one.

@@ -200,6 +200,11 @@ impl Subscription {
         self.connection.0.late.requested(&self.id, window);
     }
 
+    /// Whether nothing more can be heard, because this process did not process what came in time.
+    pub(crate) fn is_over(&self) -> bool {
+        self.heard.is_closed() && self.heard.is_empty()
+    }
+
     /// Waits for the next message. Fails with [`StepError::Silent`] if there is none within
     /// `silence`, or if earlier messages were not processed in time, and with
     /// [`StepError::Connection`] if the connection is lost.

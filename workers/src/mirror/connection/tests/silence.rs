@@ -126,3 +126,14 @@ async fn an_upstream_that_limits_our_connections_says_for_how_long() {
     let error = refusal("HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\n\r\n").await;
     assert!(error.to_string().contains("answered 302"), "{error}");
 }
+
+#[tokio::test]
+async fn a_subscription_whose_messages_we_did_not_process_is_over() {
+    let connection = connected(&upstream(hold).await, None).await;
+    let mut subscription = connection.subscribe("live");
+    assert!(!subscription.is_over(), "a silent one goes on");
+    locked(&connection.0.routes).remove(subscription.id());
+    assert!(subscription.is_over());
+    let heard = subscription.next(PATIENCE).await;
+    assert!(matches!(heard, Err(StepError::Silent(why)) if why.contains("did not process")));
+}
