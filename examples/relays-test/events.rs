@@ -7,24 +7,40 @@ use nostr::{
     types::Timestamp,
 };
 
-/// The days over which the events are spread.
-const DAYS: u64 = 30;
+/// The seconds over which the events of a history are spread.
+const HISTORY: u64 = 30 * 86_400;
 /// The events that one second holds.
 const DENSE: usize = 600;
 /// The authors.
 const AUTHORS: usize = 20;
 
-/// Makes `count` events that end `age` seconds before now, signed by 20 new authors.
-pub(crate) fn make(count: usize, age: u64) -> Vec<Event> {
-    let authors: Vec<Keys> = (0..AUTHORS).map(|_| Keys::generate()).collect();
-    let (end, mut events) = (Timestamp::now().as_secs() - age, Vec::<Event>::with_capacity(count));
-    let step = (DAYS * 86_400 / u64::try_from(count).unwrap_or(1).max(1)).max(1);
+/// Returns new authors.
+pub(crate) fn authors() -> Vec<Keys> {
+    (0..AUTHORS).map(|_| Keys::generate()).collect()
+}
+
+/// Makes `count` events of the last 30 days.
+pub(crate) fn history(count: usize, authors: &[Keys]) -> Vec<Event> {
+    make(count, authors, Timestamp::now().as_secs() - 60, HISTORY)
+}
+
+/// Makes `count` events of the last seconds.
+pub(crate) fn fresh(count: usize, authors: &[Keys]) -> Vec<Event> {
+    make(count, authors, Timestamp::now().as_secs(), 20)
+}
+
+fn make(count: usize, authors: &[Keys], end: u64, spread: u64) -> Vec<Event> {
+    let before = |index: usize| {
+        u64::try_from(index).unwrap_or_default() * spread / u64::try_from(count.max(1)).unwrap_or(1)
+    };
+    let mut events = Vec::<Event>::with_capacity(count);
     for index in 0..count {
-        let at = match index {
-            index if (1000..1000 + DENSE).contains(&index) => end - 1000 * step,
-            index => end - u64::try_from(index).unwrap_or_default() * step,
-        };
-        let author = &authors[index % AUTHORS];
+        let at = end
+            - match index {
+                index if (1000..1000 + DENSE).contains(&index) => before(1000),
+                index => before(index),
+            };
+        let author = &authors[index % authors.len()];
         let event = one(index, events.get(index.saturating_sub(200)), author);
         let event = event.custom_created_at(Timestamp::from(at)).finalize(author);
         events.push(event.expect("an event without unusual fields can be signed"));

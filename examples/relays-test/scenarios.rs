@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use futures_util::future::LocalBoxFuture;
-use nostr::event::Event;
+use nostr::{event::Event, key::Keys};
 use nostr_database::{MemoryDatabase, MemoryDatabaseOptions};
 use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 use serde_json::{Value, json};
@@ -156,9 +156,9 @@ async fn origin() -> anyhow::Result<LocalRelay> {
 
 impl Stage<'_> {
     /// Adds the relay under test as an upstream. On a shared relay, only the events of the run are mirrored.
-    async fn add(&self, direction: &str, events: &[Event], more: &[&str]) -> anyhow::Result<()> {
+    async fn add(&self, direction: &str, authors: &[Keys], more: &[&str]) -> anyhow::Result<()> {
         let mut arguments = vec!["mirror", "add", &self.relay.url, "--direction", direction];
-        let authors: HashSet<String> = events.iter().map(|event| event.pubkey.to_hex()).collect();
+        let authors: Vec<String> = authors.iter().map(|keys| keys.public_key().to_hex()).collect();
         let config = json!({ "filter": { "authors": authors } }).to_string();
         if self.target.is_shared() {
             arguments.extend(["--negentropy", "--config", &config]);
@@ -202,38 +202,40 @@ impl Stage<'_> {
 }
 
 async fn down(stage: &Stage<'_>) -> anyhow::Result<Found> {
-    let events = events::make(EVENTS, 60);
+    let authors = events::authors();
+    let events = events::history(EVENTS, &authors);
     let published = stage.publish(&events).await?;
-    stage.add("down", &events, &[]).await?;
+    stage.add("down", &authors, &[]).await?;
     stage.world.mirror("backfill", &stage.relay.url).await;
     stage.compare(&published, false).await
 }
 
 async fn up(stage: &Stage<'_>) -> anyhow::Result<Found> {
-    let events = events::make(EVENTS, 60);
+    let authors = events::authors();
+    let events = events::history(EVENTS, &authors);
     stage.store(&events).await?;
-    stage.add("up", &events, &[]).await?;
+    stage.add("up", &authors, &[]).await?;
     stage.world.mirror("upload", &stage.relay.url).await;
     stage.compare(&HashSet::new(), true).await
 }
 
 async fn both(stage: &Stage<'_>) -> anyhow::Result<Found> {
-    let events = events::make(EVENTS, 60);
+    let authors = events::authors();
+    let events = events::history(EVENTS, &authors);
     let (theirs, ours) = events.split_at(EVENTS / 2);
     let published = stage.publish(theirs).await?;
     stage.store(ours).await?;
-    stage.add("both", &events, &[]).await?;
+    stage.add("both", &authors, &[]).await?;
     stage.world.mirror("backfill", &stage.relay.url).await;
     stage.world.mirror("upload", &stage.relay.url).await;
     stage.compare(&published, true).await
 }
 
 async fn live(stage: &Stage<'_>) -> anyhow::Result<Found> {
-    let first = events::make(100, 3600);
+    let authors = events::authors();
+    let first = events::history(100, &authors);
     stage.store(&first).await?;
-    let later = events::make(2 * LIVE, 1);
-    let all: Vec<Event> = first.iter().chain(&later).cloned().collect();
-    stage.add("both", &all, &["--live"]).await?;
+    stage.add("both", &authors, &["--live"]).await?;
     stage.world.command(&["mirror", "update", &stage.origin_url, "--live"]).await?;
     for url in [&stage.relay.url, &stage.origin_url] {
         wait_for(LIVE_WITHIN, "the live lane is held", async || {
@@ -242,6 +244,7 @@ async fn live(stage: &Stage<'_>) -> anyhow::Result<Found> {
         })
         .await?;
     }
+    let later = events::fresh(2 * LIVE, &authors);
     let (theirs, ours) = later.split_at(LIVE);
     let published = stage.publish(theirs).await?;
     Client::connect(&stage.origin_url).await?.publish(ours).await?;
