@@ -6,7 +6,6 @@ use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::{
-    console::operator,
     mirror::{
         deployment, lane,
         upstream::{self, Change, Removal, Upstream, UpstreamError},
