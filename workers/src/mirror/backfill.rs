@@ -104,10 +104,8 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
 
 /// Retries a gap of a complete lane, if one is due.
 async fn complete(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
-    let retried = match run.lease.lane.has_due_gap {
-        true => retry(run, report).await,
-        false => Ok(None),
-    };
+    let has_due_gap = run.lease.lane.has_due_gap;
+    let retried = if has_due_gap { retry(run, report).await } else { Ok(None) };
     let retried = match retried {
         Err(StepError::Unwanted) => None, // the history stays complete
         retried => retried?,
