@@ -2,7 +2,7 @@
 //! events by id.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
@@ -48,12 +48,11 @@ impl Client {
             for event in part {
                 self.send(&json!(["EVENT", event])).await?;
             }
-            let mut open: HashMap<String, ()> =
-                part.iter().map(|event| (event.id.to_hex(), ())).collect();
+            let mut open: HashSet<String> = part.iter().map(|event| event.id.to_hex()).collect();
             while !open.is_empty() {
                 let message = self.next().await?;
                 let id = message[1].as_str().unwrap_or_default();
-                if message[0] != "OK" || open.remove(id).is_none() {
+                if message[0] != "OK" || !open.remove(id) {
                     continue;
                 }
                 if message[2] == true {

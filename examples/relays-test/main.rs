@@ -5,7 +5,12 @@
 //! Arguments: the executable of Tender, then relays: `nostr-rs-relay=EXECUTABLE`,
 //! `nostr-relay=EXECUTABLE`, or the URL of a relay that runs. Environment: `DATABASE_URL` of a server on
 //! which databases can be created.
-#![allow(clippy::print_stdout, reason = "the results are printed")]
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a program of its own: it prints, and reads its own environment"
+)]
 
 mod client;
 mod events;

@@ -125,7 +125,7 @@ async fn judge(stage: &Stage<'_>, found: Found) -> anyhow::Result<Verdict> {
 }
 
 fn gaps(lane: &Value) -> i64 {
-    ["seconds", "ids", "spans"].iter().filter_map(|kind| lane["gaps"][*kind].as_i64()).sum()
+    ["gap_seconds", "gap_ids", "gap_spans"].iter().filter_map(|kind| lane[*kind].as_i64()).sum()
 }
 
 fn line(lane: &Value) -> String {
@@ -137,7 +137,7 @@ fn line(lane: &Value) -> String {
         lane["stored"],
         lane["uploaded"],
         lane["violations"],
-        lane["gaps"],
+        gaps(lane),
         text("error_message"),
     )
 }

@@ -32,7 +32,8 @@ pub(crate) struct World {
     folder: TempDir,
     environment: BTreeMap<String, String>,
     pub(crate) db: PgPool,
-    _worker: Option<Child>,
+    /// Kept running until the world is dropped.
+    worker: Option<Child>,
 }
 
 impl World {
@@ -59,10 +60,10 @@ impl World {
             folder: tempfile::Builder::new().prefix("relays-test-").tempdir()?,
             environment,
             db: PgPool::connect_with(options).await?,
-            _worker: None,
+            worker: None,
         };
         world.command(&["migrate"]).await?;
-        world._worker = Some(world.spawn_worker()?);
+        world.worker = Some(world.spawn_worker()?);
         Ok(world)
     }
 

@@ -145,7 +145,8 @@ async fn sixty_upstreams_twenty_of_them_live_starve_nobody() {
         let relay = serving(as_json(std::slice::from_ref(&event))).await;
         let fields = json!({ "live": index < 20, "config": days(1) });
         upstreams.push(world.upstream(&relay.url, fields).await);
-        (relays.push(relay), events.push(event));
+        relays.push(relay);
+        events.push(event);
     }
     let stop = CancellationToken::new();
     let workers = world.run_workers(stop.clone());

@@ -144,18 +144,18 @@ mod tests {
 
     #[test]
     fn a_late_event_makes_its_whole_window_a_gap_until_a_walk_takes_it() {
-        let (late, lane) = (Late::default(), Uuid::nil());
+        let (noticed, lane) = (Late::default(), Uuid::nil());
         let window = Window { lane, since: 0, until: 1000 };
-        late.requested("a", window);
-        assert!(!late.takes("a", &event(1, 500)), "the page has not ended");
-        late.ended("a");
+        noticed.requested("a", window);
+        assert!(!noticed.takes("a", &event(1, 500)), "the page has not ended");
+        noticed.ended("a");
         for number in 0..=200 {
-            assert!(late.takes("a", &event(number, 500)));
+            assert!(noticed.takes("a", &event(number, 500)));
         }
-        assert!(late.takes("a", &event(1, 5000)), "outside of the window");
-        assert_eq!(late.untold(), [window]);
-        assert!(late.untold().is_empty(), "told once");
-        assert_eq!(late.take(lane, 0, 2000).len(), EVENTS, "the walk still learns of them");
-        assert!(late.take(lane, 0, 2000).is_empty());
+        assert!(noticed.takes("a", &event(1, 5000)), "outside of the window");
+        assert_eq!(noticed.untold(), [window]);
+        assert!(noticed.untold().is_empty(), "told once");
+        assert_eq!(noticed.take(lane, 0, 2000).len(), EVENTS, "the walk still learns of them");
+        assert!(noticed.take(lane, 0, 2000).is_empty());
     }
 }
