@@ -41,7 +41,7 @@ fn make(count: usize, authors: &[Keys], end: u64, spread: u64) -> Vec<Event> {
                 index => before(index),
             };
         let author = &authors[index % authors.len()];
-        let event = one(index, events.get(index.saturating_sub(200)), author);
+        let event = one(index, events.get(index.saturating_sub(AUTHORS)), author);
         let event = event.custom_created_at(Timestamp::from(at)).finalize(author);
         events.push(event.expect("an event without unusual fields can be signed"));
     }

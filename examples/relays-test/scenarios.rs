@@ -65,6 +65,8 @@ pub(crate) struct Verdict {
     pub(crate) is_told: bool,
     found: Found,
     refused: BTreeMap<String, usize>,
+    /// The events that are missing there, by kind.
+    kinds: BTreeMap<i32, i64>,
     lanes: Vec<String>,
 }
 
@@ -80,6 +82,9 @@ impl fmt::Display for Verdict {
             lacking_here.len(),
             lacking_there.len()
         )?;
+        if !self.kinds.is_empty() {
+            write!(f, "\n        missing there by kind: {:?}", self.kinds)?;
+        }
         for (words, events) in &self.refused {
             write!(f, "\n        the relay refused {events}: {words}")?;
         }
@@ -121,7 +126,8 @@ async fn judge(stage: &Stage<'_>, found: Found) -> anyhow::Result<Verdict> {
     let is_told =
         (found.lacking_here.is_empty() || has_gap) && found.lacking_there.iter().all(is_refused);
     let refused = refused.into_iter().map(|(words, ids)| (words, ids.len())).collect();
-    Ok(Verdict { is_told, found, refused, lanes: lanes.iter().map(line).collect() })
+    let kinds = stage.world.kinds(&found.lacking_there).await?;
+    Ok(Verdict { is_told, found, refused, kinds, lanes: lanes.iter().map(line).collect() })
 }
 
 fn gaps(lane: &Value) -> i64 {

@@ -125,6 +125,18 @@ impl World {
         Ok(ids.into_iter().map(|(id,)| id).collect())
     }
 
+    /// Returns the kinds of stored events: the number of events by kind.
+    pub(crate) async fn kinds(&self, ids: &HashSet<String>) -> anyhow::Result<BTreeMap<i32, i64>> {
+        let ids: Vec<&String> = ids.iter().collect();
+        let rows: Vec<(i32, i64)> = sqlx::query_as(
+            "select kind, count(*) from event where encode(id, 'hex') = any($1) group by 1",
+        )
+        .bind(ids)
+        .fetch_all(&self.db)
+        .await?;
+        Ok(rows.into_iter().collect())
+    }
+
     /// Returns the uploads without an acceptance: ids by the relay's words.
     pub(crate) async fn refused_uploads(
         &self,
