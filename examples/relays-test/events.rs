@@ -24,9 +24,9 @@ pub(crate) fn history(count: usize, authors: &[Keys]) -> Vec<Event> {
     make(count, authors, Timestamp::now().as_secs() - 60, HISTORY)
 }
 
-/// Makes `count` events of the last seconds.
+/// Makes `count` events of the next seconds: they are newer than every open subscription.
 pub(crate) fn fresh(count: usize, authors: &[Keys]) -> Vec<Event> {
-    make(count, authors, Timestamp::now().as_secs(), 20)
+    make(count, authors, Timestamp::now().as_secs() + 21, 20)
 }
 
 fn make(count: usize, authors: &[Keys], end: u64, spread: u64) -> Vec<Event> {
