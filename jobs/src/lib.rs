@@ -1,7 +1,7 @@
 //! The ledger: everything that Tender knows, in PostgreSQL, each type beside its SQL.
 //!
 //! - [`queue`]: durable jobs. It knows no wing.
-//! - [`provision`], [`mirror`]: the rows of the wings, and what they commit together with jobs.
+//! - [`provision`], [`mirror`], [`grasp`]: the rows of the wings, and what they commit together with jobs.
 //! - [`console`]: sessions, API keys, operators' actions, statistics.
 //! - [`database`]: the schema. [`steer`]: operators' retries and cancellations.
 //!
@@ -11,6 +11,7 @@
 
 pub mod console;
 pub mod database;
+pub mod grasp;
 pub mod mirror;
 pub mod provision;
 pub mod queue;
@@ -21,5 +22,5 @@ pub const PRUNE: &str = "prune";
 
 /// Returns the name of every queue, wing by wing.
 pub fn queues() -> Vec<&'static str> {
-    [&provision::QUEUES[..], &mirror::QUEUES, &[PRUNE]].concat()
+    [&provision::QUEUES[..], &mirror::QUEUES, &grasp::QUEUES, &[PRUNE]].concat()
 }

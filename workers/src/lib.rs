@@ -2,10 +2,12 @@
 //!
 //! - [`runtime`]: runs the jobs of any wing.
 //! - [`provision`]: carries relays to zooid. [`mirror`]: keeps events in step with other relays.
+//!   [`grasp`]: follows the relays that announcements of git repositories name.
 //! - [`upkeep`]: deletes what no wing needs any more.
 //!
 //! This file is the wiring: it collects the wings that a process is configured for.
 
+pub mod grasp;
 pub mod mirror;
 pub mod provision;
 pub mod runtime;
@@ -14,7 +16,7 @@ pub mod upkeep;
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tender_jobs::queue::Retention;
+use tender_jobs::{grasp::admission::OwnFeed, queue::Retention};
 use tokio_util::sync::CancellationToken;
 
 use provision::zooid::Zooid;
@@ -25,7 +27,7 @@ use runtime::Wing;
 pub struct Wings {
     /// zooid's client, and how relays are provisioned.
     pub provision: Option<(Arc<Zooid>, provision::Settings)>,
-    /// How events are mirrored.
+    /// How events are mirrored. The GRASP wing runs with the mirror, whose connections it uses.
     pub mirror: Option<mirror::Settings>,
     /// How long finished jobs are kept.
     pub retention: Retention,
@@ -50,8 +52,10 @@ pub async fn run(
     }
     if let Some(rules) = wings.mirror {
         let context = mirror::Context::new(db, rules, &settings.process, &shutdown)
-            .with_slots(&settings.concurrency);
+            .with_slots(&settings.concurrency)
+            .with_admission(Arc::new(OwnFeed));
         running.push(mirror::wing(&context));
+        running.push(grasp::wing(&grasp::Context::new(&context)));
     }
     runtime::run(db, settings, running, shutdown).await
 }

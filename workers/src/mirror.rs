@@ -46,6 +46,7 @@ use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
         self, DELETIONS, EVENTS, MIRROR, UPLOADS, deployment,
+        event::Gate,
         upstream::{Upstream, settings},
         work::Work,
     },
@@ -90,6 +91,8 @@ pub struct Context {
     pub process: Arc<str>,
     /// Cancelled when the process stops.
     pub stopping: CancellationToken,
+    /// Decides which events of an upstream with admission are stored.
+    admission: Option<Arc<dyn Gate>>,
 }
 
 impl Context {
@@ -103,7 +106,20 @@ impl Context {
         let connections = Arc::new(Connections::new(&settings));
         let (settings, process) = (Arc::new(settings), Arc::from(process));
         let shares = Shares::new(slots());
-        Self { db: db.clone(), connections, settings, shares, process, stopping: stopping.clone() }
+        let (db, stopping) = (db.clone(), stopping.clone());
+        Self { db, connections, settings, shares, process, stopping, admission: None }
+    }
+
+    /// Lets a gate decide which events of upstreams with admission are stored.
+    #[must_use]
+    pub fn with_admission(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.admission = Some(gate);
+        self
+    }
+
+    /// Returns the gate of an upstream; `None` if every event that it sends may be stored.
+    pub(crate) fn gate_of(&self, upstream: &Upstream) -> Option<Arc<dyn Gate>> {
+        self.admission.clone().filter(|_| upstream.admission)
     }
 
     /// Changes how many jobs run at the same time, by queue.

@@ -10,6 +10,7 @@
 
 mod deletion;
 mod exact;
+mod gate;
 mod kinds;
 pub mod outgoing;
 mod parse;
@@ -24,6 +25,7 @@ use std::{borrow::Cow, fmt};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 pub use deletion::reapply as reapply_deletion;
+pub use gate::{Gate, Gated};
 pub use kinds::{KindCount, roll_up};
 pub use parse::{Limits, Unusable, parse};
 pub use purge::{Purged, purge, wipe};
@@ -129,6 +131,8 @@ pub enum Reason {
     Superseded,
     /// The database refused a value of the event.
     RefusedByStore,
+    /// The wing that received the event has no reason to store it, for now or for good.
+    NotAdmitted,
 }
 
 impl Reason {
@@ -147,6 +151,7 @@ impl Reason {
             Self::Deleted => "deleted",
             Self::Superseded => "superseded",
             Self::RefusedByStore => "refused-by-store",
+            Self::NotAdmitted => "not-admitted",
         }
     }
 

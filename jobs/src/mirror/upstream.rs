@@ -86,7 +86,7 @@ impl fmt::Display for Direction {
 
 /// The row of an upstream.
 #[derive(Debug, Clone, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent switches")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Upstream {
     /// The id of the row.
     pub id: Uuid,
@@ -110,6 +110,11 @@ pub struct Upstream {
     pub relay_id: Option<String>,
     /// Whether its host may have an address that is not public.
     pub allow_private: bool,
+    /// Whether the operator added it to the mirror. Otherwise another wing follows it, and the mirror has
+    /// no lanes for it.
+    pub mirrored: bool,
+    /// Whether it gets only events that another wing has admitted.
+    pub admission: bool,
     /// Whether the upstream supports NIP-77: `unknown`, `supported` or `unsupported`.
     pub negentropy_verdict: String,
     /// When the verdict expires.
@@ -175,7 +180,7 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                  notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
+                  notes, config, relay_id, allow_private, mirrored, admission, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
            from upstream where id = $1 and removing_at is null"#,
@@ -188,15 +193,15 @@ pub async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Upstream>,
 /// The most upstreams that [`list`] returns.
 pub const MAX_LISTED: i64 = 10_000;
 
-/// Returns every upstream that is not being removed, by address; at most [`MAX_LISTED`].
+/// Returns every upstream of the mirror that is not being removed, by address; at most [`MAX_LISTED`].
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error> {
     sqlx::query_as!(
         Upstream,
         r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                  notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
+                  notes, config, relay_id, allow_private, mirrored, admission, negentropy_verdict, negentropy_verdict_until,
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
-           from upstream where removing_at is null order by url limit $1"#,
+           from upstream where removing_at is null and mirrored order by url limit $1"#,
         MAX_LISTED,
     )
     .fetch_all(db)

@@ -4,11 +4,11 @@
 
 mod verify;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tender_jobs::mirror::{
-    event::{self, Batch, Event, EventId, Limits, Reason, Refused, Stored, Tally, Unusable},
+    event::{self, Batch, Event, EventId, Gate, Limits, Reason, Refused, Stored, Tally, Unusable},
     lane::Lease,
 };
 use tokio::task::{JoinError, JoinSet};
@@ -32,6 +32,7 @@ struct Source {
     upstream: Uuid,
     lease: Option<Lease>,
     live_lane: Option<Uuid>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// Takes in the events of one upstream.
@@ -49,7 +50,14 @@ impl Intake {
     /// Events are stored and counted under the lease of the lane that receives them; without a
     /// lease, they are counted on no lane.
     pub(crate) fn new(db: &PgPool, upstream: Uuid, lease: Option<&Lease>) -> Self {
-        Self::of(Source { db: db.clone(), upstream, lease: lease.cloned(), live_lane: None })
+        let lease = lease.cloned();
+        Self::of(Source { db: db.clone(), upstream, lease, live_lane: None, gate: None })
+    }
+
+    /// Lets a gate decide which events are stored.
+    pub(crate) fn through(mut self, gate: Option<Arc<dyn Gate>>) -> Self {
+        self.source.gate = gate;
+        self
     }
 
     fn of(source: Source) -> Self {
@@ -136,6 +144,7 @@ async fn take_in(
         events: &verified.genuine,
         refused: &refused,
         before: tally.clone(),
+        gate: source.gate.as_deref(),
     };
     let stored = under_lease(event::store(&source.db, batch).await?)?;
     for (event, stored) in verified.genuine.iter().zip(stored) {
@@ -156,9 +165,12 @@ async fn without_known(
     tally: &mut Tally,
 ) -> Result<Vec<Event>, StepError> {
     let ids: Vec<EventId> = events.iter().map(|event| event.id).collect();
-    let known = event::known(&source.db, source.upstream, &ids).await?;
+    let known = match &source.gate {
+        Some(gate) => gate.known(&source.db, source.upstream, &ids).await?,
+        None => event::known(&source.db, source.upstream, &ids).await?.ids,
+    };
     events.retain(|event| {
-        let is_known = known.ids.contains(&event.id);
+        let is_known = known.contains(&event.id);
         if is_known {
             tally.count(Stored::Duplicate);
         }
@@ -200,8 +212,10 @@ pub(crate) async fn take_in_texts(
     live_lane: Option<Uuid>,
     texts: &[String],
     limits: Limits,
+    gate: Option<Arc<dyn Gate>>,
 ) -> Result<Tally, StepError> {
-    let mut intake = Intake::of(Source { db: db.clone(), upstream, lease: None, live_lane });
+    let source = Source { db: db.clone(), upstream, lease: None, live_lane, gate };
+    let mut intake = Intake::of(source);
     for text in texts {
         intake.offer(event::parse(text, limits)).await?;
     }

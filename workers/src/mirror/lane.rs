@@ -71,6 +71,7 @@ impl Run<'_> {
     /// Opens an intake that stores and counts under the lease.
     pub(super) fn intake(&self) -> Intake {
         Intake::new(&self.context.db, self.upstream.id, Some(self.lease))
+            .through(self.context.gate_of(self.upstream))
     }
 }
 

@@ -214,7 +214,7 @@ async fn listen(
 ) -> Result<Never, StepError> {
     let mut subscription = open(context, connection, upstream, settings).await?;
     let filter = settings.download_filter();
-    let mut batch = Batch::new(&filter, settings.limits());
+    let mut batch = Batch::new(&filter, settings.limits(), context.gate_of(upstream));
     // Until the upstream answers. A subscription that it has confirmed may stay silent.
     let mut answer_by = Some(Instant::now() + settings.polling_timeout());
     loop {

@@ -78,7 +78,9 @@ pub(super) async fn process_events(
             return Ok(json!({ "skipped": "the upstream was removed" }));
         };
         let limits = context.settings_of(&upstream).await?.limits();
-        let tally = intake::take_in_texts(&context.db, upstream.id, lane, events, limits).await?;
+        let gate = context.gate_of(&upstream);
+        let tally =
+            intake::take_in_texts(&context.db, upstream.id, lane, events, limits, gate).await?;
         Ok(json!({
             "received": tally.received(), "stored": tally.stored, "duplicate": tally.duplicate,
             "rejected": tally.rejected(),

@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Event, EventId, Reason, Tally, deletion, stats};
+use super::{Event, EventId, Gate, Reason, Tally, deletion, stats};
 use crate::{
     mirror::{
         contended,
@@ -66,6 +66,8 @@ pub struct Batch<'a> {
     /// Counts of the received events that have an outcome already: duplicates that
     /// [`known`](fn@known) found, and refused events. They are stored with those of the batch.
     pub before: Tally,
+    /// Decides which events are stored; `None` stores all that pass the store's rules.
+    pub gate: Option<&'a dyn Gate>,
 }
 
 impl<'a> Batch<'a> {
@@ -78,6 +80,7 @@ impl<'a> Batch<'a> {
             events,
             refused: &[],
             before: Tally::default(),
+            gate: None,
         }
     }
 }
@@ -124,20 +127,61 @@ async fn store_part(
     part: &Part<'_>,
 ) -> Result<Settled<Outcomes>, sqlx::Error> {
     let mut tx = lock::begin(db, batch.upstream).await?;
-    let outcomes = if part.are_deletions {
-        store_deletions(&mut tx, batch.upstream, part).await?
-    } else {
-        store_others(&mut tx, batch.upstream, part).await?
+    let Settled::Written((part, barred)) = through_gate(&mut tx, batch, part).await? else {
+        return Ok(Settled::LeaseLost);
     };
+    let mut outcomes = if part.are_deletions {
+        store_deletions(&mut tx, batch.upstream, &part).await?
+    } else {
+        store_others(&mut tx, batch.upstream, &part).await?
+    };
+    if let Some(gate) = batch.gate {
+        tell_gate(&mut tx, gate, batch.upstream, &part, &outcomes).await?;
+    }
     let mut tally = part.tally.clone();
     for outcome in of_each(part.events.iter().copied(), outcomes.clone()) {
         tally.count(outcome);
+    }
+    for id in barred {
+        tally.count(Stored::Refused(Reason::NotAdmitted));
+        outcomes.insert(id, Stored::Refused(Reason::NotAdmitted));
     }
     if count(&mut tx, batch, &tally).await? == Settled::LeaseLost {
         return Ok(Settled::LeaseLost); // rolls back the events too
     }
     tx.commit().await?;
     Ok(Settled::Written(outcomes))
+}
+
+/// Returns the part without the events that the batch's gate bars, and the ids of those.
+async fn through_gate<'a>(
+    tx: &mut PgConnection,
+    batch: &Batch<'_>,
+    part: &Part<'a>,
+) -> Result<Settled<(Part<'a>, Vec<EventId>)>, sqlx::Error> {
+    let mut part = part.clone();
+    let Some(gate) = batch.gate else { return Ok(Settled::Written((part, Vec::new()))) };
+    let Settled::Written(admitted) = gate.judge(tx, batch.upstream, &part.events).await? else {
+        return Ok(Settled::LeaseLost);
+    };
+    let barred = part.events.extract_if(.., |event| !admitted.contains(&event.id));
+    let barred = barred.map(|event| event.id).collect();
+    Ok(Settled::Written((part, barred)))
+}
+
+/// Tells the gate which events of the part are in the store.
+async fn tell_gate(
+    tx: &mut PgConnection,
+    gate: &dyn Gate,
+    upstream: Uuid,
+    part: &Part<'_>,
+    outcomes: &Outcomes,
+) -> Result<(), sqlx::Error> {
+    let is_refused = |event: &&Event| matches!(outcomes.get(&event.id), Some(Stored::Refused(_)));
+    let there: Vec<&Event> = part.events.iter().copied().filter(|e| !is_refused(e)).collect();
+    let is_new = |event: &&&Event| outcomes.get(&event.id) == Some(&Stored::New);
+    let new = there.iter().filter(is_new).map(|event| event.id).collect();
+    gate.stored(tx, upstream, &there, &new).await
 }
 
 async fn store_others(

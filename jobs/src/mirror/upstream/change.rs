@@ -135,6 +135,8 @@ fn check(change: &Change, is_new: bool) -> Result<Valid, UpstreamError> {
 
 /// Creates an upstream.
 ///
+/// A relay that another wing follows already becomes an upstream of the mirror too.
+///
 /// # Errors
 /// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::BeingRemoved`].
 pub async fn create(db: &PgPool, change: &Change) -> Result<Upstream, UpstreamError> {
@@ -158,9 +160,14 @@ async fn try_create(
                                  allow_private)
            values ($1, coalesce($2, true), coalesce($3, true), coalesce($4, false), coalesce($5, false),
                    $6, $7, coalesce($8, '{}'::jsonb), $9, coalesce($10, false))
-           on conflict (url) do nothing
+           on conflict (url) do update set
+               mirrored = true, enabled = excluded.enabled, backfill = excluded.backfill,
+               negentropy = excluded.negentropy, live = excluded.live, direction = excluded.direction,
+               notes = excluded.notes, config = excluded.config, updated_at = now(),
+               allow_private = upstream.allow_private or excluded.allow_private
+               where not upstream.mirrored and upstream.removing_at is null
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                     notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
+                     notes, config, relay_id, allow_private, mirrored, admission, negentropy_verdict, negentropy_verdict_until,
                      negentropy_reason, information, information_at, authors_only_at,
                      authors_only_reason, created_at, updated_at"#,
         valid.url.as_ref().map(UpstreamUrl::as_str),
@@ -241,7 +248,7 @@ async fn write(
                updated_at = now()
            where id = $1 and removing_at is null
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
-                     notes, config, relay_id, allow_private, negentropy_verdict, negentropy_verdict_until,
+                     notes, config, relay_id, allow_private, mirrored, admission, negentropy_verdict, negentropy_verdict_until,
                      negentropy_reason, information, information_at, authors_only_at,
                      authors_only_reason, created_at, updated_at"#,
         id,

@@ -1,9 +1,11 @@
 //! Events of a standing subscription that go into the queue together.
 
+use std::sync::Arc;
+
 use sqlx::PgPool;
 use tender_jobs::{
     mirror::{
-        event::{self, EventId, Limits, Refused, Stored, Tally},
+        event::{self, EventId, Gate, Limits, Refused, Stored, Tally},
         filter::Filter,
         lane,
         work::Work,
@@ -25,6 +27,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 pub(super) struct Batch<'a> {
     filter: &'a Filter,
     limits: Limits,
+    /// Knows which events need no further work; `None` for the store's rules.
+    gate: Option<Arc<dyn Gate>>,
     /// They hold their bytes of the connection's budget until they are in the queue.
     events: Vec<(EventId, Received)>,
     bytes: usize,
@@ -34,9 +38,9 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(filter: &'a Filter, limits: Limits) -> Self {
-        let (events, refused) = (Vec::new(), Vec::new());
-        Self { filter, limits, events, bytes: 0, refused, tally: Tally::default(), violations: 0 }
+    pub(super) fn new(filter: &'a Filter, limits: Limits, gate: Option<Arc<dyn Gate>>) -> Self {
+        let (events, refused, tally) = (Vec::new(), Vec::new(), Tally::default());
+        Self { filter, limits, gate, events, bytes: 0, refused, tally, violations: 0 }
     }
 
     /// Adds an event. An event outside the filter of the lane was not requested, and is dropped.
@@ -71,12 +75,12 @@ impl<'a> Batch<'a> {
         upstream: Uuid,
         lane: Uuid,
     ) -> Result<(), StepError> {
-        let full = std::mem::replace(self, Self::new(self.filter, self.limits));
+        let full = std::mem::replace(self, Self::new(self.filter, self.limits, self.gate.clone()));
         if full.is_empty() {
             return Ok(());
         }
         let Self { events, refused, mut tally, violations, .. } = full;
-        let events = unknown(db, upstream, events, &mut tally).await?;
+        let events = unknown(db, upstream, events, &mut tally, self.gate.as_deref()).await?;
         if tally.received() > 0 {
             measure(&tally);
             let counted = event::Batch {
@@ -98,11 +102,15 @@ async fn unknown(
     upstream: Uuid,
     mut events: Vec<(EventId, Received)>,
     tally: &mut Tally,
+    gate: Option<&dyn Gate>,
 ) -> Result<Vec<String>, sqlx::Error> {
     let ids: Vec<EventId> = events.iter().map(|(id, _)| *id).collect();
-    let known = event::known(db, upstream, &ids).await?;
+    let known = match gate {
+        Some(gate) => gate.known(db, upstream, &ids).await?,
+        None => event::known(db, upstream, &ids).await?.ids,
+    };
     events.retain(|(id, _)| {
-        let is_known = known.ids.contains(id);
+        let is_known = known.contains(id);
         if is_known {
             tally.count(Stored::Duplicate);
         }

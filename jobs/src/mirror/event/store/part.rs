@@ -9,7 +9,7 @@ use crate::mirror::event::{
 };
 
 /// The events of one transaction, and what is written with them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Part<'a> {
     pub(super) events: Vec<&'a Event>,
     /// Refused events to be remembered.

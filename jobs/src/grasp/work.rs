@@ -1,0 +1,68 @@
+//! The wing's jobs: their payloads.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::GRASP;
+use crate::queue::NewJob;
+
+/// The payload of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Work {
+    /// Compares all wanted with all coverage, ends what died, and forgets what is old.
+    Reconcile,
+    /// Judges events of the store, page by page, for a service that is new or whose policy changed.
+    Scan {
+        /// The service.
+        service: Uuid,
+    },
+    /// Judges events again whose reason to wait has gone.
+    Release {
+        /// The service.
+        service: Uuid,
+    },
+    /// Deletes the rows of a service that is being removed.
+    RemoveService {
+        /// The service.
+        service: Uuid,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned {
+    v: u32,
+    #[serde(flatten)]
+    work: Work,
+}
+
+impl Work {
+    /// Reads the payload of a job.
+    ///
+    /// # Errors
+    /// The reason why this job can never be done: its payload is malformed, or of another version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let read = serde_json::from_slice::<Versioned>(bytes);
+        let read = read.map_err(|error| format!("the payload is unreadable: {error}"))?;
+        match read.v {
+            1 => Ok(read.work),
+            v => Err(format!("the payload has version {v}; this worker reads version 1")),
+        }
+    }
+
+    /// Returns the job that carries this work, due now. The work of a service has a key, so that each
+    /// kind has at most one job per service.
+    pub fn job(&self) -> NewJob {
+        let job = NewJob::new(GRASP, &Versioned { v: 1, work: self.clone() });
+        match self {
+            Self::Reconcile => job.max_attempts(1).priority(10),
+            Self::Release { service } => {
+                job.max_attempts(5).key(format!("grasp-release:{service}"))
+            }
+            Self::Scan { service } => job.max_attempts(5).key(format!("grasp-scan:{service}")),
+            Self::RemoveService { service } => {
+                job.max_attempts(5).priority(-5).key(format!("grasp-remove:{service}"))
+            }
+        }
+    }
+}

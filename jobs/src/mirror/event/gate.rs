@@ -1,0 +1,47 @@
+//! A gate decides which events of a batch enter the store, in the transaction that stores them. A
+//! wing that stores only what it has a reason for brings its own gate; without one, every event
+//! that passes the store's rules is stored.
+
+use std::{collections::HashSet, fmt};
+
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{Event, EventId};
+use crate::queue::Settled;
+
+/// A future of a gate.
+pub type Gated<'a, T> = BoxFuture<'a, Result<T, sqlx::Error>>;
+
+/// Decides which events are stored. All methods get the upstream that sent the events.
+pub trait Gate: fmt::Debug + Send + Sync {
+    /// Returns which of the ids need no further work from this gate. An id that the store has is not
+    /// enough if the gate has not decided on it yet.
+    fn known<'a>(
+        &'a self,
+        db: &'a PgPool,
+        upstream: Uuid,
+        ids: &'a [EventId],
+    ) -> Gated<'a, HashSet<EventId>>;
+
+    /// Judges verified events. Returns the ids of those that may be stored, or
+    /// [`Settled::LeaseLost`] if nothing may be stored any more. It runs before the transaction takes
+    /// the store's locks.
+    fn judge<'a>(
+        &'a self,
+        tx: &'a mut PgConnection,
+        upstream: Uuid,
+        events: &'a [&'a Event],
+    ) -> Gated<'a, Settled<HashSet<EventId>>>;
+
+    /// Learns which of the judged events are in the store now: `new` ones, and others that were
+    /// there before. It runs after the transaction has taken the store's locks and written the events.
+    fn stored<'a>(
+        &'a self,
+        tx: &'a mut PgConnection,
+        upstream: Uuid,
+        events: &'a [&'a Event],
+        new: &'a HashSet<EventId>,
+    ) -> Gated<'a, ()>;
+}

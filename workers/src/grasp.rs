@@ -1,0 +1,94 @@
+//! GRASP: follows the relays that announcements of git repositories name.
+//!
+//! - `manager`: which followed relays this process holds. `session`: the life of one of them.
+//! - `upkeep`: the recurring job. `release`, `scan`, `remove`: the jobs of a service.
+//!
+//! Connections, verification and the store are the mirror's.
+
+mod manager;
+mod release;
+mod remove;
+mod scan;
+mod upkeep;
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use tender_jobs::{
+    grasp::{GRASP, work::Work},
+    queue::Job,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    mirror,
+    runtime::{Recurring, Schedule, Station, Wing, outcome},
+};
+
+/// The recurring job.
+const RECONCILE: &str = "grasp-reconcile";
+/// Every 15 seconds: a relay that nothing names is dropped within 60 to 120 s.
+const RECONCILE_SCHEDULE: &str = "5,20,35,50 * * * * *";
+/// The jobs that run at the same time.
+const SLOTS: usize = 4;
+
+/// What the handlers of this wing can reach.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The ledger.
+    pub db: PgPool,
+    /// The mirror's connections and store.
+    pub mirror: mirror::Context,
+    /// Where the process runs, for people.
+    pub process: Arc<str>,
+    /// Cancelled when the process stops.
+    pub stopping: CancellationToken,
+    /// Whether the recurring job runs by itself.
+    pub has_schedule: bool,
+}
+
+impl Context {
+    /// Uses the connections of the mirror's context.
+    pub fn new(mirror: &mirror::Context) -> Self {
+        let has_schedule = mirror.settings.profile != mirror::Profile::Off;
+        let (db, process) = (mirror.db.clone(), mirror.process.clone());
+        let stopping = mirror.stopping.clone();
+        Self { db, mirror: mirror.clone(), process, stopping, has_schedule }
+    }
+}
+
+/// The wing's station, recurring job and background work.
+pub fn wing(context: &Context) -> Wing {
+    let of_jobs = context.clone();
+    let station = Station::new(GRASP, SLOTS, move |job| run(of_jobs.clone(), job));
+    let wing = Wing::new("grasp").station(station).background(
+        "the followed relays",
+        &[GRASP],
+        manager::run(context.clone()),
+    );
+    let schedule: Option<Schedule> = RECONCILE_SCHEDULE.parse().ok();
+    let recurring = schedule.filter(|_| context.has_schedule);
+    let recurring =
+        recurring.map(|schedule| Recurring::new(RECONCILE, schedule, Work::Reconcile.job()));
+    recurring.into_iter().fold(wing, Wing::recurring)
+}
+
+/// Runs a job of the wing's queue, and settles it.
+pub async fn run(context: Context, job: Job) {
+    let work = match Work::parse(&job.payload) {
+        Ok(work) => work,
+        Err(reason) => {
+            outcome::kill_unreadable(&context.db, &job, &reason).await;
+            return;
+        }
+    };
+    match work {
+        Work::Reconcile => {
+            let work = upkeep::reconcile(&context);
+            outcome::recurring(&context.db, &job, RECONCILE, work).await;
+        }
+        Work::Scan { service } => scan::run(&context, &job, service).await,
+        Work::Release { service } => release::run(&context, &job, service).await,
+        Work::RemoveService { service } => remove::run(&context, &job, service).await,
+    }
+}
