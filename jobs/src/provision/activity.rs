@@ -66,7 +66,8 @@ pub struct Activity {
     /// The relay's id. The relay itself may have been deleted.
     pub resource_id: String,
     /// For a change: `by` and the changed values. For an attempt: `job, attempt, method,
-    /// duration_ms, generation`; for a failed one also `error, status, kind, retry_at`.
+    /// duration_ms, generation`; for a failed one also `error, status, kind, retry_at`, and `sent`, the
+    /// body with its secrets masked.
     pub detail: Value,
 }
 

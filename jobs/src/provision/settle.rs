@@ -23,6 +23,8 @@ pub struct Attempt {
     pub identity: Option<String>,
     /// A note for the operator about a success that was not plain.
     pub note: Option<String>,
+    /// The body that a failed attempt sent, with its secrets masked; `None` if it sent none.
+    pub sent: Option<Value>,
 }
 
 /// An attempt that reached zooid.
@@ -181,6 +183,9 @@ pub(super) fn detail_of(job: &Job, generation: i64, attempt: &Attempt) -> Value 
     });
     if let Some(note) = &attempt.note {
         detail["note"] = json!(note);
+    }
+    if let Some(sent) = &attempt.sent {
+        detail["sent"] = sent.clone();
     }
     detail
 }

@@ -91,6 +91,10 @@ pub(super) async fn fail(
     let settings = &context.settings;
     let (backoff, breaker) = (&settings.backoff, &settings.breaker);
     let rules = Rules { backoff, breaker, instances: &context.instances };
+    // A deletion has no body.
+    let has_body = attempt.method.is_some_and(|method| method != "DELETE");
+    let sent = lease.filter(|_| has_body).map(|lease| context.zooid.preview(&lease.relay));
+    let attempt = &Attempt { sent, ..attempt.clone() };
     let write = || provision::fail(&context.db, job, relay_id, lease, attempt, failure, rules);
     let Some(verdict) = outcome::persist(job, write).await else { return Outcome::Unsettled };
     context.stats.count(|counts| match verdict {
