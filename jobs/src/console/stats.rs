@@ -10,11 +10,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
 
-/// The number of latency buckets. Bucket i, from 0, ends at 5 ms × 2^i; the last one has no upper
-/// end and begins at about 22 min.
-pub const BUCKETS: usize = 20;
-/// The end of the first bucket, in milliseconds.
-const FIRST_MS: u64 = 5;
+/// The width of a bucket of the summary of latencies: each ends at 1.02 / 0.98 times the end of the one
+/// before, so that a percentile is within 2 % of the latency itself.
+const WIDTH: f64 = 1.02 / 0.98;
+/// The most buckets; the last one begins after a day.
+const MOST_BUCKETS: usize = 460;
 
 /// The counts of one process since it last stored them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,9 +25,64 @@ pub struct Counts {
     pub failed: i64,
     /// Failed attempts after which the relay gave up.
     pub gave_up: i64,
-    /// Successes by latency, the time from the relay's change to the stored outcome; one count per
-    /// bucket.
-    pub latency: [i64; BUCKETS],
+    /// The summary of the latencies of the successes.
+    pub latencies: Latencies,
+}
+
+/// A summary of latencies, the times from a relay's change to the stored outcome: counts in buckets, each
+/// 1.02 / 0.98 times as long as the one before. Summaries are added bucket by bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Latencies(Vec<i64>);
+
+impl Latencies {
+    /// Counts a latency.
+    pub fn count(&mut self, latency: Duration) {
+        let bucket = bucket(latency);
+        self.0.resize(self.0.len().max(bucket + 1), 0);
+        self.0[bucket] += 1;
+    }
+
+    /// Adds another summary.
+    pub fn add(&mut self, other: &Self) {
+        self.0.resize(self.0.len().max(other.0.len()), 0);
+        for (sum, count) in self.0.iter_mut().zip(&other.0) {
+            *sum += count;
+        }
+    }
+
+    /// Returns the latency that `share` (0 to 1) of the successes did not exceed, within 2 %; `None`
+    /// without successes.
+    pub fn percentile(&self, share: f64) -> Option<Duration> {
+        let total: i64 = self.0.iter().sum();
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a rank")]
+        let rank = ((total as f64 * share).ceil() as i64).max(1);
+        let mut seen = 0;
+        let reached = self.0.iter().position(|count| {
+            seen += count;
+            seen >= rank
+        })?;
+        Some(middle(reached))
+    }
+}
+
+/// Returns the bucket of a latency.
+fn bucket(latency: Duration) -> usize {
+    let place = (latency.as_secs_f64() * 1000.0).max(1.0).ln() / WIDTH.ln();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "0 to 460"
+    )]
+    let bucket = place.ceil().min((MOST_BUCKETS - 1) as f64) as usize;
+    bucket
+}
+
+/// Returns the latency that differs by the same share from both ends of a bucket.
+fn middle(bucket: usize) -> Duration {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "0 to 460")]
+    let end = WIDTH.powi(bucket as i32);
+    Duration::from_secs_f64(2.0 * end / (WIDTH + 1.0) / 1000.0)
 }
 
 /// The counts of all processes in one minute.
@@ -39,58 +94,43 @@ pub struct Minute {
     pub synced: i64,
     /// Attempts that failed, with or without a retry.
     pub failed: i64,
-    /// Successes by latency; see [`BUCKETS`]. Empty for a minute without counts.
+    /// The summary of the latencies; empty for a minute without counts.
     #[serde(skip)]
-    pub latency: Vec<i64>,
+    pub latencies: Vec<i64>,
 }
 
 impl Counts {
     /// Counts a success with its latency.
     pub fn add_synced(&mut self, latency: Duration) {
         self.synced += 1;
-        self.latency[bucket(latency)] += 1;
+        self.latencies.count(latency);
     }
 }
 
-fn bucket(latency: Duration) -> usize {
-    let ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-    (0..BUCKETS - 1).find(|bucket| ms <= FIRST_MS << bucket).unwrap_or(BUCKETS - 1)
-}
-
-/// Returns the latency that `share` (0 to 1) of the successes did not exceed, rounded up to the end
-/// of its bucket; `None` without successes.
+/// Returns the latency that `share` (0 to 1) of the successes in these minutes did not exceed, within 2 %;
+/// `None` without successes.
 pub fn percentile(minutes: &[Minute], share: f64) -> Option<Duration> {
-    let mut sums = [0_i64; BUCKETS];
+    let mut sum = Latencies::default();
     for minute in minutes {
-        for (sum, count) in sums.iter_mut().zip(&minute.latency) {
-            *sum += count;
-        }
+        sum.add(&Latencies(minute.latencies.clone()));
     }
-    let total: i64 = sums.iter().sum();
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a rank")]
-    let rank = (total as f64 * share).ceil() as i64;
-    let mut seen = 0;
-    let reached = sums.iter().position(|count| {
-        seen += count;
-        total > 0 && seen >= rank.max(1)
-    })?;
-    Some(Duration::from_millis(FIRST_MS << reached))
+    sum.percentile(share)
 }
 
 /// Adds counts to the current minute. If this fails, no count was added and the caller may retry.
 pub async fn add(db: impl PgExecutor<'_>, counts: &Counts) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into sync_minute as m (minute, synced, failed, gave_up, latency)
-         values (date_trunc('minute', now()), $1, $2, $3, $4)
+        "insert into sync_minute as m (minute, synced, failed, gave_up, latency, latencies)
+         values (date_trunc('minute', now()), $1, $2, $3, '{}', $4)
          on conflict (minute) do update set
              synced = m.synced + excluded.synced, failed = m.failed + excluded.failed,
              gave_up = m.gave_up + excluded.gave_up,
-             latency = array(select coalesce(a, 0) + coalesce(b, 0)
-                             from unnest(m.latency, excluded.latency) as u (a, b))",
+             latencies = array(select coalesce(a, 0) + coalesce(b, 0)
+                               from unnest(m.latencies, excluded.latencies) as u (a, b))",
         counts.synced,
         counts.failed,
         counts.gave_up,
-        &counts.latency,
+        &counts.latencies.0,
     )
     .execute(db)
     .await?;
@@ -102,7 +142,7 @@ pub async fn last(db: impl PgExecutor<'_>, minutes: i32) -> Result<Vec<Minute>, 
     sqlx::query_as!(
         Minute,
         r#"select at as "minute!", coalesce(synced, 0) as "synced!",
-                  coalesce(failed + gave_up, 0) as "failed!", coalesce(latency, '{}') as "latency!"
+                  coalesce(failed + gave_up, 0) as "failed!", coalesce(latencies, '{}') as "latencies!"
            from generate_series(date_trunc('minute', now()) - make_interval(mins => $1 - 1),
                                 date_trunc('minute', now()), interval '1 minute') at
            left join sync_minute on minute = at
@@ -128,23 +168,37 @@ mod tests {
         for ms in latencies {
             counts.add_synced(Duration::from_millis(*ms));
         }
-        let latency = counts.latency.to_vec();
-        Minute { minute: DateTime::default(), synced: counts.synced, failed: 0, latency }
+        let latencies = counts.latencies.0;
+        Minute { minute: DateTime::default(), synced: counts.synced, failed: 0, latencies }
     }
 
     #[test]
-    fn percentiles_are_ends_of_buckets_over_all_minutes() {
+    fn percentiles_are_within_two_per_cent_over_all_minutes() {
         let minutes = [minute(&[1, 4, 9]), minute(&[5000])];
-        assert_eq!(percentile(&minutes, 0.5), Some(Duration::from_millis(5)));
-        assert_eq!(percentile(&minutes, 0.75), Some(Duration::from_millis(10)));
-        assert_eq!(percentile(&minutes, 0.95), Some(Duration::from_millis(5120)));
+        for (share, ms) in [(0.25, 1.0), (0.5, 4.0), (0.75, 9.0), (0.95, 5000.0), (1.0, 5000.0)] {
+            let found = percentile(&minutes, share).expect("there are successes").as_secs_f64();
+            assert!((found * 1000.0 / ms - 1.0).abs() <= 0.021, "{share}: {found} s, not {ms} ms");
+        }
         assert_eq!(percentile(&[minute(&[])], 0.5), None);
+    }
+
+    #[test]
+    fn percentiles_of_many_latencies_are_those_of_the_latencies_themselves() {
+        let all: Vec<u64> = (1..=1000).map(|n| n * n % 7919 + 1).collect();
+        let (minutes, mut sorted) = ([minute(&all)], all.clone());
+        sorted.sort_unstable();
+        for rank in [1, 250, 500, 900, 950, 990, 1000] {
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let (share, exact) = (rank as f64 / 1000.0, sorted[rank - 1] as f64);
+            let found = percentile(&minutes, share).expect("successes").as_secs_f64() * 1000.0;
+            assert!((found / exact - 1.0).abs() <= 0.021, "p{rank}: {found}, not {exact}");
+        }
     }
 
     #[test]
     fn every_latency_has_a_bucket() {
         assert_eq!(bucket(Duration::ZERO), 0);
-        assert_eq!(bucket(Duration::from_millis(6)), 1);
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+        assert_eq!(bucket(Duration::MAX), MOST_BUCKETS - 1);
+        assert!(middle(MOST_BUCKETS - 1) > Duration::from_hours(24));
     }
 }

@@ -52,9 +52,7 @@ async fn tell(context: &Context) {
             kept.synced += counts.synced;
             kept.failed += counts.failed;
             kept.gave_up += counts.gave_up;
-            for (kept, count) in kept.latency.iter_mut().zip(counts.latency) {
-                *kept += count;
-            }
+            kept.latencies.add(&counts.latencies);
         });
     }
 }
