@@ -13,6 +13,7 @@ mod mirror;
 mod openapi;
 mod probes;
 mod provision;
+mod root;
 mod stats;
 mod tokens;
 
@@ -97,6 +98,7 @@ pub fn router(api: Api) -> Router {
         .nest("/api/v1", mirror::v1::router(api.clone()))
         .merge(probes_router())
         .route("/openapi.json", get(openapi::show))
+        .route("/", get(root::root))
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))

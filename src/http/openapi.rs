@@ -10,7 +10,7 @@ use super::{
     mirror::v1,
     probes,
     provision::{body, relays},
-    stats,
+    root, stats,
 };
 
 #[derive(OpenApi)]
@@ -26,7 +26,7 @@ use super::{
         v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::keys::api_keys,
         v1::keys::create_key, v1::keys::revoke_key, v1::sync_states, v1::sync,
         stats::metrics, stats::connections, stats::events, stats::of_system,
-        probes::healthz, probes::readyz, probes::up, probes::metrics, show
+        probes::healthz, probes::readyz, probes::up, probes::metrics, root::root, show
     ),
     components(schemas(body::RelayBody, body::RelayChange, body::ActivityBody)),
     security(("nostr" = [])),
