@@ -251,7 +251,7 @@ async fn waiting(db: &PgPool) -> anyhow::Result<Option<String>> {
     let filter = queue::JobFilter {
         queue: Some(MIRROR.to_owned()),
         state: Some(queue::JobState::Retrying),
-        error: None,
+        ..queue::JobFilter::default()
     };
     let job = queue::jobs(db, &filter, &queue::Page::First, 1).await?.pop();
     Ok(job.map(|job| format!("attempt {} failed: {}", job.attempts, job.error.unwrap_or_default())))

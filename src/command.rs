@@ -10,6 +10,7 @@ mod print;
 mod provision;
 mod queue;
 mod serve;
+mod status;
 mod top;
 
 use std::process::ExitCode;
@@ -91,6 +92,8 @@ enum Command {
     Workers,
     /// Show the last and the next run of each recurring job.
     Schedule,
+    /// Show what needs attention on one screen. The exit code is 1 if something does.
+    Status,
     /// Watch the fleet live in the terminal; q quits.
     Top,
     /// Print a login link for the dashboard that works once, within ten minutes.
@@ -133,6 +136,7 @@ impl Cli {
             Command::Reconcile => reconcile(json).await?,
             Command::Workers => fleet::workers(json).await?,
             Command::Schedule => fleet::schedule(json).await?,
+            Command::Status => return status::run(json).await,
             Command::Top => top::run(json).await?,
             Command::DashboardLink { end_sessions: false } => fleet::dashboard_link(json).await?,
             Command::DashboardLink { end_sessions: true } => fleet::end_sessions(json).await?,

@@ -1,20 +1,27 @@
 //! An overview of the fleet, and the items that need an operator's attention. The first page of the
 //! dashboard and `tender top` show them.
 
-use chrono::{DateTime, TimeDelta, Utc};
+mod attention;
+mod item;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 use tender_jobs::{
-    console::stats::{self, Minute},
+    console::{
+        snooze::{self, Snooze},
+        stats::{self, Minute},
+    },
+    database,
     mirror::{
-        MIRROR,
-        lane::{self, LaneState},
+        lane::{self, Trouble},
         upstream,
     },
     provision::{
-        SYNC_RELAY,
         instance::{self, Instance},
-        relay::{self, Order, Relay, Row, Search, Summary},
+        relay::{self, Cause, Summary},
     },
     queue::{
         self, QueueStatus, Worker,
@@ -22,12 +29,12 @@ use tender_jobs::{
     },
 };
 
+pub use item::{Item, Remedy};
+
 /// A relay that waits for zooid longer than this needs attention.
-const LONG_PENDING: TimeDelta = TimeDelta::minutes(5);
-/// The most relays that gave up and that the overview names.
-const NAMED: i64 = 5;
-/// The most failed or stale lanes that the overview names.
-const NAMED_LANES: usize = 5;
+pub const LONG_PENDING: Duration = Duration::from_mins(5);
+/// The most causes that the overview names, of relays and of lanes.
+const NAMED: i64 = 10;
 /// The minutes that the chart covers.
 const MINUTES: i32 = 60;
 
@@ -38,10 +45,10 @@ pub struct Fleet {
     pub now: DateTime<Utc>,
     /// Counts of relays by state.
     pub summary: Summary,
-    /// Some relays that gave up, the latest first.
-    pub gave_up: Vec<Relay>,
-    /// The relay that has waited longest for zooid; `None` if no relay waits.
-    pub longest_waiting: Option<Row>,
+    /// The relays that gave up, by cause.
+    pub causes: Vec<Cause>,
+    /// The relays that have waited longer than [`LONG_PENDING`] for zooid.
+    pub late: i64,
     /// The status of every queue.
     pub queues: Vec<QueueStatus>,
     /// The workers that are alive.
@@ -52,74 +59,34 @@ pub struct Fleet {
     pub recurring: Vec<Recurring>,
     /// Outcomes of SyncRelay attempts in the last hour, by minute.
     pub minutes: Vec<Minute>,
-    /// Some lanes of the mirror that are in error or stale, the latest failure first.
-    pub lanes: Vec<LaneState>,
+    /// The lanes of the mirror that do not work, by cause.
+    pub lanes: Vec<Trouble>,
     /// Whether an upstream is enabled.
     pub has_upstreams: bool,
-}
-
-/// An item that needs an operator's attention.
-#[derive(Debug)]
-pub enum Attention<'a> {
-    /// A relay gave up.
-    GaveUp(&'a Relay),
-    /// This many other relays gave up.
-    MoreGaveUp(i64),
-    /// The breaker of an instance is not closed.
-    BreakerOpen(&'a Instance),
-    /// A relay has waited for zooid for too long.
-    LongPending(&'a Row),
-    /// There are relays, and no worker serves `sync-relay`.
-    NoWorker,
-    /// A queue has killed jobs that no operator has seen.
-    Killed(&'a QueueStatus),
-    /// A queue is paused, since this time.
-    Paused(&'a QueueStatus, DateTime<Utc>),
-    /// A lane of the mirror is in error or stale.
-    Lane(&'a LaneState),
-    /// There are enabled upstreams, and no worker serves `mirror`.
-    NoMirrorWorker,
+    /// The age of the oldest transaction that keeps PostgreSQL from removing dead rows, in seconds.
+    pub oldest_transaction_secs: f64,
+    /// The items that operators have put aside.
+    pub snoozes: Vec<Snooze>,
 }
 
 impl Fleet {
     /// Reads the overview; the cost does not grow with the number of relays.
     pub async fn read(db: &PgPool) -> Result<Self, sqlx::Error> {
-        let waiting = Search { order: Order::Waiting, ..Search::default() };
         Ok(Self {
             now: queue::now(db).await?,
             summary: relay::summary(db).await?,
-            gave_up: relay::gave_up(db, NAMED).await?,
-            longest_waiting: relay::search(db, &waiting, 1).await?.pop(),
+            causes: relay::causes(db, NAMED).await?,
+            late: relay::late(db, LONG_PENDING).await?,
             queues: queue::status(db, &tender_jobs::queues()).await?,
             workers: queue::workers(db).await?.into_iter().filter(|w| w.is_alive).collect(),
             instances: instance::list(db).await?,
             recurring: schedule::list(db).await?,
             minutes: stats::last(db, MINUTES).await?,
-            lanes: lane::troubled(db, NAMED_LANES).await?,
+            lanes: lane::troubles(db, NAMED).await?,
             has_upstreams: upstream::any(db).await?,
+            oldest_transaction_secs: database::oldest_transaction_secs(db).await?,
+            snoozes: snooze::list(db).await?,
         })
-    }
-
-    /// Returns the items that need attention, the most urgent first.
-    pub fn attention(&self) -> Vec<Attention<'_>> {
-        let more = self.summary.gave_up - i64::try_from(self.gave_up.len()).unwrap_or_default();
-        let out = self.instances.iter().filter(|instance| instance.is_out());
-        let late = |row: &&Row| self.now - row.updated_at >= LONG_PENDING;
-        let is_served = self.workers.iter().any(|worker| worker.queue == SYNC_RELAY);
-        let killed = self.queues.iter().filter(|queue| queue.killed_open > 0);
-        let paused = self.queues.iter().filter_map(|queue| Some((queue, queue.paused_at?)));
-        let mut items: Vec<Attention<'_>> = self.gave_up.iter().map(Attention::GaveUp).collect();
-        items.extend((more > 0).then_some(Attention::MoreGaveUp(more)));
-        items.extend(out.map(Attention::BreakerOpen));
-        let has_relays = self.summary.total > 0;
-        items.extend((has_relays && !is_served).then_some(Attention::NoWorker));
-        items.extend(self.longest_waiting.as_ref().filter(late).map(Attention::LongPending));
-        items.extend(killed.map(Attention::Killed));
-        items.extend(self.lanes.iter().map(Attention::Lane));
-        let is_synced = self.workers.iter().any(|worker| worker.queue == MIRROR);
-        items.extend((self.has_upstreams && !is_synced).then_some(Attention::NoMirrorWorker));
-        items.extend(paused.map(|(queue, since)| Attention::Paused(queue, since)));
-        items
     }
 
     /// Returns the numbers of successful and of failed SyncRelay attempts in the last hour.

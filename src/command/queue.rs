@@ -93,7 +93,12 @@ impl QueueCommand {
         with_database(&config, async |database| match self {
             Self::Status => view::status(database, json).await,
             Self::List { queue, state, limit } => {
-                let filter = JobFilter { queue, state: state.map(JobState::from), error: None };
+                let filter = JobFilter {
+                    queue,
+                    state: state.map(JobState::from),
+                    error: None,
+                    ..JobFilter::default()
+                };
                 view::list(database, &filter, limit.into(), json).await
             }
             Self::Show { job } => view::show(database, &job, json).await,

@@ -15,14 +15,16 @@ use serde_json::json;
 use tender_jobs::{console::stats, provision::instance::BreakerState};
 use tokio::sync::mpsc;
 
-use super::{load, print, with_database};
+use super::{load, print, status, with_database};
 use crate::{
     config::Needs,
-    fleet::{Attention, Fleet},
+    fleet::{Fleet, Item},
 };
 
 /// Interval between two reads of the overview.
 const LOOK: Duration = Duration::from_secs(1);
+/// The most items that need attention on the screen; a line counts the others.
+const MOST_ITEMS: usize = 9;
 /// Longest wait for a key before the thread checks whether to end.
 const KEY: Duration = Duration::from_millis(200);
 
@@ -32,9 +34,7 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<()> {
     with_database(&config, async |database| {
         if as_json {
             let fleet = Fleet::read(&database.pool).await?;
-            let attention: Vec<String> =
-                fleet.attention().iter().map(|item| words(item, &fleet)).collect();
-            return print::json(&json!({ "fleet": fleet, "attention": attention }));
+            return print::json(&json!({ "fleet": fleet, "attention": fleet.attention() }));
         }
         if !std::io::stdout().is_terminal() {
             bail!(
@@ -104,7 +104,7 @@ fn is_end(code: KeyCode, modifiers: KeyModifiers) -> bool {
 
 fn draw(frame: &mut Frame<'_>, fleet: &Fleet) {
     let attention: Vec<Line<'_>> = attention(fleet);
-    let height = u16::try_from(attention.len()).unwrap_or(u16::MAX).min(10) + 2;
+    let height = u16::try_from(attention.len()).unwrap_or(u16::MAX) + 2;
     let [counts_at, attention_at, hour_at, queues_at, rest_at] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(height),
@@ -149,55 +149,16 @@ fn attention(fleet: &Fleet) -> Vec<Line<'static>> {
     if items.is_empty() {
         return vec![Line::from("nothing: no relay, queue or lane has a problem").green()];
     }
-    items.iter().map(|item| Line::from(words(item, fleet)).red()).collect()
-}
-
-/// Describes an item, with the command that shows or solves it.
-fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
-    match item {
-        Attention::GaveUp(relay) => format!(
-            "{} gave up: {} (tender relay sync {})",
-            relay.host(),
-            relay.sync_error,
-            relay.id
-        ),
-        Attention::MoreGaveUp(more) => {
-            format!("{more} more relays gave up (tender relay list --sync gave_up)")
-        }
-        Attention::BreakerOpen(instance) => format!(
-            "zooid at {} is unavailable (breaker {}): {}",
-            instance.name,
-            instance.breaker.as_str(),
-            instance.last_error
-        ),
-        Attention::LongPending(row) => {
-            let since = print::relative(row.updated_at, fleet.now);
-            format!(
-                "{} changed {since} and is not synced yet (tender relay show {})",
-                row.host, row.id
-            )
-        }
-        Attention::NoWorker => "no worker of sync-relay is running (start tender work)".to_owned(),
-        Attention::NoMirrorWorker => {
-            "no worker of mirror is running (start tender work)".to_owned()
-        }
-        Attention::Lane(lane) => format!(
-            "{} of {}: {} (tender mirror status)",
-            lane.lane,
-            lane.url,
-            lane.error_message.as_deref().unwrap_or("stale: its holder sends no heartbeat")
-        ),
-        Attention::Killed(queue) => format!(
-            "{} jobs killed in {} (tender queue list --state killed)",
-            queue.killed_open, queue.queue
-        ),
-        Attention::Paused(queue, since) => format!(
-            "{} was paused {} (tender queue resume {})",
-            queue.queue,
-            print::relative(*since, fleet.now),
-            queue.queue
-        ),
+    let left_out = items.len().saturating_sub(MOST_ITEMS);
+    let line = |item: &Item| {
+        let line = Line::from(status::line(item, fleet.now));
+        if item.is_grave { line.red() } else { line.yellow() }
+    };
+    let mut lines: Vec<Line<'static>> = items.iter().take(MOST_ITEMS).map(line).collect();
+    if left_out > 0 {
+        lines.push(Line::from(format!("and {left_out} more: tender status")).red());
     }
+    lines
 }
 
 fn hour(frame: &mut Frame<'_>, fleet: &Fleet, area: Rect) {

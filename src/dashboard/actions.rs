@@ -20,7 +20,7 @@ use tender_jobs::{console::operator, provision::relay::By};
 
 use super::{
     Dashboard, PATH, layout,
-    parts::Problem,
+    parts::{Problem, is_ours},
     session::{Viewer, cookie_of},
 };
 
@@ -42,6 +42,13 @@ pub(super) struct ActionForm {
     pub(super) state: String,
     #[serde(default)]
     pub(super) error: String,
+    /// The key of an item that needs attention, or a cause.
+    #[serde(default)]
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) reason: String,
+    #[serde(default)]
+    pub(super) hours: String,
     /// The page to return to, if the server asked for the confirmation.
     #[serde(default)]
     back: String,
@@ -113,6 +120,9 @@ impl Asked {
             ("queue", &form.queue),
             ("state", &form.state),
             ("error", &form.error),
+            ("key", &form.key),
+            ("reason", &form.reason),
+            ("hours", &form.hours),
             ("back", &page),
         ];
         let markup = html! {
@@ -128,11 +138,6 @@ impl Asked {
 
     /// Returns the page that the form was on, if it is a page of the dashboard.
     fn back(&self, otherwise: &str) -> String {
-        let is_ours = |path: &str| {
-            let rest = path.strip_prefix(PATH);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
-                && !path.contains("//")
-        };
         let referer = self.headers.get(REFERER).and_then(|referer| referer.to_str().ok());
         let referer = referer.and_then(|url| url.find(PATH).map(|at| &url[at..]));
         let pages = [Some(self.form.back.as_str()), referer, Some(otherwise)];

@@ -35,4 +35,9 @@ impl<T> Shared<T> {
         *last = Some((Instant::now(), value.clone()));
         Ok(value)
     }
+
+    /// Forgets the value, because an action has changed what it says.
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
 }

@@ -37,6 +37,8 @@ pub struct Session {
     pub role: Role,
     /// Time of expiry, by the database's clock.
     pub expires_at: DateTime<Utc>,
+    /// Now, by the database's clock.
+    pub now: DateTime<Utc>,
     /// The digest of the credential that began the session, if it ends with that credential.
     pub credential: Option<Vec<u8>>,
 }
@@ -72,8 +74,8 @@ pub async fn find(
 ) -> Result<Option<Session>, sqlx::Error> {
     sqlx::query_as!(
         Session,
-        r#"select who, role as "role: Role", expires_at, credential from dashboard_session
-           where token_hash = $1 and expires_at > now() and revoked_at is null"#,
+        r#"select who, role as "role: Role", expires_at, now() as "now!", credential
+           from dashboard_session where token_hash = $1 and expires_at > now() and revoked_at is null"#,
         token_hash,
     )
     .fetch_optional(db)

@@ -17,6 +17,7 @@ pub mod gap;
 mod list;
 mod recover;
 mod settle;
+mod trouble;
 
 use std::fmt;
 
@@ -33,9 +34,10 @@ pub use count::count_violations;
 pub(super) use count::{count, count_live, count_uploads};
 pub use ensure::ensure;
 pub(in crate::mirror) use ensure::ensure_upload;
-pub use list::{LaneState, state, states, states_of, troubled};
+pub use list::{LaneState, state, states, states_of};
 pub use recover::{Recovered, recover};
 pub use settle::{Ending, Progress, checkpoint, settle};
+pub use trouble::{Trouble, troubles, upstreams_with};
 
 use super::{filter::Filter, upstream::settings::Settings};
 

@@ -2,6 +2,7 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod cause;
 mod fleet;
 mod limit;
 mod list;
@@ -19,7 +20,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, gave_up, search, summary};
+pub use cause::{Cause, causes, late, request_cause};
+pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, search, summary};
 pub use list::{Filter, find, find_by_host, last_sent, list, of_tenant};
 pub use mutation::{
     By, MutationError, Requested, create, create_within, delete, request_own_sync, request_sync,

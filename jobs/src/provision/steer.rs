@@ -60,7 +60,11 @@ pub(crate) async fn retry_matching(
 
 /// Requests the relays of a page in one transaction. If another job takes the key of one of them meanwhile,
 /// the transaction is repeated and finds it.
-async fn request_page(db: &PgPool, relays: &[RelayId], by: &By) -> Result<usize, sqlx::Error> {
+pub(super) async fn request_page(
+    db: &PgPool,
+    relays: &[RelayId],
+    by: &By,
+) -> Result<usize, sqlx::Error> {
     let mut left = TRIES;
     loop {
         left -= 1;

@@ -27,8 +27,9 @@ pub struct QueueStatus {
     pub done: i64,
     /// Jobs that ended without success and are not pruned yet.
     pub killed: i64,
-    /// Of the last 1,000 killed jobs, those that need attention: they were not retried, and their
-    /// subject has not succeeded since (`is_settled` in the schema, which the wings define).
+    /// Of the last 1,000 killed jobs, those that need attention of their own: no operator has seen them,
+    /// their subject has not succeeded since, and no row of the subject is reported instead
+    /// (`killed_is_open` in the schema, to which the wings add their keys).
     pub killed_open: i64,
     /// When the most overdue job was due.
     pub oldest_due_at: Option<DateTime<Utc>>,
@@ -106,8 +107,7 @@ pub async fn status(
                     where status = 'Killed' and (job_type, done_at) > (queue, '-infinity')
                       and (job_type, done_at) < (queue, 'infinity')
                     order by job_type desc, done_at desc limit 1000) job
-                    where not coalesce(exist(metadata, 'seen'), false)
-                      and not is_settled(metadata->'key')) killed_open
+                    where killed_is_open(metadata)) killed_open
            order by place"#,
         &queues,
         COUNT_CAP,

@@ -52,6 +52,9 @@ pub struct JobFilter {
     pub state: Option<JobState>,
     /// Jobs whose last error contains this text.
     pub error: Option<String>,
+    /// Of the killed jobs, only those that need attention of their own; see
+    /// [`QueueStatus::killed_open`](super::QueueStatus::killed_open).
+    pub is_open: bool,
 }
 
 /// A place in the list. It stays valid when the job that was there moves or is deleted.
@@ -170,6 +173,7 @@ macro_rules! walk {
             ended_id,
             $limit,
             &PRIORITIES,
+            $filter.is_open,
         )
         .fetch_all($db)
         .await

@@ -3,7 +3,8 @@
 -- jobs per queue, killed jobs per queue. `list_before.sql` is the same in the other direction.
 --
 -- $1 queues, $2 statuses, $3 text in the error, $4 and $5 the place among unfinished jobs, $6 and $7
--- the place among ended jobs, $8 the size of the page, $9 priorities.
+-- the place among ended jobs, $8 the size of the page, $9 priorities,
+-- $10 whether only those killed jobs match that need attention.
 --
 -- The arms of ended jobs compare rows, because only the indexes by queue serve that. With plain
 -- conditions PostgreSQL may choose the index of all ended jobs and filter out the other queues.
@@ -44,6 +45,7 @@ from (
         select * from apalis.jobs
         where 'Killed' = any($2) and status = 'Killed'
           and ($3 is null or strpos(last_result->>'Err', $3) > 0)
+          and (not $10::bool or killed_is_open(metadata))
           and (job_type, done_at) > (queue, '-infinity')
           and (job_type, done_at, id) < (queue, coalesce($6, 'infinity'), coalesce($7, ''))
         order by job_type desc, done_at desc, id desc

@@ -1,159 +1,137 @@
-//! The problems that need an operator's attention, each with the action that helps.
+//! What needs an operator's attention, each item with the action that can help, and with a snooze.
 
-use chrono::{DateTime, Utc};
 use maud::{Markup, html};
-use tender_jobs::{
-    mirror::{MIRROR, lane::LaneState},
-    provision::{
-        SYNC_RELAY,
-        instance::Instance,
-        relay::{Relay, Row},
-    },
-    queue::QueueStatus,
-};
+use sha2::{Digest, Sha256};
 
 use crate::{
     dashboard::{
         PATH,
-        parts::{Ask, ask, count, maybe_time, time},
+        parts::{Ask, ask, short_key, time},
         session::Viewer,
     },
-    fleet::{Attention, Fleet},
+    fleet::{Fleet, Item, Remedy},
 };
 
-/// The count of open killed jobs stops at the last 1,000 killed jobs; see [`QueueStatus`].
-const KILLED_CAP: i64 = 1000;
+/// The ends of a snooze that are offered, in hours.
+const SNOOZES: [(&str, &str); 5] =
+    [("1", "1 hour"), ("4", "4 hours"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days")];
 
 pub(super) fn section(fleet: &Fleet, viewer: &Viewer) -> Markup {
-    let items = fleet.attention();
+    let (items, snoozed) = (fleet.attention(), fleet.snoozed());
     let is_in_step = fleet.summary.pending + fleet.summary.retrying == 0;
     html! {
         section.attention.calm[items.is_empty()] aria-labelledby="attention" {
-            h2 #attention { "Needs attention" }
+            h2 #attention { "Needs attention" @if !items.is_empty() { " (" (items.len()) ")" } }
             @if items.is_empty() {
                 p { "Nothing. " @if is_in_step { "Every relay is in step." } @else { "Relays that are not in step are being synced." } }
             }
             @for item in &items { (item_of(item, viewer)) }
+            @if !snoozed.is_empty() { (put_aside(&snoozed, viewer)) }
         }
     }
 }
 
-fn item_of(item: &Attention<'_>, viewer: &Viewer) -> Markup {
-    match item {
-        Attention::GaveUp(relay) => gave_up(relay, viewer),
-        Attention::MoreGaveUp(more) => more_gave_up(*more),
-        Attention::BreakerOpen(instance) => breaker(instance, viewer),
-        Attention::LongPending(row) => long_pending(row, viewer),
-        Attention::NoWorker => no_worker(SYNC_RELAY, "changes of relays do not reach zooid"),
-        Attention::NoMirrorWorker => no_worker(MIRROR, "no events are mirrored"),
-        Attention::Lane(lane) => failed_lane(lane),
-        Attention::Killed(queue) => killed(queue, viewer),
-        Attention::Paused(queue, since) => paused(queue, *since, viewer),
-    }
-}
-
-fn gave_up(relay: &Relay, viewer: &Viewer) -> Markup {
-    let host = relay.host();
-    let action = format!("{PATH}/relays/{}/sync", relay.id);
-    let question = format!("Send {host} to zooid again now?");
+fn item_of(item: &Item, viewer: &Viewer) -> Markup {
+    let class = if item.is_grave { "bad" } else { "warn" };
     html! {
-        div.item.bad {
-            p {
-                a href={ (PATH) "/relays/" (relay.id) } { (host) } " gave up "
-                (maybe_time(relay.exhausted_at)) ": " span.error { (relay.sync_error) }
-            }
-            (ask(viewer, &Ask { action: &action, label: "Sync now", question: &question, fields: &[], is_grave: false }))
-        }
-    }
-}
-
-fn more_gave_up(more: i64) -> Markup {
-    html! {
-        div.item.bad { p { a href={ (PATH) "/relays?sync=gave_up" } { (count(more, false)) " more relays gave up" } } }
-    }
-}
-
-fn breaker(instance: &Instance, viewer: &Viewer) -> Markup {
-    html! {
-        div.item.bad {
-            p {
-                "zooid at " (instance.name) " is out: its breaker is " (instance.breaker.as_str())
-                " since " (maybe_time(instance.opened_at)) ". Next probe " (maybe_time(instance.retry_at)) ". "
-                span.error { (instance.last_error) }
-            }
-            (ask(viewer, &Ask {
-                action: &format!("{PATH}/instances/probe"), label: "Probe now",
-                question: &format!("Probe zooid at {} now?", instance.name),
-                fields: &[("instance", &instance.name)], is_grave: false,
-            }))
-        }
-    }
-}
-
-fn long_pending(row: &Row, viewer: &Viewer) -> Markup {
-    html! {
-        div.item.warn {
-            p {
-                a href={ (PATH) "/relays?order=waiting" } { "The longest-waiting relay" } ", "
-                a href={ (PATH) "/relays/" (row.id) } { (row.host) } ", was changed "
-                (time(row.updated_at)) " and the change is not on zooid yet."
-                @if !row.sync_error.is_empty() { " " span.error { (row.sync_error) } }
-            }
-            (ask(viewer, &Ask {
-                action: &format!("{PATH}/reconcile"), label: "Reconcile now",
-                question: "Enqueue a job now for every pending relay that has none?",
-                fields: &[], is_grave: false,
-            }))
-        }
-    }
-}
-
-fn no_worker(queue: &str, consequence: &str) -> Markup {
-    html! {
-        div.item.bad {
-            p { "No worker of " code { (queue) } " is alive: " (consequence) ". Start " code { "tender work" } " or " code { "tender serve" } "." }
-        }
-    }
-}
-
-fn failed_lane(lane: &LaneState) -> Markup {
-    html! {
-        div.item.warn {
-            p {
-                (lane.lane) " of " a href={ (PATH) "/upstreams/" (lane.upstream_id) } { (lane.url) }
-                @if lane.is_stale { " is stale: its holder sends no heartbeat." } @else { " failed " (maybe_time(lane.failed_at.or(lane.last_error_at))) ": " }
-                @if let Some(error) = &lane.last_error { span.error { (error) } }
+        div class={ "item " (class) } {
+            p { (sentence(item)) }
+            div.acts {
+                @if let Some(remedy) = &item.remedy { (action(remedy, viewer)) }
+                @if viewer.may_act() { (snooze(item, viewer)) }
             }
         }
     }
 }
 
-fn killed(queue: &QueueStatus, viewer: &Viewer) -> Markup {
+fn sentence(item: &Item) -> Markup {
     html! {
-        div.item.warn {
-            p {
-                a href={ (PATH) "/jobs?queue=" (queue.queue) "&state=killed" } {
-                    (count(queue.killed_open, queue.killed_open >= KILLED_CAP)) " killed"
+        @if item.page.is_empty() { (item.headline) } @else { a href={ (PATH) (item.page) } { (item.headline) } }
+        @if let Some(since) = item.since { ", since " (time(since)) }
+        @if item.error.is_empty() { "." } @else { ": " span.error { (item.error) } }
+        @if !item.advice.is_empty() { " " (item.advice) }
+    }
+}
+
+fn action(remedy: &Remedy, viewer: &Viewer) -> Markup {
+    let button = |path: &str, label: &str, question: &str, fields: &[(&str, &str)]| {
+        let action = format!("{PATH}{path}");
+        ask(viewer, &Ask { action: &action, label, question, fields, is_grave: false })
+    };
+    match remedy {
+        Remedy::Probe(name) => {
+            let question = format!("Probe zooid at {name} now?");
+            button("/instances/probe", "Probe now", &question, &[("instance", name)])
+        }
+        Remedy::Resume(queue) => {
+            let path = format!("/queues/{queue}/resume");
+            button(&path, "Resume", &format!("Resume {queue}?"), &[])
+        }
+        Remedy::SyncCause(cause) => {
+            let question = "Send the relays that gave up for this cause to zooid again now?";
+            button("/attention/sync", "Sync now", question, &[("key", cause)])
+        }
+        Remedy::Reconcile => {
+            let question = "Enqueue a job now for every pending relay that has none?";
+            button("/reconcile", "Reconcile now", question, &[])
+        }
+        Remedy::RetryKilled(queue) => {
+            let question = format!(
+                "Retry every killed job of {queue}, except those of relays that are in step?"
+            );
+            let fields = [("queue", queue.as_str()), ("state", "killed")];
+            button("/jobs/retry-all", "Retry all", &question, &fields)
+        }
+    }
+}
+
+/// The form that puts an item aside. What is typed is the confirmation.
+fn snooze(item: &Item, viewer: &Viewer) -> Markup {
+    let id = short_hash(&item.key);
+    html! {
+        details.snooze id={ "snooze-" (id) } {
+            summary { "Snooze" }
+            form method="post" action={ (PATH) "/attention/snooze" } {
+                input type="hidden" name="form_token" value=(viewer.form_token);
+                input type="hidden" name="confirmed" value="yes";
+                input type="hidden" name="key" value=(item.key);
+                label { "Why can it wait?" input name="reason" id={ "reason-" (id) } required maxlength="300"; }
+                label { "For" select name="hours" id={ "hours-" (id) } {
+                    @for (hours, name) in SNOOZES { option value=(hours) { (name) } }
+                } }
+                button { "Snooze" }
+            }
+        }
+    }
+}
+
+/// The items that wait. They are never hidden without a count.
+fn put_aside(items: &[Item], viewer: &Viewer) -> Markup {
+    html! {
+        details #snoozed {
+            summary { (items.len()) " snoozed" }
+            @for item in items {
+                div.item.off {
+                    p {
+                        (sentence(item))
+                        @if let Some(snooze) = &item.snooze {
+                            br; "Snoozed by " span title=(snooze.who) { (short_key(&snooze.who)) } " until "
+                            (time(snooze.ends_at)) ": " (snooze.reason)
+                        }
+                    }
+                    div.acts {
+                        (ask(viewer, &Ask {
+                            action: &format!("{PATH}/attention/wake"), label: "End snooze",
+                            question: "List this item again?", fields: &[("key", &item.key)], is_grave: false,
+                        }))
+                    }
                 }
-                " in " (queue.queue)
             }
-            (ask(viewer, &Ask {
-                action: &format!("{PATH}/jobs/retry-all"), label: "Retry all",
-                question: &format!("Retry every killed job of {}, except those of relays that are in step?", queue.queue),
-                fields: &[("queue", &queue.queue), ("state", "killed")], is_grave: false,
-            }))
         }
     }
 }
 
-fn paused(queue: &QueueStatus, since: DateTime<Utc>, viewer: &Viewer) -> Markup {
-    html! {
-        div.item.warn {
-            p { (queue.queue) " is paused since " (time(since)) "." }
-            (ask(viewer, &Ask {
-                action: &format!("{PATH}/queues/{}/resume", queue.queue), label: "Resume",
-                question: &format!("Resume {}?", queue.queue), fields: &[], is_grave: false,
-            }))
-        }
-    }
+/// Names an element of an item for as long as the item exists, so that an update leaves it as it is.
+fn short_hash(key: &str) -> String {
+    Sha256::digest(key).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

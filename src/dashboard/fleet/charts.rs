@@ -6,7 +6,7 @@ use tender_jobs::console::stats::{self, Minute};
 use crate::{
     dashboard::{
         PATH,
-        parts::{count, duration, maybe_time},
+        parts::{count, duration, time},
     },
     fleet::Fleet,
 };
@@ -23,9 +23,11 @@ pub(super) fn numbers(fleet: &Fleet) -> Markup {
             (number("retrying", &count(summary.retrying, capped), "?sync=retrying", "warn"))
             (number("gave up", &count(summary.gave_up, capped), "?sync=gave_up", "bad"))
             (number("switched off", &count(summary.inactive, false), "?status=off", "off"))
-            div.number {
-                span.figure { (maybe_time(summary.oldest_pending_at)) }
-                span { "oldest pending" }
+            @if let Some(at) = summary.oldest_pending_at {
+                a.number.plain href={ (PATH) "/relays?order=waiting" } {
+                    span.figure { (time(at)) }
+                    span { "oldest pending" }
+                }
             }
         }
     }

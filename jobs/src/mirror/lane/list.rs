@@ -125,7 +125,7 @@ pub async fn states(
     db: impl PgExecutor<'_>,
     stale_secs: u64,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
-    select(db, None, None, stale_secs, false).await
+    select(db, None, None, stale_secs).await
 }
 
 /// Returns the lanes of an upstream; otherwise like [`states`].
@@ -134,19 +134,7 @@ pub async fn states_of(
     upstream: Uuid,
     stale_secs: u64,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
-    select(db, Some(upstream), None, stale_secs, false).await
-}
-
-/// Returns at most `limit` lanes of enabled upstreams that failed and have not succeeded since, or whose
-/// holder has sent no heartbeat for ten minutes. The latest failure comes first.
-pub async fn troubled(
-    db: impl PgExecutor<'_>,
-    limit: usize,
-) -> Result<Vec<LaneState>, sqlx::Error> {
-    let mut lanes = select(db, None, None, 600, true).await?;
-    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.last_error_at));
-    lanes.truncate(limit);
-    Ok(lanes)
+    select(db, Some(upstream), None, stale_secs).await
 }
 
 /// Returns the lane with this id; `None` if it does not exist. `stale_secs` is as in [`states`].
@@ -155,7 +143,7 @@ pub async fn state(
     lane: Uuid,
     stale_secs: u64,
 ) -> Result<Option<LaneState>, sqlx::Error> {
-    Ok(select(db, None, Some(lane), stale_secs, false).await?.pop())
+    Ok(select(db, None, Some(lane), stale_secs).await?.pop())
 }
 
 async fn select(
@@ -163,7 +151,6 @@ async fn select(
     upstream: Option<Uuid>,
     lane: Option<Uuid>,
     stale_secs: u64,
-    only_troubled: bool,
 ) -> Result<Vec<LaneState>, sqlx::Error> {
     sqlx::query_as!(
         LaneState,
@@ -188,14 +175,11 @@ async fn select(
                   l.next_attempt_at, l.progressed_at, l.lease_owner, l.heartbeat_at
            from lane l join upstream u on u.id = l.upstream_id
            where l.retired_at is null and ($1::uuid is null or l.upstream_id = $1) and ($2::uuid is null or l.id = $2)
-             and (not $4 or (u.enabled and (l.status = 'error' or l.consecutive_failures > 0 or (l.status = 'syncing'
-                  and l.heartbeat_at < now() - make_interval(secs => $3)))))
            order by l.last_synced_at desc nulls last, u.url, l.lane
            limit 50000"#,
         upstream,
         lane,
         i32::try_from(stale_secs).map_or(f64::from(i32::MAX), f64::from),
-        only_troubled,
     )
     .fetch_all(db)
     .await

@@ -1,11 +1,13 @@
 //! The overview and the table of all relays. Counts come from counters or are capped, and pages
 //! start at a key. The cost therefore does not grow with the number of relays.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{FromRow, PgExecutor, Postgres, QueryBuilder};
 
-use super::{Relay, RelayId, Status, SyncState, relay_query};
+use super::{RelayId, Status, SyncState};
 
 /// Counts stop here. A larger count is shown as "at least" this number.
 pub const COUNT_CAP: i64 = 10_000;
@@ -65,16 +67,6 @@ pub async fn summary(db: impl PgExecutor<'_>) -> Result<Summary, sqlx::Error> {
     })
 }
 
-/// Returns at most `limit` relays that gave up, the latest first.
-pub async fn gave_up(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Relay>, sqlx::Error> {
-    let rows = relay_query!(
-        "",
-        "from relay where exhausted_at is not null order by exhausted_at desc, id desc limit $1",
-        limit,
-    );
-    Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
-}
-
 /// The order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
@@ -98,6 +90,10 @@ pub struct Search {
     pub status: Option<Status>,
     /// Only relays that the tenant or the operator deactivated.
     pub is_off: bool,
+    /// Only relays that gave up for this cause; see [`Cause`](super::Cause).
+    pub cause: Option<String>,
+    /// Only relays that have waited longer than this for zooid.
+    pub late: Option<Duration>,
     /// The order of the rows.
     pub order: Order,
     /// Only relays that follow this one in that order.
@@ -160,6 +156,16 @@ pub async fn search(
     }
     if search.is_off {
         query.push(" and status <> 'active'");
+    }
+    if let Some(cause) = &search.cause {
+        query.push(" and exhausted_at is not null");
+        query.push(" and cause_of(sync_error, array[subdomain || '.' || zooid_domain]) = ");
+        query.push_bind(cause.clone());
+    }
+    if let Some(age) = search.late {
+        query.push(" and not synced and exhausted_at is null");
+        query.push(" and updated_at < now() - make_interval(secs => ");
+        query.push_bind(age.as_secs_f64()).push(")");
     }
     push_order(&mut query, search.order, search.after.as_ref());
     query.push(" limit ").push_bind(limit);

@@ -1,0 +1,61 @@
+//! `status`: whether something needs attention, on one screen.
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use super::{load, print, with_database};
+use crate::{
+    config::Needs,
+    fleet::{Fleet, Item},
+};
+
+/// Prints the counts of relays and what needs attention. The exit code is 1 if something does.
+pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
+    let config = load(Needs::Database, "warn")?;
+    let fleet =
+        with_database(&config, async |database| Ok(Fleet::read(&database.pool).await?)).await?;
+    let (items, snoozed) = (fleet.attention(), fleet.snoozed());
+    if as_json {
+        let summary = &fleet.summary;
+        print::json(&json!({ "relays": summary, "attention": items, "snoozed": snoozed }))?;
+    } else {
+        print::line(&counts(&fleet))?;
+        items.iter().try_for_each(|item| print::line(&line(item, fleet.now)))?;
+        snoozed.iter().try_for_each(|item| print::line(&snoozed_line(item, fleet.now)))?;
+        if items.is_empty() {
+            print::line("nothing needs attention")?;
+        }
+    }
+    Ok(if items.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn counts(fleet: &Fleet) -> String {
+    let (summary, workers) = (&fleet.summary, fleet.workers.len());
+    format!(
+        "{} relays: {} synced, {} pending, {} retrying, {} gave up; {workers} workers",
+        summary.total, summary.synced, summary.pending, summary.retrying, summary.gave_up,
+    )
+}
+
+/// An item on one line, with the command that shows or solves it.
+pub(super) fn line(item: &Item, now: DateTime<Utc>) -> String {
+    let since = item.since.map(|since| format!(", {}", print::relative(since, now)));
+    let error = (!item.error.is_empty()).then(|| format!(": {}", item.error));
+    let command = (!item.command.is_empty()).then(|| format!(" ({})", item.command));
+    let parts = [Some(item.headline.clone()), since, error, command];
+    print::visible(&parts.into_iter().flatten().collect::<String>())
+}
+
+fn snoozed_line(item: &Item, now: DateTime<Utc>) -> String {
+    let snooze = item.snooze.as_ref().map(|snooze| {
+        format!(
+            " (snoozed by {}, ends {}: {})",
+            snooze.who,
+            print::relative(snooze.ends_at, now),
+            snooze.reason
+        )
+    });
+    print::visible(&format!("{}{}", item.headline, snooze.unwrap_or_default()))
+}

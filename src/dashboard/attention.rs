@@ -1,0 +1,63 @@
+//! Actions on what needs attention: snooze an item, list it again, sync the relays of a cause.
+
+use tender_jobs::{
+    console::snooze::{self, LONGEST_HOURS, LONGEST_REASON},
+    provision::relay,
+};
+
+use super::{
+    PATH,
+    actions::{Action, Answer, Asked, begin},
+};
+
+fn action(asked: &Asked, name: &str, question: &'static str) -> Action {
+    Action {
+        name: format!("{name}_attention"),
+        target: asked.form.key.clone(),
+        question,
+        path: format!("{PATH}/attention/{name}"),
+        otherwise: PATH.to_owned(),
+    }
+}
+
+pub(super) async fn snooze(asked: Asked) -> Answer {
+    let form = &asked.form;
+    let doing = begin!(asked, action(&asked, "snooze", "Snooze this item?"));
+    let reason = form.reason.trim();
+    let hours = form.hours.parse().ok().filter(|hours| (1..=LONGEST_HOURS).contains(hours));
+    let (Some(hours), 1..=LONGEST_REASON, 1..=400) =
+        (hours, reason.chars().count(), form.key.chars().count())
+    else {
+        let words = format!(
+            "a snooze needs a reason of at most {LONGEST_REASON} characters, and 1 to {LONGEST_HOURS} hours"
+        );
+        return doing.done(Err(words)).await;
+    };
+    snooze::begin(&asked.dashboard.db, &form.key, reason, &asked.viewer.who, hours).await?;
+    asked.dashboard.fleet.forget().await;
+    doing.done(Ok(format!("Snoozed for {hours} h: {reason}"))).await
+}
+
+pub(super) async fn wake(asked: Asked) -> Answer {
+    let doing = begin!(asked, action(&asked, "wake", "List this item again?"));
+    let words = if snooze::end(&asked.dashboard.db, &asked.form.key).await? {
+        "The item is listed again."
+    } else {
+        "The item was not snoozed; nothing changed."
+    };
+    asked.dashboard.fleet.forget().await;
+    doing.done(Ok(words.to_owned())).await
+}
+
+pub(super) async fn sync(asked: Asked) -> Answer {
+    let question = "Send the relays that gave up for this cause to zooid again now?";
+    let doing = begin!(asked, action(&asked, "sync", question));
+    let requested = relay::request_cause(&asked.dashboard.db, &asked.form.key, &doing.by()).await?;
+    let words = match requested {
+        0 => "No relay gave up for this cause any more; nothing changed.".to_owned(),
+        1 => "1 relay goes to zooid now.".to_owned(),
+        relays => format!("{relays} relays go to zooid now."),
+    };
+    asked.dashboard.fleet.forget().await;
+    doing.done(Ok(words)).await
+}

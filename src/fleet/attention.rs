@@ -1,0 +1,270 @@
+//! What needs an operator's attention, worst first: zooid instances that are out, queues that no worker
+//! serves, paused queues, the database, then failures grouped by cause. The dashboard, `tender top` and
+//! `tender status` show the same items. Nothing is reported twice: an item that a worse one explains is
+//! left out.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tender_jobs::{
+    mirror::{MIRROR, lane::Trouble},
+    provision::{
+        SYNC_RELAY,
+        instance::Instance,
+        relay::{COUNT_CAP, Cause},
+    },
+    queue::QueueStatus,
+};
+
+use super::{
+    Fleet,
+    item::{Item, Remedy},
+};
+
+/// A queue without a worker whose job has been due for longer than this needs attention.
+const LONG_DUE: TimeDelta = TimeDelta::minutes(2);
+/// A transaction that is open for longer than this needs attention, in seconds.
+const LONG_OPEN: f64 = 300.0;
+/// The count of open killed jobs stops at the last 1,000 killed jobs; see [`QueueStatus`].
+const KILLED_CAP: i64 = 1000;
+
+impl Fleet {
+    /// Returns the items that need attention and are not snoozed, the worst first.
+    pub fn attention(&self) -> Vec<Item> {
+        self.items().filter(|item| item.snooze.is_none()).collect()
+    }
+
+    /// Returns the items that an operator has put aside.
+    pub fn snoozed(&self) -> Vec<Item> {
+        self.items().filter(|item| item.snooze.is_some()).collect()
+    }
+
+    fn items(&self) -> impl Iterator<Item = Item> {
+        let mut items: Vec<Item> = self.out().collect();
+        items.extend(self.unserved());
+        items.extend(self.paused());
+        items.extend(self.old_transaction());
+        items.extend(self.given_up());
+        items.extend(self.late());
+        items.extend(self.troubled_lanes());
+        items.extend(self.killed());
+        items.into_iter().map(|item| {
+            let snooze = self.snoozes.iter().find(|snooze| snooze.key == item.key).cloned();
+            Item { snooze, ..item }
+        })
+    }
+
+    fn out(&self) -> impl Iterator<Item = Item> {
+        self.instances.iter().filter(|instance| instance.is_out()).map(instance_out)
+    }
+
+    fn is_served(&self, queue: &str) -> bool {
+        self.workers.iter().any(|worker| worker.queue == queue)
+    }
+
+    /// The queues that have work to do, and no worker. They are one item if there is no worker at all.
+    fn unserved(&self) -> Vec<Item> {
+        let is_due = |queue: &QueueStatus| {
+            let due = queue.oldest_due_at.filter(|_| queue.paused_at.is_none());
+            due.is_some_and(|due| self.now - due > LONG_DUE)
+        };
+        let has_work = move |queue: &&QueueStatus| match queue.queue.as_str() {
+            SYNC_RELAY => self.summary.total > 0,
+            MIRROR => self.has_upstreams,
+            _ => is_due(queue),
+        };
+        let unserved = self.queues.iter().filter(|queue| !self.is_served(&queue.queue));
+        let unserved: Vec<&QueueStatus> = unserved.filter(has_work).collect();
+        if self.workers.is_empty() && unserved.len() > 1 {
+            return vec![no_worker_at_all(&unserved)];
+        }
+        unserved.into_iter().map(no_worker).collect()
+    }
+
+    fn paused(&self) -> impl Iterator<Item = Item> {
+        self.queues.iter().filter(|queue| queue.paused_at.is_some()).map(paused_queue)
+    }
+
+    fn old_transaction(&self) -> Option<Item> {
+        let is_old = self.oldest_transaction_secs > LONG_OPEN;
+        is_old.then(|| {
+            #[expect(clippy::cast_possible_truncation, reason = "a time to show")]
+            let age = TimeDelta::milliseconds((self.oldest_transaction_secs * 1000.0) as i64);
+            Item::new(
+                "database:transaction".to_owned(),
+                "A transaction in the database does not end".to_owned(),
+            )
+            .since(Some(self.now - age))
+            .advice("Queues become slower until it ends. Find it in pg_stat_activity and end it.")
+            .command("tender doctor".to_owned())
+        })
+    }
+
+    fn given_up(&self) -> Vec<Item> {
+        let mut items: Vec<Item> = self.causes.iter().map(gave_up).collect();
+        let named: i64 = self.causes.iter().map(|cause| cause.relays).sum();
+        let rest = self.summary.gave_up - named;
+        if rest > 0 {
+            let headline = format!("{rest} relays gave up for other causes that are not listed");
+            items.push(
+                Item::new("gave_up".to_owned(), headline)
+                    .page("/relays", &[("sync", "gave_up")])
+                    .command("tender relay list --sync gave_up".to_owned()),
+            );
+        }
+        items
+    }
+
+    /// Relays that have waited for too long, unless an item above explains it.
+    fn late(&self) -> Option<Item> {
+        let is_paused =
+            |queue: &QueueStatus| queue.queue == SYNC_RELAY && queue.paused_at.is_some();
+        let is_explained = self.instances.iter().any(Instance::is_out)
+            || !self.is_served(SYNC_RELAY)
+            || self.queues.iter().any(is_paused);
+        if self.late == 0 || is_explained {
+            return None;
+        }
+        let plus = if self.late >= COUNT_CAP { "+" } else { "" };
+        let headline = match self.late {
+            1 => "1 relay has waited for zooid for more than 5 minutes".to_owned(),
+            late => format!("{late}{plus} relays have waited for zooid for more than 5 minutes"),
+        };
+        let item = Item::new("late".to_owned(), headline)
+            .since(self.summary.oldest_pending_at)
+            .page("/relays", &[("sync", "late"), ("order", "waiting")])
+            .command("tender relay list --sync pending".to_owned());
+        Some(if self.has_lost_jobs() { item.remedy(Remedy::Reconcile) } else { item })
+    }
+
+    /// Whether relays wait and no job of theirs does.
+    fn has_lost_jobs(&self) -> bool {
+        let jobs =
+            |queue: &QueueStatus| queue.waiting + queue.retrying + queue.queued + queue.running;
+        self.queues.iter().any(|queue| queue.queue == SYNC_RELAY && jobs(queue) == 0)
+    }
+
+    fn troubled_lanes(&self) -> Vec<Item> {
+        let mut items: Vec<Item> = self.lanes.iter().map(lanes_failed).collect();
+        let named: i64 = self.lanes.iter().map(|trouble| trouble.lanes).sum();
+        let all = self.lanes.first().map_or(0, |trouble| trouble.all_lanes);
+        if all > named {
+            let headline =
+                format!("{} other lanes failed for causes that are not listed", all - named);
+            items.push(
+                Item::new("lanes".to_owned(), headline)
+                    .page("/upstreams", &[])
+                    .command("tender mirror status".to_owned()),
+            );
+        }
+        items
+    }
+
+    fn killed(&self) -> impl Iterator<Item = Item> {
+        self.queues.iter().filter(|queue| queue.killed_open > 0).map(killed_jobs)
+    }
+}
+
+fn instance_out(instance: &Instance) -> Item {
+    let what = if instance.refuses_key { "refuses our key" } else { "is out" };
+    let headline = format!(
+        "zooid at {} {what}: its breaker is {}, and its relays wait",
+        instance.name,
+        instance.breaker.as_str()
+    );
+    Item::new(format!("instance:{}", instance.name), headline)
+        .grave()
+        .since(instance.opened_at)
+        .error(&instance.last_error)
+        .page("", &[])
+        .command("tender instance list".to_owned())
+        .remedy(Remedy::Probe(instance.name.clone()))
+}
+
+fn no_worker(queue: &QueueStatus) -> Item {
+    let consequence = match queue.queue.as_str() {
+        SYNC_RELAY => ": changes of relays do not reach zooid",
+        MIRROR => ": no events are mirrored",
+        _ => "",
+    };
+    let headline = format!("No worker serves {}{consequence}", queue.queue);
+    Item::new(format!("no_worker:{}", queue.queue), headline)
+        .grave()
+        .since(queue.oldest_due_at)
+        .advice("Start `tender work` or `tender serve`.")
+        .page("/workers", &[("queue", &queue.queue)])
+        .command("tender work".to_owned())
+}
+
+fn no_worker_at_all(queues: &[&QueueStatus]) -> Item {
+    let names: Vec<&str> = queues.iter().map(|queue| queue.queue.as_str()).collect();
+    let headline = format!("No worker is running; there is work for {}", names.join(", "));
+    Item::new("no_worker".to_owned(), headline)
+        .grave()
+        .since(queues.iter().filter_map(|queue| queue.oldest_due_at).min())
+        .advice("Start `tender work` or `tender serve`.")
+        .page("/workers", &[])
+        .command("tender work".to_owned())
+}
+
+fn paused_queue(queue: &QueueStatus) -> Item {
+    Item::new(format!("paused:{}", queue.queue), format!("{} is paused", queue.queue))
+        .since(queue.paused_at)
+        .page("/queues", &[])
+        .command(format!("tender queue resume {}", queue.queue))
+        .remedy(Remedy::Resume(queue.queue.clone()))
+}
+
+/// One relay is named; several are counted.
+fn gave_up(cause: &Cause) -> Item {
+    let (headline, error) = match cause.relays {
+        1 => (format!("{} gave up", cause.latest_host), &cause.latest_error),
+        relays => (format!("{relays} relays gave up"), &cause.cause),
+    };
+    let item = Item::new(format!("gave_up:{}", cause.cause), headline)
+        .since(Some(cause.since))
+        .error(error)
+        .remedy(Remedy::SyncCause(cause.cause.clone()));
+    if cause.relays == 1 {
+        item.page(&format!("/relays/{}", cause.latest_id), &[])
+            .command(format!("tender relay sync {}", cause.latest_id))
+    } else {
+        item.page("/relays", &[("sync", "gave_up"), ("cause", &cause.cause)])
+            .command("tender relay list --sync gave_up".to_owned())
+    }
+}
+
+fn lanes_failed(trouble: &Trouble) -> Item {
+    let what =
+        if trouble.cause.is_empty() { "stale: the holder sends no heartbeat" } else { "failed" };
+    let verb = if trouble.cause.is_empty() { "is" } else { "has" };
+    let headline = match (trouble.lanes, trouble.upstreams) {
+        (1, _) => format!("Lane {} of {} {verb} {what}", trouble.lane, trouble.url),
+        (lanes, 1) => format!("{lanes} lanes of {} {} {what}", trouble.url, plural(verb)),
+        (lanes, upstreams) => {
+            format!("{lanes} lanes of {upstreams} upstreams {} {what}", plural(verb))
+        }
+    };
+    let error = if trouble.lanes == 1 { &trouble.error } else { &trouble.cause };
+    let item = Item::new(format!("lanes:{}", trouble.cause), headline)
+        .since(trouble.since)
+        .error(error)
+        .command("tender mirror status".to_owned());
+    if trouble.upstreams == 1 {
+        item.page(&format!("/upstreams/{}", trouble.upstream_id), &[])
+    } else {
+        item.page("/upstreams", &[("cause", &trouble.cause)])
+    }
+}
+
+fn plural(verb: &str) -> &'static str {
+    if verb == "is" { "are" } else { "have" }
+}
+
+fn killed_jobs(queue: &QueueStatus) -> Item {
+    let plus = if queue.killed_open >= KILLED_CAP { "+" } else { "" };
+    let jobs = if queue.killed_open == 1 { "job was" } else { "jobs were" };
+    let headline = format!("{}{plus} {jobs} killed in {}", queue.killed_open, queue.queue);
+    Item::new(format!("killed:{}", queue.queue), headline)
+        .page("/jobs", &[("queue", &queue.queue), ("state", "open")])
+        .command(format!("tender queue list --queue {} --state killed", queue.queue))
+        .remedy(Remedy::RetryKilled(queue.queue.clone()))
+}

@@ -1,0 +1,93 @@
+//! An item that needs an operator's attention, and the action that can help.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tender_jobs::console::snooze::Snooze;
+
+/// An item that needs an operator's attention.
+#[derive(Debug, Clone, Serialize)]
+pub struct Item {
+    /// Names the item for as long as its cause lasts, such as `paused:sync-relay`.
+    pub key: String,
+    /// Whether work stands still because of it.
+    pub is_grave: bool,
+    /// What is wrong, with its count, without a full stop.
+    pub headline: String,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// The words of the failure; empty without any.
+    pub error: String,
+    /// A sentence on what helps, if no action here does; else empty.
+    pub advice: String,
+    /// The page that shows exactly what the headline counts, below the dashboard's path; empty if none does.
+    pub page: String,
+    /// The command that shows or solves it; empty if none does.
+    pub command: String,
+    /// The action that can help.
+    #[serde(skip)]
+    pub remedy: Option<Remedy>,
+    /// The snooze, if an operator has put the item aside.
+    pub snooze: Option<Snooze>,
+}
+
+/// An action that can help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// Probe this zooid instance.
+    Probe(String),
+    /// Resume this queue.
+    Resume(String),
+    /// Request a sync of the relays that gave up for this cause.
+    SyncCause(String),
+    /// Enqueue a job for every pending relay that has none.
+    Reconcile,
+    /// Retry the killed jobs of this queue.
+    RetryKilled(String),
+}
+
+impl Item {
+    pub(super) fn new(key: String, headline: String) -> Self {
+        Self {
+            key,
+            headline,
+            is_grave: false,
+            since: None,
+            error: String::new(),
+            advice: String::new(),
+            page: String::new(),
+            command: String::new(),
+            remedy: None,
+            snooze: None,
+        }
+    }
+
+    pub(super) fn grave(self) -> Self {
+        Self { is_grave: true, ..self }
+    }
+
+    pub(super) fn since(self, since: Option<DateTime<Utc>>) -> Self {
+        Self { since, ..self }
+    }
+
+    pub(super) fn error(self, error: &str) -> Self {
+        Self { error: error.to_owned(), ..self }
+    }
+
+    pub(super) fn advice(self, advice: &str) -> Self {
+        Self { advice: advice.to_owned(), ..self }
+    }
+
+    pub(super) fn page(self, path: &str, fields: &[(&str, &str)]) -> Self {
+        let query = serde_urlencoded::to_string(fields).unwrap_or_default();
+        let separator = if query.is_empty() { "" } else { "?" };
+        Self { page: format!("{path}{separator}{query}"), ..self }
+    }
+
+    pub(super) fn command(self, command: String) -> Self {
+        Self { command, ..self }
+    }
+
+    pub(super) fn remedy(self, remedy: Remedy) -> Self {
+        Self { remedy: Some(remedy), ..self }
+    }
+}
