@@ -14,7 +14,11 @@ use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, time::Durat
 use nostr::key::PublicKey;
 use reqwest::Url;
 use secrecy::SecretString;
-use tender_jobs::{mirror::deployment, provision::instance::Instances, queue::Retention};
+use tender_jobs::{
+    mirror::deployment,
+    provision::{backoff::Backoff, instance::Instances},
+    queue::Retention,
+};
 use tender_workers::provision::{
     self as provisioning,
     zooid::{ZooidSettings, name_of},
@@ -22,7 +26,7 @@ use tender_workers::provision::{
 
 pub use connections::ConnectionLimits;
 pub use env::{Env, NAMES};
-pub use proxies::Proxies;
+pub use proxies::{Proxies, network};
 
 /// The variables that a command requires, beyond those that have defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +110,10 @@ pub struct ApiConfig {
     pub proxies: Proxies,
     /// Whether `/stats` requires an API key or a session of the dashboard.
     pub stats_auth: bool,
-    /// Attempts of a SyncRelay job, the first one included, as shown to operators.
-    pub max_attempts: u32,
+    /// When a failed SyncRelay attempt is retried, as shown to operators.
+    pub backoff: Backoff,
+    /// When a relay that gave up after a transient failure starts over; zero means never.
+    pub exhausted_after: Duration,
     /// The public keys that may read the dashboard, but not act.
     pub viewers: Vec<PublicKey>,
     /// The password of the dashboard, or its argon2 hash; `None` disables this login.
@@ -176,7 +182,8 @@ impl Config {
             database: database(env),
             api: ApiConfig {
                 instances: instance_names(zooid.as_ref(), &instances),
-                max_attempts: provision.backoff.max_attempts(),
+                backoff: provision.backoff,
+                exhausted_after: provision.exhausted_after,
                 allow_private_upstreams: mirror.allow_private,
                 ..api(env, relay_domain, &instances)
             },
@@ -256,7 +263,8 @@ fn api(env: &mut Env, relay_domain: String, instances: &HashMap<String, Url>) ->
         metrics_bind,
         base_url: base_url.unwrap_or_else(|| format!("http://{bind}")),
         admins,
-        max_attempts: 0, // set by the caller
+        backoff: Backoff::default(),     // set by the caller
+        exhausted_after: Duration::ZERO, // set by the caller
         viewers,
         dashboard_password: env.text("DASHBOARD_PASSWORD").map(SecretString::from),
         relay_domain,

@@ -8,6 +8,7 @@
 
 mod actions;
 mod assets;
+mod attention;
 mod fleet;
 mod jobs;
 mod json;
@@ -21,6 +22,7 @@ mod queues;
 mod session;
 mod shared;
 mod steer;
+mod throttle;
 mod workers;
 
 use std::sync::Arc;
@@ -53,8 +55,6 @@ pub struct Dashboard {
     db: PgPool,
     zooid: Option<Arc<Zooid>>,
     config: Arc<ApiConfig>,
-    /// The attempts that a SyncRelay job may make, for "attempt 2 of 7".
-    max_attempts: u32,
     shutdown: CancellationToken,
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
@@ -75,7 +75,6 @@ impl Dashboard {
         let dashboard = Self {
             db,
             zooid,
-            max_attempts: config.max_attempts,
             config,
             shutdown,
             login,
@@ -98,6 +97,11 @@ impl Dashboard {
         !config.admins.is_empty()
             || !config.viewers.is_empty()
             || config.dashboard_password.is_some()
+    }
+
+    /// The attempts that a SyncRelay job may make, for "attempt 2 of 7".
+    fn max_attempts(&self) -> u32 {
+        self.config.backoff.max_attempts()
     }
 
     fn is_https(&self) -> bool {
@@ -131,9 +135,13 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/jobs/{id}", get(jobs::one::page))
         .route("/jobs/{id}/{action}", post(steer::job))
         .route("/workers", get(workers::page))
+        .route("/attention/snooze", post(attention::snooze))
+        .route("/attention/wake", post(attention::wake))
+        .route("/attention/sync", post(attention::sync))
         .route("/instances/probe", post(provision::actions::probe))
         .route("/reconcile", post(provision::actions::reconcile))
         .route("/actions", get(actions::log::page))
+        .route("/session", get(|| async { StatusCode::NO_CONTENT }))
         .route("/live/fleet", get(live::fleet))
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))

@@ -1,6 +1,6 @@
 //! The proxies that are trusted to name the address of a client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The networks of trusted proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +71,17 @@ impl Network {
 fn address(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|found| found.ip());
     text.trim_matches(['[', ']']).parse().ok().or_else(with_port)
+}
+
+/// Returns the part of an address that stands for one client: an IPv4 address, or the first 64 bits of
+/// an IPv6 address, because one client has them all.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+    }
 }
 
 #[cfg(test)]

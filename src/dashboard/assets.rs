@@ -11,15 +11,22 @@ use super::parts::Problem;
 
 const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
-/// htmx and its extension in one file. htmx looks for live parts as soon as it has run; an extension that
-/// arrives later would never open their streams.
-const HTMX: &str =
-    concat!(include_str!("assets/htmx.min.js"), "\n", include_str!("assets/hx-sse.min.js"));
+
+/// The style sheet. Tables become cards where their frame is too narrow for their columns: small ones, with
+/// at most five short columns, below 520 px; the others below 1,000 px.
+const STYLES: &str = concat!(
+    include_str!("assets/app.css"),
+    "@container (max-width: 1000px) { table.cards:not(.small) {",
+    include_str!("assets/cards.css"),
+    "} }\n@container (max-width: 520px) { table.cards.small {",
+    include_str!("assets/cards.css"),
+    "} }\n",
+);
 
 /// Serves the files of the login page, without a session.
 pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem> {
     match file.as_str() {
-        "app.css" => Ok(answer(CSS, include_str!("assets/app.css"))),
+        "app.css" => Ok(answer(CSS, STYLES)),
         "login.js" => Ok(answer(JS, include_str!("assets/login.js"))),
         "icon.svg" => Ok(answer("image/svg+xml", include_str!("assets/icon.svg"))),
         _ => Err(Problem::NotFound),
@@ -30,7 +37,8 @@ pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem
 pub(super) async fn private(Path(file): Path<String>) -> Result<Response, Problem> {
     match file.as_str() {
         "app.js" => Ok(answer(JS, include_str!("assets/app.js"))),
-        "htmx.js" => Ok(answer(JS, HTMX)),
+        "live.js" => Ok(answer(JS, include_str!("assets/live.js"))),
+        "htmx.min.js" => Ok(answer(JS, include_str!("assets/htmx.min.js"))),
         "uplot.min.js" => Ok(answer(JS, include_str!("assets/uplot.min.js"))),
         "uplot.min.css" => Ok(answer(CSS, include_str!("assets/uplot.min.css"))),
         _ => Err(Problem::NotFound),

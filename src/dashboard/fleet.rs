@@ -49,7 +49,11 @@ pub(super) async fn page(
         fixed: html! {},
         live: Some(("/fleet", live(&fleet, &viewer))),
     };
-    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
+    let title = match fleet.attention().len() {
+        0 => page.title.to_owned(),
+        items => format!("({items}) {}", page.title),
+    };
+    Ok(actions::without_notice(layout::titled(&viewer, &page, &title).into_response()))
 }
 
 /// The live part.
@@ -72,7 +76,7 @@ fn workers(workers: &[Worker]) -> Markup {
             h2 #workers { a href={ (PATH) "/workers" } { "Workers" } }
             @if workers.is_empty() { p { "No worker is alive." } } @else {
                 (scroll("Workers", &html! {
-                    table {
+                    table.cards.small {
                         thead { tr { th { "Queue" } th { "Process" } th { "Heartbeat" } th.n { "Jobs" } } }
                         tbody { @for worker in workers { (worker_row(worker)) } }
                     }
@@ -86,10 +90,10 @@ fn worker_row(worker: &Worker) -> Markup {
     let workers = query(&[("queue", &worker.queue)]);
     html! {
         tr {
-            td.word { a href={ (PATH) "/workers" (workers) } { (worker.queue) } }
-            td { (worker.process) }
-            td { (time(worker.last_seen)) }
-            td.n {
+            td.word data-label="Queue" { a href={ (PATH) "/workers" (workers) } { (worker.queue) } }
+            td data-label="Process" { (worker.process) }
+            td data-label="Heartbeat" { (time(worker.last_seen)) }
+            td.n data-label="Jobs" {
                 (worker.running)
                 @if let Some(job) = worker.jobs.first() { " " a href={ (PATH) "/jobs/" (job) } aria-label="one of its jobs" { "↗" } }
             }
@@ -103,7 +107,7 @@ fn instances(instances: &[Instance]) -> Markup {
             h2 #instances { "zooid" }
             @if instances.is_empty() { p { "No worker has called zooid yet." } } @else {
                 (scroll("zooid instances", &html! {
-                    table {
+                    table.cards.small {
                         thead { tr { th { "Instance" } th { "Breaker" } th.n { "In flight" } th.n { "Limit" } } }
                         tbody { @for instance in instances { (instance_row(instance)) } }
                     }
@@ -117,13 +121,13 @@ fn instance_row(instance: &Instance) -> Markup {
     let class = if instance.breaker == BreakerState::Closed { "good" } else { "bad" };
     html! {
         tr {
-            td {
+            td.any data-label="Instance" {
                 (instance.name)
                 @if instance.is_forgotten { br; "in no process's configuration since " (maybe_time(Some(instance.seen_at))) }
             }
-            td { span class={ "badge " (class) } { (instance.breaker.as_str()) } }
-            td.n { (instance.in_flight) }
-            td.n {
+            td data-label="Breaker" { span class={ "badge " (class) } { (instance.breaker.as_str()) } }
+            td.n data-label="In flight" { (instance.in_flight) }
+            td.n data-label="Limit" {
                 @if let Some(allowed) = instance.calls_allowed { (format!("{:.0}", allowed.floor())) } @else { "–" }
             }
         }
@@ -136,7 +140,7 @@ fn schedule(recurring: &[Recurring]) -> Markup {
             h2 #schedule { "Schedule" }
             @if recurring.is_empty() { p { "No worker has started yet; the first one writes the schedule." } } @else {
                 (scroll("Schedule", &html! {
-                    table {
+                    table.cards.small {
                         thead { tr { th { "Job" } th { "Last run" } th { "Next run" } } }
                         tbody { @for job in recurring { (schedule_row(job)) } }
                     }
@@ -149,12 +153,12 @@ fn schedule(recurring: &[Recurring]) -> Markup {
 fn schedule_row(job: &Recurring) -> Markup {
     html! {
         tr {
-            td.word { (job.name) br; code { (job.expression) } }
-            td {
+            td.word data-label="Job" { (job.name) br; code { (job.expression) } }
+            td data-label="Last run" {
                 (maybe_time(job.last_ended_at))
                 @if let Some(error) = &job.last_error { " " span.error { (error) } }
             }
-            td { (maybe_time(job.next_at)) }
+            td data-label="Next run" { (maybe_time(job.next_at)) }
         }
     }
 }

@@ -42,7 +42,7 @@ impl Shown {
         // PostgreSQL does not accept NUL in text.
         let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
         let (queue, error) = (text(&self.queue), text(&self.error));
-        JobFilter { queue, state: state_of(&self.state), error }
+        JobFilter { queue, state: state_of(&self.state), error, is_open: self.state == OPEN }
     }
 
     fn page(&self) -> Page {
@@ -69,7 +69,13 @@ impl Shown {
     }
 }
 
+/// Killed jobs that need attention.
+const OPEN: &str = "open";
+
 pub(super) fn state_of(name: &str) -> Option<JobState> {
+    if name == OPEN {
+        return Some(JobState::Killed);
+    }
     JobState::ALL.into_iter().find(|state| state.as_str() == name)
 }
 
@@ -116,6 +122,7 @@ fn filters(shown: &Shown, names: &[String]) -> Markup {
             label { "State" select name="state" {
                 option value="" { "any" }
                 @for state in JobState::ALL { option value=(state.as_str()) selected[shown.state == state.as_str()] { (state.as_str()) } }
+                option value=(OPEN) selected[shown.state == OPEN] { "killed, needs attention" }
             } }
             label { "Error contains" input type="search" name="error" value=(shown.error); }
             button { "Show" }

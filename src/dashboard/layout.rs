@@ -2,7 +2,11 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::{PATH, parts::short_key, session::Viewer};
+use super::{
+    PATH,
+    parts::{short_key, time},
+    session::Viewer,
+};
 
 /// Path and name of each section, in the order of the navigation.
 const SECTIONS: [(&str, &str); 8] = [
@@ -15,6 +19,10 @@ const SECTIONS: [(&str, &str); 8] = [
     ("/workers", "Workers"),
     ("/actions", "Actions"),
 ];
+
+/// The settings of htmx: no style of its own, and `<details>` stay as the reader left them.
+const HTMX: &str =
+    r#"{"includeIndicatorCSS": false, "morphIgnore": ["data-htmx-powered", "open"]}"#;
 
 /// The parts of a page that differ from page to page.
 pub(super) struct Page<'a> {
@@ -30,11 +38,16 @@ pub(super) struct Page<'a> {
 }
 
 pub(super) fn page(viewer: &Viewer, page: &Page<'_>) -> Markup {
-    let scripts = ["htmx.js", "uplot.min.js", "app.js"];
+    titled(viewer, page, page.title)
+}
+
+/// A page whose tab has another title than its heading.
+pub(super) fn titled(viewer: &Viewer, page: &Page<'_>, title: &str) -> Markup {
+    let scripts = ["htmx.min.js", "uplot.min.js", "app.js", "live.js"];
     html! {
         (DOCTYPE)
         html lang="en" {
-            (head(page.title, &scripts))
+            (head(title, &scripts))
             body {
                 a.skip href="#main" { "Skip to the content" }
                 header {
@@ -47,14 +60,26 @@ pub(super) fn page(viewer: &Viewer, page: &Page<'_>) -> Markup {
                     (who(viewer))
                 }
                 main #main {
-                    h1 { (page.title) }
+                    div.head { h1 { (page.title) } (fresh(viewer, page.live.is_some())) }
+                    div #banner .banner role="alert" hidden { span {} " " a hidden href={ (PATH) "/login" } { "Log in" } }
                     @if let Some(notice) = &page.notice { p.notice role="status" { (notice) } }
                     (page.fixed)
                     @if let Some((source, markup)) = &page.live {
-                        div #live hx-sse:connect={ (PATH) "/live" (source) } hx-swap="innerMorph" { (markup) }
+                        div #live data-source={ (PATH) "/live" (source) } { (markup) }
                     }
                 }
             }
+        }
+    }
+}
+
+/// The age of what is shown. A script updates it on a live page, and shows the switch.
+fn fresh(viewer: &Viewer, is_live: bool) -> Markup {
+    html! {
+        p #fresh .fresh {
+            @if is_live { span.badge.off { "not live" } " " }
+            span.age { "read " (time(viewer.now)) }
+            @if is_live { " " button type="button" hidden { "Pause" } }
         }
     }
 }
@@ -75,7 +100,7 @@ fn head(title: &str, scripts: &[&str]) -> Markup {
             meta charset="utf-8";
             meta name="viewport" content="width=device-width, initial-scale=1";
             meta name="color-scheme" content="light dark";
-            meta name="htmx-config" content=r#"{"includeIndicatorCSS": false}"#;
+            meta name="htmx-config" content=(HTMX);
             title { (title) " · Tender" }
             link rel="icon" type="image/svg+xml" href={ (PATH) "/public/icon.svg" };
             link rel="stylesheet" href={ (PATH) "/public/app.css" };

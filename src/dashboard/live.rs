@@ -1,4 +1,5 @@
-//! Live parts: each open page has a stream, which sends the live part again when it has changed.
+//! Live parts: each open page has a stream. The server reads the part once a second; the stream sends it
+//! when it has changed, and otherwise says that it was read.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,7 +8,7 @@ use axum::{
     http::HeaderMap,
     response::{
         IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
+        sse::{Event, Sse},
     },
 };
 use futures_util::stream;
@@ -44,7 +45,7 @@ enum Part {
     Workers(workers::Shown),
     Jobs(jobs::Shown),
     Job(String),
-    Upstreams,
+    Upstreams(upstreams::Shown),
     Upstream(String),
     Events,
 }
@@ -61,7 +62,7 @@ impl Part {
             Self::Workers(shown) => workers::live(dashboard, shown).await?,
             Self::Jobs(shown) => jobs::live(dashboard, shown).await?,
             Self::Job(id) => one::live(&one::find(dashboard, id).await?, viewer),
-            Self::Upstreams => upstreams::table(dashboard).await?,
+            Self::Upstreams(shown) => upstreams::table(dashboard, shown).await?,
             Self::Upstream(id) => {
                 upstream::live(dashboard, &upstream::find(dashboard, id).await?, viewer).await?
             }
@@ -139,8 +140,9 @@ pub(super) async fn upstreams(
     State(dashboard): State<Dashboard>,
     viewer: Viewer,
     headers: HeaderMap,
+    Query(shown): Query<upstreams::Shown>,
 ) -> Answer {
-    open(dashboard, viewer, headers, Part::Upstreams)
+    open(dashboard, viewer, headers, Part::Upstreams(shown))
 }
 
 pub(super) async fn upstream(
@@ -171,7 +173,41 @@ struct Stream {
     reads: u32,
     /// The markup that was sent last.
     last: String,
+    /// The number of items that need attention that was sent last.
+    attention: Option<usize>,
+    /// Messages that are not sent yet, the first last.
+    waiting: Vec<Message>,
+    is_over: bool,
     _permit: OwnedSemaphorePermit,
+}
+
+/// A message to a page.
+enum Message {
+    /// The part, which has changed.
+    Part(String),
+    /// The part was read and is as it was. Sent after every read, so the page knows the age of what it shows.
+    Read,
+    /// The number of items that need attention, which has changed.
+    Attention(usize),
+    /// The database did not answer; the stream tries again.
+    Failed,
+    /// The session has ended, and so does the stream.
+    Ended,
+    /// The thing on the page does not exist any more; the stream ends.
+    Gone,
+}
+
+impl Message {
+    fn event(self) -> Event {
+        match self {
+            Self::Part(markup) => Event::default().data(markup),
+            Self::Read => Event::default().event("read").data(""),
+            Self::Attention(items) => Event::default().event("attention").data(items.to_string()),
+            Self::Failed => Event::default().event("failed").data(""),
+            Self::Ended => Event::default().event("ended").data(""),
+            Self::Gone => Event::default().event("gone").data(""),
+        }
+    }
 }
 
 /// Starts a stream. It ends when the session ends, the process stops, or the page is closed.
@@ -179,36 +215,72 @@ fn open(dashboard: Dashboard, viewer: Viewer, headers: HeaderMap, part: Part) ->
     let permit = dashboard.streams.clone().try_acquire_owned().map_err(|_| Problem::Busy)?;
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let last = String::new();
-    let stream =
-        Stream { dashboard, viewer, headers, part, ticks, reads: 0, last, _permit: permit };
+    let stream = Stream {
+        dashboard,
+        viewer,
+        headers,
+        part,
+        ticks,
+        reads: 0,
+        last: String::new(),
+        attention: None,
+        waiting: Vec::new(),
+        is_over: false,
+        _permit: permit,
+    };
     let events = stream::unfold(stream, |mut stream| async move {
-        let text = stream.next().await?;
-        Some((Ok::<_, Infallible>(Event::default().data(text)), stream))
+        let message = stream.next().await?;
+        Some((Ok::<_, Infallible>(message.event()), stream))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(events).into_response())
 }
 
 impl Stream {
-    /// Waits until the part differs from the one sent last, and returns it. Returns `None` at the end.
-    async fn next(&mut self) -> Option<String> {
+    /// Returns the next message, after the next read if none waits. Returns `None` at the end.
+    async fn next(&mut self) -> Option<Message> {
         let shutdown = self.dashboard.shutdown.clone();
-        loop {
-            shutdown.run_until_cancelled(self.ticks.tick()).await?;
-            self.reads += 1;
-            if self.reads.is_multiple_of(SESSION_READS) && !self.is_valid().await {
+        while self.waiting.is_empty() {
+            if self.is_over {
                 return None;
             }
-            // After a database error the next read tries again. A page that is gone ends the stream.
-            match self.part.render(&self.dashboard, &self.viewer).await {
-                Ok(markup) if markup.0 != self.last => {
-                    self.last.clone_from(&markup.0);
-                    return Some(markup.0);
-                }
-                Ok(_) | Err(Problem::Database) => {}
-                Err(_) => return None,
+            shutdown.run_until_cancelled(self.ticks.tick()).await?;
+            self.read().await;
+        }
+        self.waiting.pop()
+    }
+
+    /// Reads the page once. At least one message waits then.
+    async fn read(&mut self) {
+        self.reads += 1;
+        if self.reads.is_multiple_of(SESSION_READS) && !self.is_valid().await {
+            return self.end(Message::Ended);
+        }
+        match self.part.render(&self.dashboard, &self.viewer).await {
+            Ok(markup) => self.rendered(markup.0).await,
+            // The next read tries again.
+            Err(Problem::Database) => self.waiting.push(Message::Failed),
+            Err(_) => self.end(Message::Gone),
+        }
+    }
+
+    async fn rendered(&mut self, markup: String) {
+        if let Ok(fleet) = fleet::read(&self.dashboard).await {
+            let attention = fleet.attention().len();
+            if self.attention.replace(attention) != Some(attention) {
+                self.waiting.push(Message::Attention(attention));
             }
         }
+        if markup == self.last {
+            self.waiting.push(Message::Read);
+        } else {
+            self.last.clone_from(&markup);
+            self.waiting.push(Message::Part(markup));
+        }
+    }
+
+    fn end(&mut self, message: Message) {
+        self.waiting.push(message);
+        self.is_over = true;
     }
 
     /// Whether the session is still valid. A database error does not end the stream.

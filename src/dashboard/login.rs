@@ -1,6 +1,6 @@
 //! Login by a signed event of a known key, by the password, or by a link; and logout.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::net::SocketAddr;
 
 use argon2::{
     Argon2,
@@ -13,7 +13,6 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use maud::{Markup, html};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -24,19 +23,21 @@ use tender_jobs::console::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Dashboard, PATH, layout, parts::Problem, session};
-use crate::nip98;
+use super::{
+    Dashboard, PATH, layout,
+    parts::{Problem, is_ours},
+    session,
+    throttle::Throttle,
+};
+use crate::{config::network, nip98};
 
-/// The limit of password attempts, over all clients: 5 at once, then one per 6 s.
-const PAUSE: Duration = Duration::from_secs(6);
-const BURST: u32 = 5;
 /// The longest password that is hashed, in bytes.
 const MAX_PASSWORD: usize = 1024;
 
 /// The password and its limits.
 pub(super) struct Login {
     password: Option<String>,
-    limit: DefaultDirectRateLimiter,
+    throttle: Throttle,
     /// Allows one hash at a time, because each takes 19 MiB and tens of milliseconds.
     hashing: Semaphore,
 }
@@ -50,10 +51,7 @@ impl Login {
                 None
             }
         });
-        let quota = Quota::with_period(PAUSE).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
-        let burst = NonZeroU32::new(BURST).unwrap_or(NonZeroU32::MIN);
-        let limit = RateLimiter::direct(quota.allow_burst(burst));
-        Self { password, limit, hashing: Semaphore::new(1) }
+        Self { password, throttle: Throttle::default(), hashing: Semaphore::new(1) }
     }
 
     /// Whether this is the password. Takes tens of milliseconds.
@@ -78,26 +76,46 @@ fn hashed(password: &str) -> anyhow::Result<String> {
     Ok(Argon2::default().hash_password(password.as_bytes())?.to_string())
 }
 
-pub(super) async fn page(State(dashboard): State<Dashboard>) -> Response {
-    login_page(&dashboard, None).into_response()
+/// The page that the person wanted before the login.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    #[serde(default)]
+    next: String,
 }
 
-fn login_page(dashboard: &Dashboard, problem: Option<&str>) -> Markup {
+impl Wanted {
+    /// Returns the path of the page if it is one of the dashboard, else that of the overview.
+    fn page(&self) -> &str {
+        if is_ours(&self.next) { &self.next } else { PATH }
+    }
+}
+
+pub(super) async fn page(
+    State(dashboard): State<Dashboard>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    login_page(&dashboard, &wanted, None).into_response()
+}
+
+fn login_page(dashboard: &Dashboard, wanted: &Wanted, problem: Option<&str>) -> Markup {
     let has_keys = !dashboard.config.admins.is_empty() || !dashboard.config.viewers.is_empty();
     let url = format!("{}{PATH}/login/nostr", dashboard.config.base_url);
     layout::bare(
         "Log in",
         &html! {
-            @if let Some(problem) = problem { p.problem role="alert" { (problem) } }
+            @if let Some(problem) = problem { p #problem .problem role="alert" { (problem) } }
             @if has_keys {
-                button #nostr-login type="button" data-url=(url) { "Log in with your Nostr key" }
+                button #nostr-login type="button" data-url=(url) data-next=(wanted.page()) { "Log in with your Nostr key" }
                 p #nostr-problem .problem role="alert" hidden {}
                 noscript { p { "Login by key needs scripts and a Nostr signer in your browser." } }
             }
             @if dashboard.config.dashboard_password.is_some() {
                 form method="post" action={ (PATH) "/login/password" } {
+                    input type="hidden" name="next" value=(wanted.page());
                     label for="password" { "Password" }
-                    input #password type="password" name="password" autocomplete="current-password" required;
+                    input #password type="password" name="password" autocomplete="current-password" required
+                        autofocus[problem.is_some()] aria-invalid=[problem.map(|_| "true")]
+                        aria-describedby=[problem.map(|_| "problem")];
                     button { "Log in" }
                 }
             }
@@ -133,27 +151,47 @@ pub(super) async fn by_nostr(
 #[derive(Deserialize)]
 pub(super) struct PasswordForm {
     password: String,
+    #[serde(default)]
+    next: String,
 }
 
 pub(super) async fn by_password(
     State(dashboard): State<Dashboard>,
-    ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
     Form(form): Form<PasswordForm>,
 ) -> Result<Response, Problem> {
-    if dashboard.login.limit.check().is_err() {
-        let page =
-            login_page(&dashboard, Some("Too many attempts. Wait some seconds and try again."));
-        return Ok((StatusCode::TOO_MANY_REQUESTS, page).into_response());
-    }
+    let wanted = Wanted { next: form.next };
+    let forwarded = headers.get_all("x-forwarded-for").iter();
+    let forwarded = forwarded.filter_map(|value| value.to_str().ok());
+    let client = network(dashboard.config.proxies.client(peer.ip(), forwarded));
+    let left = match dashboard.login.throttle.check(client) {
+        Ok(left) => left,
+        Err(wait) => {
+            let words = format!("Too many attempts. Wait {wait} s and try again.");
+            let page = login_page(&dashboard, &wanted, Some(&words));
+            let headers = [(header::RETRY_AFTER, wait.to_string())];
+            return Ok((StatusCode::TOO_MANY_REQUESTS, headers, page).into_response());
+        }
+    };
     let is_right =
         form.password.len() <= MAX_PASSWORD && dashboard.login.is_password(form.password).await;
     if !is_right {
-        tracing::warn!(peer = %peer.ip(), "login failed: wrong password");
-        let page = login_page(&dashboard, Some("Wrong password."));
+        tracing::warn!(%client, "login failed: wrong password");
+        let page = login_page(&dashboard, &wanted, Some(&wrong(left)));
         return Ok((StatusCode::UNAUTHORIZED, page).into_response());
     }
     let cookie = logged_in(&dashboard, session::PASSWORD, Role::Operator).await?;
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to(PATH)).into_response())
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to(wanted.page())).into_response())
+}
+
+/// What is said of a wrong password, with the number of tries that are left at once.
+fn wrong(left: u32) -> String {
+    match left {
+        0 => "Wrong password. No try is left: wait 6 s before the next.".to_owned(),
+        1 => "Wrong password. 1 try is left; then wait 6 s before each.".to_owned(),
+        left => format!("Wrong password. {left} tries are left; then wait 6 s before each."),
+    }
 }
 
 #[derive(Deserialize)]
@@ -181,7 +219,11 @@ pub(super) async fn by_link(
 ) -> Result<Response, Problem> {
     if !sessions::redeem(&dashboard.db, &session::hash(&link.token)).await? {
         let words = "This link was used or has expired. Run `tender dashboard-link` for a new one.";
-        return Ok((StatusCode::UNAUTHORIZED, login_page(&dashboard, Some(words))).into_response());
+        return Ok((
+            StatusCode::UNAUTHORIZED,
+            login_page(&dashboard, &Wanted::default(), Some(words)),
+        )
+            .into_response());
     }
     let cookie = logged_in(&dashboard, "link", Role::Operator).await?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(PATH)).into_response())

@@ -34,6 +34,15 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
+/// Whether a path with its query is a page of the dashboard, so that a redirect to it stays here.
+pub(super) fn is_ours(path: &str) -> bool {
+    let rest = path.strip_prefix(PATH);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+        && !path.contains("//")
+        && !path.contains(['\\', '#'])
+        && !path.chars().any(char::is_control)
+}
+
 /// An instant. A script replaces the text by the distance from now.
 pub(super) fn time(at: DateTime<Utc>) -> Markup {
     html! {
@@ -174,6 +183,25 @@ mod tests {
         let texts = [(7, false), (1234, false), (10_000, true), (1_234_567, false)];
         let texts = texts.map(|(number, is_capped)| count(number, is_capped));
         assert_eq!(texts, ["7", "1,234", "10,000+", "1,234,567"]);
+    }
+
+    #[test]
+    fn only_paths_of_the_dashboard_are_ours() {
+        for path in ["/dashboard", "/dashboard/relays?q=a&order=host", "/dashboard?x"] {
+            assert!(is_ours(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/dashboardevil",
+            "//evil.example",
+            "/dashboard//evil",
+            "/dashboard/\\evil",
+            "https://evil/dashboard",
+            "/dashboard/\n",
+        ] {
+            assert!(!is_ours(path), "{path}");
+        }
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use axum::{
     extract::{FromRequestParts, Request, State},
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
+        HeaderMap, Method, StatusCode, Uri,
         header::{ACCEPT, COOKIE, LOCATION},
         request::Parts,
+        uri::PathAndQuery,
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac};
 use nostr::key::PublicKey;
 use secrecy::ExposeSecret;
@@ -19,7 +21,10 @@ use sqlx::PgPool;
 use subtle::ConstantTimeEq;
 use tender_jobs::console::session::{self, Role, Session};
 
-use super::{Dashboard, PATH, parts::Problem};
+use super::{
+    Dashboard, PATH,
+    parts::{Problem, query},
+};
 use crate::random;
 
 /// The name of those who logged in by the password.
@@ -38,6 +43,8 @@ pub(super) struct Viewer {
     /// The token that each form of this session contains.
     pub(super) form_token: String,
     pub(super) token_hash: Vec<u8>,
+    /// When the request was read, by the database's clock.
+    pub(super) now: DateTime<Utc>,
 }
 
 impl Viewer {
@@ -121,7 +128,7 @@ pub(super) async fn viewer(
     let Some(session) = session::find(&dashboard.db, &token_hash).await? else { return Ok(None) };
     let Some(role) = role_of(dashboard, &session, token) else { return Ok(None) };
     let form_token = URL_SAFE_NO_PAD.encode(hash(&format!("form:{token}")));
-    Ok(Some(Viewer { who: session.who, role, form_token, token_hash }))
+    Ok(Some(Viewer { who: session.who, role, form_token, token_hash, now: session.now }))
 }
 
 /// Returns the role that a session has now. A key that was removed from the lists has none, and neither
@@ -172,10 +179,19 @@ pub(super) async fn require(
         .get(ACCEPT)
         .is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
     if request.method() == Method::GET && wants_page {
-        let login = HeaderValue::from_static("/dashboard/login");
-        return Ok((StatusCode::SEE_OTHER, [(LOCATION, login)]).into_response());
+        let login = [(LOCATION, login_for(request.uri()))];
+        return Ok((StatusCode::SEE_OTHER, login).into_response());
     }
     Ok(StatusCode::UNAUTHORIZED.into_response())
+}
+
+/// Returns the path of the login page that leads on to a page, whose path here is that below [`PATH`].
+fn login_for(below: &Uri) -> String {
+    let page = match below.path_and_query().map_or("/", PathAndQuery::as_str) {
+        "/" => String::new(),
+        page => format!("{PATH}{page}"),
+    };
+    format!("{PATH}/login{}", query(&[("next", &page)]))
 }
 
 /// Answers 404 if no key and no password is configured, unless a login link or a session from one is

@@ -25,7 +25,21 @@ pub(super) struct Shown {
     /// Workers of this queue; of all queues if empty.
     #[serde(default)]
     queue: String,
+    /// `alive` or `dead`; both if empty.
+    #[serde(default)]
+    state: String,
 }
+
+impl Shown {
+    fn matches(&self, worker: &Worker) -> bool {
+        let state = if worker.is_alive { ALIVE } else { DEAD };
+        (self.queue.is_empty() || worker.queue == self.queue)
+            && (self.state.is_empty() || self.state == state)
+    }
+}
+
+const ALIVE: &str = "alive";
+const DEAD: &str = "dead";
 
 pub(super) async fn page(
     State(dashboard): State<Dashboard>,
@@ -33,7 +47,7 @@ pub(super) async fn page(
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
     let table = live(&dashboard, &shown).await?;
-    let source = format!("/workers{}", query(&[("queue", &shown.queue)]));
+    let source = format!("/workers{}", query(&[("queue", &shown.queue), ("state", &shown.state)]));
     let page = Page {
         title: "Workers",
         section: "/workers",
@@ -53,6 +67,10 @@ fn filters(shown: &Shown) -> Markup {
                 @for name in tender_jobs::queues() { option value=(name) selected[shown.queue == name] { (name) } }
                 @if !is_known && !shown.queue.is_empty() { option value=(shown.queue) selected { (shown.queue) } }
             } }
+            label { "State" select name="state" {
+                option value="" { "any" }
+                @for state in [ALIVE, DEAD] { option value=(state) selected[shown.state == state] { (state) } }
+            } }
             button { "Show" }
         }
     }
@@ -61,7 +79,7 @@ fn filters(shown: &Shown) -> Markup {
 /// The live part.
 pub(super) async fn live(dashboard: &Dashboard, shown: &Shown) -> Result<Markup, sqlx::Error> {
     let mut workers = queue::workers(&dashboard.db).await?;
-    workers.retain(|worker| shown.queue.is_empty() || worker.queue == shown.queue);
+    workers.retain(|worker| shown.matches(worker));
     Ok(html! {
         p.quiet { "Workers that sent a heartbeat in the last day. A dead worker sent none for " (queue::DEAD_AFTER.as_secs()) " s; its jobs are rescued." }
         @if workers.is_empty() {

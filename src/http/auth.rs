@@ -18,8 +18,11 @@ use nostr::{
 use tender_jobs::provision::relay::By;
 use tender_workers::runtime::trace;
 
-use super::{Api, ApiError, MAX_BODY, REQUEST_ID, listen::network};
-use crate::nip98::{STRICT_AGE, check_payload, event_of, tag};
+use super::{Api, ApiError, MAX_BODY, REQUEST_ID};
+use crate::{
+    config::network,
+    nip98::{STRICT_AGE, check_payload, event_of, tag},
+};
 
 /// The maximum age of a session event, in seconds.
 const SESSION_AGE: u64 = 15 * 60;

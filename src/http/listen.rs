@@ -24,7 +24,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConnectionLimits;
-pub(super) use count::network;
 use count::{Count, Place};
 
 /// The pause after the system refused to accept a connection, such as without a free descriptor.

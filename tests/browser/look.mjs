@@ -1,18 +1,58 @@
-// Every page reads in both schemes and fits both widths. Pictures of the wide, light pages go to
-// target/pictures; bin/pictures copies those of the documents.
-import { ask, browse, check, checkCards, checkFits, checkReadable, checkWhole, logIn, open } from './browser.mjs';
+// Every page reads in both schemes and fits all widths. Pictures of the light pages at 1280 px go to
+// target/pictures; bin/pictures copies those of the documents. With TENDER_LOOK, pictures of all views go there.
+import { ask, browse, check, checkCards, checkFits, checkReadable, checkTables, logIn, open } from './browser.mjs';
 
 const IMAGES = process.env.TENDER_IMAGES ?? new URL('../../target/pictures', import.meta.url).pathname;
-const WIDE = { width: 1280, height: 900 };
-const NARROW = { width: 390, height: 844 };
+const LOOK = process.env.TENDER_LOOK;
+const view = (width, colorScheme, checks, isKept = false) => ({ viewport: { width, height: 900 }, colorScheme, checks, isKept });
+const SIZES = [checkFits, checkCards, checkTables];
 // What is checked: colours do not depend on the width, nor sizes on the scheme.
 const VIEWS = [
-  { viewport: WIDE, colorScheme: 'light', checks: [checkFits, checkReadable, checkWhole], isKept: true },
-  { viewport: NARROW, colorScheme: 'light', checks: [checkFits, checkCards] },
-  { viewport: WIDE, colorScheme: 'dark', checks: [checkReadable] },
+  view(1440, 'light', SIZES),
+  view(1280, 'light', [...SIZES, checkReadable], true),
+  view(768, 'light', SIZES),
+  view(390, 'light', [...SIZES, checkReadable]),
+  view(1280, 'dark', [checkReadable]),
+];
+
+// Looks at the pages in every view.
+async function look(browser, pages, state = '') {
+  for (const { viewport, colorScheme, checks, isKept } of VIEWS) {
+    const page = await open(browser, { viewport, colorScheme });
+    const shown = `${viewport.width} ${colorScheme}`;
+    await page.goto('/dashboard/login');
+    for (const holds of checks) await holds(page, `login ${shown}`);
+    page.failures = [];
+    await logIn(page);
+    for (const [name, path] of pages) {
+      const where = `${name}${state} ${shown}`;
+      await page.goto(path);
+      await page.locator('h1').waitFor();
+      await page.waitForFunction(() => [...document.querySelectorAll('time[data-relative]')]
+        .every((time) => /ago|in /.test(time.textContent)));
+      check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
+      if (LOOK) await page.screenshot({ path: `${LOOK}/${where.replaceAll(' ', '-')}.png`, fullPage: true });
+      for (const holds of checks) await holds(page, where);
+      if (isKept && !state) await page.screenshot({ path: `${IMAGES}/${name}.png`, fullPage: true });
+      page.failures = []; // the checks' own styles are refused too
+    }
+    await page.context().close();
+  }
+}
+
+const EMPTY = [
+  ['fleet', '/dashboard'],
+  ['relays', '/dashboard/relays'],
+  ['queues', '/dashboard/queues'],
+  ['jobs', '/dashboard/jobs'],
+  ['workers', '/dashboard/workers'],
+  ['actions', '/dashboard/actions'],
+  ['upstreams', '/dashboard/upstreams'],
+  ['events', '/dashboard/events'],
 ];
 
 await browse(async (browser) => {
+  await look(browser, EMPTY, '-empty');
   await ask('relays', { prefix: 'garden', count: 12 });
   const broken = await ask('relay', { subdomain: 'broken', name: 'A relay that zooid refuses' });
   await ask('fail', { id: broken, status: 422 });
@@ -43,26 +83,7 @@ await browse(async (browser) => {
     ['upstream', `/dashboard/upstreams/${upstream}`],
     ['events', '/dashboard/events'],
   ];
-  for (const { viewport, colorScheme, checks, isKept } of VIEWS) {
-    const page = await open(browser, { viewport, colorScheme });
-    const view = `${viewport.width} ${colorScheme}`;
-    await page.goto('/dashboard/login');
-    for (const holds of checks) await holds(page, `login ${view}`);
-    page.failures = [];
-    await logIn(page);
-    for (const [name, path] of pages) {
-      const where = `${name} ${view}`;
-      await page.goto(path);
-      await page.locator('h1').waitFor();
-      await page.waitForFunction(() => [...document.querySelectorAll('time[data-relative]')]
-        .every((time) => /ago|in /.test(time.textContent)));
-      check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
-      for (const holds of checks) await holds(page, where);
-      if (isKept) await page.screenshot({ path: `${IMAGES}/${name}.png`, fullPage: true });
-      page.failures = []; // the checks' own styles are refused too
-    }
-    await page.context().close();
-  }
+  await look(browser, pages);
 
   // Everything can be read without scripts.
   const plain = await open(browser, { javaScriptEnabled: false });

@@ -17,10 +17,12 @@ use serde_json::{Value, json};
 use support::{
     api::TestApi,
     mirror::{self, Mirror},
+    path::Path,
     relays::{RealRelay, notes},
 };
 use tender::demo::zooid::Fault;
 use tender_jobs::{
+    console::session,
     mirror::lane::LaneKind,
     provision::{
         backoff::Backoff,
@@ -33,7 +35,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::Command,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const PASSWORD: &str = "a password for the test";
 /// The longest time that a script may take. It bounds a hang.
@@ -44,25 +46,34 @@ struct Site {
     viewer: Keys,
     stranger: Keys,
     workers: Option<CancellationToken>,
+    /// What the browser's connections pass through.
+    path: Path,
+    /// Another process on the same ledger.
+    beside: Option<DropGuard>,
 }
 
 impl Site {
     async fn new() -> Self {
         let viewer = Keys::generate();
         let key = viewer.public_key();
-        let settings = Settings {
-            backoff: Backoff::new(Duration::from_hours(1), Duration::from_hours(1), 1, 0.0)
-                .unwrap(),
-            ..support::settings()
-        };
+        let backoff =
+            Backoff::new(Duration::from_hours(1), Duration::from_hours(1), 1, 0.0).unwrap();
+        let settings = Settings { backoff, ..support::settings() };
         let api = TestApi::with(settings, |config| {
             config.viewers = vec![key];
             config.dashboard_password = Some(SecretString::from(PASSWORD));
-            config.max_attempts = 2;
+            config.backoff = backoff;
         })
         .await;
         api.world.expire_leases().await; // the world's own worker is none of this
-        Self { api, viewer, stranger: Keys::generate(), workers: None }
+        let port = api.base_url.rsplit(':').next().unwrap().parse().unwrap();
+        let path = Path::to("127.0.0.1", port).await;
+        Self { api, viewer, stranger: Keys::generate(), workers: None, path, beside: None }
+    }
+
+    async fn rename_table(&self, from: &str, to: &str) {
+        let statement = format!("alter table {from} rename to {to}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.api.world.db).await.unwrap();
     }
 
     /// What a script may ask for.
@@ -127,6 +138,44 @@ impl Site {
                 .unwrap();
                 json!(true)
             }
+            "rename" => {
+                world.rename(&relay_of(world, &text("id")).await, &text("name")).await;
+                json!(true)
+            }
+            "break_database" => {
+                self.rename_table("relay", "relay_of_nobody").await;
+                json!(true)
+            }
+            "mend_database" => {
+                self.rename_table("relay_of_nobody", "relay").await;
+                json!(true)
+            }
+            "silence" => {
+                self.path.go_silent();
+                json!(true)
+            }
+            "reopen" => {
+                self.path.reopen();
+                json!(true)
+            }
+            "beside" => {
+                let password = Some(SecretString::from(PASSWORD));
+                let (url, stop) =
+                    self.api.beside(|config| config.dashboard_password = password).await;
+                self.beside = Some(stop);
+                json!(url)
+            }
+            "stop_beside" => {
+                self.beside = None;
+                json!(true)
+            }
+            "end_sessions" => json!(session::revoke(&world.db, None).await.unwrap()),
+            "lose_jobs" => {
+                let statement =
+                    "delete from apalis.jobs where job_type = 'sync-relay' and status = 'Pending'";
+                sqlx::raw_sql(statement).execute(&world.db).await.unwrap();
+                json!(true)
+            }
             "paused" => json!(queue::paused(&world.db).await.unwrap()),
             "link" => json!(tender::dashboard::new_link(&world.db).await.unwrap()),
             "start_workers" => {
@@ -177,7 +226,7 @@ async fn run(script: &str) {
     let mut node = Command::new("node")
         .arg(script)
         .current_dir(folder)
-        .env("BASE_URL", &site.api.base_url)
+        .env("BASE_URL", format!("http://127.0.0.1:{}", site.path.port))
         .env("PASSWORD", PASSWORD)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -214,4 +263,9 @@ async fn pages_are_readable_by_everybody_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_reachable_without_a_session() {
     run("outside.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_have_one_stream_and_say_when_they_are_not_live() {
+    run("live.mjs").await;
 }

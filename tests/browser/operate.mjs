@@ -1,5 +1,5 @@
 // An operator logs in, watches, and uses each button.
-import { ask, browse, check, logIn, open } from './browser.mjs';
+import { PASSWORD, ask, browse, check, logIn, open } from './browser.mjs';
 
 async function press(page, button) {
   const before = page.asked.length;
@@ -21,7 +21,7 @@ await browse(async (browser) => {
   await page.waitForURL('**/dashboard');
   // A relay waits, and no worker runs: the overview says so.
   const alpha = await ask('relay', { subdomain: 'alpha', name: 'Alpha' });
-  await page.getByText('No worker of', { exact: false }).waitFor();
+  await page.getByText('No worker serves', { exact: false }).waitFor();
 
   // The relay goes from pending to synced while the operator looks.
   await page.goto(`/dashboard/relays/${alpha}`);
@@ -71,7 +71,8 @@ await browse(async (browser) => {
   await badge(page, 'gave up');
   await ask('heal');
   await page.goto('/dashboard');
-  await press(page, page.locator('.item', { hasText: 'killed' }).getByRole('button', { name: 'Retry all' }));
+  check(await page.locator('.item', { hasText: 'killed' }).count() === 0, 'its killed job is not reported beside it');
+  await press(page, item.getByRole('button', { name: 'Sync now' }));
   await item.waitFor({ state: 'detached' });
   await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
   await page.locator('td a').first().click();
@@ -99,10 +100,27 @@ await browse(async (browser) => {
   check((await ask('paused')).length === 1, 'it is paused');
   const held = await ask('relay', { subdomain: 'held', name: 'Held' });
   await ask('age', { id: held });
+  await ask('lose_jobs');
   await page.goto('/dashboard');
-  const late = page.locator('.item', { hasText: 'longest-waiting' });
+  const paused = page.locator('.item', { hasText: 'is paused' });
+  const late = page.locator('.item', { hasText: 'has waited for zooid' });
+  await paused.waitFor();
+  check(await late.count() === 0, 'the pause explains why it waits');
+
+  // What waits is snoozed with a reason. What is typed stays while the page changes.
+  await paused.locator('summary').click();
+  const reason = paused.getByLabel('Why can it wait?');
+  await reason.fill('the disk is being replaced');
+  await ask('relay', { subdomain: 'meanwhile', name: 'Meanwhile' });
+  await page.locator('.number.busy .figure', { hasText: '2' }).waitFor();
+  check(await reason.inputValue() === 'the disk is being replaced', 'what is typed stays');
+  await paused.getByRole('button', { name: 'Snooze' }).click();
+  await page.locator('.notice', { hasText: 'Snoozed for 1 h' }).waitFor();
+  await page.locator('summary', { hasText: '1 snoozed' }).click();
+  await page.getByText('the disk is being replaced').last().waitFor();
+  await press(page, page.getByRole('button', { name: 'End snooze' }));
+  await press(page, paused.getByRole('button', { name: 'Resume' }));
   await press(page, late.getByRole('button', { name: 'Reconcile now' }));
-  await press(page, page.locator('.item', { hasText: 'is paused' }).getByRole('button', { name: 'Resume' }));
   await page.goto(`/dashboard/relays/${held}`);
   await badge(page, 'synced');
 
@@ -135,7 +153,7 @@ await browse(async (browser) => {
   await page.goto('/dashboard/actions');
   const record = await page.textContent('tbody');
   for (const action of ['log in', 'relay sync', 'relay deactivate', 'relay delinquent', 'relay activate',
-    'retry all', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile']) {
+    'retry all', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile', 'snooze attention', 'wake attention']) {
     check(record.includes(action), `${action} is recorded`);
   }
 
@@ -146,7 +164,7 @@ await browse(async (browser) => {
   }, value);
   await page.clock.install();
   await page.goto(`/dashboard/relays/${alpha}`);
-  await page.waitForFunction(() => document.getElementById('live')?._htmx?.sse?.reader);
+  await page.locator('#fresh .badge', { hasText: /^live$/ }).waitFor();
   await page.evaluate(() => {
     const { fetch } = window;
     window.streams = 0;
@@ -156,7 +174,6 @@ await browse(async (browser) => {
     };
   });
   await setHidden(true);
-  await page.waitForFunction(() => !document.getElementById('live')._htmx.sse.reader);
   await page.clock.runFor(60_000);
   check(await page.evaluate(() => window.streams) === 0, 'no stream is opened while it is hidden');
   await setHidden(false);
@@ -169,6 +186,17 @@ await browse(async (browser) => {
   await page.context().addCookies(cookies);
   await page.goto('/dashboard');
   check(page.url().endsWith('/login'), 'a revoked session is out');
+
+  // A wrong password keeps the focus and the wanted page, and says how many tries are left.
+  const deep = await open(browser);
+  await deep.goto('/dashboard/relays?q=alpha');
+  await deep.fill('#password', 'wrong');
+  await deep.getByRole('button', { name: 'Log in', exact: true }).click();
+  await deep.getByText('4 tries are left', { exact: false }).waitFor();
+  check(await deep.evaluate(() => document.activeElement.id) === 'password', 'the password has the focus');
+  await deep.keyboard.type(PASSWORD);
+  await deep.keyboard.press('Enter');
+  await deep.waitForURL('**/dashboard/relays?q=alpha');
 
   // By password, without scripts: the server asks.
   const plain = await open(browser, { javaScriptEnabled: false });

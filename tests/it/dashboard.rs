@@ -11,6 +11,9 @@ use crate::support::{
     change,
 };
 
+mod attention;
+mod entrance;
+mod markup;
 mod queue_pages;
 
 const PASSWORD: &str = "correct horse";
@@ -92,6 +95,9 @@ impl Site {
             "/jobs/retry-all".to_owned(),
             "/instances/probe".to_owned(),
             "/reconcile".to_owned(),
+            "/attention/snooze".to_owned(),
+            "/attention/wake".to_owned(),
+            "/attention/sync".to_owned(),
             format!("/upstreams/{}/realtime", self.upstream_id),
             format!("/upstreams/{}/disable", self.upstream_id),
             format!("/upstreams/{}/enable", self.upstream_id),

@@ -1,4 +1,4 @@
-// What scripts add to the pages: relative times, confirmations, live filters, the chart.
+// What scripts add to every page: relative times, confirmations, the chart. `live.js` has the live parts.
 
 const SPANS = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
 
@@ -34,23 +34,6 @@ document.addEventListener('submit', (event) => {
   });
   form.append(confirmed);
 });
-
-// The filters of the list of relays: the address and the live part follow the input.
-for (const form of document.querySelectorAll('form[data-filters]')) {
-  let waiting;
-  const follow = () => {
-    const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
-    const live = document.getElementById('live');
-    history.replaceState(null, '', `?${query}`);
-    const next = live.cloneNode(false);
-    next.removeAttribute('data-htmx-powered');
-    next.setAttribute('hx-sse:connect', `/dashboard/live/relays?${query}`);
-    next.innerHTML = live.innerHTML;
-    live.replaceWith(next);
-    htmx.process(next);
-  };
-  form.addEventListener('input', () => { clearTimeout(waiting); waiting = setTimeout(follow, 300); });
-}
 
 // The chart of syncs and failures per minute. The table inside it has the same figures as text.
 class SyncChart extends HTMLElement {

@@ -22,7 +22,7 @@ async function logIn() {
     headers: { authorization: `Nostr ${token}` },
   });
   const answer = await response.json();
-  if (response.ok) location.assign(answer.data);
+  if (response.ok) location.assign(button.dataset.next);
   else say(answer.error);
 }
 

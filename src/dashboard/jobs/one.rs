@@ -123,11 +123,11 @@ fn metadata(job: &JobDetail) -> Markup {
         h2 { "Metadata" }
         @if job.metadata.is_empty() { p { "None." } } @else {
             (scroll("Metadata", &html! {
-                table {
+                table.cards.small {
                     thead { tr { th { "Name" } th { "Value" } } }
                     tbody {
                         @for (name, value) in &job.metadata {
-                            tr { td { code { (name) } } td { (value.as_deref().unwrap_or("–")) } }
+                            tr { td data-label="Name" { code { (name) } } td.any data-label="Value" { (value.as_deref().unwrap_or("–")) } }
                         }
                     }
                 }

@@ -125,7 +125,7 @@ fn buttons(upstream: &Upstream, viewer: &Viewer) -> Markup {
 
 fn lane_section(lane: &LaneState, gaps: &[GapRow]) -> Markup {
     html! {
-        div.item class=(class_of(lane)) {
+        div class={ "item " (class_of(lane)) } {
             h3 { (lane.lane) " " span class={ "badge " (class_of(lane)) } { (lane.condition().as_str()) } }
             @if let Some(done) = lane.progress { (progress(lane, done)) }
             (failure(lane))
@@ -242,7 +242,7 @@ fn connection_table(connections: &[Connection]) -> Markup {
             h2 #connections { "Connections" }
             @if connections.is_empty() { p { "No process is connected." } } @else {
                 (scroll("Connections", &html! {
-                    table {
+                    table.cards {
                         thead { tr {
                             th { "Process" } th { "State" } th.n { "Subscriptions" } th.n { "Attempts" }
                             th.n { "Received" } th.n { "Sent" } th { "Error" }
@@ -258,10 +258,10 @@ fn connection_table(connections: &[Connection]) -> Markup {
 fn connection_row(one: &Connection) -> Markup {
     html! {
         tr {
-            td { (one.process) } td { (one.state) }
-            td.n { (one.subscriptions) } td.n { (one.attempts) }
-            td.n { (bytes(one.bytes_in)) } td.n { (bytes(one.bytes_out)) }
-            td.error { @if let Some(error) = &one.error { (error) } }
+            td data-label="Process" { (one.process) } td data-label="State" { (one.state) }
+            td.n data-label="Subscriptions" { (one.subscriptions) } td.n data-label="Attempts" { (one.attempts) }
+            td.n data-label="Received" { (bytes(one.bytes_in)) } td.n data-label="Sent" { (bytes(one.bytes_out)) }
+            td.error.none[one.error.is_none()] data-label="Error" { @if let Some(error) = &one.error { (error) } }
         }
     }
 }

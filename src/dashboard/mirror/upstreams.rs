@@ -1,11 +1,12 @@
 //! The list of upstreams with the state of their lanes.
 
 use axum::{
-    extract::State,
+    extract::{Query, State},
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
+use serde::Deserialize;
 use sqlx::PgPool;
 use tender_jobs::mirror::{
     deployment,
@@ -17,24 +18,43 @@ use uuid::Uuid;
 use crate::dashboard::{
     Dashboard, PATH, actions,
     layout::{self, Page},
-    parts::{Problem, count, maybe_time, scroll},
+    parts::{Problem, count, maybe_time, query, scroll},
     session::Viewer,
 };
 use crate::words::lane as words;
+
+/// The filter of the list, from the address.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(in crate::dashboard) struct Shown {
+    /// Only upstreams with a lane that does not work for this cause.
+    cause: Option<String>,
+}
 
 pub(in crate::dashboard) async fn page(
     State(dashboard): State<Dashboard>,
     viewer: Viewer,
     headers: HeaderMap,
+    Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
+    let source = match &shown.cause {
+        Some(cause) => format!("/upstreams{}", query(&[("cause", cause)])),
+        None => "/upstreams".to_owned(),
+    };
     let page = Page {
         title: "Upstreams",
         section: "/upstreams",
         notice: actions::notice(&headers),
         fixed: html! {
-            p { "The relays that events are mirrored with. " code { "tender mirror add" } " adds one." }
+            @if let Some(cause) = &shown.cause {
+                p {
+                    "Only upstreams with a lane that failed with: " span.error { (cause) } ". "
+                    a href={ (PATH) "/upstreams" } { "Show all" }
+                }
+            } @else {
+                p { "The relays that events are mirrored with. " code { "tender mirror add" } " adds one." }
+            }
         },
-        live: Some(("/upstreams", table(&dashboard).await?)),
+        live: Some((&source, table(&dashboard, &shown).await?)),
     };
     Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
@@ -45,14 +65,21 @@ pub(super) async fn stale_secs(db: &PgPool) -> Result<u64, sqlx::Error> {
 }
 
 /// The live part.
-pub(in crate::dashboard) async fn table(dashboard: &Dashboard) -> Result<Markup, sqlx::Error> {
+pub(in crate::dashboard) async fn table(
+    dashboard: &Dashboard,
+    shown: &Shown,
+) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
-    let (upstreams, lanes) =
+    let (mut upstreams, lanes) =
         (upstream::list(db).await?, lane::states(db, stale_secs(db).await?).await?);
+    if let Some(cause) = &shown.cause {
+        let troubled = lane::upstreams_with(db, &cause.replace('\0', "")).await?;
+        upstreams.retain(|one| troubled.contains(&one.id));
+    }
     let connections = upstream::connections(db).await?;
     Ok(html! {
         (removals(&upstream::removals(db).await?))
-        @if upstreams.is_empty() { p { "There is no upstream yet." } } @else {
+        @if upstreams.is_empty() { p { @if shown.cause.is_some() { "No upstream has this failure any more." } @else { "There is no upstream yet." } } } @else {
             (scroll("Upstreams", &html! {
                 table.cards {
                     thead { tr {

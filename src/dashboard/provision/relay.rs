@@ -5,11 +5,20 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde_json::Value;
-use tender_jobs::provision::{
-    activity::{self, Activity, ActivityType},
-    relay::{self, Relay, RelayId, Status},
+use tender_jobs::{
+    provision::{
+        activity::{self, Activity, ActivityType},
+        relay::{self, Relay, RelayId, Status},
+    },
+    queue,
+};
+
+use super::{
+    attempts::{self, Plan},
+    request,
 };
 
 use crate::dashboard::{
@@ -81,35 +90,41 @@ pub(in crate::dashboard) async fn live(
 ) -> Result<Markup, sqlx::Error> {
     let records = activity::of_relay(&dashboard.db, &relay.id, None, RECORDS).await?;
     let sent = relay::last_sent(&dashboard.db, &relay.id).await?;
+    let now = queue::now(&dashboard.db).await?;
+    let config = &dashboard.config;
+    let plan = Plan { backoff: config.backoff, exhausted_after: config.exhausted_after };
     Ok(html! {
         (buttons(viewer, relay))
-        (state(relay, dashboard.max_attempts))
+        (state(relay, &plan, now))
+        (attempts::line(&plan, relay, &records, now))
         div.columns {
-            (timeline(&records))
-            (body(dashboard, relay, sent.as_ref()))
+            (timeline(&records, now))
+            (request::section(dashboard, relay, sent.as_ref()))
         }
         (wanted(relay))
     })
 }
 
-fn state(relay: &Relay, max_attempts: u32) -> Markup {
+fn state(relay: &Relay, plan: &Plan, now: DateTime<Utc>) -> Markup {
     html! {
         section aria-label="State" {
             dl.facts {
                 dt { "Sync" } dd { (sync_badge(relay.sync_state())) }
                 dt { "Status" } dd { (status_badge(relay.status)) }
                 @if relay.attempts > 0 {
-                    dt { "Attempt" } dd { (relay.attempts) " of " (max_attempts) }
-                    dt { "Next attempt" } dd { (maybe_time(relay.retry_at)) }
+                    dt { "Attempts" } dd { (relay.attempts) " of " (plan.backoff.max_attempts()) " have failed" }
                 }
-                @if let Some(at) = relay.exhausted_at { dt { "Gave up" } dd { (time(at)) } }
+                @if let Some(at) = relay.retry_at { dt { "Next attempt" } dd { (due(at, now)) } }
+                @if let Some(at) = relay.exhausted_at {
+                    dt { "Gave up" } dd { (time(at)) ". " (after_giving_up(relay, plan, now)) }
+                }
                 @if !relay.sync_error.is_empty() { dt { "Last error" } dd.error { (relay.sync_error) } }
                 dt { "Wanted" } dd { "generation " (relay.generation) ", changed " (time(relay.updated_at)) }
                 dt { "On zooid" } dd {
                     @if relay.provisioned_at.is_some() { "generation " (relay.synced_generation) } @else { "not yet" }
                 }
                 @if let Some(at) = relay.confirm_at {
-                    dt { "To be confirmed" } dd { "an earlier call was not answered; sent again " (time(at)) }
+                    dt { "To be confirmed" } dd { "an earlier call was not answered; the next call is " (due(at, now)) }
                 }
                 @if let Some(key) = &relay.identity { dt { "Relay's key" } dd { code { (key) } } }
             }
@@ -117,16 +132,32 @@ fn state(relay: &Relay, max_attempts: u32) -> Markup {
     }
 }
 
-fn timeline(records: &[Activity]) -> Markup {
+/// When something is due, or that it is due and waits for a worker.
+fn due(at: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
+    html! { @if at > now { "due " (time(at)) } @else { "due since " (time(at)) ", and waits for a worker" } }
+}
+
+/// Whether and when a relay that gave up is tried again by itself.
+fn after_giving_up(relay: &Relay, plan: &Plan, now: DateTime<Utc>) -> Markup {
     html! {
-        section aria-labelledby="timeline" {
-            h2 #timeline { "Timeline" }
-            ol.timeline { @for record in records { (entry(record)) } }
+        @match plan.next_round(relay) {
+            Some(at) if at > now => { "One more round of attempts starts " (time(at)) "." },
+            Some(_) => "One more round of attempts starts with the next reconcile.",
+            None => "No further attempt is planned: correct the cause, then change the relay or press the button above.",
         }
     }
 }
 
-fn entry(record: &Activity) -> Markup {
+fn timeline(records: &[Activity], now: DateTime<Utc>) -> Markup {
+    html! {
+        section aria-labelledby="timeline" {
+            h2 #timeline { "Timeline" }
+            ol.timeline { @for record in records { (entry(record, now)) } }
+        }
+    }
+}
+
+fn entry(record: &Activity, now: DateTime<Utc>) -> Markup {
     let detail = &record.detail;
     let text = |name: &str| detail[name].as_str().map(str::to_owned);
     let class = match record.activity_type {
@@ -143,12 +174,18 @@ fn entry(record: &Activity) -> Markup {
                 @if let Some(method) = text("method") { (method) " " }
                 @if let Some(ms) = detail["duration_ms"].as_i64() { (ms) " ms " }
                 @if let Some(status) = detail["status"].as_i64() { "status " (status) " " }
-                @if let Some(at) = detail["retry_at"].as_i64().and_then(|at| chrono::DateTime::from_timestamp(at, 0)) { "next attempt " (time(at)) }
+                @if let Some(at) = detail["retry_at"].as_i64().and_then(|at| chrono::DateTime::from_timestamp(at, 0)) { @if at > now { "next attempt " } @else { "the next attempt was due " } (time(at)) }
             }
             @if let Some(error) = text("error") { p.error { (error) } }
             @if let Some(note) = text("note") { p { (note) } }
             @if let Some(changed) = detail["changed"].as_object() {
                 ul.changes { @for (name, value) in changed { li { code { (name) } " → " (short(value)) } } }
+            }
+            @if let Some(sent) = detail.get("sent") {
+                details id={ "sent-" (record.id) } {
+                    summary { "What it sent" }
+                    pre.scroll tabindex="0" { (request::pretty(sent)) }
+                }
             }
         }
     }
@@ -182,58 +219,6 @@ fn short(value: &Value) -> String {
     short
 }
 
-/// The body of the next request, and its difference from the last one.
-fn body(dashboard: &Dashboard, relay: &Relay, sent: Option<&Value>) -> Markup {
-    let next = dashboard.zooid.as_ref().map(|zooid| zooid.preview(relay));
-    html! {
-        section aria-labelledby="body" {
-            h2 #body { "Request to zooid" }
-            @match &next {
-                None => p { "Not shown: zooid is not configured in this process." },
-                Some(next) => {
-                    (difference(sent, next))
-                    details {
-                        summary { "The body of the next " (if relay.provisioned_at.is_some() { "PATCH" } else { "POST" }) }
-                        pre.scroll tabindex="0" { (serde_json::to_string_pretty(next).unwrap_or_default()) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn difference(sent: Option<&Value>, next: &Value) -> Markup {
-    let Some(sent) = sent else { return html! { p { "No request was sent yet." } } };
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    flatten("", sent, &mut before);
-    flatten("", next, &mut after);
-    let lacks = |lines: &[(String, String)], line: &(String, String)| !lines.contains(line);
-    let changed: Vec<_> = after.iter().filter(|line| lacks(&before, line)).collect();
-    let gone: Vec<_> = before.iter().filter(|line| lacks(&after, line)).collect();
-    html! {
-        @if changed.is_empty() && gone.is_empty() {
-            p { "The same as the last request." }
-        } @else {
-            p { "Differences from the last request:" }
-            pre.diff.scroll tabindex="0" {
-                @for (path, value) in gone { span.gone { "- " (path) ": " (value) "\n" } }
-                @for (path, value) in changed { span.new { "+ " (path) ": " (value) "\n" } }
-            }
-        }
-    }
-}
-
-/// Adds a document to `lines`, a line per value with its path.
-fn flatten(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
-    let Value::Object(fields) = value else {
-        return lines.push((path.to_owned(), value.to_string()));
-    };
-    for (name, value) in fields {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        flatten(&path, value, lines);
-    }
-}
-
 fn wanted(relay: &Relay) -> Markup {
     let on: Vec<_> = relay.flags.named().filter(|(_, on)| *on).map(|(name, _)| name).collect();
     let texts = [
@@ -258,24 +243,5 @@ fn wanted(relay: &Relay) -> Markup {
                 dt { "First synced" } dd { (maybe_time(relay.provisioned_at)) }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn documents_differ_by_line() {
-        let next = json!({"host": "b", "info": {"name": "x"}});
-        let markup = difference(Some(&json!({"host": "a", "info": {"name": "x"}})), &next);
-        let text = markup.into_string();
-        assert!(text.contains("- host: &quot;a&quot;") && text.contains("+ host: &quot;b&quot;"));
-        assert!(!text.contains("info.name"), "{text}");
-        assert!(
-            difference(Some(&next), &next).into_string().contains("The same as the last request")
-        );
     }
 }

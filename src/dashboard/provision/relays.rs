@@ -15,6 +15,7 @@ use crate::dashboard::{
     parts::{Problem, maybe_time, scroll, short_key, status_badge, sync_badge},
     session::Viewer,
 };
+use crate::fleet::LONG_PENDING;
 
 /// Relays on a page.
 const SIZE: i64 = 50;
@@ -28,6 +29,9 @@ pub(in crate::dashboard) struct Shown {
     sync: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     status: String,
+    /// Only relays that gave up for this cause.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    cause: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     order: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -62,6 +66,8 @@ impl Shown {
             sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
+            cause: (!self.cause.is_empty()).then(|| self.cause.replace('\0', "")),
+            late: (self.sync == "late").then_some(LONG_PENDING),
             order: match self.order.as_str() {
                 "host" => Order::Host,
                 "waiting" => Order::Waiting,
@@ -95,11 +101,12 @@ pub(in crate::dashboard) async fn page(
 
 fn filters(shown: &Shown) -> Markup {
     html! {
-        form.filters method="get" action={ (PATH) "/relays" } role="search" data-filters {
+        form.filters method="get" action={ (PATH) "/relays" } role="search" data-filters="/relays" {
             label { "Search" input type="search" name="q" value=(shown.q) placeholder="host, id, npub"; }
             label { "Sync" select name="sync" {
                 option value="" { "any" }
                 @for (name, text, _) in STATES { option value=(name) selected[shown.sync == name] { (text) } }
+                option value="late" selected[shown.sync == "late"] { "waiting > 5 min" }
             } }
             label { "Status" select name="status" {
                 option value="" { "any" }
@@ -110,6 +117,10 @@ fn filters(shown: &Shown) -> Markup {
                 @for (name, text) in ORDERS { option value=(name) selected[shown.order == name] { (text) } }
             } }
             button { "Show" }
+            @if !shown.cause.is_empty() {
+                input type="hidden" name="cause" value=(shown.cause);
+                p.quiet { "Only relays that gave up with: " span.error { (shown.cause) } ". " a href={ (PATH) "/relays?sync=gave_up" } { "Show all that gave up" } }
+            }
         }
     }
 }
@@ -134,7 +145,7 @@ pub(in crate::dashboard) async fn table(
                         th { "Host" } th { "Tenant" } th { "Status" } th { "Sync" } th { "Attempt" }
                         th { "Next attempt" } th { "Last error" }
                     } }
-                    tbody { @for row in &rows { (table_row(row, dashboard.max_attempts)) } }
+                    tbody { @for row in &rows { (table_row(row, dashboard.max_attempts())) } }
                 }
             }))
         }

@@ -71,7 +71,7 @@ fn row(queue: &QueueFigures) -> Markup {
 }
 
 fn workers(queue: &QueueFigures) -> Markup {
-    let workers = query(&[("queue", &queue.queue)]);
+    let workers = query(&[("queue", queue.queue.as_str()), ("state", "alive")]);
     html! {
         a href={ (PATH) "/workers" (workers) } { (count(queue.workers, false)) " alive" }
     }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::config::network;
 
 /// The interval between two lines in the log about refused connections.
 const SAY: Duration = Duration::from_secs(10);
@@ -87,17 +89,6 @@ impl Drop for Place {
 /// A panic while the lock was held leaves counts that are valid.
 fn locked(open: &Mutex<Open>) -> std::sync::MutexGuard<'_, Open> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns the part of an address that stands for one client: an IPv4 address, or the first 64 bits of
-/// an IPv6 address, because one client has them all.
-pub(in crate::http) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-        }
-    }
 }
 
 #[cfg(test)]

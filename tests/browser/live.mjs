@@ -1,0 +1,96 @@
+// A page has one stream, says how old its content is, and says when it is not live and why.
+import { ask, browse, check, logIn, open } from './browser.mjs';
+
+// The streams of a page that are open now.
+function streams(page) {
+  const now = new Set();
+  const isStream = (request) => request.url().includes('/dashboard/live/');
+  page.on('request', (request) => { if (isStream(request)) now.add(request); });
+  for (const end of ['requestfinished', 'requestfailed']) page.on(end, (request) => now.delete(request));
+  return now;
+}
+
+const isLive = (page) => page.locator('#fresh .badge', { hasText: /^live$/ }).waitFor();
+const banner = (page, text) => page.locator('#banner', { hasText: text }).waitFor();
+
+await browse(async (browser) => {
+  await ask('relays', { prefix: 'garden', count: 12 });
+  await ask('relays', { prefix: 'meadow', count: 3 });
+  const alpha = await ask('relay', { subdomain: 'alpha', name: 'Alpha' });
+  const page = await open(browser);
+  await logIn(page);
+
+  // Ten changes of the filters leave one stream, and the rows of the last filter.
+  const openNow = streams(page);
+  await page.goto('/dashboard/relays');
+  await isLive(page);
+  for (const text of ['g', 'ga', 'gar', 'gard', 'garde', 'garden', 'garden-1', 'garden-11', 'm', 'meadow']) {
+    const followed = page.waitForRequest((request) => request.url().includes('/live/relays') && request.url().endsWith(`q=${text}`));
+    await page.fill('input[name=q]', text);
+    await followed;
+  }
+  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 3);
+  check((await page.textContent('tbody')).includes('meadow-0'), 'the rows are those of the last filter');
+  check(openNow.size === 1, `one stream is open, not ${openNow.size}`);
+  const answers = await page.evaluate(async () => (await fetch('/dashboard/session')).status);
+  check(answers === 204, 'the page can still ask');
+
+  // Paused, the page stays as it is and grows old; live again, it is of now.
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.locator('#fresh .badge', { hasText: 'paused' }).waitFor();
+  await page.waitForFunction(() => !/read [01] s/.test(document.querySelector('#fresh .age').textContent));
+  check(openNow.size === 0, 'a paused page has no stream');
+  await ask('relays', { prefix: 'meadow-late', count: 1 });
+  await page.waitForFunction(() => /read ([4-9]|\d\d) s/.test(document.querySelector('#fresh .age').textContent));
+  check(await page.locator('tbody tr').count() === 3, 'nothing changes while it is paused');
+  await page.getByRole('button', { name: 'Go live' }).click();
+  await page.getByText('meadow-late-0').first().waitFor();
+  await isLive(page);
+
+  // The title of the tab counts what needs attention: no worker serves sync-relay.
+  await page.waitForFunction(() => /^\([1-9]\d*\) Relays/.test(document.title));
+  await page.goto('/dashboard');
+  check(/^\([1-9]\d*\) Fleet/.test(await page.title()), 'so does that of the overview, before any script');
+
+  // What the reader opened stays open, and what the reader types stays typed, while the page changes.
+  await page.goto(`/dashboard/relays/${alpha}`);
+  await isLive(page);
+  await page.click('summary:has-text("The body of the next")');
+  await ask('rename', { id: alpha, name: 'Another name' });
+  await page.locator('.timeline', { hasText: 'Another name' }).waitFor();
+  check(await page.locator('details pre').isVisible(), 'the details are still open');
+
+  // A database that does not answer is not "all in step".
+  await ask('break_database');
+  await banner(page, 'The database does not answer since');
+  check(await page.locator('#live.stale').count() === 1, 'the content is greyed');
+  await ask('mend_database');
+  await page.locator('#banner').waitFor({ state: 'hidden' });
+  await isLive(page);
+
+  // A server that hangs, with its connections open.
+  await ask('silence');
+  await banner(page, 'Disconnected since');
+  check(await page.locator('#live.stale').count() === 1, 'the content is greyed');
+  await ask('reopen');
+  await page.locator('#banner').waitFor({ state: 'hidden' });
+  await isLive(page);
+
+  // A server that dies.
+  const beside = await ask('beside');
+  const other = await open(browser);
+  await other.context().addCookies((await page.context().cookies()).map((one) => ({ ...one, domain: new URL(beside).hostname })));
+  await other.goto(`${beside}/dashboard/relays`);
+  await isLive(other);
+  await ask('stop_beside');
+  await banner(other, 'Disconnected since');
+
+  // A session that ends.
+  await page.goto('/dashboard/relays?q=alpha');
+  await isLive(page);
+  await ask('end_sessions');
+  await banner(page, 'Your session has ended');
+  check(await page.locator('#live.stale').count() === 1, 'the content is greyed');
+  await page.locator('#banner a').click();
+  await page.waitForURL('**/dashboard/login?next=*');
+});
