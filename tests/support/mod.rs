@@ -14,6 +14,7 @@
 pub mod api;
 pub mod database;
 pub mod grasp_rows;
+pub mod line;
 pub mod mirror;
 pub mod path;
 pub mod process;
