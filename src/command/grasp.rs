@@ -43,6 +43,11 @@ pub(crate) enum GraspCommand {
         #[arg(long)]
         all: bool,
     },
+    /// Print the filters that a followed relay would be asked for now, without asking.
+    Plan {
+        /// Address or id of the relay.
+        relay: String,
+    },
     /// Count parked events by reason, or list those of one reason.
     Parked(parked::List),
     /// Show sums: services, followed relays by state, coverage, parked events.
@@ -62,6 +67,7 @@ impl GraspCommand {
                 Self::Relays(list) => relay::list(db, list, json).await,
                 Self::Relay { relay } => relay::show(db, &relay, json).await,
                 Self::Resync { url, all: _ } => relay::resync(db, url.as_deref(), json).await,
+                Self::Plan { relay } => relay::plan(db, &relay, json).await,
                 Self::Parked(list) => parked::list(db, list, json).await,
                 Self::Status => status::print(db, json).await,
             }

@@ -113,3 +113,26 @@ async fn parked_events_are_shown_by_reason() {
     assert!(!page.contains("d1d1d1d1…"), "{page}");
     site.shows("/parked?after=nonsense", &["orphan"]).await;
 }
+
+#[tokio::test]
+async fn needs_attention_groups_followed_relays_by_cause() {
+    let site = Site::new().await;
+    let words = [
+        "1 followed relay is dead",
+        "permanent fault: DNS",
+        "limiting our rate",
+        "no process has room",
+        "/dashboard/followed?state=dead",
+    ];
+    let page = site.shows("", &words).await;
+    assert!(!page.contains("catching up for more than an hour"), "{page}");
+    for change in [
+        "update grasp_relay set status_at = now() - interval '2 hours' where status = 'catching_up'",
+        "update upstream set authors_only_at = now(), authors_only_reason = 'restricted'
+         where url = 'wss://git.example.com'",
+    ] {
+        sqlx::query(change).execute(&site.api.world.db).await.unwrap();
+    }
+    let words = ["catching up for more than an hour", "refuses events that others signed"];
+    site.shows("?again", &words).await;
+}

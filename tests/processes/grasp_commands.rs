@@ -189,3 +189,52 @@ async fn a_resync_is_due_at_once_and_is_recorded() {
         actions.iter().map(|one| (one.action.as_str(), one.target.as_str())).collect();
     assert_eq!(told, [("resync_grasp", "all"), ("resync_grasp", "wss://a.example.com")]);
 }
+
+#[tokio::test]
+async fn a_plan_prints_the_filters_without_taking_items_in_flight() {
+    let desk = Desk::new().await;
+    let b = ["plan", "wss://b.example.com"];
+    desk.says(&b, &["nothing is due: 0 of 4 items are delivered, 1 in flight, 3 wait"]).await;
+    sqlx::query("update grasp_coverage set retry_at = now()").execute(&desk.0.db).await.unwrap();
+    let words = ["state: 1 items, after 2 attempts that failed", "\"#A\"", ALPHA, "\"authors\""];
+    desk.says(&b, &words).await;
+    let plan = desk.json(&b).await;
+    assert_eq!(
+        (&plan["batches"][0]["filters"][0], &plan["batches"][1]["filters"][0]),
+        (&json!({"kinds": [30618], "#d": ["alpha"]}), &json!({"#a": [ALPHA]}))
+    );
+    let in_flight = "select count(*) from grasp_coverage where state = 'in_flight'";
+    let in_flight: i64 = sqlx::query_scalar(in_flight).fetch_one(&desk.0.db).await.unwrap();
+    assert_eq!(in_flight, 1);
+}
+
+#[tokio::test]
+async fn doctor_and_top_group_followed_relays_by_cause() {
+    let desk = Desk::new().await;
+    let environment = [("DATABASE_URL", &*desk.0.database.url())];
+    let doctor = run(&["doctor"], &environment).await;
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    for words in [
+        "1 services enabled, 1 processes follow relays",
+        "1 followed relay is dead",
+        "1 followed relay is out of reach by a permanent fault: DNS: wss://fault.example.com",
+        "1 followed relay is limiting our rate",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    sqlx::query("delete from grasp_process").execute(&desk.0.db).await.unwrap();
+    sqlx::query("update grasp_service set relays_over_limit = 3")
+        .execute(&desk.0.db)
+        .await
+        .unwrap();
+    let top = run(&["top", "--json"], &environment).await;
+    let top: Value = serde_json::from_slice(&top.stdout).unwrap();
+    let attention = top["attention"].to_string();
+    for words in [
+        "no process follows relays",
+        "3 more are named and not followed",
+        "tender grasp relays --state no-room",
+    ] {
+        assert!(attention.contains(words), "{words}: {attention}");
+    }
+}

@@ -1,4 +1,4 @@
-//! `grasp relays`, `relay`, `resync`: the commands on followed relays.
+//! `grasp relays`, `relay`, `resync`, `plan`: the commands on followed relays.
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -8,7 +8,9 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     console::operator as record,
-    grasp::view::{self, BatchRow, GapRow, MissingRow, RelayRow, RelaySearch, RelayState},
+    grasp::view::{
+        self, BatchRow, GapRow, MissingRow, PlannedBatch, RelayRow, RelaySearch, RelayState,
+    },
     queue,
 };
 
@@ -152,7 +154,7 @@ pub(super) fn told(one: &RelayRow, now: DateTime<Utc>) -> String {
 
 /// Finds a followed relay by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<RelayRow> {
-    let found = view::relay(db, name.trim_end_matches('/')).await?;
+    let found = view::relay(db, name).await?;
     found.with_context(|| format!("no relay {name} is followed; see `tender grasp relays`"))
 }
 
@@ -314,4 +316,37 @@ pub(super) async fn resync(db: &PgPool, url: Option<&str>, as_json: bool) -> any
     let told = format!("{relays} relays are verified again from now on");
     record::record(db, &operator().who, "resync_grasp", target, &told).await?;
     print::done(as_json, &format!("{told}; `tender grasp relays` shows the progress"))
+}
+
+pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
+    let one = named(db, name).await?;
+    let batches = view::plan(db, one.id).await?;
+    if as_json {
+        return print::json(&json!({ "url": one.url, "batches": batches }));
+    }
+    if batches.is_empty() {
+        return print::line(&format!(
+            "nothing is due: {} of {} items are delivered, {} in flight, {} wait for their next try",
+            one.confirmed,
+            one.items(),
+            one.in_flight,
+            one.missing
+        ));
+    }
+    batches.iter().try_for_each(print_planned)
+}
+
+fn print_planned(batch: &PlannedBatch) -> anyhow::Result<()> {
+    let failed = match batch.attempts {
+        0 => String::new(),
+        number => format!(", after {} that failed", attempts(number)),
+    };
+    print::line(&format!("{}: {} items{failed}", batch.family, batch.items))?;
+    for filter in &batch.filters {
+        print::line(&format!("  {filter}"))?;
+    }
+    for (item, reason) in &batch.unusable {
+        print::line(&format!("  not asked: {}: {reason}", print::visible(item)))?;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::{command::print, words::grasp as words};
 
 /// Finds a service by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<ServiceRow> {
-    let found = view::service(db, name.trim_end_matches('/')).await?;
+    let found = view::service(db, name).await?;
     found.with_context(|| format!("there is no service {name}; see `tender grasp list`"))
 }
 
