@@ -3,6 +3,7 @@
 
 mod doctor;
 mod fleet;
+mod grasp;
 mod keys;
 mod migrate;
 mod mirror;
@@ -82,6 +83,9 @@ enum Command {
     /// Keep events in step with other relays.
     #[command(subcommand, alias = "sync")]
     Mirror(mirror::MirrorCommand),
+    /// Host git repositories: follow the relays that their announcements name.
+    #[command(subcommand)]
+    Grasp(grasp::GraspCommand),
     /// Create and revoke keys of the API `/api/v1`.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -129,6 +133,7 @@ impl Cli {
             Command::Instance(command) => command.run(json).await?,
             Command::Queue(command) => command.run(json).await?,
             Command::Mirror(command) => Box::pin(command.run(json)).await?,
+            Command::Grasp(command) => Box::pin(command.run(json)).await?,
             Command::Keys(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
             Command::Workers => fleet::workers(json).await?,

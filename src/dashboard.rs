@@ -9,6 +9,7 @@
 mod actions;
 mod assets;
 mod fleet;
+mod grasp;
 mod jobs;
 mod json;
 mod layout;
@@ -124,6 +125,12 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/upstreams/{id}", get(mirror::upstream::page))
         .route("/upstreams/{id}/{action}", post(mirror::actions::upstream))
         .route("/events", get(mirror::events::page))
+        .route("/repositories", get(grasp::repos::page))
+        .route("/repository", get(grasp::repo::page))
+        .route("/followed", get(grasp::relays::page))
+        .route("/followed/{id}", get(grasp::relay::page))
+        .route("/followed/{id}/resync", post(grasp::actions::resync))
+        .route("/parked", get(grasp::parked::page))
         .route("/queues", get(queues::page))
         .route("/queues/{queue}/{action}", post(steer::queue))
         .route("/jobs", get(jobs::page))
@@ -138,6 +145,11 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/workers", get(live::workers))
+        .route("/live/repositories", get(live::repos))
+        .route("/live/repository", get(live::repo))
+        .route("/live/followed", get(live::followed))
+        .route("/live/followed/{id}", get(live::followed_relay))
+        .route("/live/parked", get(live::parked))
         .route("/live/jobs", get(live::jobs))
         .route("/live/relays", get(live::relays))
         .route("/live/upstreams", get(live::upstreams))

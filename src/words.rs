@@ -1,5 +1,6 @@
 //! Wording that commands and pages share.
 
+pub(crate) mod grasp;
 pub(crate) mod lane;
 
 /// Formats a number of seconds in its two largest units.
@@ -13,9 +14,25 @@ pub(crate) fn span(seconds: i64) -> String {
     }
 }
 
+/// Formats a number of seconds in its largest unit.
+pub(crate) fn brief(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brief_spans_show_their_largest_unit() {
+        let spans = [5, 65, 3605, 90_000].map(brief);
+        assert_eq!(spans, ["5 s", "1 min", "1 h", "1 d"]);
+    }
 
     #[test]
     fn spans_show_their_two_largest_units() {

@@ -3,11 +3,16 @@
 use std::io::{BufRead, Write};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
+use comfy_table::{
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle,
+};
 use serde::Serialize;
 use tender_jobs::provision::relay::{Relay, SyncState};
 
-use crate::words::span;
+use crate::words::{brief, span};
+
+/// The width from which a terminal shows every column.
+const WIDE: u16 = 130;
 
 /// Writes a line to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
@@ -37,6 +42,16 @@ pub(super) fn table(header: &[&str]) -> Table {
         column.set_padding((0, 2));
     }
     table
+}
+
+/// Hides columns that `show` and `--json` have too, if the terminal is narrow.
+pub(super) fn hide_unless_wide(table: &mut Table, columns: &[usize]) {
+    if table.width().is_some_and(|width| width < WIDE) {
+        let wide = table.column_iter_mut().filter(|column| columns.contains(&column.index));
+        wide.for_each(|column| {
+            column.set_constraint(ColumnConstraint::Hidden);
+        });
+    }
 }
 
 /// Returns a text in which every control character is escaped, so that it cannot act on the terminal.
@@ -79,6 +94,11 @@ pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
         1.. => format!("in {}", span(seconds)),
         _ => format!("{} ago", span(-seconds)),
     }
+}
+
+/// Formats the distance of a time from `now` in its largest unit, such as `5 min`.
+pub(super) fn distance(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    brief((at - now).num_seconds().abs())
 }
 
 /// Cuts `text` to at most `limit` characters; `…` marks the cut.

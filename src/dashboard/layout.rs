@@ -5,11 +5,14 @@ use maud::{DOCTYPE, Markup, html};
 use super::{PATH, parts::short_key, session::Viewer};
 
 /// Path and name of each section, in the order of the navigation.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("", "Fleet"),
     ("/relays", "Relays"),
     ("/upstreams", "Upstreams"),
     ("/events", "Events"),
+    ("/repositories", "Repositories"),
+    ("/followed", "Followed"),
+    ("/parked", "Parked"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
     ("/workers", "Workers"),

@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod database;
+pub mod line;
 pub mod mirror;
 pub mod path;
 pub mod process;

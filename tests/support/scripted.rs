@@ -105,6 +105,19 @@ fn at(event: &Value) -> i64 {
     event["created_at"].as_i64().unwrap()
 }
 
+/// Whether the event has a tag with one of the values, for each letter of the filter.
+fn has_tags(event: &Value, filter: &Value) -> bool {
+    let has = |letter: &str, values: &Value| {
+        event["tags"].as_array().unwrap().iter().any(|tag| {
+            tag[0] == letter && values.as_array().unwrap().iter().any(|value| *value == tag[1])
+        })
+    };
+    let wanted = filter.as_object().unwrap().iter();
+    wanted
+        .filter_map(|(key, values)| Some((key.strip_prefix('#')?, values)))
+        .all(|(l, v)| has(l, v))
+}
+
 /// The events that match, newest first.
 fn matching<'a>(events: &'a [Value], filter: &Value, manner: &Manner) -> Vec<&'a Value> {
     let id_matches = |wanted: &Value, id: &str| {
@@ -118,6 +131,7 @@ fn matching<'a>(events: &'a [Value], filter: &Value, manner: &Manner) -> Vec<&'a
             && until.is_none_or(|until| at <= until)
             && filter["kinds"].as_array().is_none_or(|kinds| kinds.contains(&event["kind"]))
             && filter["authors"].as_array().is_none_or(|keys| keys.contains(&event["pubkey"]))
+            && has_tags(event, filter)
             && filter["ids"].as_array().is_none_or(|ids| {
                 !manner.withheld.contains(id) && ids.iter().any(|wanted| id_matches(wanted, id))
             })

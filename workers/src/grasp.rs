@@ -9,6 +9,7 @@ mod manager;
 mod release;
 mod remove;
 mod scan;
+mod session;
 mod upkeep;
 
 use std::sync::Arc;

@@ -35,7 +35,7 @@ document.addEventListener('submit', (event) => {
   form.append(confirmed);
 });
 
-// The filters of the list of relays: the address and the live part follow the input.
+// The filters of a list: the address and the live part follow the input.
 for (const form of document.querySelectorAll('form[data-filters]')) {
   let waiting;
   const follow = () => {
@@ -44,7 +44,7 @@ for (const form of document.querySelectorAll('form[data-filters]')) {
     history.replaceState(null, '', `?${query}`);
     const next = live.cloneNode(false);
     next.removeAttribute('data-htmx-powered');
-    next.setAttribute('hx-sse:connect', `/dashboard/live/relays?${query}`);
+    next.setAttribute('hx-sse:connect', `/dashboard/live${form.dataset.filters}?${query}`);
     next.innerHTML = live.innerHTML;
     live.replaceWith(next);
     htmx.process(next);

@@ -95,7 +95,7 @@ pub(in crate::dashboard) async fn page(
 
 fn filters(shown: &Shown) -> Markup {
     html! {
-        form.filters method="get" action={ (PATH) "/relays" } role="search" data-filters {
+        form.filters method="get" action={ (PATH) "/relays" } role="search" data-filters="/relays" {
             label { "Search" input type="search" name="q" value=(shown.q) placeholder="host, id, npub"; }
             label { "Sync" select name="sync" {
                 option value="" { "any" }

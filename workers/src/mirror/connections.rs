@@ -135,6 +135,12 @@ impl Connections {
         self.get_for(upstream, Room::Live).await
     }
 
+    /// As [`get`](Self::get), for a relay that another wing follows. Jobs and live subscriptions share its
+    /// connection.
+    pub(crate) async fn get_followed(&self, upstream: &Upstream) -> Result<InUse, StepError> {
+        self.get_for(upstream, Room::Followed).await
+    }
+
     async fn get_for(&self, upstream: &Upstream, room: Room) -> Result<InUse, StepError> {
         let slot = self.slot(upstream.id);
         let mut open = slot.open.lock().await;
@@ -181,12 +187,12 @@ impl Connections {
 
     /// Counts the connection of a job among those of live subscriptions, if one uses it now.
     fn promote(&self, open: &mut Open, room: Room, connection: &Connection) {
-        if room == Room::Live
+        if room != Room::Jobs
             && open.room == Room::Jobs
-            && let Some(permit) = self.rooms.try_acquire(Room::Live)
+            && let Some(permit) = self.rooms.try_acquire(room)
         {
             connection.move_to(permit);
-            open.room = Room::Live;
+            open.room = room;
             self.freed.notify_one();
         }
     }
@@ -246,11 +252,12 @@ pub(super) async fn tell(context: Context) {
             Ok(defaults) => connections.learn(defaults),
             Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
         }
-        for (upstream, slot) in connections.all() {
-            let row = slot.row(upstream, &process);
-            if let Err(error) = upstream::note_connection(&db, &row).await {
-                tracing::debug!(%upstream, %error, "could not store a connection's state; trying again in 5 s");
-            }
+        let all = connections.all();
+        let rows: Vec<_> = all.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
+        if let Err(error) = upstream::note_connections(&db, &rows).await {
+            tracing::debug!(%error, "could not store the states of connections; trying again in 5 s");
+        }
+        for (upstream, slot) in all {
             log_late(upstream, tell_late(&db, &slot).await);
         }
     }

@@ -263,7 +263,9 @@ fn unconfirmed(within: Duration) -> StepError {
     ))
 }
 
-/// Subscribes to new events, and enqueues a poll for those that were published since the last one.
+/// Subscribes to new events, and enqueues a poll for those that were published since the last one. A new
+/// event may claim a time that is a little earlier than the subscription: it may be as late as the
+/// windows of polling overlap.
 async fn open(
     context: &Context,
     connection: &Connection,
@@ -272,7 +274,9 @@ async fn open(
 ) -> Result<Subscription, StepError> {
     let subscription = connection.subscribe("live");
     let mut filter = settings.download_filter().to_json();
-    filter.insert("since".to_owned(), json!(queue::now(&context.db).await?.timestamp()));
+    let overlap = i64::try_from(settings.resume_overlap_seconds).unwrap_or(i64::MAX);
+    let since = queue::now(&context.db).await?.timestamp().saturating_sub(overlap);
+    filter.insert("since".to_owned(), json!(since));
     filter.insert("limit".to_owned(), json!(0));
     connection.send(&json!(["REQ", subscription.id(), filter])).await?;
     tracing::info!(url = upstream.url, "standing subscription begun");

@@ -54,27 +54,42 @@ pub struct Connection {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Stores the state of a connection. Does nothing if the upstream was deleted.
-pub async fn note_connection(
+/// Stores the states of connections in one statement, except for those of deleted upstreams.
+pub async fn note_connections(
     db: impl PgExecutor<'_>,
-    connection: &Connection,
+    connections: &[Connection],
 ) -> Result<(), sqlx::Error> {
+    if connections.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&Connection) -> i64| connections.iter().map(of).collect::<Vec<i64>>();
+    let small = |of: fn(&Connection) -> i32| connections.iter().map(of).collect::<Vec<i32>>();
+    let texts = |of: fn(&Connection) -> &String| -> Vec<String> {
+        connections.iter().map(|one| of(one).clone()).collect()
+    };
+    let ids: Vec<Uuid> = connections.iter().map(|one| one.upstream_id).collect();
+    let errors: Vec<Option<String>> =
+        connections.iter().map(|one| one.error.as_deref().map(crate::queue::one_line)).collect();
     sqlx::query!(
         "insert into upstream_connection as c
              (upstream_id, process, state, subscriptions, attempts, bytes_in, bytes_out, error)
-         select id, $2, $3, $4, $5, $6, $7, $8 from upstream where id = $1
+         select n.id, n.process, n.state, n.subscriptions, n.attempts, n.bytes_in, n.bytes_out, n.error
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[],
+                     $8::text[])
+                  as n (id, process, state, subscriptions, attempts, bytes_in, bytes_out, error)
+         join upstream on upstream.id = n.id order by n.id
          on conflict (upstream_id, process) do update set
              state = excluded.state, subscriptions = excluded.subscriptions,
              attempts = excluded.attempts, bytes_in = excluded.bytes_in,
              bytes_out = excluded.bytes_out, error = excluded.error, updated_at = now()",
-        connection.upstream_id,
-        connection.process,
-        connection.state,
-        connection.subscriptions,
-        connection.attempts,
-        connection.bytes_in,
-        connection.bytes_out,
-        connection.error.as_deref().map(crate::queue::one_line),
+        &ids,
+        &texts(|one| &one.process),
+        &texts(|one| &one.state),
+        &small(|one| one.subscriptions),
+        &small(|one| one.attempts),
+        &column(|one| one.bytes_in),
+        &column(|one| one.bytes_out),
+        &errors as &[Option<String>],
     )
     .execute(db)
     .await?;

@@ -11,12 +11,17 @@ use super::{Connection, Connections, Permit, Slot, StepError};
 /// The longest wait for a connection in use to become unused.
 const ROOM_WITHIN: Duration = Duration::from_secs(3);
 
+/// The most connections of followed relays.
+const MAX_FOLLOWED: u64 = 10_000;
+
 /// What a connection is counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Room {
     #[default]
     Jobs,
     Live,
+    /// Of another wing, which bounds the number by itself.
+    Followed,
 }
 
 /// The permits of open connections.
@@ -24,6 +29,7 @@ pub(super) enum Room {
 pub(super) struct Rooms {
     jobs: Arc<Semaphore>,
     live: Arc<Semaphore>,
+    followed: Arc<Semaphore>,
 }
 
 impl Rooms {
@@ -32,7 +38,7 @@ impl Rooms {
             let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(most))
         };
-        Self { jobs: permits(jobs), live: permits(live) }
+        Self { jobs: permits(jobs), live: permits(live), followed: permits(MAX_FOLLOWED) }
     }
 
     pub(super) fn try_acquire(&self, room: Room) -> Option<Permit> {
@@ -43,6 +49,7 @@ impl Rooms {
         match room {
             Room::Jobs => &self.jobs,
             Room::Live => &self.live,
+            Room::Followed => &self.followed,
         }
     }
 }

@@ -1,0 +1,106 @@
+//! `grasp parked`: events that are refused for now.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use comfy_table::Cell;
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    grasp::view::{self, ParkedGroup, ParkedRow, ParkedSearch},
+    queue,
+};
+
+use super::service;
+use crate::command::print;
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// List the events that are parked for this reason; without it, count them by reason.
+    #[arg(long, value_name = "CODE")]
+    reason: Option<String>,
+    /// Only events of this service: its address or id.
+    #[arg(long, value_name = "URL")]
+    service: Option<String>,
+    /// Only events after this one: the mark at the end of the page before.
+    #[arg(long, value_name = "MARK", requires = "reason")]
+    after: Option<String>,
+    /// Events on a page.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+}
+
+/// Returns the expiry and event in a mark, which is `<time>/<event id>`.
+fn mark(text: &str) -> anyhow::Result<(DateTime<Utc>, String)> {
+    let parts = text.split_once('/').and_then(|(at, id)| {
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Some((at.parse().ok()?, is_id.then(|| id.to_owned())?))
+    });
+    parts.with_context(|| {
+        format!("--after {text} is not the mark of a page: copy the one that `grasp parked` prints")
+    })
+}
+
+pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
+    let service = match &list.service {
+        Some(name) => Some(service::named(db, name).await?.id),
+        None => None,
+    };
+    let Some(reason) = list.reason else {
+        let mut groups = view::parked_groups(db).await?;
+        groups.retain(|group| service.is_none_or(|id| group.service_id == id));
+        return if as_json {
+            print::json(&groups)
+        } else {
+            print_groups(&groups, queue::now(db).await?)
+        };
+    };
+    let after = list.after.as_deref().map(mark).transpose()?;
+    let search = ParkedSearch { service, reason: Some(reason), after };
+    let mut rows = view::parked(db, &search, i64::from(list.limit) + 1).await?;
+    let has_more = rows.len() > usize::from(list.limit);
+    rows.truncate(list.limit.into());
+    let next = rows.last().filter(|_| has_more);
+    let next = next.map(|last| format!("{}/{}", last.expires_at.to_rfc3339(), last.event_id));
+    if as_json {
+        return print::json(&json!({ "events": rows, "after": next }));
+    }
+    print_rows(&rows, queue::now(db).await?)?;
+    next.map_or(Ok(()), |next| print::line(&format!("more: --after {next}")))
+}
+
+fn print_groups(groups: &[ParkedGroup], now: DateTime<Utc>) -> anyhow::Result<()> {
+    if groups.is_empty() {
+        return print::line("no event is parked");
+    }
+    let mut table = print::table(&["REASON", "EVENTS", "OLDEST", "NEWEST", "SERVICE"]);
+    for one in groups {
+        table.add_row(vec![
+            Cell::new(&one.reason),
+            one.events.into(),
+            print::distance(one.oldest_at, now).into(),
+            print::distance(one.newest_at, now).into(),
+            one.service.as_str().into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+fn print_rows(rows: &[ParkedRow], now: DateTime<Utc>) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        return print::line("no event is parked for this reason; `tender grasp parked` counts all");
+    }
+    for one in rows {
+        print::line(&format!("{} kind {} by {}", one.event_id, one.kind, one.pubkey))?;
+        print::line(&format!("  {}: {}", one.reason, print::visible(&one.detail)))?;
+        let waits = one.waits_for.iter().map(|key| print::visible(key)).collect::<Vec<_>>();
+        let waits = if waits.is_empty() { "nothing".to_owned() } else { waits.join(", ") };
+        print::line(&format!(
+            "  from {}, parked {}, forgotten {}, waits for {waits}",
+            one.relay.as_deref().unwrap_or("an unknown relay"),
+            print::relative(one.parked_at, now),
+            print::relative(one.expires_at, now),
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Parked events, by reason.
+
+use axum::{
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
+use tender_jobs::grasp::view::{self, ParkedGroup, ParkedRow, ParkedSearch};
+
+use crate::dashboard::{
+    Dashboard, PATH,
+    layout::{self, Page},
+    parts::{Problem, count, query, scroll, short_key, time},
+    session::Viewer,
+};
+
+/// Events on a page.
+const SIZE: usize = 50;
+
+/// The reason and the page, from the address.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(in crate::dashboard) struct Shown {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+    /// `<expiry>/<event id>` of the last event of the page before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    after: String,
+}
+
+impl Shown {
+    fn search(&self) -> ParkedSearch {
+        let after = self.after.split_once('/');
+        let after =
+            after.filter(|(_, id)| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+        ParkedSearch {
+            service: None,
+            reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
+            after: after.and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned()))),
+        }
+    }
+
+    fn query(&self) -> String {
+        serde_urlencoded::to_string(self).unwrap_or_default()
+    }
+}
+
+pub(in crate::dashboard) async fn page(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    Query(shown): Query<Shown>,
+) -> Result<Response, Problem> {
+    let source = format!("/parked?{}", shown.query());
+    let page = Page {
+        title: "Parked",
+        section: "/parked",
+        notice: None,
+        fixed: html! { p { "Events that are refused for now. What they wait for may still arrive; then they are judged again." } },
+        live: Some((&source, live(&dashboard, &shown).await?)),
+    };
+    Ok(layout::page(&viewer, &page).into_response())
+}
+
+/// The live part: the reasons, and one page of events.
+pub(in crate::dashboard) async fn live(
+    dashboard: &Dashboard,
+    shown: &Shown,
+) -> Result<Markup, sqlx::Error> {
+    let groups = view::parked_groups(&dashboard.db).await?;
+    let mut rows = view::parked(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
+    let has_more = rows.len() > SIZE;
+    rows.truncate(SIZE);
+    let next = rows.last().filter(|_| has_more).map(|last| Shown {
+        after: format!("{}/{}", last.expires_at.to_rfc3339(), last.event_id),
+        ..shown.clone()
+    });
+    Ok(html! {
+        (group_table(&groups, shown))
+        @if !rows.is_empty() { (event_table(&rows, shown)) }
+        nav.pages aria-label="Pages" {
+            @if !shown.after.is_empty() {
+                a href={ (PATH) "/parked" (query(&[("reason", &shown.reason)])) } { "First page" }
+            }
+            @if let Some(next) = next { " " a href={ (PATH) "/parked?" (next.query()) } { "Next page" } }
+        }
+    })
+}
+
+fn group_table(groups: &[ParkedGroup], shown: &Shown) -> Markup {
+    html! {
+        section aria-labelledby="reasons" {
+            h2 #reasons { "By reason" }
+            @if groups.is_empty() { p { "No event is parked." } } @else {
+                (scroll("Reasons", &html! {
+                    table {
+                        thead { tr { th { "Reason" } th.n { "Events" } th { "Oldest" } th { "Newest" } th { "Service" } } }
+                        tbody { @for one in groups { (group_row(one, shown)) } }
+                    }
+                }))
+            }
+        }
+    }
+}
+
+fn group_row(one: &ParkedGroup, shown: &Shown) -> Markup {
+    html! {
+        tr {
+            td.word {
+                a href={ (PATH) "/parked" (query(&[("reason", &one.reason)])) } aria-current=[(shown.reason == one.reason).then_some("true")] { (one.reason) }
+            }
+            td.n { (count(one.events, false)) }
+            td { (time(one.oldest_at)) }
+            td { (time(one.newest_at)) }
+            td { (one.service) }
+        }
+    }
+}
+
+fn event_table(rows: &[ParkedRow], shown: &Shown) -> Markup {
+    html! {
+        h2 { @if shown.reason.is_empty() { "Latest" } @else { (shown.reason) } }
+        (scroll("Parked events", &html! {
+            table.cards {
+                thead { tr {
+                    th { "Event" } th.n { "Kind" } th { "Author" } th { "Why" } th { "Waits for" } th { "Relay" } th { "Parked" }
+                } }
+                tbody { @for one in rows { (event_row(one)) } }
+            }
+        }))
+    }
+}
+
+fn event_row(one: &ParkedRow) -> Markup {
+    html! {
+        tr {
+            td data-label="Event" { code title=(one.event_id) { (short_key(&one.event_id)) } }
+            td.n data-label="Kind" { (one.kind) }
+            td data-label="Author" { code title=(one.pubkey) { (short_key(&one.pubkey)) } }
+            td data-label="Why" { (one.reason) ": " (one.detail) }
+            td.none[one.waits_for.is_empty()] data-label="Waits for" {
+                @for key in &one.waits_for { code title=(key) { (short_wait(key)) } " " }
+            }
+            td.none[one.relay.is_none()] data-label="Relay" { @if let Some(relay) = &one.relay { (relay) } }
+            td data-label="Parked" { (time(one.parked_at)) }
+        }
+    }
+}
+
+/// Shortens the ids and public keys in a key such as `e:<id>` or `a:30617:<pubkey>:<identifier>`.
+fn short_wait(key: &str) -> String {
+    key.split(':').map(short_key).collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_shortened_and_stay_recognisable() {
+        let key = format!("a:30617:{}:my:repo", "ab".repeat(32));
+        assert_eq!(short_wait(&key), "a:30617:abababab…abab:my:repo");
+    }
+}
