@@ -1,5 +1,6 @@
 //! `grasp …`: services that host git repositories, the relays that they follow, and what is missing.
 
+mod change;
 mod parked;
 mod relay;
 mod repo;
@@ -13,11 +14,33 @@ use crate::config::Needs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GraspCommand {
+    /// Add a service: a relay of yours that hosts git repositories.
+    Add {
+        /// Address of its relay, ws:// or wss://.
+        url: String,
+        #[command(flatten)]
+        fields: change::Fields,
+    },
+    /// Change a service. Names and bootstrap relays replace the former ones.
+    Update {
+        /// Address, id or host of the service.
+        service: String,
+        #[command(flatten)]
+        fields: change::Fields,
+        /// Start from no relay any more.
+        #[arg(long, conflicts_with = "bootstrap")]
+        no_bootstrap: bool,
+    },
+    /// Remove a service. Its events are kept.
+    Remove {
+        /// Address, id or host of the service.
+        service: String,
+    },
     /// List services.
     List,
     /// Show a service.
     Show {
-        /// Address or id of the service.
+        /// Address, id or host of the service.
         service: String,
     },
     /// List repositories with their coverage.
@@ -59,7 +82,15 @@ impl GraspCommand {
         let config = load(Needs::Database, "warn")?;
         with_database(&config, async |database| {
             let db = &database.pool;
+            let allows_private = config.api.allow_private_upstreams;
             match self {
+                Self::Add { url, fields } => {
+                    change::add(db, url, fields, allows_private, json).await
+                }
+                Self::Update { service, fields, no_bootstrap } => {
+                    change::update(db, &service, fields, no_bootstrap, allows_private, json).await
+                }
+                Self::Remove { service } => change::remove(db, &service, json).await,
                 Self::List => service::list(db, json).await,
                 Self::Show { service } => service::show(db, &service, json).await,
                 Self::Repos(list) => repo::list(db, list, json).await,

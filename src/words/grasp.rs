@@ -1,7 +1,7 @@
 //! What followed relays, items and parked events tell people.
 
 use chrono::{DateTime, Utc};
-use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, ServiceRow, Trouble};
+use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, RepoRow, Trouble};
 
 /// How a followed relay is, in words; and the time that belongs to them, if they end with `since` or
 /// `until`.
@@ -96,14 +96,13 @@ pub(crate) fn root(kind: i32) -> &'static str {
     }
 }
 
-/// Returns one sentence if the relay of a service refuses events that others signed; `None` if it takes
-/// them.
-pub(crate) fn refuses_others(service: &ServiceRow) -> Option<String> {
-    let reason = service.refuses_others.as_ref()?;
+/// Returns one sentence if the relay of a service refuses events that others signed, with the relay's words;
+/// `None` if it takes them.
+pub(crate) fn refuses_others(url: &str, reason: Option<&str>) -> Option<String> {
+    let reason = reason?;
     Some(format!(
-        "{} refuses events that others signed (\u{201c}{reason}\u{201d}): what Tender accepts from other \
-         relays does not reach it; allow Tender's key there, or use a relay that takes such events",
-        service.url
+        "{url} refuses events that others signed (\u{201c}{reason}\u{201d}): what Tender accepts from other \
+         relays does not reach it; allow Tender's key there, or use a relay that takes such events"
     ))
 }
 
@@ -129,11 +128,16 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
 }
 
 /// Returns how many relays exceed the limit of a service.
-pub(crate) fn over_limit(service: &ServiceRow) -> String {
-    format!(
-        "{} follows at most {} relays; {} more are named and not followed",
-        service.url, service.max_relays, service.relays_over_limit
-    )
+pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
+    format!("{url} follows at most {limit} relays; {over} more are named and not followed")
+}
+
+/// Returns the relays of a repository that are not followed, such as `, and 2 more that exceed the limit per
+/// announcement`; nothing if all are.
+pub(crate) fn cut(repo: &RepoRow) -> String {
+    let limits = [(repo.relays_cut, "per announcement"), (repo.relays_over, "of the service")];
+    let over = limits.into_iter().filter(|(over, _)| *over > 0);
+    over.map(|(over, limit)| format!(", and {over} more that exceed the limit {limit}")).collect()
 }
 
 /// Returns what happened to a repository, such as `accepted kind 1621 (live)`.

@@ -106,10 +106,7 @@ fn facts(one: &RepoRow) -> Markup {
                     dt { "Left" } dd { (time(at)) ": its announcement does not name the service any more" }
                 }
                 dt { "Announced" } dd { (maybe_time(chrono::DateTime::from_timestamp(one.announced_at, 0))) }
-                dt { "Relays" } dd {
-                    (one.relays)
-                    @if one.relays_cut > 0 { ", and " (one.relays_cut) " more that exceed the limit per announcement" }
-                }
+                dt { "Relays" } dd { (one.relays) (words::cut(one)) }
                 dt { "Authors" } dd { (count(one.authors, false)) }
                 dt { "First seen" } dd { (time(one.created_at)) }
             }

@@ -30,6 +30,8 @@ pub struct RepoRow {
     pub relays: i64,
     /// Relays that it names beyond the limit per announcement.
     pub relays_cut: i32,
+    /// Relays that it names beyond the limit of the service.
+    pub relays_over: i32,
     /// Issues, patches and pull requests.
     pub roots: i64,
     /// Authors whose deletions are asked for.
@@ -116,7 +118,7 @@ async fn select(
                   encode(g.announcement_id, 'hex') as "announcement_id!", g.announced_at as "announced_at!",
                   (select count(*) from grasp_repo_relay n
                    where (n.upstream_id, n.address) = (g.upstream_id, g.address)) as "relays!",
-                  g.relays_cut as "relays_cut!",
+                  g.relays_cut as "relays_cut!", g.relays_over as "relays_over!",
                   (select count(*) from grasp_root t
                    where (t.upstream_id, t.address) = (g.upstream_id, g.address)) as "roots!",
                   (select count(*) from grasp_author a
