@@ -29,6 +29,8 @@ mod event_store;
 mod event_upkeep;
 mod exhaustive;
 mod fencing;
+mod grasp_api;
+mod grasp_pages;
 mod in_flight;
 mod interleaving;
 mod ledger;
