@@ -13,9 +13,13 @@ struct Desk(MirrorWorld);
 
 impl Desk {
     async fn new() -> Self {
-        let world = MirrorWorld::new().await;
-        grasp_rows::fill(&world.db).await;
-        Self(world)
+        let desk = Self::empty().await;
+        grasp_rows::fill(&desk.0.db).await;
+        desk
+    }
+
+    async fn empty() -> Self {
+        Self(MirrorWorld::new().await)
     }
 
     /// Runs a command; its exit code, and what it wrote to both outputs.
@@ -237,4 +241,36 @@ async fn doctor_and_top_group_followed_relays_by_cause() {
     ] {
         assert!(attention.contains(words), "{words}: {attention}");
     }
+}
+
+#[tokio::test]
+async fn services_are_added_changed_and_removed() {
+    let desk = Desk::empty().await;
+    desk.says(&["list"], &["no service yet"]).await;
+    let add = ["add", "WSS://Git.Example.com/", "--bootstrap", "wss://start.example.org"];
+    desk.says(&add, &["added wss://git.example.com, which announcements mean by git.example.com"])
+        .await;
+    desk.refuses(&["add", "wss://git.example.com"], "is a service already").await;
+    desk.refuses(&["add", "wss://b.test", "--policy", "/nothing"], "failed to read /nothing").await;
+    desk.refuses(&["add", "ws://127.0.0.1:1"], "public address").await;
+    desk.says(&["add", "ws://127.0.0.1:1", "--private"], &["added ws://127.0.0.1:1"]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let update = ["update", "git.example.com", "--policy", file.path().to_str().unwrap()];
+    std::fs::write(file.path(), "{").unwrap();
+    desk.refuses(&update, "is not JSON").await;
+    std::fs::write(file.path(), r#"{"blocked": []}"#).unwrap();
+    desk.refuses(&update, "Policy blocked is unknown").await;
+    std::fs::write(file.path(), r#"{"accept_all": true}"#).unwrap();
+    let more = ["--max-relays", "7", "--no-bootstrap", "--enabled", "false"];
+    desk.says(&[update.as_slice(), &more].concat(), &["changed wss://git.example.com"]).await;
+    let found = desk.json(&["show", "git.example.com"]).await;
+    let service = &found["service"];
+    assert_eq!(
+        (&service["max_relays"], &service["bootstrap"], &service["enabled"], &service["policy"]),
+        (&json!(7), &json!([]), &json!(false), &json!({"accept_all": true}))
+    );
+    desk.says(&["remove", "wss://git.example.com"], &["its events are kept"]).await;
+    desk.says(&["list"], &["removing"]).await;
+    desk.refuses(&["remove", "wss://git.example.com"], "is being removed already").await;
+    desk.refuses(&["update", "wss://x.test"], "there is no service wss://x.test").await;
 }

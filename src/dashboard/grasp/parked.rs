@@ -1,5 +1,7 @@
 //! Parked events, by reason.
 
+use std::time::Duration;
+
 use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
@@ -15,6 +17,8 @@ use crate::dashboard::{
     session::Viewer,
 };
 
+/// All open pages share counts of this age, because counting reads every parked event.
+const FRESH: Duration = Duration::from_secs(5);
 /// Events on a page.
 const SIZE: usize = 50;
 
@@ -63,7 +67,7 @@ pub(in crate::dashboard) async fn live(
     dashboard: &Dashboard,
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
-    let groups = view::parked_groups(&dashboard.db).await?;
+    let groups = dashboard.parked.get(FRESH, view::parked_groups(&dashboard.db)).await?;
     let mut rows = view::parked(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
     let has_more = rows.len() > SIZE;
     rows.truncate(SIZE);
