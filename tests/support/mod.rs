@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod database;
+pub mod grasp_store;
 pub mod line;
 pub mod mirror;
 pub mod path;
