@@ -1,6 +1,7 @@
 //! `grasp …`: services that host git repositories, the relays that they follow, and what is missing.
 
 mod change;
+mod explain;
 mod parked;
 mod relay;
 mod repo;
@@ -66,6 +67,11 @@ pub(crate) enum GraspCommand {
         #[arg(long)]
         all: bool,
     },
+    /// Say whether each service would admit an event, by which rule or why not, and what it waits for.
+    Explain {
+        /// The event as JSON, a file with it, `-` for standard input, or the id of a stored or parked event.
+        event: String,
+    },
     /// Print the filters that a followed relay would be asked for now, without asking.
     Plan {
         /// Address or id of the relay.
@@ -98,6 +104,7 @@ impl GraspCommand {
                 Self::Relays(list) => relay::list(db, list, json).await,
                 Self::Relay { relay } => relay::show(db, &relay, json).await,
                 Self::Resync { url, all: _ } => relay::resync(db, url.as_deref(), json).await,
+                Self::Explain { event } => explain::explain(db, &event, json).await,
                 Self::Plan { relay } => relay::plan(db, &relay, json).await,
                 Self::Parked(list) => parked::list(db, list, json).await,
                 Self::Status => status::print(db, json).await,

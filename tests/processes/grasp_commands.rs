@@ -1,8 +1,10 @@
 //! The commands of the GRASP wing, as an operator types them.
 
+use nostr::{event::Kind, key::Keys};
 use serde_json::{Value, json};
 
 use crate::support::{
+    api::{event, tag},
     grasp_rows::{self, ALPHA},
     mirror::MirrorWorld,
     process::run,
@@ -273,4 +275,30 @@ async fn services_are_added_changed_and_removed() {
     desk.says(&["list"], &["removing"]).await;
     desk.refuses(&["remove", "wss://git.example.com"], "is being removed already").await;
     desk.refuses(&["update", "wss://x.test"], "there is no service wss://x.test").await;
+}
+
+#[tokio::test]
+async fn an_event_is_explained_by_rule_or_reason() {
+    let desk = Desk::empty().await;
+    desk.says(&["add", "wss://git.example.com"], &["added"]).await;
+    let keys = Keys::generate();
+    let urls = vec![
+        tag("d", "alpha"),
+        tag("clone", "https://git.example.com/alpha.git"),
+        tag("relays", "wss://git.example.com"),
+    ];
+    let announcement = event(&keys, Kind::from(30617), urls, 0);
+    let text = serde_json::to_string(&announcement).unwrap();
+    let words = ["wss://git.example.com: would be accepted (names-service)", "clone URL"];
+    desk.says(&["explain", &text], &words).await;
+    let orphan = event(&keys, Kind::from(1111), vec![tag("e", &"ab".repeat(32))], 0);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), serde_json::to_string(&orphan).unwrap()).unwrap();
+    let explain = ["explain", file.path().to_str().unwrap()];
+    desk.says(&explain, &["refused (orphan)", "waits for"]).await;
+    assert_eq!(desk.json(&explain).await[0]["verdict"], "refused");
+    desk.refuses(&["explain", &text.replace("alpha", "beta")], "the event is forged").await;
+    desk.refuses(&["explain", &"ab".repeat(32)], "is neither stored nor parked").await;
+    desk.refuses(&["explain", "/nothing"], "is neither an event as JSON").await;
+    desk.refuses(&["explain", "{}"], "is not a Nostr event").await;
 }
