@@ -69,9 +69,18 @@ pub(crate) fn grade(state: RelayState) -> &'static str {
     }
 }
 
-/// Returns when the next attempt of a followed relay is due; `None` while a process holds it.
+/// Returns since when a followed relay is in its state.
+pub(crate) fn since(relay: &RelayRow) -> DateTime<Utc> {
+    let told = told(relay).at.filter(|_| relay.state != RelayState::Limited);
+    told.unwrap_or(relay.status_at)
+}
+
+/// Returns when the next attempt of a followed relay is due; `None` while a process holds it, and if none
+/// follows.
 pub(crate) fn next_try(relay: &RelayRow) -> Option<DateTime<Utc>> {
-    relay.holder.is_none().then_some(relay.next_attempt_at)
+    let is_over = relay.state == RelayState::Unwanted || relay.holder.is_some();
+    let due = relay.limited_until.map_or(relay.next_attempt_at, |at| at.max(relay.next_attempt_at));
+    (!is_over).then_some(due)
 }
 
 /// Returns an item of coverage in words, such as `replies to 12ab…`.

@@ -1,6 +1,6 @@
 //! `grasp explain`: what each service would decide on an event, and why.
 
-use std::path::Path;
+use std::{fs::File, io::Read};
 
 use anyhow::{Context, bail};
 use sqlx::PgPool;
@@ -8,7 +8,6 @@ use tender_jobs::{
     grasp::admission::{self, Explained},
     mirror::event::{self, Event, EventId, Limits},
 };
-use tokio::io::AsyncReadExt;
 
 use crate::command::print;
 
@@ -40,18 +39,16 @@ async fn text(asked: &str) -> anyhow::Result<String> {
     if asked.trim_start().starts_with('{') {
         return Ok(asked.to_owned());
     }
-    let mut text = String::new();
-    if asked == "-" {
-        let read = tokio::io::stdin().take(MAX_EVENT).read_to_string(&mut text).await;
-        read.context("failed to read the event from standard input")?;
-        return Ok(text);
-    }
-    let file = tokio::fs::File::open(Path::new(asked)).await.with_context(|| {
-        format!("{asked} is neither an event as JSON, an id of 64 hex characters, `-`, nor a file that can be read")
-    })?;
-    let read = file.take(MAX_EVENT).read_to_string(&mut text).await;
-    read.with_context(|| format!("failed to read {asked}"))?;
-    Ok(text)
+    let name = asked.to_owned();
+    let read = tokio::task::spawn_blocking(move || match name.as_str() {
+        "-" => std::io::read_to_string(std::io::stdin().lock().take(MAX_EVENT)),
+        file => std::io::read_to_string(File::open(file)?.take(MAX_EVENT)),
+    });
+    read.await?.with_context(|| {
+        format!(
+            "{asked} is neither an event as JSON, an id of 64 hex characters, `-`, nor a file that can be read"
+        )
+    })
 }
 
 /// Parses and verifies an event. Admission is asked only of genuine events.

@@ -106,7 +106,7 @@ fn print_table(rows: &[RelayRow], now: DateTime<Utc>) -> anyhow::Result<()> {
         table.add_row(vec![
             Cell::new(&one.url),
             Cell::new(words::state(one.state, one.fault.as_deref())).fg(relay_color(one.state)),
-            print::distance(one.status_at, now).into(),
+            print::distance(words::since(one), now).into(),
             words::next_try(one).map_or_else(|| "-".to_owned(), |at| soon(at, now)).into(),
             format!("{}/{}", one.confirmed, one.items()).into(),
             subscriptions(one).into(),
@@ -186,7 +186,7 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("url", one.url.clone()),
         ("id", one.id.to_string()),
         ("state", told(one, now)),
-        ("since", print::relative(one.status_at, now)),
+        ("since", print::relative(words::since(one), now)),
         ("next try", at(words::next_try(one))),
         ("holder", one.holder.clone().unwrap_or_else(|| "-".to_owned())),
         ("named by", format!("{} repositories{named}", one.repositories)),

@@ -145,7 +145,7 @@ fn table_row(row: &RelayRow) -> Markup {
                 @if row.is_bootstrap { " " span class="badge off" { "start" } }
             }
             td data-label="State" { (state_badge(row.state, row.fault.as_deref())) }
-            td data-label="Since" { (time(words::told(row).at.unwrap_or(row.status_at))) }
+            td data-label="Since" { (time(words::since(row))) }
             td data-label="Coverage" { (coverage(row.confirmed, row.items())) }
             td.n data-label="Live per min" { (format!("{:.1}", row.live_per_minute)) }
             td.n data-label="Open subscriptions" {

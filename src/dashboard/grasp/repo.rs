@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, query, scroll, time},
+        parts::{Problem, count, maybe_time, query, scroll, short_key, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -157,7 +157,7 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
                 @for one in roots {
                     li {
                         (words::root(one.kind)) " "
-                        @match &one.subject { Some(subject) => (subject), None => code { (one.event_id) } }
+                        @match &one.subject { Some(subject) => (subject), None => code title=(one.event_id) { (short_key(&one.event_id)) } }
                         @if let Some(at) = one.created_at { " " (maybe_time(chrono::DateTime::from_timestamp(at, 0))) }
                         @if one.missing > 0 { ": " (one.confirmed) " of " (one.confirmed + one.missing) " relays have delivered" }
                     }
@@ -177,7 +177,7 @@ fn moments(timeline: &[Moment]) -> Markup {
                 @for one in timeline {
                     li class=(if one.what == "confirmed" { "good" } else { "busy" }) {
                         p { (time(one.at)) ": " (words::moment(one)) }
-                        @if let Some(id) = &one.event_id { code { (id) } }
+                        @if let Some(id) = &one.event_id { code title=(id) { (short_key(id)) } }
                     }
                 }
             }
