@@ -129,7 +129,7 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
             format!("out of reach by a permanent fault: {}", self::fault(fault))
         }
         (RelayState::Limited, _) => "limiting our rate".to_owned(),
-        (RelayState::NoRoom, _) => "due, and no process has room for them".to_owned(),
+        (RelayState::NoRoom, _) => "due, and no process has room".to_owned(),
         (RelayState::CatchingUp, _) => "catching up for more than an hour".to_owned(),
         (other, _) => name(other).to_owned(),
     };
