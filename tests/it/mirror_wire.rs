@@ -184,6 +184,61 @@ async fn sixty_upstreams_twenty_of_them_live_starve_nobody() {
 }
 
 #[tokio::test]
+async fn the_states_of_all_connections_are_stored_at_once_and_unchanged_ones_seldom() {
+    let world = MirrorWorld::new().await;
+    let mut rows = Vec::new();
+    for port in 1..=3 {
+        let upstream = world.upstream(&format!("ws://127.0.0.1:{port}"), json!({})).await;
+        rows.push(state_of(upstream.id));
+    }
+    let gone = state_of(uuid::Uuid::new_v4());
+    rows.insert(1, gone.clone());
+    upstream::note_connections(&world.db, &rows).await.unwrap();
+    let stored = upstream::connections(&world.db).await.unwrap();
+    assert_eq!(stored.len(), 3, "a deleted upstream has no row, and the others have theirs");
+
+    age(&world, 5).await;
+    rows[0].bytes_in = 1;
+    let before = upstream::connections(&world.db).await.unwrap();
+    upstream::note_connections(&world.db, &rows).await.unwrap();
+    let after = upstream::connections(&world.db).await.unwrap();
+    for (before, after) in before.iter().zip(&after) {
+        let is_changed = after.upstream_id == rows[0].upstream_id;
+        assert_eq!(after.bytes_in, i64::from(is_changed));
+        assert_eq!(after.updated_at != before.updated_at, is_changed, "{after:?}");
+    }
+
+    age(&world, 12).await;
+    let before = upstream::connections(&world.db).await.unwrap();
+    upstream::note_connections(&world.db, &rows).await.unwrap();
+    let after = upstream::connections(&world.db).await.unwrap();
+    assert!(before.iter().zip(&after).all(|(before, after)| after.updated_at > before.updated_at));
+}
+
+fn state_of(upstream_id: uuid::Uuid) -> upstream::Connection {
+    upstream::Connection {
+        upstream_id,
+        process: "test".to_owned(),
+        state: "open".to_owned(),
+        subscriptions: 0,
+        attempts: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        error: None,
+        updated_at: chrono::DateTime::UNIX_EPOCH,
+    }
+}
+
+/// Moves the last reports of all connections into the past.
+async fn age(world: &MirrorWorld, seconds: i32) {
+    sqlx::query("update upstream_connection set updated_at = now() - make_interval(secs => $1)")
+        .bind(seconds)
+        .execute(&world.db)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn an_upstream_that_asks_for_time_gets_it() {
     let world = MirrorWorld::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, forget_dead_connections,
-    note_connection,
+    note_connections,
 };
 pub use forget::reset;
 pub use knowledge::{

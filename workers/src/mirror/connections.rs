@@ -246,11 +246,12 @@ pub(super) async fn tell(context: Context) {
             Ok(defaults) => connections.learn(defaults),
             Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
         }
-        for (upstream, slot) in connections.all() {
-            let row = slot.row(upstream, &process);
-            if let Err(error) = upstream::note_connection(&db, &row).await {
-                tracing::debug!(%upstream, %error, "could not store a connection's state; trying again in 5 s");
-            }
+        let slots = connections.all();
+        let rows: Vec<_> = slots.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
+        if let Err(error) = upstream::note_connections(&db, &rows).await {
+            tracing::debug!(%error, "could not store the states of connections; trying again in 5 s");
+        }
+        for (upstream, slot) in slots {
             log_late(upstream, tell_late(&db, &slot).await);
         }
     }
