@@ -2,10 +2,12 @@
 //! and the live subscription.
 //!
 //! - `room`: how many are open at the same time, and which one gives way.
+//! - `waiting`: lanes whose jobs found all of them in use.
 //! - `seen`: the states that are shown to people.
 
 mod room;
 mod seen;
+mod waiting;
 
 use std::{
     collections::HashMap,
@@ -36,6 +38,7 @@ use super::{
 use crate::runtime::pause_or_stop;
 use room::{Room, Rooms};
 use seen::Seen;
+use waiting::Waiting;
 
 /// How often the states of connections are stored.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -76,6 +79,7 @@ pub struct Connections {
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
     /// Told whenever a connection may have become unused.
     freed: Arc<Notify>,
+    waiting: Waiting,
 }
 
 /// A connection in use. While it is held, the connection does not give way to another one.
@@ -112,6 +116,7 @@ impl Connections {
             rooms: Rooms::new(defaults.max_concurrent_connections, defaults.max_live_connections),
             slots: Mutex::default(),
             freed: Arc::default(),
+            waiting: Waiting::default(),
         }
     }
 
