@@ -146,7 +146,8 @@ pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
 pub(crate) fn cut(repo: &RepoRow) -> String {
     let limits = [(repo.relays_cut, "per announcement"), (repo.relays_over, "of the service")];
     let over = limits.into_iter().filter(|(over, _)| *over > 0);
-    over.map(|(over, limit)| format!(", and {over} more that exceed the limit {limit}")).collect()
+    let told = over.map(|(over, limit)| format!(", and {over} more that exceed the limit {limit}"));
+    told.collect::<Vec<_>>().concat()
 }
 
 /// Returns what happened to a repository, such as `accepted kind 1621 (live)`.

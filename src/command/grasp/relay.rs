@@ -85,7 +85,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     print_table(&rows, queue::now(db).await?)?;
     match rows.last().filter(|_| has_more) {
-        Some(last) => print::line(&format!("more: --after {}", last.url)),
+        Some(end) => print::line(&format!("more: --after {}", end.url)),
         None => Ok(()),
     }
 }

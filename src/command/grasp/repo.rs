@@ -61,7 +61,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     print_table(&rows, queue::now(db).await?)?;
     match rows.last().filter(|_| has_more) {
-        Some(last) => print::line(&format!("more: --after '{}'", last.mark())),
+        Some(end) => print::line(&format!("more: --after '{}'", end.mark())),
         None => Ok(()),
     }
 }

@@ -20,7 +20,7 @@ use crate::dashboard::{
 /// All open pages share counts of this age, because counting reads every parked event.
 const FRESH: Duration = Duration::from_secs(5);
 /// Events on a page.
-const SIZE: usize = 50;
+const SIZE: u16 = 50;
 
 /// The reason and the page, from the address.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -68,9 +68,9 @@ pub(in crate::dashboard) async fn live(
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
     let groups = dashboard.parked.get(FRESH, view::parked_groups(&dashboard.db)).await?;
-    let mut rows = view::parked(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
-    let has_more = rows.len() > SIZE;
-    rows.truncate(SIZE);
+    let mut rows = view::parked(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
+    let has_more = rows.len() > usize::from(SIZE);
+    rows.truncate(SIZE.into());
     let next =
         rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
     Ok(html! {

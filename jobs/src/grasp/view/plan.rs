@@ -57,7 +57,7 @@ pub async fn plan(db: &PgPool, relay: Uuid) -> Result<Vec<PlannedBatch>, sqlx::E
     let items = rows
         .into_iter()
         .filter_map(|row| Some((Family::parse(&row.family)?, row.attempts, row.item)));
-    Ok(batches(items).into_iter().map(|batch| planned(batch, bounds)).collect())
+    Ok(batches(items).iter().map(|batch| planned(batch, bounds)).collect())
 }
 
 /// Items of one family with the same number of failed attempts.
@@ -86,7 +86,7 @@ fn batches(items: impl Iterator<Item = (Family, i32, String)>) -> Vec<Together> 
     all
 }
 
-fn planned(batch: Together, bounds: Bounds) -> PlannedBatch {
+fn planned(batch: &Together, bounds: Bounds) -> PlannedBatch {
     let filters = filters::of(batch.family, &batch.items, bounds);
     PlannedBatch {
         family: batch.family,
