@@ -2,6 +2,7 @@
 
 mod change;
 mod explain;
+mod missing;
 mod parked;
 mod relay;
 mod repo;
@@ -105,7 +106,7 @@ impl GraspCommand {
                 Self::Relay { relay } => relay::show(db, &relay, json).await,
                 Self::Resync { url, all: _ } => relay::resync(db, url.as_deref(), json).await,
                 Self::Explain { event } => explain::explain(db, &event, json).await,
-                Self::Plan { relay } => relay::plan(db, &relay, json).await,
+                Self::Plan { relay } => missing::plan(db, &relay, json).await,
                 Self::Parked(list) => parked::list(db, list, json).await,
                 Self::Status => status::print(db, json).await,
             }

@@ -11,10 +11,7 @@ use tender_jobs::{
     queue,
 };
 
-use super::{
-    relay::{print_missing, relay_color},
-    service,
-};
+use super::{missing::print_missing, relay::relay_color, service};
 use crate::{command::print, words::grasp as words};
 
 /// Rows of each list of `grasp repo`.
