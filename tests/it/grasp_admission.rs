@@ -227,8 +227,8 @@ async fn an_event_is_known_once_every_service_has_decided_under_its_current_poli
 #[tokio::test]
 async fn a_service_stores_what_it_accepts_although_another_one_refuses_it() {
     let (grasp, keys) = (GraspStore::new().await, Keys::generate());
-    let other = service::create(&grasp.world.db, &new_service("wss://second.example.com"));
-    let other = other.await.unwrap();
+    let second = new_service("wss://second.example.com");
+    let other = service::create(&grasp.world.db, &second).await.unwrap();
     let event = announcement(&keys, AT, "x", &[]);
     grasp.deliver(&[event.clone()]).await;
     assert!(grasp.rule(&event).await.is_some());

@@ -123,7 +123,7 @@ async fn carry(stream: TcpStream, state: Arc<State>) {
     let down = async {
         let mut is_stalled = state.is_stalled.subscribe();
         while let Some(Ok(message)) = from_far.next().await {
-            let _gone = is_stalled.wait_for(|is_stalled| !is_stalled).await;
+            drop(is_stalled.wait_for(|is_stalled| !is_stalled).await);
             if to_near.send(message).await.is_err() {
                 break;
             }
