@@ -101,7 +101,8 @@ impl Manager {
 
     /// Claims relays up to this process's share, or releases one of the surplus.
     async fn share(&mut self, tick: &Tick) -> Result<(), sqlx::Error> {
-        let held = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
+        let held = self.held.values().filter(|held| !held.stop.is_cancelled()).count();
+        let held = i64::try_from(held).unwrap_or(i64::MAX);
         let share = tick.share();
         if held > share {
             self.release_one();

@@ -31,12 +31,13 @@ pub async fn held(
         .then(|| filter.authors.iter().filter_map(|author| hex::decode(author).ok()).collect());
     let mut rows = sqlx::query!(
         r#"with matching as materialized (
-               select e.id, e.created_at, e.kind from event e
-               where ($1::text is null or e.position in (
-                         select position from event_tag where name = $1 and value = any($2)))
-                 and ($3::int[] is null or e.kind = any($3))
-                 and ($4::bytea[] is null or e.pubkey = any($4))
-               limit $6)
+               (select e.id, e.created_at from event_tag t join event e on e.position = t.position
+                where t.name = $1 and t.value = any($2) and ($3::int[] is null or e.kind = any($3))
+                limit $6)
+               union all
+               (select e.id, e.created_at from event e
+                where $1::text is null and e.kind = any($3) and ($4::bytea[] is null or e.pubkey = any($4))
+                limit $6))
            select created_at as "created_at!", id as "id!" from matching m
            where not exists (
                select from grasp_service s
@@ -95,12 +96,13 @@ pub async fn holds_at_least(
         .then(|| filter.authors.iter().filter_map(|author| hex::decode(author).ok()).collect());
     let found = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (
-               select from event e
-               where ($1::text is null or e.position in (
-                         select position from event_tag where name = $1 and value = any($2)))
-                 and ($3::int[] is null or e.kind = any($3))
-                 and ($4::bytea[] is null or e.pubkey = any($4))
-               limit $5) as few"#,
+               (select from event_tag t join event e on e.position = t.position
+                where t.name = $1 and t.value = any($2) and ($3::int[] is null or e.kind = any($3))
+                limit $5)
+               union all
+               (select from event e
+                where $1::text is null and e.kind = any($3) and ($4::bytea[] is null or e.pubkey = any($4))
+                limit $5)) as few"#,
         tag,
         &values,
         kinds.as_deref(),

@@ -8,7 +8,7 @@ use super::{Service, ServiceError, check::Check, find};
 use crate::{
     console::operator,
     grasp::{address::host_of, admission, wanted, work::Work},
-    mirror::{contended, upstream::Direction},
+    mirror::{self, contended, lane::LaneKind, upstream::Direction},
     queue,
 };
 
@@ -137,7 +137,12 @@ async fn try_create(
     if let Some(who) = &new.by {
         operator::record(&mut *tx, who, "add_service", &valid.url, "").await?;
     }
-    queue::enqueue(&mut *tx, &[Work::Scan { service: id }.job()]).await?;
+    let backfill = mirror::work::Work::Orchestrate {
+        mode: LaneKind::Backfill,
+        upstream: Some(id),
+        manual: true,
+    };
+    queue::enqueue(&mut *tx, &[Work::Scan { service: id }.job(), backfill.job()]).await?;
     tx.commit().await?;
     Ok(Some(id))
 }

@@ -69,7 +69,16 @@ impl Pass {
         self.running += 1;
         let filters = filters::of(family, &items, bounds).filters;
         let (purpose, since) = (self.purpose, self.since);
-        Ok(Some(Task { purpose, family, items, filters, since, batch: None, failures: 0 }))
+        Ok(Some(Task {
+            purpose,
+            family,
+            items,
+            filters,
+            since,
+            batch: None,
+            failures: 0,
+            repairs: false,
+        }))
     }
 
     /// Notes the end of a part.

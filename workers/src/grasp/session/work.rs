@@ -35,6 +35,8 @@ pub(super) struct Task {
     pub(super) batch: Option<Batch>,
     /// How often the task has failed in this session.
     pub(super) failures: u32,
+    /// Whether the task fetches what a closed subscription may have missed.
+    pub(super) repairs: bool,
 }
 
 /// A task that has ended.
