@@ -93,8 +93,14 @@ create table grasp_repo (
     announcement_id bytea not null,
     announced_at bigint not null,
     name text,
-    -- relays that the announcement names beyond the limit per announcement
+    -- the author's co-maintainers, as the newest accepted announcement lists them
+    maintainers bytea[] not null default '{}',
+    -- true: the announcement does not name the service; another accepted one of the identifier lists its
+    -- author as a maintainer
+    by_maintainer boolean not null default false,
+    -- relays that the announcement names beyond the limit per announcement, and beyond the service's limit
     relays_cut int not null default 0,
+    relays_over int not null default 0,
     -- since when the newest announcement does not name the service any more: then nothing is followed
     left_at timestamptz,
     created_at timestamptz not null default now(),
@@ -112,6 +118,7 @@ create table grasp_repo_relay (
     foreign key (upstream_id, address) references grasp_repo (upstream_id, address) on delete cascade
 );
 create index grasp_repo_relay_url_idx on grasp_repo_relay (url);
+create index grasp_repo_relay_service_idx on grasp_repo_relay (upstream_id, url);
 
 -- Wanted: the issues, patches and pull requests of a repository.
 create table grasp_root (
@@ -162,6 +169,8 @@ create table grasp_relay (
     lease_epoch bigint not null default 0,
     -- since when no repository names the relay and no service starts from it
     unwanted_since timestamptz,
+    -- when its coverage was last compared with all wanted; null: it must be compared
+    reconciled_at timestamptz,
     -- the daily verification of everything confirmed
     resync_due_at timestamptz,
     resynced_at timestamptz,
@@ -184,6 +193,7 @@ create table grasp_relay (
 create index grasp_relay_claim_idx on grasp_relay (next_attempt_at);
 create index grasp_relay_owner_idx on grasp_relay (lease_owner);
 create index grasp_relay_upstream_idx on grasp_relay (upstream_id);
+create index grasp_relay_reconciled_idx on grasp_relay (reconciled_at nulls first);
 
 -- Relays that a service starts from. They are followed even if no repository names them.
 create table grasp_bootstrap (
@@ -239,6 +249,39 @@ create table grasp_coverage (
 create index grasp_coverage_missing_idx on grasp_coverage (relay_id, family, retry_at) where state = 'missing';
 create index grasp_coverage_batch_idx on grasp_coverage (batch) where batch is not null;
 create index grasp_coverage_item_idx on grasp_coverage (family, item);
+
+-- Whether a repository or a service wants an item from the relay with this URL.
+create function grasp_wants(relay text, family text, item text) returns boolean language sql stable as $$
+    select case family
+        when 'announcements' then exists (
+                select from grasp_service s join grasp_repo_relay w using (upstream_id)
+                    join grasp_repo r using (upstream_id, address)
+                where w.url = relay and s.enabled and s.removing_at is null and r.left_at is null)
+            or exists (
+                select from grasp_bootstrap b join grasp_service s using (upstream_id)
+                where b.url = relay and s.enabled and s.removing_at is null)
+        when 'state' then exists (
+            select from grasp_repo r join grasp_service s using (upstream_id)
+                join grasp_repo_relay w using (upstream_id, address)
+            where r.identifier = item and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null)
+        when 'address' then exists (
+            select from grasp_service s join grasp_repo r using (upstream_id)
+                join grasp_repo_relay w using (upstream_id, address)
+            where r.address = item and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null)
+        when 'root' then exists (
+            select from grasp_root o join grasp_repo r using (upstream_id, address)
+                join grasp_service s using (upstream_id) join grasp_repo_relay w using (upstream_id, address)
+            where o.event_id = decode(item, 'hex') and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null)
+        when 'deletion' then exists (
+            select from grasp_author a join grasp_repo r using (upstream_id, address)
+                join grasp_service s using (upstream_id) join grasp_repo_relay w using (upstream_id, address)
+            where a.pubkey = decode(item, 'hex') and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null)
+        else false end
+$$;
 
 -- The number of items by relay, family and state, kept by triggers.
 create table grasp_coverage_count (

@@ -1,11 +1,14 @@
 //! An overview of the fleet, and the items that need an operator's attention. The first page of the
 //! dashboard and `tender top` show them.
 
+mod grasp;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 use tender_jobs::{
     console::stats::{self, Minute},
+    grasp::view::{ServiceRow, Trouble},
     mirror::{
         MIRROR,
         lane::{self, LaneState},
@@ -21,6 +24,8 @@ use tender_jobs::{
         schedule::{self, Recurring},
     },
 };
+
+pub use grasp::Grasp;
 
 /// A relay that waits for zooid longer than this needs attention.
 const LONG_PENDING: TimeDelta = TimeDelta::minutes(5);
@@ -56,6 +61,8 @@ pub struct Fleet {
     pub lanes: Vec<LaneState>,
     /// Whether an upstream is enabled.
     pub has_upstreams: bool,
+    /// The GRASP wing.
+    pub grasp: Grasp,
 }
 
 /// An item that needs an operator's attention.
@@ -79,6 +86,14 @@ pub enum Attention<'a> {
     Lane(&'a LaneState),
     /// There are enabled upstreams, and no worker serves `mirror`.
     NoMirrorWorker,
+    /// There are enabled GRASP services, and no process follows relays.
+    NoGraspProcess,
+    /// The relay of a service refuses events that others signed.
+    RefusesOthers(&'a ServiceRow),
+    /// Announcements name more relays than a service may follow.
+    OverLimit(&'a ServiceRow),
+    /// Followed relays need attention for the same cause.
+    Followed(&'a Trouble),
 }
 
 impl Fleet {
@@ -97,6 +112,7 @@ impl Fleet {
             minutes: stats::last(db, MINUTES).await?,
             lanes: lane::troubled(db, NAMED_LANES).await?,
             has_upstreams: upstream::any(db).await?,
+            grasp: Grasp::read(db).await?,
         })
     }
 
@@ -118,6 +134,7 @@ impl Fleet {
         items.extend(self.lanes.iter().map(Attention::Lane));
         let is_synced = self.workers.iter().any(|worker| worker.queue == MIRROR);
         items.extend((self.has_upstreams && !is_synced).then_some(Attention::NoMirrorWorker));
+        items.extend(self.grasp.attention());
         items.extend(paused.map(|(queue, since)| Attention::Paused(queue, since)));
         items
     }

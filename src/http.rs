@@ -7,6 +7,7 @@
 mod auth;
 mod error;
 mod extract;
+mod grasp;
 mod limit;
 mod listen;
 mod mirror;
@@ -15,6 +16,7 @@ mod probes;
 mod provision;
 mod stats;
 mod tokens;
+mod v1;
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,6 +96,7 @@ impl Api {
 pub fn router(api: Api) -> Router {
     Router::new()
         .merge(provision::router(&api))
+        .nest("/api/v1/grasp", grasp::router(api.clone()))
         .nest("/api/v1", mirror::v1::router(api.clone()))
         .merge(probes_router())
         .route("/openapi.json", get(openapi::show))

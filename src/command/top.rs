@@ -19,6 +19,7 @@ use super::{load, print, with_database};
 use crate::{
     config::Needs,
     fleet::{Attention, Fleet},
+    words::grasp as grasp_words,
 };
 
 /// Interval between two reads of the overview.
@@ -181,6 +182,21 @@ fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
         Attention::NoMirrorWorker => {
             "no worker of mirror is running (start tender work)".to_owned()
         }
+        Attention::NoGraspProcess => {
+            "no process follows relays for GRASP (start tender work)".to_owned()
+        }
+        Attention::RefusesOthers(service) => {
+            grasp_words::refuses_others(service).unwrap_or_default()
+        }
+        Attention::OverLimit(service) => {
+            format!("{} (tender grasp update --max-relays)", grasp_words::over_limit(service))
+        }
+        Attention::Followed(trouble) => format!(
+            "{}: {} (tender grasp relays --state {})",
+            grasp_words::trouble(trouble),
+            trouble.urls.join(", "),
+            trouble.state.as_str().replace('_', "-"),
+        ),
         Attention::Lane(lane) => format!(
             "{} of {}: {} (tender mirror status)",
             lane.lane,

@@ -1,7 +1,7 @@
 //! What followed relays, items and parked events tell people.
 
 use chrono::{DateTime, Utc};
-use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, ServiceRow};
+use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, ServiceRow, Trouble};
 
 /// How a followed relay is, in words; and the time that belongs to them, if they end with `since` or
 /// `until`.
@@ -105,6 +105,35 @@ pub(crate) fn refuses_others(service: &ServiceRow) -> Option<String> {
          relays does not reach it; allow Tender's key there, or use a relay that takes such events",
         service.url
     ))
+}
+
+/// Returns what followed relays need attention for, such as `2 followed relays are dead`.
+pub(crate) fn trouble(trouble: &Trouble) -> String {
+    let (relays, verb) = match trouble.relays {
+        1 => ("1 followed relay".to_owned(), "is"),
+        many => (format!("{many} followed relays"), "are"),
+    };
+    let how = match (trouble.state, &trouble.fault) {
+        (RelayState::Dead, _) => {
+            "dead: every attempt failed for a day; one attempt a day goes on".to_owned()
+        }
+        (RelayState::Fault, Some(fault)) => {
+            format!("out of reach by a permanent fault: {}", self::fault(fault))
+        }
+        (RelayState::Limited, _) => "limiting our rate".to_owned(),
+        (RelayState::NoRoom, _) => "due, and no process has room for them".to_owned(),
+        (RelayState::CatchingUp, _) => "catching up for more than an hour".to_owned(),
+        (other, _) => name(other).to_owned(),
+    };
+    format!("{relays} {verb} {how}")
+}
+
+/// Returns how many relays exceed the limit of a service.
+pub(crate) fn over_limit(service: &ServiceRow) -> String {
+    format!(
+        "{} follows at most {} relays; {} more are named and not followed",
+        service.url, service.max_relays, service.relays_over_limit
+    )
 }
 
 /// Returns what happened to a repository, such as `accepted kind 1621 (live)`.

@@ -32,6 +32,7 @@ async fn panels_and_alerts_name_metrics_that_exist() {
         include_str!("../../workers/src/runtime/schedule.rs"),
         include_str!("../../workers/src/runtime/fetch.rs"),
         include_str!("../../src/http/probes.rs"),
+        include_str!("../../src/http/probes/grasp.rs"),
         include_str!("../../src/http/probes/mirror.rs"),
         include_str!("../../src/http/probes/provision.rs"),
         include_str!("../../workers/src/mirror/intake.rs"),

@@ -9,9 +9,10 @@ mod repo;
 mod resync;
 mod service;
 mod timeline;
+mod trouble;
 
 pub use batch::{BatchCount, BatchRow, GapRow, MissingRow, batch_counts, batches, gaps, missing};
-pub use overview::{Coverage, Decision, Overview, decisions, overview};
+pub use overview::{Coverage, Decision, Overview, decisions, overview, processes};
 pub use parked::{ParkedGroup, ParkedRow, ParkedSearch, parked, parked_groups};
 pub use relay::{Minute, RelayRow, RelaySearch, RelayState, minutes, relay, relays};
 pub use repo::{
@@ -20,6 +21,7 @@ pub use repo::{
 pub use resync::request_resync;
 pub use service::{ServiceRow, service, services};
 pub use timeline::{Moment, timeline};
+pub use trouble::{Trouble, troubles};
 
 /// The most rows that a list returns, whatever its caller asks for.
 const MOST: i64 = 50_000;
@@ -28,4 +30,9 @@ const MOST: i64 = 50_000;
 fn anywhere(text: &str) -> String {
     let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
     format!("%{escaped}%")
+}
+
+/// Whether PostgreSQL can hold the texts; it has none with U+0000, so that nothing matches such a text.
+fn are_texts<const N: usize>(texts: [Option<&str>; N]) -> bool {
+    texts.into_iter().flatten().all(|text| !text.contains('\0'))
 }

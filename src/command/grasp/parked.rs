@@ -1,6 +1,6 @@
 //! `grasp parked`: events that are refused for now.
 
-use anyhow::Context;
+use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use comfy_table::Cell;
@@ -30,17 +30,6 @@ pub(crate) struct List {
     limit: u16,
 }
 
-/// Returns the expiry and event in a mark, which is `<time>/<event id>`.
-fn mark(text: &str) -> anyhow::Result<(DateTime<Utc>, String)> {
-    let parts = text.split_once('/').and_then(|(at, id)| {
-        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        Some((at.parse().ok()?, is_id.then(|| id.to_owned())?))
-    });
-    parts.with_context(|| {
-        format!("--after {text} is not the mark of a page: copy the one that `grasp parked` prints")
-    })
-}
-
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
     let service = match &list.service {
         Some(name) => Some(service::named(db, name).await?.id),
@@ -55,13 +44,16 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
             print_groups(&groups, queue::now(db).await?)
         };
     };
-    let after = list.after.as_deref().map(mark).transpose()?;
+    let after = list.after.as_deref().map(ParkedSearch::parse_mark);
+    if after == Some(None) {
+        bail!("--after is not the mark of a page: copy the one that `tender grasp parked` prints");
+    }
+    let after = after.flatten();
     let search = ParkedSearch { service, reason: Some(reason), after };
     let mut rows = view::parked(db, &search, i64::from(list.limit) + 1).await?;
     let has_more = rows.len() > usize::from(list.limit);
     rows.truncate(list.limit.into());
-    let next = rows.last().filter(|_| has_more);
-    let next = next.map(|last| format!("{}/{}", last.expires_at.to_rfc3339(), last.event_id));
+    let next = rows.last().filter(|_| has_more).map(ParkedRow::mark);
     if as_json {
         return print::json(&json!({ "events": rows, "after": next }));
     }

@@ -1,6 +1,6 @@
 //! `grasp repos`, `repo`: repositories with their coverage.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use comfy_table::{Cell, Color};
@@ -10,7 +10,6 @@ use tender_jobs::{
     grasp::view::{self, Moment, RepoRelay, RepoRow, RepoSearch, RootRow},
     queue,
 };
-use uuid::Uuid;
 
 use super::{
     relay::{print_missing, relay_color},
@@ -40,21 +39,16 @@ pub(crate) struct List {
     limit: u16,
 }
 
-/// Returns the service and address in a mark, which is `<service id>/<address>`.
-fn mark(text: &str) -> anyhow::Result<(Uuid, String)> {
-    let parts = text.split_once('/').and_then(|(id, address)| Some((id.parse().ok()?, address)));
-    let (id, address) = parts.with_context(|| {
-        format!("--after {text} is not the mark of a page: copy the one that `grasp repos` prints")
-    })?;
-    Ok((id, address.to_owned()))
-}
-
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
     let service = match &list.service {
         Some(name) => Some(service::named(db, name).await?.id),
         None => None,
     };
-    let after = list.after.as_deref().map(mark).transpose()?;
+    let after = list.after.as_deref().map(RepoSearch::parse_mark);
+    if after == Some(None) {
+        bail!("--after is not the mark of a page: copy the one that `tender grasp repos` prints");
+    }
+    let after = after.flatten();
     let search = RepoSearch { service, text: list.q, is_missing: list.missing, after };
     let mut rows = view::repos(db, &search, i64::from(list.limit) + 1).await?;
     let has_more = rows.len() > usize::from(list.limit);
@@ -67,7 +61,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     print_table(&rows, queue::now(db).await?)?;
     match rows.last().filter(|_| has_more) {
-        Some(last) => print::line(&format!("more: --after '{}/{}'", last.service_id, last.address)),
+        Some(last) => print::line(&format!("more: --after '{}'", last.mark())),
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use tender_jobs::{
+    grasp::view::{ServiceRow, Trouble},
     mirror::{MIRROR, lane::LaneState},
     provision::{
         SYNC_RELAY,
@@ -15,10 +16,11 @@ use tender_jobs::{
 use crate::{
     dashboard::{
         PATH,
-        parts::{Ask, ask, count, maybe_time, time},
+        parts::{Ask, ask, count, maybe_time, query, time},
         session::Viewer,
     },
     fleet::{Attention, Fleet},
+    words::grasp as words,
 };
 
 /// The count of open killed jobs stops at the last 1,000 killed jobs; see [`QueueStatus`].
@@ -47,6 +49,10 @@ fn item_of(item: &Attention<'_>, viewer: &Viewer) -> Markup {
         Attention::NoWorker => no_worker(SYNC_RELAY, "changes of relays do not reach zooid"),
         Attention::NoMirrorWorker => no_worker(MIRROR, "no events are mirrored"),
         Attention::Lane(lane) => failed_lane(lane),
+        Attention::NoGraspProcess => no_grasp_process(),
+        Attention::RefusesOthers(service) => refuses_others(service),
+        Attention::OverLimit(service) => over_limit(service),
+        Attention::Followed(trouble) => followed(trouble),
         Attention::Killed(queue) => killed(queue, viewer),
         Attention::Paused(queue, since) => paused(queue, *since, viewer),
     }
@@ -123,6 +129,43 @@ fn failed_lane(lane: &LaneState) -> Markup {
                 (lane.lane) " of " a href={ (PATH) "/upstreams/" (lane.upstream_id) } { (lane.url) }
                 @if lane.is_stale { " is stale: its holder sends no heartbeat." } @else { " failed " (maybe_time(lane.failed_at.or(lane.last_error_at))) ": " }
                 @if let Some(error) = &lane.last_error { span.error { (error) } }
+            }
+        }
+    }
+}
+
+fn no_grasp_process() -> Markup {
+    html! {
+        div.item.bad {
+            p { "No process follows relays for the GRASP services. Start " code { "tender work" } " or " code { "tender serve" } "." }
+        }
+    }
+}
+
+fn refuses_others(service: &ServiceRow) -> Markup {
+    html! {
+        div.item.bad {
+            p { a href={ (PATH) "/upstreams/" (service.id) } { (service.url) } ": " @if let Some(told) = words::refuses_others(service) { (told) "." } }
+        }
+    }
+}
+
+fn over_limit(service: &ServiceRow) -> Markup {
+    html! {
+        div.item.warn {
+            p { (words::over_limit(service)) ". " code { "tender grasp update --max-relays" } " raises the limit." }
+        }
+    }
+}
+
+fn followed(trouble: &Trouble) -> Markup {
+    let list = query(&[("state", trouble.state.as_str())]);
+    html! {
+        div class={ "item " (words::grade(trouble.state)) } {
+            p {
+                a href={ (PATH) "/followed" (list) } { (words::trouble(trouble)) }
+                ", the first since " (time(trouble.since)) ": " (trouble.urls.join(", "))
+                @if trouble.relays > 3 { " …" }
             }
         }
     }

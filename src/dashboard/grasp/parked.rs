@@ -30,13 +30,10 @@ pub(in crate::dashboard) struct Shown {
 
 impl Shown {
     fn search(&self) -> ParkedSearch {
-        let after = self.after.split_once('/');
-        let after =
-            after.filter(|(_, id)| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()));
         ParkedSearch {
             service: None,
             reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
-            after: after.and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned()))),
+            after: ParkedSearch::parse_mark(&self.after),
         }
     }
 
@@ -70,10 +67,8 @@ pub(in crate::dashboard) async fn live(
     let mut rows = view::parked(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
     let has_more = rows.len() > SIZE;
     rows.truncate(SIZE);
-    let next = rows.last().filter(|_| has_more).map(|last| Shown {
-        after: format!("{}/{}", last.expires_at.to_rfc3339(), last.event_id),
-        ..shown.clone()
-    });
+    let next =
+        rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
     Ok(html! {
         (group_table(&groups, shown))
         @if !rows.is_empty() { (event_table(&rows, shown)) }

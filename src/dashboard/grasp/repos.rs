@@ -45,12 +45,11 @@ impl Shown {
             Ok(key) if text.starts_with("npub1") => key.to_hex(),
             _ => text.to_owned(),
         };
-        let after = self.after.split_once('/');
         RepoSearch {
             service: self.service.parse().ok(),
             text: (!text.is_empty()).then_some(text),
             is_missing: !self.missing.is_empty(),
-            after: after.and_then(|(id, address)| Some((id.parse().ok()?, address.to_owned()))),
+            after: RepoSearch::parse_mark(&self.after),
         }
     }
 
@@ -128,10 +127,8 @@ pub(in crate::dashboard) async fn live(
     let mut rows = view::repos(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
     let has_more = rows.len() > SIZE;
     rows.truncate(SIZE);
-    let next = rows.last().filter(|_| has_more).map(|last| Shown {
-        after: format!("{}/{}", last.service_id, last.address),
-        ..shown.clone()
-    });
+    let next =
+        rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
     Ok(html! {
         @if rows.is_empty() { p { "No repository matches." } } @else {
             (scroll("Repositories", &html! {

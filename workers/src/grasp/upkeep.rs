@@ -1,7 +1,8 @@
-//! The recurring job: ends what died, drops what nothing names, and forgets what is old.
+//! The recurring job: compares all wanted with all coverage, ends what died, drops what nothing names, and
+//! forgets what is old.
 
 use serde_json::{Value, json};
-use tender_jobs::grasp::{batch, followed};
+use tender_jobs::grasp::{batch, followed, parked, service, wanted};
 
 use super::Context;
 
@@ -9,6 +10,9 @@ use super::Context;
 pub(super) async fn reconcile(context: &Context) -> Result<Value, sqlx::Error> {
     let db = &context.db;
     let reaped = followed::reap(db).await?;
+    let resumed = service::resume(db).await?;
+    let reconciled = wanted::reconcile(db).await?;
+    let expired = parked::expire(db).await?;
     let dropped = followed::drop_unwanted(db).await?;
     for one in &dropped {
         tracing::info!(
@@ -19,5 +23,8 @@ pub(super) async fn reconcile(context: &Context) -> Result<Value, sqlx::Error> {
     let woken = followed::wake_due(db).await?;
     let pruned = batch::prune(db).await?;
     followed::forget_dead_processes(db).await?;
-    Ok(json!({ "reaped": reaped, "dropped": dropped.len(), "woken": woken, "pruned": pruned }))
+    Ok(json!({
+        "reaped": reaped, "resumed": resumed, "reconciled": reconciled, "parked": expired,
+        "dropped": dropped.len(), "woken": woken, "pruned": pruned,
+    }))
 }

@@ -23,7 +23,7 @@ pub struct Overview {
     pub open_batches: i64,
     /// When the oldest of them began.
     pub oldest_batch_at: Option<DateTime<Utc>>,
-    /// Relays that wait for a plan.
+    /// Relays that a process holds and that wait for a plan.
     pub outbox: i64,
     /// Since when the longest-waiting of them is due; `None` if none is due.
     pub outbox_due_at: Option<DateTime<Utc>>,
@@ -66,20 +66,20 @@ pub async fn overview(db: &PgPool) -> Result<Overview, sqlx::Error> {
     let sums = sqlx::query!(
         r#"select (select count(*) from grasp_service where removing_at is null) as "services!",
                   (select count(*) from grasp_service where removing_at is null and enabled) as "enabled!",
-                  (select count(*) from grasp_process where seen_at > now() - interval '30 seconds') as "processes!",
                   (select count(*) from grasp_batch where status = 'open') as "open_batches!",
                   (select min(begun_at) from grasp_batch where status = 'open') as oldest_batch_at,
-                  (select count(*) from grasp_outbox) as "outbox!",
-                  (select min(due_at) from grasp_outbox where due_at <= now()) as outbox_due_at,
+                  o.outbox as "outbox!", o.due_at as outbox_due_at,
                   (select count(*) from grasp_gap) as "gaps!",
-                  (select count(*) from (select from grasp_release limit 100000) waiting) as "releases!""#,
+                  (select count(*) from (select from grasp_release limit 100000) waiting) as "releases!"
+           from (select count(*) as outbox, min(o.due_at) filter (where o.due_at <= now()) as due_at
+                 from grasp_outbox o join grasp_relay r on r.id = o.relay_id where r.lease_until > now()) o"#,
     )
     .fetch_one(db)
     .await?;
     Ok(Overview {
         services: sums.services,
         enabled: sums.enabled,
-        processes: sums.processes,
+        processes: processes(db).await?,
         relays: by_state(db).await?,
         coverage: coverage(db).await?,
         open_batches: sums.open_batches,
@@ -89,6 +89,16 @@ pub async fn overview(db: &PgPool) -> Result<Overview, sqlx::Error> {
         gaps: sums.gaps,
         releases: sums.releases,
     })
+}
+
+/// Returns the number of processes that follow relays.
+pub async fn processes(db: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "processes!" from grasp_process
+           where seen_at > now() - interval '30 seconds'"#
+    )
+    .fetch_one(db)
+    .await
 }
 
 async fn by_state(db: impl PgExecutor<'_>) -> Result<Vec<(RelayState, i64)>, sqlx::Error> {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::MOST;
+use super::{MOST, are_texts};
 
 /// The parked events of a service with the same reason.
 #[derive(Debug, Clone, Serialize)]
@@ -68,6 +68,13 @@ pub struct ParkedRow {
     pub expires_at: DateTime<Utc>,
 }
 
+impl ParkedRow {
+    /// Returns the mark of the page that ends with this event; see [`ParkedSearch::after`].
+    pub fn mark(&self) -> String {
+        format!("{}/{}", self.expires_at.to_rfc3339(), self.event_id)
+    }
+}
+
 /// Which parked events are listed, those that are forgotten last first.
 #[derive(Debug, Clone, Default)]
 pub struct ParkedSearch {
@@ -79,12 +86,24 @@ pub struct ParkedSearch {
     pub after: Option<(DateTime<Utc>, String)>,
 }
 
+impl ParkedSearch {
+    /// Returns the expiry and event in a mark; `None` if it is malformed.
+    pub fn parse_mark(text: &str) -> Option<(DateTime<Utc>, String)> {
+        let (at, id) = text.split_once('/')?;
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Some((at.parse().ok()?, is_id.then(|| id.to_owned())?))
+    }
+}
+
 /// Returns at most `limit` parked events, those that are forgotten last first.
 pub async fn parked(
     db: &PgPool,
     search: &ParkedSearch,
     limit: i64,
 ) -> Result<Vec<ParkedRow>, sqlx::Error> {
+    if !are_texts([search.reason.as_deref()]) {
+        return Ok(Vec::new());
+    }
     let (after_at, after_id) = search.after.clone().unzip();
     sqlx::query_as!(
         ParkedRow,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{MOST, anywhere};
+use super::{MOST, anywhere, are_texts};
 
 /// How a followed relay is: its status, and what lies over it. The function `grasp_relay_state` of the
 /// schema decides.
@@ -181,6 +181,9 @@ pub async fn relays(
     search: &RelaySearch,
     limit: i64,
 ) -> Result<Vec<RelayRow>, sqlx::Error> {
+    if !are_texts([search.text.as_deref(), search.after.as_deref()]) {
+        return Ok(Vec::new());
+    }
     select(db, search, None, limit).await
 }
 
@@ -188,6 +191,7 @@ pub async fn relays(
 pub async fn relay(db: &PgPool, name: &str) -> Result<Option<RelayRow>, sqlx::Error> {
     let id = match name.parse::<Uuid>() {
         Ok(id) => Some(id),
+        Err(_) if !are_texts([Some(name)]) => None,
         Err(_) => {
             sqlx::query_scalar!("select id from grasp_relay where url = $1", name)
                 .fetch_optional(db)

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{MOST, MissingRow, RelayState, anywhere};
+use super::{MOST, MissingRow, RelayState, anywhere, are_texts};
 
 /// A repository of a service with its coverage over the relays that its announcement names.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +53,11 @@ impl RepoRow {
     pub fn items(&self) -> i64 {
         self.missing + self.in_flight + self.confirmed
     }
+
+    /// Returns the mark of the page that ends with this repository; see [`RepoSearch::after`].
+    pub fn mark(&self) -> String {
+        format!("{}/{}", self.service_id, self.address)
+    }
 }
 
 /// Which repositories are listed, in the order of services and addresses.
@@ -66,6 +71,14 @@ pub struct RepoSearch {
     pub is_missing: bool,
     /// Only those after this service and address.
     pub after: Option<(Uuid, String)>,
+}
+
+impl RepoSearch {
+    /// Returns the service and address in a mark; `None` if it is malformed.
+    pub fn parse_mark(text: &str) -> Option<(Uuid, String)> {
+        let (id, address) = text.split_once('/')?;
+        Some((id.parse().ok()?, address.to_owned()))
+    }
 }
 
 /// Returns at most `limit` repositories.
@@ -89,6 +102,9 @@ async fn select(
     limit: i64,
 ) -> Result<Vec<RepoRow>, sqlx::Error> {
     let (after_service, after_address) = search.after.clone().unzip();
+    if !are_texts([search.text.as_deref(), after_address.as_deref(), address]) {
+        return Ok(Vec::new());
+    }
     sqlx::query_as!(
         RepoRow,
         r#"select g.upstream_id as "service_id!", u.url as service, g.address as "address!",

@@ -1,0 +1,38 @@
+//! The GRASP wing in the overview.
+
+use serde::Serialize;
+use sqlx::PgPool;
+use tender_jobs::grasp::view::{self, ServiceRow, Trouble};
+
+use super::Attention;
+
+/// Services, and followed relays that need attention.
+#[derive(Debug, Serialize)]
+pub struct Grasp {
+    /// The services.
+    pub services: Vec<ServiceRow>,
+    /// Processes that follow relays.
+    pub processes: i64,
+    /// Followed relays that need attention, by cause.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Grasp {
+    pub(super) async fn read(db: &PgPool) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            services: view::services(db).await?,
+            processes: view::processes(db).await?,
+            troubles: view::troubles(db).await?,
+        })
+    }
+
+    /// Returns the items that need attention, the most urgent first.
+    pub(super) fn attention(&self) -> impl Iterator<Item = Attention<'_>> {
+        let is_enabled = self.services.iter().any(|one| one.enabled);
+        let is_idle = (is_enabled && self.processes == 0).then_some(Attention::NoGraspProcess);
+        let refuse = self.services.iter().filter(|one| one.refuses_others.is_some());
+        let over = self.services.iter().filter(|one| one.relays_over_limit > 0);
+        let services = refuse.map(Attention::RefusesOthers).chain(over.map(Attention::OverLimit));
+        is_idle.into_iter().chain(services).chain(self.troubles.iter().map(Attention::Followed))
+    }
+}

@@ -1,0 +1,191 @@
+//! The commands of the GRASP wing, as an operator types them.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    grasp_rows::{self, ALPHA},
+    mirror::MirrorWorld,
+    process::run,
+};
+
+/// A ledger with the rows of [`grasp_rows`].
+struct Desk(MirrorWorld);
+
+impl Desk {
+    async fn new() -> Self {
+        let world = MirrorWorld::new().await;
+        grasp_rows::fill(&world.db).await;
+        Self(world)
+    }
+
+    /// Runs a command; its exit code, and what it wrote to both outputs.
+    async fn types(&self, arguments: &[&str]) -> (i32, String, String) {
+        let arguments = [&["grasp"], arguments].concat();
+        let output = run(&arguments, &[("DATABASE_URL", &self.0.database.url())]).await;
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    async fn says(&self, arguments: &[&str], words: &[&str]) -> String {
+        let (code, out, err) = self.types(arguments).await;
+        assert_eq!(code, 0, "{arguments:?}: {err}");
+        for word in words {
+            assert!(out.contains(word), "{arguments:?} says no {word:?}: {out}");
+        }
+        out
+    }
+
+    async fn refuses(&self, arguments: &[&str], words: &str) {
+        let (code, out, err) = self.types(arguments).await;
+        assert_eq!(code, 1, "{arguments:?}: {out}");
+        assert!(err.contains(words), "{arguments:?}: {err}");
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let out = self.says(&[arguments, &["--json"]].concat(), &[]).await;
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn followed_relays_are_listed_each_with_the_word_for_its_state() {
+    let desk = Desk::new().await;
+    let words = [
+        "in step",
+        "catching up",
+        "connecting",
+        "waiting",
+        "rate-limited",
+        "dead",
+        "fault: DNS",
+        "no room",
+        "unwanted",
+        "8/8",
+        "supported",
+        "host:1",
+    ];
+    desk.says(&["relays"], &words).await;
+    let found = desk.json(&["relays", "--state", "dead"]).await;
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&found[0]["url"], &found[0]["state"], &found[0]["missing"], &found[0]["repositories"]),
+        (&json!("wss://dead.example.com"), &json!("dead"), &json!(3), &json!(1))
+    );
+    let page = desk.says(&["relays", "--limit", "2"], &["more: --after wss://b.example.com"]).await;
+    assert!(!page.contains("wss://c.example.com"), "{page}");
+    let next = desk.json(&["relays", "--limit", "1", "--after", "wss://b.example.com"]).await;
+    assert_eq!(next[0]["url"], "wss://c.example.com");
+    assert_eq!(desk.json(&["relays", "--q", "%"]).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_followed_relay_says_what_is_missing_and_why() {
+    let desk = Desk::new().await;
+    let words = [
+        "catching up",
+        "0 of 4 items delivered, 1 in flight",
+        "events of 30617:",
+        "2 attempts failed: CLOSED: error: try later",
+        "the second holds more events than the relay gives",
+        "1 repositories",
+    ];
+    desk.says(&["relay", "wss://b.example.com"], &words).await;
+    desk.says(&["relay", "wss://dead.example.com"], &["dead since", "no answer within 5 s"]).await;
+    desk.says(&["relay", "wss://limited.example.com"], &["rate-limited until", "UTC (in "]).await;
+    let found = desk.json(&["relay", "wss://a.example.com/"]).await;
+    assert_eq!(
+        (&found["relay"]["drift_total"], &found["batches"][0]["status"], &found["missing"]),
+        (&json!(7), &json!("done"), &json!([]))
+    );
+    desk.refuses(&["relay", "wss://x.test"], "no relay wss://x.test is followed").await;
+}
+
+#[tokio::test]
+async fn a_repository_shows_its_relays_roots_and_what_is_missing() {
+    let desk = Desk::new().await;
+    let words = ["Alpha tools", "beta: with a colon", "4/8", "3/6"];
+    desk.says(&["repos"], &words).await;
+    let found = desk.json(&["repos", "--missing"]).await;
+    assert_eq!(found.as_array().unwrap().len(), 2);
+    sqlx::query("delete from grasp_coverage where state <> 'confirmed' and item like '%alpha%' or item = repeat('01', 32) or item = repeat('aa', 32)")
+        .execute(&desk.0.db)
+        .await
+        .unwrap();
+    let found = desk.json(&["repos", "--missing"]).await;
+    assert_eq!(
+        (found.as_array().unwrap().len(), &found[0]["identifier"]),
+        (1, &json!("beta: with a colon"))
+    );
+    let found = desk.json(&["repos", "--q", "ALPHA", "--service", "wss://git.example.com"]).await;
+    assert_eq!((&found[0]["address"], &found[0]["roots"]), (&json!(ALPHA), &json!(1)));
+    let words =
+        ["wss://b.example.com", "It fails <b>often</b>", "issue", "accepted an event of kind 1621"];
+    desk.says(&["repo", ALPHA], &words).await;
+    desk.refuses(&["repo", "30617:x:y"], "there is no repository 30617:x:y").await;
+    desk.refuses(&["repos", "--service", "wss://x.test"], "there is no service").await;
+    desk.refuses(&["repos", "--after", "x"], "not the mark of a page").await;
+}
+
+#[tokio::test]
+async fn repositories_are_paged_by_their_marks() {
+    let desk = Desk::new().await;
+    let page = desk.says(&["repos", "--limit", "1"], &["Alpha tools", "more: --after '"]).await;
+    let (_, mark) = page.split_once("--after '").unwrap();
+    let mark = mark.split('\'').next().unwrap();
+    let next = desk.json(&["repos", "--limit", "1", "--after", mark]).await;
+    assert_eq!(next[0]["identifier"], "beta: with a colon");
+}
+
+#[tokio::test]
+async fn parked_events_are_counted_by_reason_and_listed() {
+    let desk = Desk::new().await;
+    desk.says(&["parked"], &["orphan", "names-another-service", "2"]).await;
+    let out =
+        desk.says(&["parked", "--reason", "orphan", "--limit", "1"], &["waits for e:ffff"]).await;
+    let (_, mark) = out.split_once("--after ").unwrap();
+    let next = desk.json(&["parked", "--reason", "orphan", "--after", mark.trim()]).await;
+    assert_eq!(
+        (&next["events"][0]["event_id"], &next["after"]),
+        (&json!("d2".repeat(32)), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn services_and_sums_are_shown() {
+    let desk = Desk::new().await;
+    desk.says(&["list"], &["wss://git.example.com", "on", "git.example.com"]).await;
+    let words = ["accepted by source: 1 live, 1 missing, 1 own", "2 orphan", "3 of at most 1000"];
+    desk.says(&["show", "wss://git.example.com"], &words).await;
+    let words = ["9 (", "1 dead", "8 items delivered, 1 in flight, 6 missing", "3 (2 orphan"];
+    desk.says(&["status"], &words).await;
+    sqlx::query(
+        "update upstream set authors_only_at = now(), authors_only_reason = 'restricted: no'
+                 where url = 'wss://git.example.com'",
+    )
+    .execute(&desk.0.db)
+    .await
+    .unwrap();
+    let told = "wss://git.example.com refuses events that others signed";
+    desk.says(&["list"], &[told]).await;
+    desk.says(&["show", "wss://git.example.com"], &[told, "restricted: no"]).await;
+}
+
+#[tokio::test]
+async fn a_resync_is_due_at_once_and_is_recorded() {
+    let desk = Desk::new().await;
+    desk.says(&["resync", "wss://a.example.com"], &["1 relays are verified again"]).await;
+    let due: bool = sqlx::query_scalar(
+        "select resync_due_at <= now() from grasp_relay where url = 'wss://a.example.com'",
+    )
+    .fetch_one(&desk.0.db)
+    .await
+    .unwrap();
+    assert!(due);
+    desk.says(&["resync", "--all"], &["9 relays"]).await;
+    desk.refuses(&["resync", "wss://x.test"], "no relay wss://x.test is followed").await;
+    assert_eq!(desk.types(&["resync"]).await.0, 2);
+    let actions = tender_jobs::console::operator::last(&desk.0.db, 10).await.unwrap();
+    let told: Vec<_> =
+        actions.iter().map(|one| (one.action.as_str(), one.target.as_str())).collect();
+    assert_eq!(told, [("resync_grasp", "all"), ("resync_grasp", "wss://a.example.com")]);
+}
