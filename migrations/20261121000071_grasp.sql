@@ -64,8 +64,9 @@ create index parked_expires_idx on parked (expires_at);
 create index parked_event_idx on parked (event_id);
 create index parked_reason_idx on parked (upstream_id, reason, parked_at);
 
--- What a parked event waits for: `e:<id>` or `a:<address>` accepted, `m:<identifier>` another announcement
--- of the identifier, `i:<id>` or `i:<address>` an accepted event that points to it.
+-- What a parked event waits for: `e:<id>` or `a:<address>` accepted, `m:<public key>:<identifier>` an
+-- announcement of the identifier that lists the author, `i:<id>` or `i:<address>` an accepted event that
+-- points to it.
 create table parked_key (
     upstream_id uuid not null,
     key text not null check (octet_length(key) <= 1300),
@@ -250,38 +251,48 @@ create index grasp_coverage_missing_idx on grasp_coverage (relay_id, family, ret
 create index grasp_coverage_batch_idx on grasp_coverage (batch) where batch is not null;
 create index grasp_coverage_item_idx on grasp_coverage (family, item);
 
--- Whether a repository or a service wants an item from the relay with this URL.
-create function grasp_wants(relay text, family text, item text) returns boolean language sql stable as $$
-    select case family
-        when 'announcements' then exists (
-                select from grasp_service s join grasp_repo_relay w using (upstream_id)
-                    join grasp_repo r using (upstream_id, address)
-                where w.url = relay and s.enabled and s.removing_at is null and r.left_at is null)
+-- Whether a repository or a service wants an item from the relay with this URL. In plpgsql, because a
+-- session then plans each of its queries once.
+create function grasp_wants(relay text, asked_family text, asked_item text) returns boolean
+    language plpgsql stable as $$
+begin
+    case asked_family
+    when 'announcements' then
+        return exists (
+                select from grasp_service s
+                cross join lateral (
+                    select from grasp_repo_relay w join grasp_repo r using (upstream_id, address)
+                    where w.upstream_id = s.upstream_id and w.url = relay and r.left_at is null limit 1) named
+                where s.enabled and s.removing_at is null)
             or exists (
                 select from grasp_bootstrap b join grasp_service s using (upstream_id)
-                where b.url = relay and s.enabled and s.removing_at is null)
-        when 'state' then exists (
+                where b.url = relay and s.enabled and s.removing_at is null);
+    when 'state' then
+        return exists (
             select from grasp_repo r join grasp_service s using (upstream_id)
                 join grasp_repo_relay w using (upstream_id, address)
-            where r.identifier = item and w.url = relay
-              and s.enabled and s.removing_at is null and r.left_at is null)
-        when 'address' then exists (
+            where r.identifier = asked_item and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    when 'address' then
+        return exists (
             select from grasp_service s join grasp_repo r using (upstream_id)
                 join grasp_repo_relay w using (upstream_id, address)
-            where r.address = item and w.url = relay
-              and s.enabled and s.removing_at is null and r.left_at is null)
-        when 'root' then exists (
+            where r.address = asked_item and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    when 'root' then
+        return exists (
             select from grasp_root o join grasp_repo r using (upstream_id, address)
                 join grasp_service s using (upstream_id) join grasp_repo_relay w using (upstream_id, address)
-            where o.event_id = decode(item, 'hex') and w.url = relay
-              and s.enabled and s.removing_at is null and r.left_at is null)
-        when 'deletion' then exists (
+            where o.event_id = decode(asked_item, 'hex') and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    when 'deletion' then
+        return exists (
             select from grasp_author a join grasp_repo r using (upstream_id, address)
                 join grasp_service s using (upstream_id) join grasp_repo_relay w using (upstream_id, address)
-            where a.pubkey = decode(item, 'hex') and w.url = relay
-              and s.enabled and s.removing_at is null and r.left_at is null)
-        else false end
-$$;
+            where a.pubkey = decode(asked_item, 'hex') and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    end case;
+end $$;
 
 -- The number of items by relay, family and state, kept by triggers.
 create table grasp_coverage_count (

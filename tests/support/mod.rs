@@ -15,6 +15,7 @@ pub mod api;
 pub mod database;
 pub mod grasp;
 pub mod grasp_rows;
+pub mod grasp_store;
 pub mod line;
 pub mod mirror;
 pub mod path;

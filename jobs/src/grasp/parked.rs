@@ -57,7 +57,10 @@ pub fn describe(key: &str) -> String {
     match key.split_once(':') {
         Some(("a", address)) => format!("waits for {address} to be accepted"),
         Some(("e", id)) => format!("waits for the event {id} to be accepted"),
-        Some(("m", name)) => format!("waits for an announcement of {name:?} that lists the author"),
+        Some(("m", of)) => {
+            let (author, name) = of.split_once(':').unwrap_or_default();
+            format!("waits for an announcement of {name:?} that lists {author} as a maintainer")
+        }
         Some(("i", target)) => format!("waits for an accepted event that points to {target}"),
         _ => key.to_owned(),
     }

@@ -2,10 +2,12 @@
 //! and the live subscription.
 //!
 //! - `room`: how many are open at the same time, and which one gives way.
+//! - `waiting`: lanes whose jobs found all of them in use.
 //! - `seen`: the states that are shown to people.
 
 mod room;
 mod seen;
+mod waiting;
 
 use std::{
     collections::HashMap,
@@ -36,6 +38,7 @@ use super::{
 use crate::runtime::pause_or_stop;
 use room::{Room, Rooms};
 use seen::Seen;
+use waiting::Waiting;
 
 /// How often the states of connections are stored.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -76,6 +79,7 @@ pub struct Connections {
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
     /// Told whenever a connection may have become unused.
     freed: Arc<Notify>,
+    waiting: Waiting,
 }
 
 /// A connection in use. While it is held, the connection does not give way to another one.
@@ -112,6 +116,7 @@ impl Connections {
             rooms: Rooms::new(defaults.max_concurrent_connections, defaults.max_live_connections),
             slots: Mutex::default(),
             freed: Arc::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -252,12 +257,12 @@ pub(super) async fn tell(context: Context) {
             Ok(defaults) => connections.learn(defaults),
             Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
         }
-        let all = connections.all();
-        let rows: Vec<_> = all.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
+        let slots = connections.all();
+        let rows: Vec<_> = slots.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
         if let Err(error) = upstream::note_connections(&db, &rows).await {
             tracing::debug!(%error, "could not store the states of connections; trying again in 5 s");
         }
-        for (upstream, slot) in all {
+        for (upstream, slot) in slots {
             log_late(upstream, tell_late(&db, &slot).await);
         }
     }

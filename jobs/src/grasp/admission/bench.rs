@@ -10,6 +10,7 @@ use super::{
     judge::{Judgement, Verdict, judge},
     keep,
     load::{self, Lookups},
+    look_up_only,
     lookup::Lookup,
     services,
     subject::Subject,
@@ -63,6 +64,7 @@ impl<'e> Bench<'e> {
         if subjects.is_empty() {
             return Ok(Self { how, subjects, judged: Vec::new(), admitted: HashSet::new() });
         }
+        look_up_only(tx).await?;
         let mut services = services(tx, how.own).await?;
         services.retain(|service| how.only.is_none_or(|only| only == service.id));
         let judged = judge_all(tx, how.own, services, &subjects).await?;
@@ -127,7 +129,7 @@ fn subjects<'e>(events: &[&'e Event]) -> Vec<Subject<'e>> {
 
 /// Lets each service judge. Only events that nothing else connects are looked up among those to which
 /// accepted events point.
-async fn judge_all(
+pub(super) async fn judge_all(
     tx: &mut PgConnection,
     own: Option<Uuid>,
     services: Vec<Service>,
@@ -160,6 +162,9 @@ pub(super) fn keys(subject: &Subject<'_>, reason: Reason) -> Vec<String> {
     match reason {
         Reason::Orphan => subject.keys(),
         Reason::BadIdentifier | Reason::BlockedAuthor => Vec::new(),
-        _ => subject.identifier().map(|identifier| format!("m:{identifier}")).into_iter().collect(),
+        _ => {
+            let author = hex::encode(subject.event.pubkey);
+            subject.identifier().map(|name| format!("m:{author}:{name}")).into_iter().collect()
+        }
     }
 }

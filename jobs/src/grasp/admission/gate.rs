@@ -193,8 +193,8 @@ async fn decided(db: &PgPool, ids: &[EventId]) -> Result<HashSet<EventId>, sqlx:
     let rows = sqlx::query_scalar!(
         r#"select asked.id as "id!"
            from (select distinct id from unnest($1::bytea[]) n (id)) asked
-           where exists (select from known_id k where k.event_id = asked.id and k.upstream_id is null
-                         and (k.retry_after is null or k.retry_after > now()))
+           where (select true from known_id k where k.event_id = asked.id and k.upstream_id is null
+                  and (k.retry_after is null or k.retry_after > now()) limit 1)
               or not exists (
                   select from grasp_service s
                   where s.enabled and s.removing_at is null

@@ -201,8 +201,8 @@ async fn outside(
                union all
                (select p.created_at, p.event_id
                 from parked_key k join parked p on (p.upstream_id, p.event_id) = (k.upstream_id, k.event_id)
-                where k.upstream_id = s.id and k.key = 'm:' || n.identifier
-                  and p.kind = 30617 and p.pubkey = n.pubkey)) known"#,
+                where k.upstream_id = s.id and p.kind = 30617
+                  and k.key = 'm:' || encode(n.pubkey, 'hex') || ':' || n.identifier)) known"#,
         services,
         &column(&announced, ToString::to_string),
         &column(&announced, |address| address.pubkey().to_vec()),

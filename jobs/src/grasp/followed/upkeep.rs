@@ -5,7 +5,10 @@ use uuid::Uuid;
 
 use crate::{
     grasp::batch,
-    mirror::{contended, upstream},
+    mirror::{
+        contended,
+        upstream::{self, UpstreamError},
+    },
 };
 
 /// The relays that one statement ends or drops.
@@ -88,7 +91,10 @@ async fn remove_upstream(db: &PgPool, id: Uuid) -> Result<(), sqlx::Error> {
         id,
     );
     if is_unused.fetch_optional(db).await? == Some(true) {
-        upstream::delete(db, id, None).await?;
+        match upstream::delete(db, id, None).await {
+            Err(UpstreamError::Database(error)) => return Err(error),
+            Ok(_) | Err(_) => {} // it became a service's relay meanwhile
+        }
     }
     Ok(())
 }

@@ -66,21 +66,17 @@ async fn wake_parked(
     tx: &mut PgConnection,
     accepted: &[Accepted<'_>],
 ) -> Result<Vec<Uuid>, sqlx::Error> {
-    let keys: Vec<(Uuid, String, Option<Vec<u8>>)> =
-        accepted.iter().flat_map(Accepted::keys).collect();
+    let keys: Vec<(Uuid, String)> = accepted.iter().flat_map(Accepted::keys).collect();
     sqlx::query_scalar!(
         "insert into grasp_release (upstream_id, event_id)
          select distinct k.upstream_id, k.event_id
-         from unnest($1::uuid[], $2::text[], $3::bytea[]) n (service, key, author)
+         from unnest($1::uuid[], $2::text[]) n (service, key)
          join parked_key k on k.upstream_id = n.service and k.key = n.key
-         join parked p on p.upstream_id = k.upstream_id and p.event_id = k.event_id
-         where n.author is null or p.pubkey = n.author
-         order by 1, 2 limit $4
+         order by 1, 2 limit $3
          on conflict do nothing
          returning upstream_id",
-        &column(&keys, |(service, ..)| *service),
-        &column(&keys, |(_, key, _)| key.clone()),
-        &column(&keys, |(.., author)| author.clone()) as &[Option<Vec<u8>>],
+        &column(&keys, |(service, _)| *service),
+        &column(&keys, |(_, key)| key.clone()),
         MAX_WOKEN,
     )
     .fetch_all(tx)
@@ -149,19 +145,16 @@ async fn wake_again(tx: &mut PgConnection, accepted: &[Accepted<'_>]) -> Result<
 }
 
 impl Accepted<'_> {
-    /// The keys that its acceptance releases, each with the author whose events it releases; `None` for
-    /// those of all authors.
-    fn keys(&self) -> Vec<(Uuid, String, Option<Vec<u8>>)> {
+    /// The keys that its acceptance releases.
+    fn keys(&self) -> Vec<(Uuid, String)> {
         let of_own = self.own.iter().map(|own| format!("a:{own}"));
         let of_ids = self.ids.iter().map(|id| format!("i:{id}"));
         let of_addresses = self.addresses.iter().map(|address| format!("i:{address}"));
-        let keys = of_own.chain(of_ids).chain(of_addresses).chain([format!("e:{}", self.id)]);
-        let keys = keys.map(|key| (self.service, key, None));
         let maintained = self.maintained.iter().flat_map(|(identifier, authors)| {
-            let key = format!("m:{identifier}");
-            authors.iter().map(move |author| (self.service, key.clone(), Some(author.to_vec())))
+            authors.iter().map(move |author| format!("m:{}:{identifier}", hex::encode(author)))
         });
-        keys.chain(maintained).collect()
+        let keys = of_own.chain(of_ids).chain(of_addresses).chain(maintained);
+        keys.chain([format!("e:{}", self.id)]).map(|key| (self.service, key)).collect()
     }
 
     /// The values of tags that point to the event; true marks an id.

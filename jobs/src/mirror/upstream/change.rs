@@ -76,6 +76,11 @@ pub enum UpstreamError {
          when `tender mirror list` does not show it any more"
     )]
     BeingRemoved(i64),
+    /// The upstream is the relay of a GRASP service.
+    #[error(
+        "the upstream is the relay of a GRASP service; remove the service first: `tender grasp remove`"
+    )]
+    OfService,
     /// The upstream does not exist.
     #[error("the upstream does not exist; `tender mirror list` lists the upstreams")]
     NotFound,

@@ -45,6 +45,10 @@ impl Rooms {
         self.of(room).clone().try_acquire_owned().ok()
     }
 
+    pub(super) fn has_free(&self, room: Room) -> bool {
+        self.of(room).available_permits() > 0
+    }
+
     fn of(&self, room: Room) -> &Arc<Semaphore> {
         match room {
             Room::Jobs => &self.jobs,
@@ -86,7 +90,7 @@ impl Connections {
 impl Slot {
     /// Since when the connection of the slot is unused; `None` if it is in use or counted
     /// elsewhere.
-    fn unused_since(&self, room: Room) -> Option<std::time::Instant> {
+    pub(super) fn unused_since(&self, room: Room) -> Option<std::time::Instant> {
         let open = self.open.try_lock().ok()?;
         let is_unused = Arc::strong_count(&open.users) == 1 && open.room == room;
         let connection = open.connection.as_ref().filter(|_| is_unused)?;
