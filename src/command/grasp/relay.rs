@@ -1,4 +1,4 @@
-//! `grasp relays`, `relay`, `resync`: the commands on followed relays.
+//! `grasp relays`, `relay`, `resync`, `plan`: the commands on followed relays.
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -8,7 +8,9 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     console::operator as record,
-    grasp::view::{self, BatchRow, GapRow, MissingRow, RelayRow, RelaySearch, RelayState},
+    grasp::view::{
+        self, BatchRow, GapRow, MissingRow, PlannedBatch, RelayRow, RelaySearch, RelayState,
+    },
     queue,
 };
 
@@ -83,7 +85,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     print_table(&rows, queue::now(db).await?)?;
     match rows.last().filter(|_| has_more) {
-        Some(last) => print::line(&format!("more: --after {}", last.url)),
+        Some(end) => print::line(&format!("more: --after {}", end.url)),
         None => Ok(()),
     }
 }
@@ -104,7 +106,7 @@ fn print_table(rows: &[RelayRow], now: DateTime<Utc>) -> anyhow::Result<()> {
         table.add_row(vec![
             Cell::new(&one.url),
             Cell::new(words::state(one.state, one.fault.as_deref())).fg(relay_color(one.state)),
-            print::distance(one.status_at, now).into(),
+            print::distance(words::since(one), now).into(),
             words::next_try(one).map_or_else(|| "-".to_owned(), |at| soon(at, now)).into(),
             format!("{}/{}", one.confirmed, one.items()).into(),
             subscriptions(one).into(),
@@ -152,7 +154,7 @@ pub(super) fn told(one: &RelayRow, now: DateTime<Utc>) -> String {
 
 /// Finds a followed relay by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<RelayRow> {
-    let found = view::relay(db, name.trim_end_matches('/')).await?;
+    let found = view::relay(db, name).await?;
     found.with_context(|| format!("no relay {name} is followed; see `tender grasp relays`"))
 }
 
@@ -184,7 +186,7 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("url", one.url.clone()),
         ("id", one.id.to_string()),
         ("state", told(one, now)),
-        ("since", print::relative(one.status_at, now)),
+        ("since", print::relative(words::since(one), now)),
         ("next try", at(words::next_try(one))),
         ("holder", one.holder.clone().unwrap_or_else(|| "-".to_owned())),
         ("named by", format!("{} repositories{named}", one.repositories)),
@@ -314,4 +316,37 @@ pub(super) async fn resync(db: &PgPool, url: Option<&str>, as_json: bool) -> any
     let told = format!("{relays} relays are verified again from now on");
     record::record(db, &operator().who, "resync_grasp", target, &told).await?;
     print::done(as_json, &format!("{told}; `tender grasp relays` shows the progress"))
+}
+
+pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
+    let one = named(db, name).await?;
+    let batches = view::plan(db, one.id).await?;
+    if as_json {
+        return print::json(&json!({ "url": one.url, "batches": batches }));
+    }
+    if batches.is_empty() {
+        return print::line(&format!(
+            "nothing is due: {} of {} items are delivered, {} in flight, {} wait for their next try",
+            one.confirmed,
+            one.items(),
+            one.in_flight,
+            one.missing
+        ));
+    }
+    batches.iter().try_for_each(print_planned)
+}
+
+fn print_planned(batch: &PlannedBatch) -> anyhow::Result<()> {
+    let failed = match batch.attempts {
+        0 => String::new(),
+        number => format!(", after {} that failed", attempts(number)),
+    };
+    print::line(&format!("{}: {} items{failed}", batch.family, batch.items))?;
+    for filter in &batch.filters {
+        print::line(&format!("  {filter}"))?;
+    }
+    for (item, reason) in &batch.unusable {
+        print::line(&format!("  not asked: {}: {reason}", print::visible(item)))?;
+    }
+    Ok(())
 }
