@@ -8,6 +8,13 @@ use std::{
 use nostr::{event::Event, key::Keys};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tender_jobs::{
+    grasp::{
+        admission::OwnFeed,
+        service::{self, NewService},
+    },
+    mirror::event::{self, Batch, Limits},
+};
 use tender_workers::{
     grasp,
     runtime::{self, Wing},
@@ -51,19 +58,66 @@ impl Process {
     }
 }
 
+/// A service with one repository, which names no other relay.
 struct World {
-    database: TestDatabase,
+    _database: TestDatabase,
     db: PgPool,
+    service: Uuid,
+    keys: Keys,
+    /// The address of the repository.
+    address: String,
+    /// What was stored before anything was followed.
+    before: Vec<String>,
 }
-
-/// The author and the address of the repository of the tests.
-const ADDRESS: &str = "30617:79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798:repo";
 
 impl World {
     async fn new() -> Self {
         install_tls();
         let database = TestDatabase::new().await;
-        Self { db: database.pool.clone(), database }
+        let (db, keys) = (database.pool.clone(), Keys::generate());
+        let new = NewService { url: "wss://git.test".to_owned(), ..NewService::default() };
+        let service = service::create(&db, &new).await.unwrap().id;
+        let address = format!("30617:{}:repo", keys.public_key());
+        let before = Vec::new();
+        let mut world = Self { _database: database, db, service, keys, address, before };
+        let tags = vec![
+            vec!["d", "repo"],
+            vec!["clone", "https://git.test/repo.git"],
+            vec!["relays", "wss://git.test"],
+        ];
+        world.accept(&event(&world.keys, 30617, now() - 9000, "", tags)).await;
+        world.before = world.stored().await;
+        assert_eq!(world.before.len(), 1);
+        world
+    }
+
+    /// Stores an event as the service's own relay sends it.
+    async fn accept(&self, event: &Event) {
+        let limits = Limits { bytes: 1_000_000, tags: 1000 };
+        let events = [event::parse(&serde_json::to_string(event).unwrap(), limits).unwrap()];
+        let batch = Batch { gate: Some(&OwnFeed), ..Batch::new(self.service, &events) };
+        event::store(&self.db, batch).await.unwrap();
+    }
+
+    /// The items of the repository.
+    fn items(&self) -> [(&str, &str); 3] {
+        [("announcements", "*"), ("state", "repo"), ("address", &self.address)]
+    }
+
+    fn issue(&self, at: i64, text: &str) -> Event {
+        event(&self.keys, 1621, at, text, vec![vec!["a", &self.address]])
+    }
+
+    fn issues(&self, count: usize) -> Vec<Event> {
+        let at = |index: usize| now() - 3600 - i64::try_from(index).unwrap();
+        (0..count).map(|index| self.issue(at(index), &format!("issue {index}"))).collect()
+    }
+
+    /// What was stored since the beginning.
+    async fn fetched(&self) -> Vec<String> {
+        let mut stored = self.stored().await;
+        stored.retain(|id| !self.before.contains(id));
+        stored
     }
 
     async fn relay(&self, url: &str, items: &[(&str, &str)]) -> Uuid {
@@ -131,15 +185,6 @@ fn now() -> i64 {
     chrono::Utc::now().timestamp()
 }
 
-fn issue(keys: &Keys, at: i64, text: &str) -> Event {
-    event(keys, 1621, at, text, vec![vec!["a", ADDRESS]])
-}
-
-fn issues(keys: &Keys, count: usize) -> Vec<Event> {
-    let at = |index: usize| now() - 3600 - i64::try_from(index).unwrap();
-    (0..count).map(|index| issue(keys, at(index), &format!("issue {index}"))).collect()
-}
-
 /// The REQs that a relay was told, without live subscriptions.
 fn history(heard: &[Value]) -> Vec<&Value> {
     heard.iter().filter(|m| m[0] == "REQ" && m[2]["until"].is_i64()).collect()
@@ -149,22 +194,20 @@ fn live(heard: &[Value]) -> Vec<&Value> {
     heard.iter().filter(|m| m[0] == "REQ" && m[2]["until"].is_null()).collect()
 }
 
-const ALL: [(&str, &str); 3] = [("announcements", "*"), ("state", "repo"), ("address", ADDRESS)];
-
 #[tokio::test]
 async fn history_is_fetched_and_confirmed_and_then_followed_live() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let real = RealRelay::start().await;
-    let events = issues(&keys, 30);
+    let events = world.issues(30);
     real.add(&events).await;
-    real.add(&[event(&keys, 1, now() - 60, "unrelated", Vec::new())]).await;
-    world.relay(&real.url, &ALL).await;
+    real.add(&[event(&world.keys, 1, now() - 60, "unrelated", Vec::new())]).await;
+    world.relay(&real.url, &world.items()).await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
     world.in_step().await;
-    assert_eq!(world.stored().await, ids(&events), "and nothing that is not wanted");
-    let fresh = issue(&keys, now(), "live");
-    let early = issue(&keys, now() - 7200, "signed two hours ago");
+    assert_eq!(world.fetched().await, ids(&events), "and nothing that is not wanted");
+    let fresh = world.issue(now(), "live");
+    let early = world.issue(now() - 7200, "signed two hours ago");
     real.add(&[fresh.clone(), early.clone()]).await;
     world.has(&fresh).await;
     world.has(&early).await;
@@ -177,40 +220,44 @@ async fn history_is_fetched_and_confirmed_and_then_followed_live() {
 
 #[tokio::test]
 async fn every_tag_that_names_a_repository_or_a_root_is_asked_for() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let real = RealRelay::start().await;
-    let root = "ab".repeat(32);
+    let issue = world.issue(now() - 8000, "the root");
+    world.accept(&issue).await;
+    let root = issue.id.to_hex();
     let named = |tag: &str, value: &str| {
-        event(&keys, 1111, now() - 100, &format!("{tag} {value}"), vec![vec![tag, value]])
+        event(&world.keys, 1111, now() - 100, &format!("{tag} {value}"), vec![vec![tag, value]])
     };
     let wanted: Vec<Event> = ["a", "A", "q"]
         .iter()
-        .map(|tag| named(tag, ADDRESS))
+        .map(|tag| named(tag, &world.address))
         .chain(["e", "E", "q"].iter().map(|tag| named(tag, &root)))
         .collect();
     real.add(&wanted).await;
-    let deletion = event(&keys, 5, now() - 50, "", vec![vec!["e", &"cd".repeat(32)]]);
+    let deletion = event(&world.keys, 5, now() - 50, "", vec![vec!["e", &"cd".repeat(32)]]);
     real.add(std::slice::from_ref(&deletion)).await;
-    let author = keys.public_key().to_hex();
-    world.relay(&real.url, &[("address", ADDRESS), ("root", &root), ("deletion", &author)]).await;
+    let author = world.keys.public_key().to_hex();
+    world
+        .relay(&real.url, &[("address", &world.address), ("root", &root), ("deletion", &author)])
+        .await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
     let mut all = wanted;
-    all.push(deletion);
-    assert_eq!(world.stored().await, ids(&all));
+    all.extend([deletion, issue]);
+    assert_eq!(world.fetched().await, ids(&all));
     process.stop().await;
 }
 
 #[tokio::test]
 async fn a_new_relay_and_a_new_item_are_followed_without_a_restart() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let process = Process::start(&world.db);
     let real = RealRelay::start().await;
     let id = world.relay(&real.url, &[("announcements", "*")]).await;
     world.in_step().await;
-    let old = issue(&keys, now() - 5000, "old");
+    let old = world.issue(now() - 5000, "old");
     real.add(std::slice::from_ref(&old)).await;
-    world.want(id, &[("address", ADDRESS)]).await;
+    world.want(id, &[("address", &world.address)]).await;
     world.has(&old).await;
     world.all_confirmed().await;
     process.stop().await;
@@ -218,11 +265,11 @@ async fn a_new_relay_and_a_new_item_are_followed_without_a_restart() {
 
 #[tokio::test]
 async fn a_restart_does_not_fetch_confirmed_history_again() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let real = RealRelay::start().await;
     let line = Line::to(&real.url).await;
-    real.add(&issues(&keys, 20)).await;
-    world.relay(&line.url, &ALL).await;
+    real.add(&world.issues(20)).await;
+    world.relay(&line.url, &world.items()).await;
     let process = Process::start(&world.db);
     world.in_step().await;
     process.stop().await;
@@ -242,19 +289,19 @@ async fn a_restart_does_not_fetch_confirmed_history_again() {
 
 #[tokio::test]
 async fn what_was_published_during_a_cut_is_found_whenever_it_was_signed() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let real = RealRelay::start().await;
     let line = Line::to(&real.url).await;
-    real.add(&issues(&keys, 20)).await;
-    world.relay(&line.url, &ALL).await;
+    real.add(&world.issues(20)).await;
+    world.relay(&line.url, &world.items()).await;
     let process = Process::start(&world.db);
     world.in_step().await;
     line.cut();
     world.reads("select status from grasp_relay", "waiting").await;
     let missed = [
-        issue(&keys, now(), "during the cut"),
-        issue(&keys, now() - 30, "as well"),
-        issue(&keys, now() - 7200, "signed two hours before"),
+        world.issue(now(), "during the cut"),
+        world.issue(now() - 30, "as well"),
+        world.issue(now() - 7200, "signed two hours before"),
     ];
     real.add(&missed).await;
     line.forget();
@@ -272,8 +319,8 @@ async fn what_was_published_during_a_cut_is_found_whenever_it_was_signed() {
 
 #[tokio::test]
 async fn a_closed_filter_stays_missing_and_is_retried_without_a_reconnect() {
-    let (world, keys) = (World::new().await, Keys::generate());
-    let events = Arc::new(as_json(&issues(&keys, 3)));
+    let world = World::new().await;
+    let events = Arc::new(as_json(&world.issues(3)));
     let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let (of_script, is_refusing) = (events.clone(), refuses.clone());
     let relay = FakeRelay::start(move |client: Client, message: Value| {
@@ -297,7 +344,7 @@ async fn a_closed_filter_stays_missing_and_is_retried_without_a_reconnect() {
         }
     })
     .await;
-    world.relay(&relay.url, &ALL).await;
+    world.relay(&relay.url, &world.items()).await;
     let process = Process::start(&world.db);
     world.reads("select string_agg(family, ',' order by family) from grasp_coverage where state = 'confirmed'",
         "address,announcements").await;
@@ -317,7 +364,7 @@ async fn a_closed_filter_stays_missing_and_is_retried_without_a_reconnect() {
     assert!((5..=65).contains(&due), "{due}");
     refuses.store(false, std::sync::atomic::Ordering::SeqCst);
     world.run("update grasp_coverage set retry_at = now() where family = 'state'").await;
-    world.run("insert into grasp_outbox select id, now() from grasp_relay").await;
+    world.run("insert into grasp_outbox select id, now() from grasp_relay on conflict (relay_id) do update set due_at = now()").await;
     world.all_confirmed().await;
     assert_eq!(relay.connections.load(std::sync::atomic::Ordering::SeqCst), 1, "no reconnect");
     process.stop().await;
@@ -350,13 +397,13 @@ async fn a_rate_limit_pauses_the_relay_and_costs_no_attempt() {
 
 #[tokio::test]
 async fn a_stalled_relay_slows_no_other() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let silent = FakeRelay::start(|_: Client, _: Value| async {}).await;
     let real = RealRelay::start().await;
-    let events = issues(&keys, 5);
+    let events = world.issues(5);
     real.add(&events).await;
-    let stalled = world.relay(&silent.url, &ALL).await;
-    let good = world.relay(&real.url, &ALL).await;
+    let stalled = world.relay(&silent.url, &world.items()).await;
+    let good = world.relay(&real.url, &world.items()).await;
     let process = Process::start(&world.db);
     eventually("the good relay is in step", async || {
         let sql = "select status from grasp_relay where id = $1";
@@ -364,7 +411,7 @@ async fn a_stalled_relay_slows_no_other() {
         status == "in_step"
     })
     .await;
-    assert_eq!(world.stored().await, ids(&events));
+    assert_eq!(world.fetched().await, ids(&events));
     let sql = "select count(*) from grasp_coverage where relay_id = $1 and state = 'confirmed'";
     let confirmed: i64 = sqlx::query_scalar(sql).bind(stalled).fetch_one(&world.db).await.unwrap();
     assert_eq!(confirmed, 0);
@@ -385,9 +432,9 @@ async fn many_items_are_packed_into_few_subscriptions() {
     let id = world.relay(&line.url, &[("announcements", "*")]).await;
     let process = Process::start(&world.db);
     world.in_step().await;
-    // Each comes alone, and gets three subscriptions of its own: 1 + 30 × 3 would be 91.
-    for number in 0..30 {
-        let address = format!("{ADDRESS} {number}");
+    // Each comes alone, and gets three subscriptions of its own: 1 + 24 × 3 would be 73.
+    for number in 0..24 {
+        let address = format!("{} {number}", world.address);
         world.want(id, &[("address", &address)]).await;
         let count = format!("{}", number + 2);
         let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
@@ -406,15 +453,15 @@ async fn many_items_are_packed_into_few_subscriptions() {
 
 #[tokio::test]
 async fn items_beyond_the_relays_limit_are_polled_and_reported() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let real = RealRelay::start().await;
     let id = world.relay(&real.url, &[("announcements", "*")]).await;
     // The relay is known to bear five subscriptions: one is left for live ones.
     world.run("insert into upstream (url, enabled, mirrored, negentropy, information, information_at)
                select url, false, false, true, '{\"max_subscriptions\": 5}', now() from grasp_relay").await;
-    let old = issue(&keys, now() - 5000, "old");
+    let old = world.issue(now() - 5000, "old");
     real.add(std::slice::from_ref(&old)).await;
-    world.want(id, &[("address", ADDRESS)]).await;
+    world.want(id, &[("address", &world.address)]).await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
     world.has(&old).await;
@@ -424,23 +471,30 @@ async fn items_beyond_the_relays_limit_are_polled_and_reported() {
 
 #[tokio::test]
 async fn the_daily_verification_counts_what_live_following_missed() {
-    let (world, keys) = (World::new().await, Keys::generate());
+    let world = World::new().await;
     let real = RealRelay::start().await;
-    let (line, seen) = (Line::to(&real.url).await, issues(&keys, 5));
+    let (line, seen) = (Line::to(&real.url).await, world.issues(5));
+    let lost = seen[0].id.to_hex();
     real.add(&seen).await;
-    world.relay(&line.url, &ALL).await;
+    world.relay(&line.url, &world.items()).await;
     let process = Process::start(&world.db);
     world.in_step().await;
     // An event that the relay got without telling its subscribers, and that we therefore lack.
-    world.run("delete from event_tag where position = (select min(position) from event)").await;
-    world.run("delete from event where position = (select min(position) from event)").await;
-    assert_eq!(world.stored().await.len(), 4);
+    let id = hex::decode(&lost).unwrap();
+    for sql in [
+        "delete from admission where event_id = $1",
+        "delete from event_tag where position = (select position from event where id = $1)",
+        "delete from event where id = $1",
+    ] {
+        sqlx::query(sql).bind(&id).execute(&world.db).await.unwrap();
+    }
+    assert_eq!(world.fetched().await.len(), 4);
     world.run("update grasp_relay set resync_due_at = now() - interval '1 s'").await;
     eventually("the drift is counted", async || {
         world.number("select drift_last from grasp_relay").await == 1
     })
     .await;
-    assert_eq!(world.stored().await, ids(&seen));
+    assert_eq!(world.fetched().await, ids(&seen));
     world
         .reads(
             "select (resync_due_at > now() + interval '22 hours')::text from grasp_relay",
@@ -459,7 +513,7 @@ async fn each_relay_has_one_socket_of_two_processes() {
     for _ in 0..4 {
         let real = RealRelay::start().await;
         let line = Line::to(&real.url).await;
-        world.relay(&line.url, &ALL).await;
+        world.relay(&line.url, &world.items()).await;
         lines.push(line);
         reals.push(real);
     }

@@ -29,7 +29,7 @@ async fn try_note(
 ) -> Result<(), sqlx::Error> {
     let Some(first) = items.first() else { return Ok(()) };
     let column = |of: fn(&Gap) -> i64| found.iter().map(of).collect::<Vec<i64>>();
-    let reasons: Vec<String> = found.iter().map(|gap| gap.reason.to_string()).collect();
+    let reasons: Vec<String> = found.iter().map(|gap| gap.reason.clone()).collect();
     let mut tx = db.begin().await?;
     sqlx::query!(
         "delete from grasp_gap g using grasp_relay r
