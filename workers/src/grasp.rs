@@ -85,7 +85,7 @@ pub async fn run(context: Context, job: Job) {
     };
     match work {
         Work::Reconcile => {
-            let work = upkeep::reconcile(&context);
+            let work = Box::pin(upkeep::reconcile(&context));
             outcome::recurring(&context.db, &job, RECONCILE, work).await;
         }
         Work::Scan { service } => scan::run(&context, &job, service).await,

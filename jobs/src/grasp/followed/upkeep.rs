@@ -91,9 +91,9 @@ async fn remove_upstream(db: &PgPool, id: Uuid) -> Result<(), sqlx::Error> {
         id,
     );
     if is_unused.fetch_optional(db).await? == Some(true) {
-        match upstream::delete(db, id, None).await {
-            Err(UpstreamError::Database(error)) => return Err(error),
-            Ok(_) | Err(_) => {} // it became a service's relay meanwhile
+        // By any other error it has become the relay of a service in the meantime.
+        if let Err(UpstreamError::Database(error)) = upstream::delete(db, id, None).await {
+            return Err(error);
         }
     }
     Ok(())
