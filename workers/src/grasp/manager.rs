@@ -26,8 +26,8 @@ use super::{
 const TICK: Duration = Duration::from_secs(1);
 /// How often this process renews its leases, and tells the others that it lives.
 const RENEW: Duration = Duration::from_secs(10);
-/// The end of a lease by our own clock comes so much earlier than by the database's.
-const MARGIN: Duration = Duration::from_secs(5);
+/// How long a lease holds for us: less than for the database, so that we end first.
+const HOLDS: Duration = LEASE.saturating_sub(Duration::from_secs(5));
 /// The connects at the same time.
 const CONNECTS: usize = 8;
 /// The time in which the sessions of a stopping process end.
@@ -222,5 +222,5 @@ impl Held {
 
 /// Returns when a lease ends for us that was taken or renewed after `begun`.
 fn end(begun: Instant) -> Instant {
-    begun + LEASE - MARGIN
+    begun + HOLDS
 }

@@ -38,9 +38,10 @@ pub(crate) async fn resolve(url: &Url, allow_private: bool) -> Result<Vec<Socket
              relay is in your own network, allow it by `tender mirror update {url} --private true`"
         )
     };
-    Err(match is_temporary {
-        true => StepError::Connection(reason),
-        false => StepError::Unreachable { fault, reason },
+    Err(if is_temporary {
+        StepError::Connection(reason)
+    } else {
+        StepError::Unreachable { fault, reason }
     })
 }
 

@@ -50,7 +50,13 @@ impl Live {
         }
         if self.count() + needed > self.bounds.live && !self.covers.is_empty() {
             let since = queue::now(&session.context.db).await?.timestamp();
-            self.overflow.push_back(Polled { family, items, due: Instant::now() + ROTATE, since });
+            self.overflow.push_back(Polled {
+                family,
+                items,
+                due: Instant::now() + ROTATE,
+                since,
+                asked: since,
+            });
             return Ok(());
         }
         self.open(session, family, items).await

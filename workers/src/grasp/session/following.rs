@@ -157,9 +157,8 @@ impl Following {
             stored
         });
         match drained.await {
-            Ok(Ok(_)) => ended,
-            Ok(Err(error)) => ended.or(Err(error.into())),
-            Err(_) => ended,
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(_)) | Err(_) => ended,
         }
     }
 }

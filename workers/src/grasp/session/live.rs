@@ -98,6 +98,8 @@ pub(super) struct Polled {
     pub(super) due: Instant,
     /// Everything up to this second was polled.
     pub(super) since: i64,
+    /// When the last poll began, in Unix seconds.
+    pub(super) asked: i64,
 }
 
 /// What is followed of a relay.

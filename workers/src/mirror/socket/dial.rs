@@ -60,11 +60,13 @@ pub(super) async fn dial(
     let name = server_name(url).ok_or_else(|| failed(&"its host is not a name for TLS"))?;
     let secured = TlsConnector::from(tls.clone()).connect(name, stream).await;
     secured.map(MaybeTlsStream::Tls).map_err(|error| {
-        let is_of_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+        let is_of_tls =
+            error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some();
         let reason = format!("failed to connect to {url}: TLS failed: {error}");
-        match is_of_tls {
-            true => StepError::Unreachable { fault: Fault::Tls, reason },
-            false => StepError::Connection(reason),
+        if is_of_tls {
+            StepError::Unreachable { fault: Fault::Tls, reason }
+        } else {
+            StepError::Connection(reason)
         }
     })
 }

@@ -17,9 +17,10 @@ pub(super) fn refused(url: &str, error: WebSocketError, response: &Response) -> 
         WebSocketError::Redirected { status_code, .. } => status_code,
         error => {
             let reason = format!("failed to connect to {url}: {error}");
-            return match is_of_protocol(&error) {
-                true => StepError::Unreachable { fault: Fault::Protocol, reason },
-                false => StepError::Connection(reason),
+            return if is_of_protocol(&error) {
+                StepError::Unreachable { fault: Fault::Protocol, reason }
+            } else {
+                StepError::Connection(reason)
             };
         }
     };

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use tender_jobs::grasp::{family::Purpose, followed};
 use tokio::task::JoinError;
 
 use super::{End, Following, held};
 use crate::{
-    grasp::session::{covers::ROTATE, live::Polled, random, work::Done},
+    grasp::session::{live::Polled, random, work::Done},
     mirror::error::StepError,
 };
 
@@ -49,9 +48,7 @@ impl Following {
         let is_it =
             |one: &&mut Polled| one.family == done.task.family && one.items == done.task.items;
         if let (Ok(()), Some(one)) = (&done.result, self.live.overflow.iter_mut().find(is_it)) {
-            let late = one.due.saturating_duration_since(Instant::now());
-            let age = i64::try_from(ROTATE.saturating_sub(late).as_secs()).unwrap_or(0);
-            one.since = Utc::now().timestamp() - age;
+            one.since = one.asked;
         }
     }
 

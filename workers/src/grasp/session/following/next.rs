@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use tender_jobs::grasp::{
-    batch::{self, Again, Fetched},
-    coverage::{self, filters},
-    family::Purpose,
+use tender_jobs::{
+    grasp::{
+        batch::{self, Again, Fetched},
+        coverage::{self, filters},
+        family::Purpose,
+    },
+    queue,
 };
 
 use super::{End, Following, TICK, held};
@@ -48,7 +51,7 @@ impl Following {
             return Ok(Some(task));
         }
         self.end_pass().await?;
-        Ok(self.rotation())
+        self.rotation().await
     }
 
     /// Takes missing items in flight. They are followed live before their history is fetched.
@@ -90,15 +93,17 @@ impl Following {
     }
 
     /// Returns the poll of items that have no subscription, if one is due.
-    pub(super) fn rotation(&mut self) -> Option<Task> {
-        let mut polled = self.live.overflow.pop_front_if(|one| one.due <= Instant::now())?;
+    pub(super) async fn rotation(&mut self) -> Result<Option<Task>, End> {
+        let due = self.live.overflow.pop_front_if(|one| one.due <= Instant::now());
+        let Some(mut polled) = due else { return Ok(None) };
         let (family, items) = (polled.family, polled.items.clone());
         let since = (polled.since - OVERLAP).max(1);
+        polled.asked = queue::now(&self.session.context.db).await?.timestamp();
         polled.due = Instant::now() + ROTATE;
         self.live.overflow.push_back(polled);
         let filters = filters::of(family, &items, self.live.bounds).filters;
         let purpose = Purpose::Rotation;
-        Some(Task {
+        Ok(Some(Task {
             purpose,
             family,
             items,
@@ -107,6 +112,6 @@ impl Following {
             batch: None,
             failures: 0,
             repairs: false,
-        })
+        }))
     }
 }
