@@ -294,6 +294,12 @@ begin
     end case;
 end $$;
 
+-- The next items of a plan: those with the fewest failed attempts, in the order of their names.
+create index grasp_coverage_plan_idx on grasp_coverage (relay_id, family, attempts, item) where state = 'missing';
+create index grasp_batch_open_idx on grasp_batch (relay_id, begun_at) where status = 'open';
+-- the oldest item of a relay that is not confirmed
+create index grasp_coverage_wanted_idx on grasp_coverage (relay_id, wanted_at) where state <> 'confirmed';
+
 -- The number of items by relay, family and state, kept by triggers.
 create table grasp_coverage_count (
     relay_id uuid not null references grasp_relay (id) on delete cascade,

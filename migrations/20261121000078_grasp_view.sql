@@ -37,10 +37,6 @@ create table grasp_batch_count (
     primary key (relay_id, purpose, method, outcome)
 );
 
-create index grasp_batch_open_idx on grasp_batch (relay_id, begun_at) where status = 'open';
--- the oldest item of a relay that is not confirmed
-create index grasp_coverage_wanted_idx on grasp_coverage (relay_id, wanted_at) where state <> 'confirmed';
-
 create function grasp_count_accepted() returns trigger language plpgsql as $$
 begin
     insert into grasp_decision as d (upstream_id, outcome, name, events)
