@@ -65,7 +65,7 @@ pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sql
          )
          insert into grasp_outbox (relay_id, due_at)
          select distinct relay_id, now() + interval '5 seconds' from added order by 1
-         on conflict do nothing",
+         on conflict (relay_id) do update set due_at = least(grasp_outbox.due_at, excluded.due_at)",
         &column(&came.relays, |relay| relay.0),
         &column(&came.relays, |relay| relay.1.clone()),
         &column(&came.relays, |relay| relay.2.clone()),
@@ -164,7 +164,7 @@ pub(in crate::grasp) async fn settle(
          ), planned as (
              insert into grasp_outbox (relay_id, due_at)
              select distinct relay_id, now() + interval '5 seconds' from added
-             on conflict do nothing
+             on conflict (relay_id) do update set due_at = least(grasp_outbox.due_at, excluded.due_at)
          ), deleted as (
              delete from grasp_coverage c
              where c.relay_id = $1
