@@ -27,7 +27,8 @@ use crate::{
 };
 
 /// Tender keeps Nostr relays in step through durable jobs in PostgreSQL: tenants' relays reach
-/// zooid, and events are mirrored between relays, even if processes die midway.
+/// zooid, events are mirrored between relays, and relays that host git repositories receive the events of
+/// these, even if processes die midway.
 #[derive(Debug, Parser)]
 #[command(name = "tender", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -53,7 +54,7 @@ enum Command {
     Work {
         /// Serve only this queue, optionally with a number of jobs at the same time; may be
         /// repeated. Queues: sync-relay, reconcile, resync, reassert, mirror, mirror-events, mirror-uploads,
-        /// mirror-deletions, prune.
+        /// mirror-deletions, grasp, prune.
         #[arg(long = "queue", value_name = "NAME[=JOBS]")]
         queues: Vec<String>,
         /// Jobs of sync-relay at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).

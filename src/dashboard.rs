@@ -36,7 +36,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::queue::QueueFigures;
+use tender_jobs::{grasp::view::ParkedGroup, queue::QueueFigures};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,7 @@ pub struct Dashboard {
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
     figures: Arc<Shared<Vec<QueueFigures>>>,
+    parked: Arc<Shared<Vec<ParkedGroup>>>,
     streams: Arc<tokio::sync::Semaphore>,
 }
 
@@ -82,6 +83,7 @@ impl Dashboard {
             login,
             fleet: Arc::default(),
             figures: Arc::default(),
+            parked: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
         };
         if !dashboard.is_configured() {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tender_jobs::{
     console::stats::{self, Minute},
-    grasp::view::{ServiceRow, Trouble},
+    grasp::{service::Service, view::Trouble},
     mirror::{
         MIRROR,
         lane::{self, LaneState},
@@ -89,9 +89,9 @@ pub enum Attention<'a> {
     /// There are enabled GRASP services, and no process follows relays.
     NoGraspProcess,
     /// The relay of a service refuses events that others signed.
-    RefusesOthers(&'a ServiceRow),
+    RefusesOthers(&'a Service),
     /// Announcements name more relays than a service may follow.
-    OverLimit(&'a ServiceRow),
+    OverLimit(&'a Service),
     /// Followed relays need attention for the same cause.
     Followed(&'a Trouble),
 }

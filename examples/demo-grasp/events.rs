@@ -105,7 +105,7 @@ impl Author {
     /// What people say about a repository: its state, roots, and comments on each root.
     fn talk(&mut self, address: &str, name: &str, size: Size, into: &mut Vec<Event>) {
         into.push(self.event(0, 30618, String::new(), vec![vec!["d", name]]));
-        let comments = (size.total / (3 * size.each)).saturating_sub(2 + ROOTS) / ROOTS;
+        let comments = (size.total / (3 * size.each)).saturating_sub(2 + ROOTS).div_ceil(ROOTS);
         for number in 0..ROOTS {
             let kind = [1621, 1617, 1618][number % 3];
             let root =

@@ -64,11 +64,12 @@ async fn run(db: &PgPool, data_dir: &Path) -> anyhow::Result<()> {
     let (silent, liar) = (others::silent().await?, others::liar().await?);
     let now = queue::now(db).await?.timestamp();
     let size = Size { each: 100, total: 20_000 };
-    println!("Creating {} events of {} repositories …", size.total, 3 * size.each);
+    println!("Creating the events of {} repositories …", 3 * size.each);
     let urls = [&chain.own.url, &chain.a.url, &chain.line.url, &chain.c.url, &silent, &liar];
     let urls = urls.map(Clone::clone);
     let events = tokio::task::spawn_blocking(move || Events::create(now, &urls, size)).await?;
     chain.fill(&events).await?;
+    println!("They are {} events.", events.total());
     show::beginning(&chain, &silent, &liar);
     let service = NewService { url: chain.own.url.clone(), private: true, ..NewService::default() };
     service::create(db, &service).await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     database,
-    grasp::view,
+    grasp::{service, view},
     mirror::deployment,
     provision::{SYNC_RELAY, relay},
     queue,
@@ -179,7 +179,7 @@ async fn examine_ledger(
 
 /// Adds what is to be said of the GRASP wing; nothing without a service.
 async fn examine_grasp(db: &PgPool, findings: &mut Vec<Finding>) -> Result<(), sqlx::Error> {
-    let services = view::services(db).await?;
+    let services = service::list(db).await?;
     if services.is_empty() {
         return Ok(());
     }
@@ -196,11 +196,13 @@ async fn examine_grasp(db: &PgPool, findings: &mut Vec<Finding>) -> Result<(), s
             format!("{enabled} services enabled, {processes} processes follow relays"),
         ),
     });
-    for words in services.iter().filter_map(words::refuses_others) {
-        findings.push(finding(Grade::Warn, "grasp", words));
-    }
-    for service in services.iter().filter(|service| service.relays_over_limit > 0) {
-        findings.push(finding(Grade::Warn, "grasp", words::over_limit(service)));
+    for one in &services {
+        let refuses = words::refuses_others(&one.url, one.authors_only_reason.as_deref());
+        let is_over = one.relays_over_limit > 0;
+        let over =
+            is_over.then(|| words::over_limit(&one.url, one.max_relays, one.relays_over_limit));
+        let told = refuses.into_iter().chain(over);
+        findings.extend(told.map(|words| finding(Grade::Warn, "grasp", words)));
     }
     for trouble in view::troubles(db).await? {
         let words = format!("{}: {}", words::trouble(&trouble), trouble.urls.join(", "));

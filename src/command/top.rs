@@ -186,10 +186,13 @@ fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
             "no process follows relays for GRASP (start tender work)".to_owned()
         }
         Attention::RefusesOthers(service) => {
-            grasp_words::refuses_others(service).unwrap_or_default()
+            let reason = service.authors_only_reason.as_deref();
+            grasp_words::refuses_others(&service.url, reason).unwrap_or_default()
         }
         Attention::OverLimit(service) => {
-            format!("{} (tender grasp update --max-relays)", grasp_words::over_limit(service))
+            let (limit, over) = (service.max_relays, service.relays_over_limit);
+            let told = grasp_words::over_limit(&service.url, limit, over);
+            format!("{told} (tender grasp update --max-relays)")
         }
         Attention::Followed(trouble) => format!(
             "{}: {} (tender grasp relays --state {})",

@@ -13,7 +13,7 @@ use tender_jobs::grasp::view::{MissingRow, RelayState};
 
 use super::{
     PATH,
-    parts::{count, query, time},
+    parts::{count, query, short_parts, time},
 };
 use crate::words::grasp as words;
 
@@ -27,14 +27,14 @@ fn state_badge(state: RelayState, fault: Option<&str>) -> Markup {
     html! { span class={ "badge " (words::grade(state)) } { (words::state(state, fault)) } }
 }
 
-/// A bar and the numbers of delivered and wanted items.
+/// A bar and the numbers of delivered and wanted items; a dash if none is wanted.
 fn coverage(confirmed: i64, items: i64) -> Markup {
-    let (most, label) = (items.max(1), "share of the items that were delivered");
-    let value = if items == 0 { 1 } else { confirmed };
     html! {
-        span.coverage {
-            progress max=(most) value=(value) aria-label=(label) {}
-            " " (count(confirmed, false)) " of " (count(items, false))
+        @if items == 0 { "–" } @else {
+            span.coverage {
+                progress max=(items) value=(confirmed) aria-label="share of the items that were delivered" {}
+                span { (count(confirmed, false)) " of " (count(items, false)) }
+            }
         }
     }
 }
@@ -51,7 +51,7 @@ fn missing_list(
         ul.changes {
             @for one in missing {
                 li {
-                    (words::item(&one.family, &one.item))
+                    span title=(one.item) { (words::item(&one.family, &short_parts(&one.item))) }
                     @if names_relay { " from " a href={ (PATH) "/followed/" (one.relay_id) } { (one.url) } }
                     ": wanted " (time(one.wanted_at))
                     @if one.state == "in_flight" { ", in flight" } @else {

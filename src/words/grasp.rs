@@ -1,7 +1,7 @@
 //! What followed relays, items and parked events tell people.
 
 use chrono::{DateTime, Utc};
-use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, ServiceRow, Trouble};
+use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, RepoRow, Trouble};
 
 /// How a followed relay is, in words; and the time that belongs to them, if they end with `since` or
 /// `until`.
@@ -69,9 +69,18 @@ pub(crate) fn grade(state: RelayState) -> &'static str {
     }
 }
 
-/// Returns when the next attempt of a followed relay is due; `None` while a process holds it.
+/// Returns since when a followed relay is in its state.
+pub(crate) fn since(relay: &RelayRow) -> DateTime<Utc> {
+    let told = told(relay).at.filter(|_| relay.state != RelayState::Limited);
+    told.unwrap_or(relay.status_at)
+}
+
+/// Returns when the next attempt of a followed relay is due; `None` while a process holds it, and if none
+/// follows.
 pub(crate) fn next_try(relay: &RelayRow) -> Option<DateTime<Utc>> {
-    relay.holder.is_none().then_some(relay.next_attempt_at)
+    let is_over = relay.state == RelayState::Unwanted || relay.holder.is_some();
+    let due = relay.limited_until.map_or(relay.next_attempt_at, |at| at.max(relay.next_attempt_at));
+    (!is_over).then_some(due)
 }
 
 /// Returns an item of coverage in words, such as `replies to 12ab…`.
@@ -96,14 +105,13 @@ pub(crate) fn root(kind: i32) -> &'static str {
     }
 }
 
-/// Returns one sentence if the relay of a service refuses events that others signed; `None` if it takes
-/// them.
-pub(crate) fn refuses_others(service: &ServiceRow) -> Option<String> {
-    let reason = service.refuses_others.as_ref()?;
+/// Returns one sentence if the relay of a service refuses events that others signed, with the relay's words;
+/// `None` if it takes them.
+pub(crate) fn refuses_others(url: &str, reason: Option<&str>) -> Option<String> {
+    let reason = reason?;
     Some(format!(
-        "{} refuses events that others signed (\u{201c}{reason}\u{201d}): what Tender accepts from other \
-         relays does not reach it; allow Tender's key there, or use a relay that takes such events",
-        service.url
+        "{url} refuses events that others signed (\u{201c}{reason}\u{201d}): what Tender accepts from other \
+         relays does not reach it; allow Tender's key there, or use a relay that takes such events"
     ))
 }
 
@@ -121,7 +129,7 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
             format!("out of reach by a permanent fault: {}", self::fault(fault))
         }
         (RelayState::Limited, _) => "limiting our rate".to_owned(),
-        (RelayState::NoRoom, _) => "due, and no process has room for them".to_owned(),
+        (RelayState::NoRoom, _) => "due, and no process has room".to_owned(),
         (RelayState::CatchingUp, _) => "catching up for more than an hour".to_owned(),
         (other, _) => name(other).to_owned(),
     };
@@ -129,11 +137,17 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
 }
 
 /// Returns how many relays exceed the limit of a service.
-pub(crate) fn over_limit(service: &ServiceRow) -> String {
-    format!(
-        "{} follows at most {} relays; {} more are named and not followed",
-        service.url, service.max_relays, service.relays_over_limit
-    )
+pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
+    format!("{url} follows at most {limit} relays; {over} more are named and not followed")
+}
+
+/// Returns the relays of a repository that are not followed, such as `, and 2 more that exceed the limit per
+/// announcement`; nothing if all are.
+pub(crate) fn cut(repo: &RepoRow) -> String {
+    let limits = [(repo.relays_cut, "per announcement"), (repo.relays_over, "of the service")];
+    let over = limits.into_iter().filter(|(over, _)| *over > 0);
+    let told = over.map(|(over, limit)| format!(", and {over} more that exceed the limit {limit}"));
+    told.collect::<Vec<_>>().concat()
 }
 
 /// Returns what happened to a repository, such as `accepted kind 1621 (live)`.

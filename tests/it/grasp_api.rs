@@ -154,13 +154,13 @@ async fn the_metrics_tell_states_coverage_and_counts() {
         format!(
             r#"tender_grasp_pages_total{{{a},purpose="missing",method="pages",outcome="done"}} 3"#
         ),
-        format!(r#"tender_grasp_gaps{{{b}}} 1"#),
-        format!(r#"tender_grasp_drift_events_total{{{a}}} 7"#),
+        format!("tender_grasp_gaps{{{b}}} 1"),
+        format!("tender_grasp_drift_events_total{{{a}}} 7"),
         format!(r#"tender_grasp_events_total{{{service},source="live"}} 1"#),
         format!(r#"tender_grasp_refused_total{{{service},reason="orphan"}} 2"#),
         format!(r#"tender_grasp_parked{{{service},reason="orphan"}} 2"#),
         "tender_grasp_outbox_relays 1".to_owned(),
-        format!(r#"tender_grasp_repositories{{{service}}} 2"#),
+        format!("tender_grasp_repositories{{{service}}} 2"),
     ] {
         assert!(page.contains(&line), "{line} is not in:\n{page}");
     }

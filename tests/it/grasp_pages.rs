@@ -78,7 +78,7 @@ async fn a_repository_shows_its_relays_roots_and_what_happened() {
         "2 failed: ",
         "CLOSED: error: try later",
         "It fails &lt;b&gt;often&lt;/b&gt;",
-        "accepted an event of kind 1621 from wss://a.example.com (live; rule names-us)",
+        "accepted an event of kind 1621 from wss://a.example.com (live; rule names-service)",
         "items delivered from wss://a.example.com",
     ];
     site.shows(&repository(ALPHA), &words).await;
@@ -112,4 +112,30 @@ async fn parked_events_are_shown_by_reason() {
     let page = site.shows("/parked?reason=names-another-service", &["d3d3d3d3…d3d3"]).await;
     assert!(!page.contains("d1d1d1d1…"), "{page}");
     site.shows("/parked?after=nonsense", &["orphan"]).await;
+}
+
+#[tokio::test]
+async fn needs_attention_groups_followed_relays_by_cause() {
+    let site = Site::new().await;
+    for change in [
+        "update grasp_relay set status_at = now() - interval '2 hours' where status = 'catching_up'",
+        "update upstream set authors_only_at = now(), authors_only_reason = 'restricted'
+         where url = 'wss://git.example.com'",
+        "update grasp_service set relays_over_limit = 3",
+        "delete from grasp_process",
+    ] {
+        sqlx::query(change).execute(&site.api.world.db).await.unwrap();
+    }
+    let words = [
+        "1 followed relay is dead",
+        "permanent fault: DNS",
+        "limiting our rate",
+        "no process has room",
+        "catching up for more than an hour",
+        "refuses events that others signed",
+        "3 more are named and not followed",
+        "No process follows relays",
+        "/dashboard/followed?state=dead",
+    ];
+    site.shows("", &words).await;
 }

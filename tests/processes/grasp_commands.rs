@@ -1,8 +1,10 @@
 //! The commands of the GRASP wing, as an operator types them.
 
+use nostr::{event::Kind, key::Keys};
 use serde_json::{Value, json};
 
 use crate::support::{
+    api::{event, tag},
     grasp_rows::{self, ALPHA},
     mirror::MirrorWorld,
     process::run,
@@ -13,9 +15,13 @@ struct Desk(MirrorWorld);
 
 impl Desk {
     async fn new() -> Self {
-        let world = MirrorWorld::new().await;
-        grasp_rows::fill(&world.db).await;
-        Self(world)
+        let desk = Self::empty().await;
+        grasp_rows::fill(&desk.0.db).await;
+        desk
+    }
+
+    async fn empty() -> Self {
+        Self(MirrorWorld::new().await)
     }
 
     /// Runs a command; its exit code, and what it wrote to both outputs.
@@ -188,4 +194,111 @@ async fn a_resync_is_due_at_once_and_is_recorded() {
     let told: Vec<_> =
         actions.iter().map(|one| (one.action.as_str(), one.target.as_str())).collect();
     assert_eq!(told, [("resync_grasp", "all"), ("resync_grasp", "wss://a.example.com")]);
+}
+
+#[tokio::test]
+async fn a_plan_prints_the_filters_without_taking_items_in_flight() {
+    let desk = Desk::new().await;
+    let b = ["plan", "wss://b.example.com"];
+    desk.says(&b, &["nothing is due: 0 of 4 items are delivered, 1 in flight, 3 wait"]).await;
+    sqlx::query("update grasp_coverage set retry_at = now()").execute(&desk.0.db).await.unwrap();
+    let words = ["state: 1 items, after 2 attempts that failed", "\"#A\"", ALPHA, "\"authors\""];
+    desk.says(&b, &words).await;
+    let plan = desk.json(&b).await;
+    assert_eq!(
+        (&plan["batches"][0]["filters"][0], &plan["batches"][1]["filters"][0]),
+        (&json!({"kinds": [30618], "#d": ["alpha"]}), &json!({"#a": [ALPHA]}))
+    );
+    let in_flight = "select count(*) from grasp_coverage where state = 'in_flight'";
+    let in_flight: i64 = sqlx::query_scalar(in_flight).fetch_one(&desk.0.db).await.unwrap();
+    assert_eq!(in_flight, 1);
+}
+
+#[tokio::test]
+async fn doctor_and_top_group_followed_relays_by_cause() {
+    let desk = Desk::new().await;
+    let environment = [("DATABASE_URL", &*desk.0.database.url())];
+    let doctor = run(&["doctor"], &environment).await;
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    for words in [
+        "1 services enabled, 1 processes follow relays",
+        "1 followed relay is dead",
+        "1 followed relay is out of reach by a permanent fault: DNS: wss://fault.example.com",
+        "1 followed relay is limiting our rate",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    sqlx::query("delete from grasp_process").execute(&desk.0.db).await.unwrap();
+    sqlx::query("update grasp_service set relays_over_limit = 3")
+        .execute(&desk.0.db)
+        .await
+        .unwrap();
+    let top = run(&["top", "--json"], &environment).await;
+    let top: Value = serde_json::from_slice(&top.stdout).unwrap();
+    let attention = top["attention"].to_string();
+    for words in [
+        "no process follows relays",
+        "3 more are named and not followed",
+        "tender grasp relays --state no-room",
+    ] {
+        assert!(attention.contains(words), "{words}: {attention}");
+    }
+}
+
+#[tokio::test]
+async fn services_are_added_changed_and_removed() {
+    let desk = Desk::empty().await;
+    desk.says(&["list"], &["no service yet"]).await;
+    let add = ["add", "WSS://Git.Example.com/", "--bootstrap", "wss://start.example.org"];
+    desk.says(&add, &["added wss://git.example.com, which announcements mean by git.example.com"])
+        .await;
+    desk.refuses(&["add", "wss://git.example.com"], "is a service already").await;
+    desk.refuses(&["add", "wss://b.test", "--policy", "/nothing"], "failed to read /nothing").await;
+    desk.refuses(&["add", "ws://127.0.0.1:1"], "public address").await;
+    desk.says(&["add", "ws://127.0.0.1:1", "--private"], &["added ws://127.0.0.1:1"]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let update = ["update", "git.example.com", "--policy", file.path().to_str().unwrap()];
+    std::fs::write(file.path(), "{").unwrap();
+    desk.refuses(&update, "is not JSON").await;
+    std::fs::write(file.path(), r#"{"blocked": []}"#).unwrap();
+    desk.refuses(&update, "Policy blocked is unknown").await;
+    std::fs::write(file.path(), r#"{"accept_all": true}"#).unwrap();
+    let more = ["--max-relays", "7", "--no-bootstrap", "--enabled", "false"];
+    desk.says(&[update.as_slice(), &more].concat(), &["changed wss://git.example.com"]).await;
+    let found = desk.json(&["show", "git.example.com"]).await;
+    let service = &found["service"];
+    assert_eq!(
+        (&service["max_relays"], &service["bootstrap"], &service["enabled"], &service["policy"]),
+        (&json!(7), &json!([]), &json!(false), &json!({"accept_all": true}))
+    );
+    desk.says(&["remove", "wss://git.example.com"], &["its events are kept"]).await;
+    desk.says(&["list"], &["removing"]).await;
+    desk.refuses(&["remove", "wss://git.example.com"], "is being removed already").await;
+    desk.refuses(&["update", "wss://x.test"], "there is no service wss://x.test").await;
+}
+
+#[tokio::test]
+async fn an_event_is_explained_by_rule_or_reason() {
+    let desk = Desk::empty().await;
+    desk.says(&["add", "wss://git.example.com"], &["added"]).await;
+    let keys = Keys::generate();
+    let urls = vec![
+        tag("d", "alpha"),
+        tag("clone", "https://git.example.com/alpha.git"),
+        tag("relays", "wss://git.example.com"),
+    ];
+    let announcement = event(&keys, Kind::from(30617), urls, 0);
+    let text = serde_json::to_string(&announcement).unwrap();
+    let words = ["wss://git.example.com: would be accepted (names-service)", "clone URL"];
+    desk.says(&["explain", &text], &words).await;
+    let orphan = event(&keys, Kind::from(1111), vec![tag("e", &"ab".repeat(32))], 0);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), serde_json::to_string(&orphan).unwrap()).unwrap();
+    let explain = ["explain", file.path().to_str().unwrap()];
+    desk.says(&explain, &["refused (orphan)", "waits for"]).await;
+    assert_eq!(desk.json(&explain).await[0]["verdict"], "refused");
+    desk.refuses(&["explain", &text.replace("alpha", "beta")], "the event is forged").await;
+    desk.refuses(&["explain", &"ab".repeat(32)], "is neither stored nor parked").await;
+    desk.refuses(&["explain", "/nothing"], "is neither an event as JSON").await;
+    desk.refuses(&["explain", "{}"], "is not a Nostr event").await;
 }

@@ -78,7 +78,7 @@ insert into grasp_outbox (relay_id, due_at)
 select id, now() - interval '10 seconds' from grasp_relay where url = 'wss://b.example.com';
 
 insert into admission (upstream_id, event_id, rule, address, source, relay_id, accepted_at)
-select '00000000-0000-0000-0000-000000000001', decode(repeat(id, 32), 'hex'), 'names-us',
+select '00000000-0000-0000-0000-000000000001', decode(repeat(id, 32), 'hex'), 'names-service',
        '30617:' || repeat('aa', 32) || ':alpha', source, relay_id, now() - ago
 from (values ('01', 'live', '00000000-0000-0000-0000-00000000000a'::uuid, interval '10 seconds'),
              ('02', 'missing', '00000000-0000-0000-0000-00000000000a', interval '1 hour'),

@@ -4,6 +4,7 @@
 mod batch;
 mod overview;
 mod parked;
+mod plan;
 mod relay;
 mod repo;
 mod resync;
@@ -14,6 +15,7 @@ mod trouble;
 pub use batch::{BatchCount, BatchRow, GapRow, MissingRow, batch_counts, batches, gaps, missing};
 pub use overview::{Coverage, Decision, Overview, decisions, overview, processes};
 pub use parked::{ParkedGroup, ParkedRow, ParkedSearch, parked, parked_groups};
+pub use plan::{PlannedBatch, plan};
 pub use relay::{Minute, RelayRow, RelaySearch, RelayState, minutes, relay, relays};
 pub use repo::{
     RepoRelay, RepoRow, RepoSearch, RootRow, missing_of, repo, repo_relays, repos, roots,

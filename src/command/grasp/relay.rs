@@ -8,10 +8,11 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     console::operator as record,
-    grasp::view::{self, BatchRow, GapRow, MissingRow, RelayRow, RelaySearch, RelayState},
+    grasp::view::{self, RelayRow, RelaySearch, RelayState},
     queue,
 };
 
+use super::missing::{print_batches, print_gaps, print_missing};
 use crate::{
     command::{operator, print},
     words::grasp as words,
@@ -83,7 +84,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     print_table(&rows, queue::now(db).await?)?;
     match rows.last().filter(|_| has_more) {
-        Some(last) => print::line(&format!("more: --after {}", last.url)),
+        Some(end) => print::line(&format!("more: --after {}", end.url)),
         None => Ok(()),
     }
 }
@@ -104,7 +105,7 @@ fn print_table(rows: &[RelayRow], now: DateTime<Utc>) -> anyhow::Result<()> {
         table.add_row(vec![
             Cell::new(&one.url),
             Cell::new(words::state(one.state, one.fault.as_deref())).fg(relay_color(one.state)),
-            print::distance(one.status_at, now).into(),
+            print::distance(words::since(one), now).into(),
             words::next_try(one).map_or_else(|| "-".to_owned(), |at| soon(at, now)).into(),
             format!("{}/{}", one.confirmed, one.items()).into(),
             subscriptions(one).into(),
@@ -152,7 +153,7 @@ pub(super) fn told(one: &RelayRow, now: DateTime<Utc>) -> String {
 
 /// Finds a followed relay by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<RelayRow> {
-    let found = view::relay(db, name.trim_end_matches('/')).await?;
+    let found = view::relay(db, name).await?;
     found.with_context(|| format!("no relay {name} is followed; see `tender grasp relays`"))
 }
 
@@ -184,7 +185,7 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("url", one.url.clone()),
         ("id", one.id.to_string()),
         ("state", told(one, now)),
-        ("since", print::relative(one.status_at, now)),
+        ("since", print::relative(words::since(one), now)),
         ("next try", at(words::next_try(one))),
         ("holder", one.holder.clone().unwrap_or_else(|| "-".to_owned())),
         ("named by", format!("{} repositories{named}", one.repositories)),
@@ -215,90 +216,6 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("last error", error.unwrap_or_else(|| "-".to_owned())),
         ("events", format!("{} received, {} stored", one.received, one.stored)),
     ]
-}
-
-/// Prints items that are not delivered, each with the reason and the next attempt.
-pub(super) fn print_missing(
-    missing: &[MissingRow],
-    total: i64,
-    now: DateTime<Utc>,
-) -> anyhow::Result<()> {
-    if missing.is_empty() {
-        return Ok(());
-    }
-    print::line("\nmissing, the oldest first")?;
-    for one in missing {
-        let next = match one.state.as_str() {
-            "in_flight" => "in flight".to_owned(),
-            _ => format!("next try {}", print::relative(one.retry_at.max(now), now)),
-        };
-        let reason = one.reason.as_deref().map_or_else(
-            || "not asked yet".to_owned(),
-            |reason| format!("{} failed: {}", attempts(one.attempts), print::visible(reason)),
-        );
-        print::line(&format!(
-            "  {} from {}: {reason}; wanted {}, {next}",
-            print::visible(&words::item(&one.family, &one.item)),
-            one.url,
-            print::relative(one.wanted_at, now),
-        ))?;
-    }
-    more(total, missing.len())
-}
-
-fn attempts(number: i32) -> String {
-    if number == 1 { "1 attempt".to_owned() } else { format!("{number} attempts") }
-}
-
-/// Prints how many rows a list leaves out.
-fn more(total: i64, listed: usize) -> anyhow::Result<()> {
-    match total - i64::try_from(listed).unwrap_or_default() {
-        ..=0 => Ok(()),
-        more => print::line(&format!("  and {more} more")),
-    }
-}
-
-fn print_batches(batches: &[BatchRow], now: DateTime<Utc>) -> anyhow::Result<()> {
-    if batches.is_empty() {
-        return Ok(());
-    }
-    print::line("")?;
-    let mut table =
-        print::table(&["BATCH", "STATUS", "BEGUN", "ITEMS", "PURPOSE", "EVENTS", "REASON"]);
-    for one in batches {
-        table.add_row(vec![
-            Cell::new(one.id),
-            one.status.as_str().into(),
-            print::distance(one.begun_at, now).into(),
-            format!("{} {}", one.items, one.family).into(),
-            one.purpose.as_str().into(),
-            format!("{}/{}", one.stored, one.received).into(),
-            print::short(&print::visible(one.reason.as_deref().unwrap_or_default()), 200).into(),
-        ]);
-    }
-    print::line(&table.trim_fmt())
-}
-
-fn print_gaps(gaps: &[GapRow], total: i64) -> anyhow::Result<()> {
-    if gaps.is_empty() {
-        return Ok(());
-    }
-    print::line("\ngaps")?;
-    for one in gaps {
-        let at = |second: i64| {
-            let at = DateTime::from_timestamp(second, 0);
-            at.map_or_else(|| second.to_string(), |at| at.format("%F %T").to_string())
-        };
-        print::line(&format!(
-            "  {} to {}, {} items of {}: {}",
-            at(one.since),
-            at(one.until),
-            one.items,
-            one.family,
-            print::visible(&one.reason)
-        ))?;
-    }
-    more(total, gaps.len())
 }
 
 pub(super) async fn resync(db: &PgPool, url: Option<&str>, as_json: bool) -> anyhow::Result<()> {

@@ -11,10 +11,7 @@ use tender_jobs::{
     queue,
 };
 
-use super::{
-    relay::{print_missing, relay_color},
-    service,
-};
+use super::{missing::print_missing, relay::relay_color, service};
 use crate::{command::print, words::grasp as words};
 
 /// Rows of each list of `grasp repo`.
@@ -61,7 +58,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     print_table(&rows, queue::now(db).await?)?;
     match rows.last().filter(|_| has_more) {
-        Some(last) => print::line(&format!("more: --after '{}'", last.mark())),
+        Some(end) => print::line(&format!("more: --after '{}'", end.mark())),
         None => Ok(()),
     }
 }
@@ -154,10 +151,7 @@ impl Shown {
 
 fn facts(one: &RepoRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     let announced = DateTime::from_timestamp(one.announced_at, 0);
-    let cut = match one.relays_cut {
-        0 => String::new(),
-        cut => format!(", and {cut} more that exceed the limit per announcement"),
-    };
+    let cut = words::cut(one);
     let mut facts = vec![
         ("repository", title(one)),
         ("address", print::visible(&one.address)),

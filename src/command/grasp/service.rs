@@ -14,7 +14,7 @@ use crate::{command::print, words::grasp as words};
 
 /// Finds a service by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<ServiceRow> {
-    let found = view::service(db, name.trim_end_matches('/')).await?;
+    let found = view::service(db, name).await?;
     found.with_context(|| format!("there is no service {name}; see `tender grasp list`"))
 }
 
@@ -39,7 +39,11 @@ pub(super) async fn list(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
     }
     print::hide_unless_wide(&mut table, &[5]);
     print::line(&table.trim_fmt())?;
-    services.iter().filter_map(words::refuses_others).try_for_each(|told| print::line(&told))
+    services.iter().filter_map(refuses_others).try_for_each(|told| print::line(&told))
+}
+
+fn refuses_others(one: &ServiceRow) -> Option<String> {
+    words::refuses_others(&one.url, one.refuses_others.as_deref())
 }
 
 fn condition(one: &ServiceRow) -> Cell {
@@ -64,7 +68,7 @@ pub(super) async fn show(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
         let of = decisions.iter().filter(|decision| decision.outcome == outcome);
         print_counts(title, of)?;
     }
-    if let Some(told) = words::refuses_others(&one) {
+    if let Some(told) = refuses_others(&one) {
         print::line(&format!("\n{told}"))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use tender_jobs::{
-    grasp::view::{ServiceRow, Trouble},
+    grasp::{service::Service, view::Trouble},
     mirror::{MIRROR, lane::LaneState},
     provision::{
         SYNC_RELAY,
@@ -142,18 +142,18 @@ fn no_grasp_process() -> Markup {
     }
 }
 
-fn refuses_others(service: &ServiceRow) -> Markup {
+fn refuses_others(service: &Service) -> Markup {
     html! {
         div.item.bad {
-            p { a href={ (PATH) "/upstreams/" (service.id) } { (service.url) } ": " @if let Some(told) = words::refuses_others(service) { (told) "." } }
+            p { a href={ (PATH) "/upstreams/" (service.id) } { (service.url) } ": " @if let Some(told) = words::refuses_others(&service.url, service.authors_only_reason.as_deref()) { (told) "." } }
         }
     }
 }
 
-fn over_limit(service: &ServiceRow) -> Markup {
+fn over_limit(service: &Service) -> Markup {
     html! {
         div.item.warn {
-            p { (words::over_limit(service)) ". " code { "tender grasp update --max-relays" } " raises the limit." }
+            p { (words::over_limit(&service.url, service.max_relays, service.relays_over_limit)) ". " code { "tender grasp update --max-relays" } " raises the limit." }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Parked events, by reason.
 
+use std::time::Duration;
+
 use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
@@ -11,12 +13,14 @@ use tender_jobs::grasp::view::{self, ParkedGroup, ParkedRow, ParkedSearch};
 use crate::dashboard::{
     Dashboard, PATH,
     layout::{self, Page},
-    parts::{Problem, count, query, scroll, short_key, time},
+    parts::{Problem, count, query, scroll, short_key, short_parts, time},
     session::Viewer,
 };
 
+/// All open pages share counts of this age, because counting reads every parked event.
+const FRESH: Duration = Duration::from_secs(5);
 /// Events on a page.
-const SIZE: usize = 50;
+const SIZE: u16 = 50;
 
 /// The reason and the page, from the address.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -63,10 +67,10 @@ pub(in crate::dashboard) async fn live(
     dashboard: &Dashboard,
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
-    let groups = view::parked_groups(&dashboard.db).await?;
-    let mut rows = view::parked(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
-    let has_more = rows.len() > SIZE;
-    rows.truncate(SIZE);
+    let groups = dashboard.parked.get(FRESH, view::parked_groups(&dashboard.db)).await?;
+    let mut rows = view::parked(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
+    let has_more = rows.len() > usize::from(SIZE);
+    rows.truncate(SIZE.into());
     let next =
         rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
     Ok(html! {
@@ -87,7 +91,7 @@ fn group_table(groups: &[ParkedGroup], shown: &Shown) -> Markup {
             h2 #reasons { "By reason" }
             @if groups.is_empty() { p { "No event is parked." } } @else {
                 (scroll("Reasons", &html! {
-                    table {
+                    table.cards {
                         thead { tr { th { "Reason" } th.n { "Events" } th { "Oldest" } th { "Newest" } th { "Service" } } }
                         tbody { @for one in groups { (group_row(one, shown)) } }
                     }
@@ -100,13 +104,13 @@ fn group_table(groups: &[ParkedGroup], shown: &Shown) -> Markup {
 fn group_row(one: &ParkedGroup, shown: &Shown) -> Markup {
     html! {
         tr {
-            td.word {
+            td.word data-label="Reason" {
                 a href={ (PATH) "/parked" (query(&[("reason", &one.reason)])) } aria-current=[(shown.reason == one.reason).then_some("true")] { (one.reason) }
             }
-            td.n { (count(one.events, false)) }
-            td { (time(one.oldest_at)) }
-            td { (time(one.newest_at)) }
-            td { (one.service) }
+            td.n data-label="Events" { (count(one.events, false)) }
+            td data-label="Oldest" { (time(one.oldest_at)) }
+            td data-label="Newest" { (time(one.newest_at)) }
+            td data-label="Service" { (one.service) }
         }
     }
 }
@@ -133,26 +137,10 @@ fn event_row(one: &ParkedRow) -> Markup {
             td data-label="Author" { code title=(one.pubkey) { (short_key(&one.pubkey)) } }
             td data-label="Why" { (one.reason) ": " (one.detail) }
             td.none[one.waits_for.is_empty()] data-label="Waits for" {
-                @for key in &one.waits_for { code title=(key) { (short_wait(key)) } " " }
+                @for key in &one.waits_for { code title=(key) { (short_parts(key)) } " " }
             }
             td.none[one.relay.is_none()] data-label="Relay" { @if let Some(relay) = &one.relay { (relay) } }
             td data-label="Parked" { (time(one.parked_at)) }
         }
-    }
-}
-
-/// Shortens the ids and public keys in a key such as `e:<id>` or `a:30617:<pubkey>:<identifier>`.
-fn short_wait(key: &str) -> String {
-    key.split(':').map(short_key).collect::<Vec<_>>().join(":")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_shortened_and_stay_recognisable() {
-        let key = format!("a:30617:{}:my:repo", "ab".repeat(32));
-        assert_eq!(short_wait(&key), "a:30617:abababab…abab:my:repo");
     }
 }

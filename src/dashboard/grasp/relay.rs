@@ -103,7 +103,8 @@ fn facts(one: &RelayRow) -> Markup {
                     (state_badge(one.state, one.fault.as_deref())) " "
                     @match told.at { Some(at) => { (told.words) " " (time(at)) } None => { "since " (time(one.status_at)) } }
                 }
-                dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) ", " (count(one.in_flight, false)) " in flight" }
+                dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) }
+                dt { "In flight" } dd { (count(one.in_flight, false)) " items in " (count(one.open_batches, false)) " batches" }
                 dt { "Named by" } dd {
                     (count(one.repositories, false)) " repositories" @if one.is_bootstrap { ", and a service starts from it" }
                 }
@@ -157,7 +158,7 @@ fn batch_row(one: &BatchRow) -> Markup {
             td data-label="Batch" { (one.id) }
             td data-label="Status" { span class={ "badge " (class) } { (one.status) } }
             td data-label="Begun" { (time(one.begun_at)) }
-            td data-label="Items" { (one.items) " " (one.family) }
+            td.word data-label="Items" { (one.items) " " (one.family) }
             td data-label="Purpose" { (one.purpose) }
             td data-label="Method" { (one.method.as_deref().unwrap_or("–")) }
             td.n data-label="Pages" { (one.pages) }

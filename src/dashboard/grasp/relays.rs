@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Relays on a page.
-const SIZE: usize = 50;
+const SIZE: u16 = 50;
 
 /// The search, from the address. A value that is not understood is ignored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -86,9 +86,9 @@ pub(in crate::dashboard) async fn live(
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
     let overview = view::overview(&dashboard.db).await?;
-    let mut rows = view::relays(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
-    let has_more = rows.len() > SIZE;
-    rows.truncate(SIZE);
+    let mut rows = view::relays(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
+    let has_more = rows.len() > usize::from(SIZE);
+    rows.truncate(SIZE.into());
     let next = rows.last().filter(|_| has_more);
     let next = next.map(|last| Shown { after: last.url.clone(), ..shown.clone() });
     Ok(html! {
@@ -145,7 +145,7 @@ fn table_row(row: &RelayRow) -> Markup {
                 @if row.is_bootstrap { " " span class="badge off" { "start" } }
             }
             td data-label="State" { (state_badge(row.state, row.fault.as_deref())) }
-            td data-label="Since" { (time(words::told(row).at.unwrap_or(row.status_at))) }
+            td data-label="Since" { (time(words::since(row))) }
             td data-label="Coverage" { (coverage(row.confirmed, row.items())) }
             td.n data-label="Live per min" { (format!("{:.1}", row.live_per_minute)) }
             td.n data-label="Open subscriptions" {

@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, query, scroll, time},
+        parts::{Problem, count, maybe_time, query, scroll, short_key, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -106,10 +106,7 @@ fn facts(one: &RepoRow) -> Markup {
                     dt { "Left" } dd { (time(at)) ": its announcement does not name the service any more" }
                 }
                 dt { "Announced" } dd { (maybe_time(chrono::DateTime::from_timestamp(one.announced_at, 0))) }
-                dt { "Relays" } dd {
-                    (one.relays)
-                    @if one.relays_cut > 0 { ", and " (one.relays_cut) " more that exceed the limit per announcement" }
-                }
+                dt { "Relays" } dd { (one.relays) (words::cut(one)) }
                 dt { "Authors" } dd { (count(one.authors, false)) }
                 dt { "First seen" } dd { (time(one.created_at)) }
             }
@@ -160,7 +157,7 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
                 @for one in roots {
                     li {
                         (words::root(one.kind)) " "
-                        @match &one.subject { Some(subject) => (subject), None => code { (one.event_id) } }
+                        @match &one.subject { Some(subject) => (subject), None => code title=(one.event_id) { (short_key(&one.event_id)) } }
                         @if let Some(at) = one.created_at { " " (maybe_time(chrono::DateTime::from_timestamp(at, 0))) }
                         @if one.missing > 0 { ": " (one.confirmed) " of " (one.confirmed + one.missing) " relays have delivered" }
                     }
@@ -180,7 +177,7 @@ fn moments(timeline: &[Moment]) -> Markup {
                 @for one in timeline {
                     li class=(if one.what == "confirmed" { "good" } else { "busy" }) {
                         p { (time(one.at)) ": " (words::moment(one)) }
-                        @if let Some(id) = &one.event_id { code { (id) } }
+                        @if let Some(id) = &one.event_id { code title=(id) { (short_key(id)) } }
                     }
                 }
             }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Repositories on a page.
-const SIZE: usize = 50;
+const SIZE: u16 = 50;
 
 /// The search, from the address. A value that is not understood is ignored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ fn service_line(one: &ServiceRow) -> Markup {
             @if one.relays_over_limit > 0 {
                 " " (one.relays_over_limit) " more relays are named and not followed: the limit is " (one.max_relays) "."
             }
-            @if let Some(told) = words::refuses_others(one) { " " span.error { (told) "." } }
+            @if let Some(told) = words::refuses_others(&one.url, one.refuses_others.as_deref()) { " " span.error { (told) "." } }
         }
     }
 }
@@ -124,9 +124,9 @@ pub(in crate::dashboard) async fn live(
     dashboard: &Dashboard,
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
-    let mut rows = view::repos(&dashboard.db, &shown.search(), SIZE as i64 + 1).await?;
-    let has_more = rows.len() > SIZE;
-    rows.truncate(SIZE);
+    let mut rows = view::repos(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
+    let has_more = rows.len() > usize::from(SIZE);
+    rows.truncate(SIZE.into());
     let next =
         rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
     Ok(html! {

@@ -45,13 +45,12 @@ impl Asked {
 
     pub(super) fn state(&self) -> Result<Option<RelayState>, V1Error> {
         let Some(text) = &self.state else { return Ok(None) };
-        match RelayState::parse(text) {
-            Some(state) => Ok(Some(state)),
-            None => {
-                let all = RelayState::ALL.map(RelayState::as_str).join(", ");
-                invalid(format!("state must be one of {all}"))
-            }
+        let state = RelayState::parse(text);
+        if state.is_none() {
+            let all = RelayState::ALL.map(RelayState::as_str).join(", ");
+            return invalid(format!("state must be one of {all}"));
         }
+        Ok(state)
     }
 
     pub(super) fn missing(&self) -> Result<bool, V1Error> {

@@ -28,11 +28,19 @@ pub(super) async fn measure(api: &Api) -> Result<String, sqlx::Error> {
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
         of_all(&overview, now);
-        relays.iter().for_each(|one| of_relay(one, now));
-        services.iter().for_each(of_service);
+        for one in &relays {
+            of_relay(one, now);
+        }
+        for one in &services {
+            of_service(one);
+        }
         of_parked(&parked, now);
-        decisions.iter().for_each(of_decision);
-        batches.iter().for_each(of_batches);
+        for one in &decisions {
+            of_decision(one);
+        }
+        for one in &batches {
+            of_batches(one);
+        }
     });
     Ok(recorder.handle().render())
 }
@@ -127,13 +135,12 @@ fn of_parked(groups: &[ParkedGroup], now: DateTime<Utc>) {
 
 fn of_decision(one: &Decision) {
     let (service, name) = (one.service.clone(), one.name.clone());
-    match one.outcome.as_str() {
-        "accepted" => {
-            counter!("tender_grasp_events_total", "service" => service, "source" => name)
-        }
-        _ => counter!("tender_grasp_refused_total", "service" => service, "reason" => name),
-    }
-    .absolute(total(one.events));
+    let counter = if one.outcome == "accepted" {
+        counter!("tender_grasp_events_total", "service" => service, "source" => name)
+    } else {
+        counter!("tender_grasp_refused_total", "service" => service, "reason" => name)
+    };
+    counter.absolute(total(one.events));
 }
 
 fn of_batches(one: &BatchCount) {

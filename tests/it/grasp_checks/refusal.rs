@@ -71,11 +71,32 @@ async fn a_filter_that_is_refused_with_an_error_is_retried_alone() {
 }
 
 #[tokio::test]
-async fn a_filter_that_is_refused_as_rate_limited_is_retried_alone() {
+async fn a_filter_that_is_refused_as_rate_limited_pauses_the_relay_and_costs_no_attempt() {
     let before = |client, message| -> futures_util::future::BoxFuture<'static, bool> {
         Box::pin(refuse_states(client, message, "rate-limited: slow down"))
     };
-    one_refused_filter(Manner { before: Some(before), ..Manner::default() }).await;
+    let world = GraspWorld::new().await;
+    let a = scripted(&[], Manner { before: Some(before), ..Manner::default() }).await;
+    world.serve(&[]).await;
+    world.own.add(&[world.announcement("tool", &[&a.url], world.at)]).await;
+    let _running = world.run();
+    eventually("the relay is paused for about 65 s, and the item is missing", async || {
+        let row: Option<(bool, i32)> = sqlx::query_as(
+            "select r.limited_until between now() + interval '40 s' and now() + interval '66 s', c.attempts
+             from grasp_coverage c join grasp_relay r on r.id = c.relay_id
+             where c.family = 'state' and c.state = 'missing' and c.reason like '%slow down%'",
+        )
+        .fetch_optional(&world.db)
+        .await
+        .unwrap();
+        row == Some((true, 0))
+    })
+    .await;
+    assert_eq!(
+        a.connections.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "without a new connection"
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ fn words(service: Uuid, url: String, verdict: Verdict, subject: &Subject<'_>) ->
         Verdict::Deleted => Explained {
             verdict: "deleted",
             code: "deleted",
-            sentence: "A stored deletion of the author covers the event.",
+            sentence: "A stored deletion covers the event, or only its author may publish it: the store refuses it.",
             ..accepted("deleted", Rule::Deletion, Vec::new())
         },
         Verdict::Refused(reason) => refused(service, url, reason, subject),

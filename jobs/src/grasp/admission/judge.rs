@@ -28,7 +28,7 @@ pub(super) enum Verdict {
     Admitted(Rule, Vec<String>),
     /// The event is refused for now, or for good.
     Refused(Reason),
-    /// A deletion covers the event: the store refuses it.
+    /// A deletion covers the event, or only its author may publish it: the store refuses it.
     Deleted,
 }
 

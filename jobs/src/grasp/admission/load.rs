@@ -44,7 +44,10 @@ pub(super) async fn load(
     accepted_addresses(tx, &ids, &addresses, &mut lookups).await?;
     outside(tx, &ids, subjects, &mut lookups).await?;
     let events: Vec<&Event> = subjects.iter().map(|subject| subject.event).collect();
-    let deleted = deleted(tx, &events).await?;
+    let mut deleted = deleted(tx, &events).await?;
+    // The store refuses these too, so that they admit nothing.
+    let is_protected = |event: &&&Event| event.is_protected();
+    deleted.extend(events.iter().filter(is_protected).map(|event| event.id));
     for lookup in lookups.values_mut() {
         lookup.deleted.clone_from(&deleted);
     }

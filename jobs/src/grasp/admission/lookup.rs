@@ -47,6 +47,7 @@ pub(super) struct Lookup {
     pub(super) outside: HashMap<String, Version>,
     /// Addresses, and ids in hex, to which accepted events point.
     pub(super) pointed: HashMap<String, Vec<String>>,
-    /// Events of the batch that a deletion covers; the store refuses them.
+    /// Events of the batch that the store refuses, because a deletion covers them, or because only their
+    /// author may publish them.
     pub(super) deleted: HashSet<EventId>,
 }

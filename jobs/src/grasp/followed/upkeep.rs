@@ -91,7 +91,7 @@ async fn remove_upstream(db: &PgPool, id: Uuid) -> Result<(), sqlx::Error> {
         id,
     );
     if is_unused.fetch_optional(db).await? == Some(true) {
-        // By any other error it has become the relay of a service in the meantime.
+        // Other errors: it became the relay of a service meanwhile.
         if let Err(UpstreamError::Database(error)) = upstream::delete(db, id, None).await {
             return Err(error);
         }

@@ -8,6 +8,7 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::{MOST, anywhere, are_texts};
+use crate::mirror::upstream::UpstreamUrl;
 
 /// How a followed relay is: its status, and what lies over it. The function `grasp_relay_state` of the
 /// schema decides.
@@ -187,19 +188,20 @@ pub async fn relays(
     select(db, search, None, limit).await
 }
 
-/// Returns the followed relay with this address or id; `None` if it does not exist.
+/// Returns the followed relay with this id or address; `None` if it does not exist. The address need not
+/// be in its normal form.
 pub async fn relay(db: &PgPool, name: &str) -> Result<Option<RelayRow>, sqlx::Error> {
-    let id = match name.parse::<Uuid>() {
-        Ok(id) => Some(id),
-        Err(_) if !are_texts([Some(name)]) => None,
-        Err(_) => {
-            sqlx::query_scalar!("select id from grasp_relay where url = $1", name)
-                .fetch_optional(db)
-                .await?
-        }
+    let id = match (name.parse::<Uuid>(), UpstreamUrl::parse(name)) {
+        (Ok(id), _) => Some(id),
+        (_, Ok(url)) => id_of(db, url.as_str()).await?,
+        _ => None,
     };
     let Some(id) = id else { return Ok(None) };
     Ok(select(db, &RelaySearch::default(), Some(id), 1).await?.pop())
+}
+
+async fn id_of(db: impl PgExecutor<'_>, url: &str) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!("select id from grasp_relay where url = $1", url).fetch_optional(db).await
 }
 
 async fn select(

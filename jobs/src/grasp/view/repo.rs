@@ -30,6 +30,8 @@ pub struct RepoRow {
     pub relays: i64,
     /// Relays that it names beyond the limit per announcement.
     pub relays_cut: i32,
+    /// Relays that it names beyond the limit of the service.
+    pub relays_over: i32,
     /// Issues, patches and pull requests.
     pub roots: i64,
     /// Authors whose deletions are asked for.
@@ -107,12 +109,16 @@ async fn select(
     }
     sqlx::query_as!(
         RepoRow,
-        r#"select g.upstream_id as "service_id!", u.url as service, g.address as "address!",
+        r#"with behind as materialized (
+               select r.id, r.url from grasp_relay r where exists (
+                   select from grasp_coverage_count k
+                   where k.relay_id = r.id and k.state <> 'confirmed' and k.items > 0))
+           select g.upstream_id as "service_id!", u.url as service, g.address as "address!",
                   encode(g.pubkey, 'hex') as "pubkey!", g.identifier as "identifier!", g.name,
                   encode(g.announcement_id, 'hex') as "announcement_id!", g.announced_at as "announced_at!",
                   (select count(*) from grasp_repo_relay n
                    where (n.upstream_id, n.address) = (g.upstream_id, g.address)) as "relays!",
-                  g.relays_cut as "relays_cut!",
+                  g.relays_cut as "relays_cut!", g.relays_over as "relays_over!",
                   (select count(*) from grasp_root t
                    where (t.upstream_id, t.address) = (g.upstream_id, g.address)) as "roots!",
                   (select count(*) from grasp_author a
@@ -124,13 +130,13 @@ async fn select(
                    and ($2::text is null or g.address ilike $2 or g.name ilike $2)
                    and ($3::uuid is null or (g.upstream_id, g.address) > ($3, $4))
                    and ($5::text is null or g.address = $5)
+                   -- An aggregate, because a search for what is not confirmed would begin with all of it.
                    and (not $6 or exists (
-                       select from grasp_repo_relay n join grasp_relay r on r.url = n.url
-                       join grasp_repo_item i on (i.upstream_id, i.address) = (n.upstream_id, n.address)
-                       join grasp_coverage c on (c.relay_id, c.family, c.item) = (r.id, i.family, i.item)
-                       where (n.upstream_id, n.address) = (g.upstream_id, g.address) and c.state <> 'confirmed'
-                         and exists (select from grasp_coverage_count k
-                                     where k.relay_id = r.id and k.state <> 'confirmed' and k.items > 0)))
+                       select from grasp_repo_relay n join behind b on b.url = n.url
+                       where (n.upstream_id, n.address) = (g.upstream_id, g.address) and (
+                           select bool_or(c.state <> 'confirmed') from grasp_repo_item i
+                           join grasp_coverage c on (c.relay_id, c.family, c.item) = (b.id, i.family, i.item)
+                           where (i.upstream_id, i.address) = (n.upstream_id, n.address))))
                  order by g.upstream_id, g.address limit $7) g
            join upstream u on u.id = g.upstream_id
            cross join lateral (

@@ -6,6 +6,8 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::mirror::upstream::UpstreamUrl;
+
 /// A service with its sums.
 #[derive(Debug, Clone, Serialize)]
 pub struct ServiceRow {
@@ -52,7 +54,8 @@ pub async fn services(db: &PgPool) -> Result<Vec<ServiceRow>, sqlx::Error> {
         r#"select s.upstream_id as id, u.url, s.names, s.enabled, s.removing_at, u.allow_private,
                   array(select b.url from grasp_bootstrap b where b.upstream_id = s.upstream_id order by 1) as "bootstrap!",
                   s.policy, s.max_relays_per_announcement, s.max_relays, s.relays_over_limit,
-                  (select count(distinct n.url) from grasp_repo_relay n where n.upstream_id = s.upstream_id) as "relays!",
+                  (select count(*) from grasp_relay r where exists (
+                      select from grasp_repo_relay n where n.url = r.url and n.upstream_id = s.upstream_id)) as "relays!",
                   (select count(*) from grasp_repo g where g.upstream_id = s.upstream_id and g.left_at is null) as "repositories!",
                   (select coalesce(sum(d.events), 0)::bigint from grasp_decision d
                    where d.upstream_id = s.upstream_id and d.outcome = 'accepted') as "accepted!",
@@ -64,11 +67,15 @@ pub async fn services(db: &PgPool) -> Result<Vec<ServiceRow>, sqlx::Error> {
     .await
 }
 
-/// Returns the service with this address or id; `None` if it does not exist.
+/// Returns the service with this id, address or host; `None` if it does not exist. The address need not be
+/// in its normal form.
 pub async fn service(db: &PgPool, name: &str) -> Result<Option<ServiceRow>, sqlx::Error> {
-    let mut all = services(db).await?;
-    Ok(all
-        .iter()
-        .position(|one| one.url == name || one.id.to_string() == name)
-        .map(|at| all.swap_remove(at)))
+    let id: Option<Uuid> = name.parse().ok();
+    let url = UpstreamUrl::parse(name).ok();
+    let is_meant = |one: &ServiceRow| {
+        Some(one.id) == id
+            || url.as_ref().is_some_and(|url| url.as_str() == one.url)
+            || one.names.iter().any(|host| host == name)
+    };
+    Ok(services(db).await?.into_iter().find(is_meant))
 }

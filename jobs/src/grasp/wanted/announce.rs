@@ -1,6 +1,6 @@
 //! Announcements: the newest one of a repository decides on its relays.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -143,30 +143,14 @@ async fn chosen(
     tx: &mut PgConnection,
     announced: Vec<Announced>,
 ) -> Result<Vec<Chosen>, sqlx::Error> {
-    let followed = followed(tx, &announced).await?;
-    let mut room: HashMap<Uuid, i64> = HashMap::new();
-    let mut added: HashSet<(Uuid, String)> = HashSet::new();
+    let mut rooms = Rooms { followed: followed(tx, &announced).await?, free: HashMap::new() };
     let mut chosen = Vec::new();
     for one in announced {
         let limit = one.max_relays_per_announcement.min(one.targets.len());
         let cut = i32::try_from(one.targets.len() - limit).unwrap_or(i32::MAX);
         let (mut urls, mut over) = (Vec::new(), 0);
         for url in &one.targets[..limit] {
-            let key = (one.service, url.clone());
-            if followed.contains(&key) || added.contains(&key) {
-                urls.push(url.clone());
-                continue;
-            }
-            let room = match room.get_mut(&one.service) {
-                Some(room) => room,
-                None => {
-                    let free = one.max_relays - count(tx, one.service).await?;
-                    room.entry(one.service).or_insert(free)
-                }
-            };
-            if *room > 0 {
-                *room -= 1;
-                added.insert(key);
+            if rooms.take(tx, &one, url).await? {
                 urls.push(url.clone());
             } else {
                 over += 1;
@@ -175,6 +159,37 @@ async fn chosen(
         chosen.push(Chosen { announced: one, urls, cut, over });
     }
     Ok(chosen)
+}
+
+/// The relays that the services follow, and how many more they may.
+struct Rooms {
+    followed: HashSet<(Uuid, String)>,
+    free: HashMap<Uuid, i64>,
+}
+
+impl Rooms {
+    /// Returns whether the service of an announcement may follow a relay.
+    async fn take(
+        &mut self,
+        tx: &mut PgConnection,
+        of: &Announced,
+        url: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let key = (of.service, url.to_owned());
+        if self.followed.contains(&key) {
+            return Ok(true);
+        }
+        let free = match self.free.entry(of.service) {
+            Entry::Occupied(free) => free.into_mut(),
+            Entry::Vacant(free) => free.insert(of.max_relays - count(tx, of.service).await?),
+        };
+        if *free <= 0 {
+            return Ok(false);
+        }
+        *free -= 1;
+        self.followed.insert(key);
+        Ok(true)
+    }
 }
 
 /// Returns which of the announced relays the services follow already.
