@@ -435,6 +435,6 @@ async fn only_a_relay_that_was_good_a_short_time_ago_is_caught_up_incrementally(
     assert!(claim_one(db, "one").await.good_until.is_none());
     let due: chrono::DateTime<chrono::Utc> =
         sqlx::query_scalar("select resync_due_at from grasp_relay").fetch_one(db).await.unwrap();
-    let from_now = due - chrono::Utc::now();
+    let from_now = due - tender_jobs::queue::now(db).await.unwrap();
     assert!(from_now > TimeDelta::hours(22) && from_now < TimeDelta::hours(26), "{from_now}");
 }

@@ -182,7 +182,7 @@ impl World {
 }
 
 fn now() -> i64 {
-    chrono::Utc::now().timestamp()
+    i64::try_from(nostr::types::Timestamp::now().as_secs()).unwrap()
 }
 
 /// The REQs that a relay was told, without live subscriptions.

@@ -20,7 +20,10 @@ use super::{
     family::{Family, Purpose},
     followed::Lease,
 };
-use crate::mirror::contended;
+use crate::{
+    mirror::contended,
+    queue::{Settled, one_line},
+};
 
 pub use gap::note_gaps;
 pub use held::{held, holds_at_least};
@@ -77,6 +80,37 @@ async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Erro
         let family = Family::parse(&row.family)?;
         Some(Batch { id: row.id, lease, family, purpose: Purpose::Missing, items: row.items })
     }))
+}
+
+/// Makes confirmed items missing, for this reason: the relay does not let them be verified or followed.
+/// They are due after 65 s, and back off with each further failure.
+pub async fn lose(
+    db: &PgPool,
+    lease: Lease,
+    family: Family,
+    items: &[String],
+    reason: &str,
+) -> Result<Settled<()>, sqlx::Error> {
+    let lost = contended::retried(|| {
+        sqlx::query_scalar!(
+            r#"with holder as materialized (
+                   select id from grasp_relay
+                   where id = $1 and lease_epoch = $2 and lease_until > now() for share),
+               lost as (
+                   update grasp_coverage c
+                   set state = 'missing', reason = $5, attempts = attempts + 1, retry_at = now() + interval '65 seconds'
+                   from holder
+                   where c.relay_id = holder.id and c.family = $3 and c.item = any($4) and c.state = 'confirmed')
+               select exists (select from holder) as "is_held!""#,
+            lease.relay,
+            lease.epoch,
+            family.as_str(),
+            items,
+            one_line(reason),
+        )
+        .fetch_one(db)
+    });
+    Ok(Settled::of(u64::from(lost.await?)))
 }
 
 /// Returns in how long the next missing item is due; `None` if no item is missing.

@@ -20,12 +20,12 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use super::{
     End, Hold, Never, Session,
-    covers::ROTATE,
+    covers::CURRENT_FOR,
     live::Live,
     over,
     passes::{OVERLAP, Pass},
     random,
-    work::{Done, Task},
+    work::Done,
 };
 
 /// How often the loop looks at its clocks.
@@ -44,10 +44,10 @@ struct Following {
     /// How many tasks of `work` fetch missing items.
     missing: usize,
     pass: Option<Pass>,
-    /// Filters that were closed: what they may have missed is fetched.
-    polls: Vec<(Instant, Task)>,
-    /// How many tasks of `work` close such a gap.
-    repairs: usize,
+    /// The kind of work that has the next turn.
+    turn: usize,
+    /// Whether the last work that began fetches missing items.
+    was_missing: bool,
     status: Status,
     /// When the next missing items are due; `None` if none is missing.
     plan_at: Option<Instant>,
@@ -80,8 +80,8 @@ impl Following {
             work: JoinSet::new(),
             missing: 0,
             pass: None,
-            polls: Vec::new(),
-            repairs: 0,
+            turn: 0,
+            was_missing: false,
             status: Status::CatchingUp,
             plan_at: Some(now),
             limited_until: None,
@@ -114,8 +114,8 @@ impl Following {
                     return Err(connection.connection.lost_error().into());
                 }
                 message = self.live.next() => {
-                    if let Some(error) = self.live.take(&self.session, message).await? {
-                        self.closed(&error).await?;
+                    if let Some(ended) = self.live.take(&self.session, message).await? {
+                        self.closed(&ended).await?;
                     }
                 }
                 () = at(flush_at) => self.live.flush().await?,
@@ -134,9 +134,9 @@ impl Following {
     /// good, or of everything if that was long ago.
     fn first_pass(&self) -> Pass {
         let Some(good) = self.hold.claimed.good_until else { return Pass::new(Purpose::Fresh, 0) };
-        // Polled items were last asked for up to 15 minutes earlier.
-        let polled = if self.live.overflow.is_empty() { 0 } else { ROTATE.as_secs() };
-        let since = good.timestamp() - OVERLAP - i64::try_from(polled).unwrap_or(0);
+        // Items that were polled were last asked for up to this time earlier.
+        let polled = i64::try_from(CURRENT_FOR.as_secs()).unwrap_or(0);
+        let since = good.timestamp() - OVERLAP - polled;
         Pass::new(Purpose::Reconnect, since.max(1))
     }
 

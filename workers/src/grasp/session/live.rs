@@ -1,13 +1,18 @@
 //! The standing subscriptions of a relay, and the events that come by them.
+//!
+//! - `standing`: one subscription, its state, and what it may have missed.
+
+mod standing;
 
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use serde_json::json;
+use standing::{Confirmed, State};
 use tender_jobs::{
     grasp::{
         coverage::filters::Bounds,
@@ -17,72 +22,25 @@ use tender_jobs::{
     queue,
 };
 
-use super::Session;
+use uuid::Uuid;
+
+use super::{Session, covers::CURRENT_FOR};
 use crate::mirror::{
-    connection::{Heard, Subscription},
+    connection::Heard,
     error::StepError,
     intake::{FLUSH_AFTER, Intake},
 };
 
+pub(super) use standing::Standing;
+
 /// The longest wait until a relay confirms a subscription, by EOSE or an event.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
-/// The pause before a closed subscription is opened again. It doubles with each refusal.
-const REOPEN: Duration = Duration::from_secs(65);
-/// The longest such pause.
-const REOPEN_CAP: Duration = Duration::from_mins(15);
-
-/// A filter that is followed.
-#[derive(Debug)]
-pub(super) struct Standing {
-    pub(super) filter: Filter,
-    state: State,
-    /// Refusals since the subscription was last confirmed.
-    refusals: u32,
-}
-
-#[derive(Debug)]
-enum State {
-    /// The relay was asked, and has to confirm until then.
-    Asked(Subscription, Instant),
-    Open(Subscription),
-    /// The relay ended it: opened again then. Events since this second may be missed.
-    Closed {
-        again: Instant,
-        since: i64,
-    },
-}
-
-impl Standing {
-    fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
-    }
-
-    fn subscription(&mut self) -> Option<&mut Subscription> {
-        match &mut self.state {
-            State::Asked(subscription, _) | State::Open(subscription) => Some(subscription),
-            State::Closed { .. } => None,
-        }
-    }
-
-    fn confirm(&mut self) {
-        self.refusals = 0;
-        let closed = State::Closed { again: Instant::now(), since: 0 };
-        self.state = match std::mem::replace(&mut self.state, closed) {
-            State::Asked(subscription, _) => State::Open(subscription),
-            state => state,
-        };
-    }
-
-    fn close(&mut self, since: i64) {
-        let pause = REOPEN.saturating_mul(1 << self.refusals.min(8)).min(REOPEN_CAP);
-        self.refusals += 1;
-        self.state = State::Closed { again: Instant::now() + pause, since };
-    }
-}
-
 /// Items that are followed, and the subscriptions that cover them.
 #[derive(Debug)]
 pub(super) struct Cover {
+    pub(super) id: Uuid,
+    /// The packed cover that replaces this one as soon as the relay has confirmed it.
+    pub(super) successor: Option<Uuid>,
     pub(super) family: Family,
     /// Sorted.
     pub(super) items: Vec<String>,
@@ -100,6 +58,11 @@ pub(super) struct Polled {
     pub(super) since: i64,
     /// When the last poll began, in Unix seconds.
     pub(super) asked: i64,
+    /// When the last poll began that succeeded.
+    pub(super) good: Instant,
+    pub(super) begun: Instant,
+    /// Failed polls in a row.
+    pub(super) failures: u32,
 }
 
 /// What is followed of a relay.
@@ -112,16 +75,27 @@ pub(super) struct Live {
     flush_at: Option<Instant>,
     /// Where the next look for a message begins, so that no subscription starves the others.
     turn: usize,
+    /// Covers are packed again from then on: the relay refused a packed one.
+    pub(super) pack_from: Instant,
     /// Events that no subscription asked for.
     pub(super) violations: i64,
 }
 
-/// A filter that was closed and is open again. Its events since this second may have been missed.
-pub(super) struct Reopened {
+/// The fetch of what a closed filter may have missed.
+pub(super) struct Missed {
+    /// The standing subscription.
+    pub(super) standing: Uuid,
     pub(super) family: Family,
     pub(super) items: Vec<String>,
     pub(super) filter: Filter,
+    /// Unix seconds.
     pub(super) since: i64,
+}
+
+/// A subscription that the relay ended.
+pub(super) struct Ended {
+    pub(super) standing: Uuid,
+    pub(super) error: StepError,
 }
 
 /// A message of a standing subscription.
@@ -140,18 +114,47 @@ impl Live {
             intake: session.intake(Source::Live),
             flush_at: None,
             turn: 0,
+            pack_from: Instant::now(),
             violations: 0,
         }
     }
 
-    /// The number of followed filters, open or not.
+    /// The number of followed filters, open or not, without those that are being replaced.
     pub(super) fn count(&self) -> usize {
-        self.covers.iter().map(|cover| cover.standing.len()).sum()
+        let stay = self.covers.iter().filter(|cover| cover.successor.is_none());
+        stay.map(|cover| cover.standing.len()).sum()
     }
 
-    /// Whether the relay has confirmed every subscription.
-    pub(super) fn is_open(&self) -> bool {
-        self.covers.iter().flat_map(|cover| &cover.standing).all(Standing::is_open)
+    /// Whether everything that is followed is known up to now, or to the last poll.
+    pub(super) fn is_current(&self) -> bool {
+        self.covers.iter().flat_map(|cover| &cover.standing).all(Standing::is_current)
+            && self.overflow.iter().all(|polled| polled.good.elapsed() < CURRENT_FOR)
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Standing> {
+        self.covers.iter_mut().flat_map(|cover| &mut cover.standing)
+    }
+
+    /// Returns a standing subscription that was not dropped since.
+    pub(super) fn standing(&mut self, id: Uuid) -> Option<&mut Standing> {
+        self.all().find(|one| one.id == id)
+    }
+
+    /// Begins the repair that is due.
+    pub(super) fn next_repair(&mut self) -> Option<Missed> {
+        for cover in &mut self.covers {
+            for one in &mut cover.standing {
+                let Some(since) = one.begin_repair() else { continue };
+                let (family, items) = (cover.family, cover.items.clone());
+                let (standing, filter) = (one.id, one.filter.clone());
+                return Some(Missed { standing, family, items, filter, since });
+            }
+        }
+        None
+    }
+
+    pub(super) fn has_repair(&self) -> bool {
+        self.covers.iter().flat_map(|cover| &cover.standing).any(Standing::is_due)
     }
 
     /// Waits for the next message of any subscription.
@@ -159,17 +162,32 @@ impl Live {
         poll_fn(|cx| {
             let count = self.covers.len();
             self.turn = self.turn.wrapping_add(1);
-            for step in 0..count {
-                let cover = (self.turn + step) % count;
-                for (standing, one) in self.covers[cover].standing.iter_mut().enumerate() {
-                    let Some(subscription) = one.subscription() else { continue };
-                    if let Poll::Ready(heard) = subscription.poll_next(cx) {
-                        return Poll::Ready(Message { cover, standing, heard });
-                    }
-                }
-            }
-            Poll::Pending
+            let message =
+                (0..count).find_map(|step| self.poll_cover((self.turn + step) % count, cx));
+            message.map_or(Poll::Pending, Poll::Ready)
         })
+        .await
+    }
+
+    fn poll_cover(&mut self, cover: usize, cx: &mut Context<'_>) -> Option<Message> {
+        for (standing, one) in self.covers[cover].standing.iter_mut().enumerate() {
+            let Some(subscription) = one.subscription() else { continue };
+            if let Poll::Ready(heard) = subscription.poll_next(cx) {
+                return Some(Message { cover, standing, heard });
+            }
+        }
+        None
+    }
+
+    /// Returns a message that has already come by a cover that is being replaced by another.
+    pub(super) async fn waiting(&mut self, successor: Uuid) -> Option<Message> {
+        let replaced: Vec<usize> = (0..self.covers.len())
+            .filter(|index| self.covers[*index].successor == Some(successor))
+            .collect();
+        // Without the budget of a task, after which a channel seems to be empty.
+        tokio::task::unconstrained(poll_fn(|cx| {
+            Poll::Ready(replaced.iter().find_map(|index| self.poll_cover(*index, cx)))
+        }))
         .await
     }
 
@@ -178,12 +196,12 @@ impl Live {
         &mut self,
         session: &Session,
         message: Message,
-    ) -> Result<Option<StepError>, StepError> {
+    ) -> Result<Option<Ended>, StepError> {
         let Message { cover, standing, heard } = message;
         let one = &mut self.covers[cover].standing[standing];
         let error = match heard {
             Ok(Heard::Event(received)) => {
-                one.confirm();
+                one.confirm(Confirmed::Event);
                 let event = received.parse(session.settings.limits());
                 if event.as_ref().is_ok_and(|event| !one.filter.matches(event)) {
                     self.violations += 1;
@@ -195,7 +213,7 @@ impl Live {
             }
             Ok(Heard::Closed(why)) => StepError::of_closed(&why),
             Ok(Heard::Eose) => {
-                one.confirm();
+                one.confirm(Confirmed::Eose);
                 return Ok(None);
             }
             Ok(_) => return Ok(None),
@@ -203,12 +221,12 @@ impl Live {
             Err(error) => error,
         };
         one.close(queue::now(&session.context.db).await?.timestamp());
-        Ok(Some(error))
+        Ok(Some(Ended { standing: one.id, error }))
     }
 
     /// Closes the subscriptions that the relay has not confirmed in time. Returns whether there are any.
     pub(super) async fn close_silent(&mut self, session: &Session) -> Result<bool, StepError> {
-        let is_late = |one: &Standing| matches!(&one.state, State::Asked(_, until) if *until < Instant::now());
+        let is_late = |one: &Standing| matches!(&one.state, State::Asked(_, until, _) if *until < Instant::now());
         if !self.covers.iter().flat_map(|cover| &cover.standing).any(is_late) {
             return Ok(false);
         }
@@ -218,33 +236,17 @@ impl Live {
         Ok(true)
     }
 
-    /// Opens a closed subscription again whose pause is over.
-    pub(super) async fn reopen(
-        &mut self,
-        session: &Session,
-    ) -> Result<Option<Reopened>, StepError> {
+    /// Opens a closed subscription again whose pause is over. What it may have missed is to be fetched.
+    pub(super) async fn reopen(&mut self, session: &Session) -> Result<(), StepError> {
         let now = Instant::now();
-        for cover in &mut self.covers {
-            for one in &mut cover.standing {
-                let State::Closed { again, since } = one.state else { continue };
-                if again > now {
-                    continue;
-                }
-                *one = stand(session, one.filter.clone(), one.refusals).await?;
-                let (family, items) = (cover.family, cover.items.clone());
-                return Ok(Some(Reopened { family, items, filter: one.filter.clone(), since }));
-            }
+        let is_due =
+            |one: &&mut Standing| matches!(one.state, State::Closed { again, .. } if again <= now);
+        if let Some(one) = self.all().find(is_due) {
+            let at = queue::now(&session.context.db).await?.timestamp();
+            let state = ask(session, &one.filter, one.refusals, at).await?;
+            one.reopened(state);
         }
-        Ok(None)
-    }
-
-    /// Lets every closed subscription be opened again at once.
-    pub(super) fn reopen_now(&mut self) {
-        for one in self.covers.iter_mut().flat_map(|cover| &mut cover.standing) {
-            if let State::Closed { again, .. } = &mut one.state {
-                *again = Instant::now();
-            }
-        }
+        Ok(())
     }
 
     /// When the events that wait are to be stored: now if nothing is being stored, else a little later.
@@ -271,17 +273,26 @@ impl Live {
     }
 }
 
-/// Subscribes to the events of a filter that are published from now on. A relay that refuses the limit 0
-/// is asked for one event.
+/// Subscribes to the events of a filter that are published from now on, which is `at`.
 pub(super) async fn stand(
     session: &Session,
     filter: Filter,
-    refusals: u32,
+    at: i64,
 ) -> Result<Standing, StepError> {
+    let state = ask(session, &filter, 0, at).await?;
+    Ok(Standing::new(filter, state))
+}
+
+/// A relay that refuses the limit 0 is asked for one event.
+async fn ask(
+    session: &Session,
+    filter: &Filter,
+    refusals: u32,
+    at: i64,
+) -> Result<State, StepError> {
     let subscription = session.connection.subscribe("live");
     let mut asked = filter.to_json();
     asked.insert("limit".to_owned(), json!(refusals % 2));
     session.connection.send(&json!(["REQ", subscription.id(), asked])).await?;
-    let state = State::Asked(subscription, Instant::now() + CONFIRM_WITHIN);
-    Ok(Standing { filter, state, refusals })
+    Ok(State::Asked(subscription, Instant::now() + CONFIRM_WITHIN, at))
 }

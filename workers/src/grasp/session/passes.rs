@@ -1,5 +1,6 @@
 //! Verifications of everything confirmed: after a connection, and once a day. Coverage stays confirmed
-//! meanwhile. A part that fails is repeated; the verification ends when every part has succeeded.
+//! meanwhile. A part that fails is repeated, at most three times: then its items are missing, and the
+//! verification goes on without them.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use super::{
 
 /// The pause before a failed part is repeated. It doubles with each failure.
 const AGAIN: Duration = Duration::from_secs(65);
-/// The longest such pause.
-const AGAIN_CAP: Duration = Duration::from_hours(1);
+/// A part that has failed so often is given up.
+const GIVE_UP: u32 = 3;
 /// How far a verification overlaps what was known good: authors choose the time of an event.
 pub(super) const OVERLAP: i64 = 900;
 
@@ -29,6 +30,8 @@ pub(super) struct Pass {
     after: Option<(Family, String)>,
     is_read: bool,
     running: usize,
+    /// The parts that have succeeded.
+    pub(super) verified: usize,
     again: Vec<(Instant, Task)>,
     /// Events that only the verification has found.
     pub(super) drift: i64,
@@ -37,12 +40,17 @@ pub(super) struct Pass {
 impl Pass {
     pub(super) fn new(purpose: Purpose, since: i64) -> Self {
         let (after, again) = (None, Vec::new());
-        Self { purpose, since, after, is_read: false, running: 0, again, drift: 0 }
+        Self { purpose, since, after, is_read: false, running: 0, verified: 0, again, drift: 0 }
     }
 
-    /// Whether every part has succeeded.
+    /// Whether every part has succeeded or was given up.
     pub(super) fn is_over(&self) -> bool {
         self.is_read && self.running == 0 && self.again.is_empty()
+    }
+
+    /// Whether a part can begin.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.is_read || self.again.iter().any(|(at, _)| *at <= Instant::now())
     }
 
     /// Returns the next part that can begin.
@@ -77,21 +85,27 @@ impl Pass {
             since,
             batch: None,
             failures: 0,
-            repairs: false,
+            repairs: None,
         }))
     }
 
-    /// Notes the end of a part.
-    pub(super) fn ended(&mut self, done: &Done) {
+    /// Notes the end of a part. Returns false if it is given up.
+    pub(super) fn ended(&mut self, done: &Done) -> bool {
         self.running = self.running.saturating_sub(1);
         self.drift += done.fetched.stored;
-        if done.result.is_err() {
+        if done.result.is_ok() {
+            self.verified += 1;
+        } else {
             let mut task = done.task.clone();
-            let pause = AGAIN.saturating_mul(1 << task.failures.min(6)).min(AGAIN_CAP);
+            let pause = AGAIN.saturating_mul(1 << task.failures.min(6));
             let asked =
                 Duration::from_secs(done.pause.and_then(|s| s.try_into().ok()).unwrap_or(0));
-            task.failures += 1;
+            task.failures += u32::from(done.pause.is_none());
+            if task.failures >= GIVE_UP {
+                return false;
+            }
             self.again.push((Instant::now() + pause.max(asked), task));
         }
+        true
     }
 }

@@ -13,6 +13,8 @@ use tender_jobs::{
     queue::Settled,
 };
 
+use uuid::Uuid;
+
 use super::{
     Session,
     history::{self, Account, Request},
@@ -35,8 +37,8 @@ pub(super) struct Task {
     pub(super) batch: Option<Batch>,
     /// How often the task has failed in this session.
     pub(super) failures: u32,
-    /// Whether the task fetches what a closed subscription may have missed.
-    pub(super) repairs: bool,
+    /// The closed subscription for which the task fetches what it may have missed.
+    pub(super) repairs: Option<Uuid>,
 }
 
 /// A task that has ended.
@@ -68,13 +70,12 @@ async fn try_run(
     account: &mut Account,
 ) -> Result<Ended, StepError> {
     let db = &session.context.db;
-    let batch = match &task.batch {
-        Some(batch) => batch.clone(),
-        None => {
-            let items = task.items.clone();
-            let opened = batch::open(db, session.lease, task.family, task.purpose, items).await?;
-            opened.ok_or(StepError::LeaseLost)?
-        }
+    let batch = if let Some(batch) = &task.batch {
+        batch.clone()
+    } else {
+        let items = task.items.clone();
+        let opened = batch::open(db, session.lease, task.family, task.purpose, items).await?;
+        opened.ok_or(StepError::LeaseLost)?
     };
     match fetch(session, task, account).await {
         Ok(()) => {

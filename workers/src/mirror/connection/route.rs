@@ -241,13 +241,11 @@ impl Subscription {
     /// `silence`, or if earlier messages were not processed in time, and with
     /// [`StepError::Connection`] if the connection is lost.
     pub(crate) async fn next(&mut self, silence: Duration) -> Result<Heard, StepError> {
-        match tokio::time::timeout(silence, self.heard.recv()).await {
-            Ok(message) => self.heard_of(message),
-            Err(_) => {
-                let seconds = silence.as_secs();
-                Err(StepError::Silent(format!("the upstream was silent for {seconds} s")))
-            }
+        if let Ok(message) = tokio::time::timeout(silence, self.heard.recv()).await {
+            return self.heard_of(message);
         }
+        let seconds = silence.as_secs();
+        Err(StepError::Silent(format!("the upstream was silent for {seconds} s")))
     }
 }
 

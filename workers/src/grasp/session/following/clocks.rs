@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tender_jobs::{
     grasp::{
+        coverage,
         family::Purpose,
         followed::{self, Status},
     },
@@ -12,11 +13,7 @@ use tender_jobs::{
 
 use super::{End, Following, held};
 use crate::{
-    grasp::session::{
-        live::Reopened,
-        passes::{OVERLAP, Pass},
-        work::Task,
-    },
+    grasp::session::{live::Ended, passes::Pass},
     mirror::error::StepError,
 };
 
@@ -27,17 +24,16 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 impl Following {
     /// Stores whether the relay is in step: verified, followed live, and nothing is due. It is not while a
-    /// subscription is closed.
+    /// subscription is closed, unless the relay refuses its filter and it is polled instead.
     pub(super) async fn tell(&mut self) -> Result<(), End> {
         let now = Instant::now();
+        let is_current = self.live.is_current();
         let is_caught_up = self.pass.is_none()
-            && self.polls.is_empty()
-            && self.repairs == 0
-            && self.live.is_open()
+            && is_current
             && (self.status == Status::InStep
                 || (self.missing == 0 && self.plan_at.is_none_or(|at| at > now)));
         let is_daily = self.pass.as_ref().is_some_and(|pass| pass.purpose == Purpose::Daily);
-        let stays = self.status == Status::InStep && is_daily && self.live.is_open();
+        let stays = self.status == Status::InStep && is_daily && is_current;
         let status = if is_caught_up || stays { Status::InStep } else { Status::CatchingUp };
         let (db, lease) = (&self.session.context.db, self.session.lease);
         if status != self.status {
@@ -53,18 +49,25 @@ impl Following {
     }
 
     /// The relay ended a subscription; the others go on.
-    pub(super) async fn closed(&mut self, error: &StepError) -> Result<(), End> {
-        let url = &self.session.upstream.url;
+    pub(super) async fn closed(&mut self, ended: &Ended) -> Result<(), End> {
+        let (url, error) = (&self.session.upstream.url, &ended.error);
         tracing::info!(url, %error, "a followed relay closed a live subscription; opened again later");
         match error {
-            StepError::RateLimited(reason) => self.limit(reason.clone()).await,
-            StepError::Auth(_) => {
-                if self.session.connection.authenticated().await.is_ok() {
-                    self.live.reopen_now();
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+            StepError::RateLimited(reason) => self.limit(reason.clone()).await?,
+            StepError::Auth(_) => self.authenticate(ended).await,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Opens a subscription again as soon as we are authenticated, once for each challenge.
+    async fn authenticate(&mut self, ended: &Ended) {
+        let connection = &self.session.connection;
+        if connection.authenticated().await.is_ok()
+            && let Some(challenge) = connection.accepted_challenge().await
+            && let Some(standing) = self.live.standing(ended.standing)
+        {
+            standing.authenticated(&challenge);
         }
     }
 
@@ -101,15 +104,26 @@ impl Following {
             self.note_good().await?;
         }
         self.live.close_silent(&self.session).await?;
-        if !self.is_limited()
-            && let Some(reopened) = self.live.reopen(&self.session).await?
-        {
-            self.polls.push((Instant::now(), repair(reopened)));
+        self.live.settle_packed(&self.session).await?;
+        if !self.is_limited() {
+            self.live.reopen(&self.session).await?;
         }
+        self.drop_hopeless().await?;
         if self.counted.elapsed() > COUNT_EVERY {
             self.count().await?;
         }
         self.begin_resync();
+        Ok(())
+    }
+
+    /// What the relay refuses in every way is missing: its history is fetched again, later and later.
+    async fn drop_hopeless(&mut self) -> Result<(), End> {
+        let (db, lease) = (&self.session.context.db, self.session.lease);
+        for (family, items) in self.live.drop_hopeless() {
+            let reason = "the relay refuses to show new events of it, live and on request";
+            held(coverage::lose(db, lease, family, &items, reason).await?)?;
+            self.plan_at = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -134,12 +148,4 @@ impl Following {
         }
         Ok(())
     }
-}
-
-/// What a closed subscription may have missed.
-fn repair(reopened: Reopened) -> Task {
-    let Reopened { family, items, filter, since } = reopened;
-    let (purpose, filters) = (Purpose::Reconnect, vec![filter]);
-    let since = (since - OVERLAP).max(1);
-    Task { purpose, family, items, filters, since, batch: None, failures: 0, repairs: true }
 }

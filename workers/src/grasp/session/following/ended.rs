@@ -2,17 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use tender_jobs::grasp::{family::Purpose, followed};
+use tender_jobs::grasp::{coverage, family::Purpose, followed};
 use tokio::task::JoinError;
+use uuid::Uuid;
 
 use super::{End, Following, held};
 use crate::{
     grasp::session::{live::Polled, random, work::Done},
     mirror::error::StepError,
 };
-
-/// The pause before the gap of a closed subscription is fetched again.
-const AGAIN: Duration = Duration::from_secs(65);
 
 impl Following {
     /// Notes the end of a task.
@@ -24,7 +22,7 @@ impl Following {
         if let Some(seconds) = done.pause {
             self.pause(seconds);
         }
-        if done.result.is_ok() {
+        if done.result.is_ok() && done.task.purpose == Purpose::Missing {
             self.note_good().await?;
         }
         match done.task.purpose {
@@ -33,12 +31,22 @@ impl Following {
                 self.plan_at = Some(Instant::now());
             }
             Purpose::Rotation => self.polled(&done),
-            _ if done.task.repairs => self.repaired(done),
-            _ => {
-                if let Some(pass) = &mut self.pass {
-                    pass.ended(&done);
-                }
-            }
+            _ => match done.task.repairs {
+                Some(standing) => self.repaired(standing, &done),
+                None => self.verified(&done).await?,
+            },
+        }
+        Ok(())
+    }
+
+    /// Notes the end of a part of a verification. Items that it cannot verify are missing.
+    async fn verified(&mut self, done: &Done) -> Result<(), End> {
+        let Some(pass) = &mut self.pass else { return Ok(()) };
+        if let (false, Err(error)) = (pass.ended(done), &done.result) {
+            let (db, lease) = (&self.session.context.db, self.session.lease);
+            let (family, items, reason) = (done.task.family, &done.task.items, error.to_string());
+            held(coverage::lose(db, lease, family, items, &reason).await?)?;
+            self.plan_at = Some(Instant::now());
         }
         Ok(())
     }
@@ -47,24 +55,27 @@ impl Following {
     pub(super) fn polled(&mut self, done: &Done) {
         let is_it =
             |one: &&mut Polled| one.family == done.task.family && one.items == done.task.items;
-        if let (Ok(()), Some(one)) = (&done.result, self.live.overflow.iter_mut().find(is_it)) {
-            one.since = one.asked;
+        let Some(one) = self.live.overflow.iter_mut().find(is_it) else { return };
+        if done.result.is_ok() {
+            (one.since, one.good, one.failures) = (one.asked, one.begun, 0);
+        } else if done.pause.is_none() {
+            one.failures += 1;
         }
     }
 
     /// A filter that was closed is fetched up to now, or is fetched again.
-    pub(super) fn repaired(&mut self, done: Done) {
-        self.repairs = self.repairs.saturating_sub(1);
-        if done.result.is_err() {
-            let again = Instant::now() + AGAIN;
-            self.polls
-                .push((self.limited_until.map_or(again, |until| until.max(again)), done.task));
+    pub(super) fn repaired(&mut self, standing: Uuid, done: &Done) {
+        if let Some(standing) = self.live.standing(standing) {
+            standing.end_repair(done.result.is_ok());
         }
     }
 
-    /// Ends the verification if all of it has succeeded.
+    /// Ends the verification if all of it has ended.
     pub(super) async fn end_pass(&mut self) -> Result<(), End> {
         let Some(pass) = self.pass.take_if(|pass| pass.is_over()) else { return Ok(()) };
+        if pass.verified > 0 {
+            self.note_good().await?;
+        }
         if pass.purpose != Purpose::Reconnect {
             self.served = self.hold.orders.borrow().resync_due_at;
             let drift = (pass.purpose == Purpose::Daily).then_some(pass.drift);

@@ -14,7 +14,8 @@ use tender_jobs::{
 use super::{End, Following, TICK, held};
 use crate::grasp::session::{
     covers::ROTATE,
-    passes::OVERLAP,
+    live::Missed,
+    passes::{OVERLAP, Pass},
     work::{self, Task},
 };
 
@@ -31,27 +32,55 @@ impl Following {
         self.tell().await
     }
 
-    /// Missing items come first, but leave a place for a verification.
+    /// Missing items come first, but leave a place for other work. If there is only one place, they take
+    /// turns.
     pub(super) async fn next_task(&mut self) -> Result<Option<Task>, End> {
-        let places = self.live.bounds.batches;
-        let reserved = usize::from(self.pass.is_some() && places > 1);
-        if self.missing < places - reserved
+        let (places, others) = (self.live.bounds.batches, self.has_other_work());
+        let reserved = usize::from(others && places > 1);
+        let yields = others && places == 1 && self.was_missing;
+        if !yields
+            && self.missing < places - reserved
             && let Some(task) = self.next_missing().await?
         {
             self.missing += 1;
+            self.was_missing = true;
             return Ok(Some(task));
         }
-        if let Some(due) = self.polls.iter().position(|(at, _)| *at <= Instant::now()) {
-            self.repairs += 1;
-            return Ok(Some(self.polls.swap_remove(due).1));
+        self.was_missing = false;
+        self.next_other().await
+    }
+
+    fn has_other_work(&self) -> bool {
+        let now = Instant::now();
+        self.pass.as_ref().is_some_and(Pass::is_ready)
+            || self.live.has_repair()
+            || self.live.overflow.front().is_some_and(|one| one.due <= now)
+    }
+
+    /// Repairs, the verification and polls take turns.
+    async fn next_other(&mut self) -> Result<Option<Task>, End> {
+        for _ in 0..3 {
+            self.turn = (self.turn + 1) % 3;
+            let task = match self.turn {
+                0 => self.live.next_repair().map(repair),
+                1 => self.rotation().await?,
+                _ => self.next_part().await?,
+            };
+            if task.is_some() {
+                return Ok(task);
+            }
         }
+        Ok(None)
+    }
+
+    async fn next_part(&mut self) -> Result<Option<Task>, End> {
         if let Some(pass) = &mut self.pass
             && let Some(task) = pass.next(&self.session, self.live.bounds).await?
         {
             return Ok(Some(task));
         }
         self.end_pass().await?;
-        self.rotation().await
+        Ok(None)
     }
 
     /// Takes missing items in flight. They are followed live before their history is fetched.
@@ -86,7 +115,7 @@ impl Following {
                 since: 0,
                 batch,
                 failures: 0,
-                repairs: false,
+                repairs: None,
             }));
         }
         Ok(None)
@@ -99,7 +128,8 @@ impl Following {
         let (family, items) = (polled.family, polled.items.clone());
         let since = (polled.since - OVERLAP).max(1);
         polled.asked = queue::now(&self.session.context.db).await?.timestamp();
-        polled.due = Instant::now() + ROTATE;
+        polled.begun = Instant::now();
+        polled.due = polled.begun + ROTATE;
         self.live.overflow.push_back(polled);
         let filters = filters::of(family, &items, self.live.bounds).filters;
         let purpose = Purpose::Rotation;
@@ -111,7 +141,15 @@ impl Following {
             since,
             batch: None,
             failures: 0,
-            repairs: false,
+            repairs: None,
         }))
     }
+}
+
+/// Fetches what a closed subscription may have missed.
+fn repair(missed: Missed) -> Task {
+    let Missed { standing, family, items, filter, since } = missed;
+    let (purpose, filters) = (Purpose::Reconnect, vec![filter]);
+    let (since, repairs) = ((since - OVERLAP).max(1), Some(standing));
+    Task { purpose, family, items, filters, since, batch: None, failures: 0, repairs }
 }
