@@ -159,7 +159,7 @@ async fn restart(bench: &Bench) {
 /// 500 followed relays in one process, idle.
 async fn many(bench: &Bench) {
     const RELAYS: usize = 500;
-    const IDLE: Duration = Duration::from_secs(60);
+    const IDLE: Duration = Duration::from_mins(1);
     let own = Relay::start().await;
     let many = Many::start(RELAYS).await;
     let talk = Talk::new(&own.url);

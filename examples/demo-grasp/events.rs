@@ -89,7 +89,7 @@ impl Author {
         let at = Timestamp::from(u64::try_from(self.at).unwrap_or_default());
         let builder = EventBuilder::new(Kind::from(kind), content).tags(tags).custom_created_at(at);
         let signed = builder.finalize(&self.keys[who % self.keys.len()]);
-        signed.expect("a complete event can be signed")
+        signed.unwrap_or_else(|error| panic!("a complete event can be signed: {error}"))
     }
 
     /// The announcement of a repository, and its address.

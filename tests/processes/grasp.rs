@@ -134,7 +134,7 @@ async fn a_frozen_process_loses_its_relays_and_writes_nothing_afterwards() {
     let taken = number(&world, "select max(lease_epoch) from grasp_relay").await;
     frozen.signal(Signal::SIGCONT);
     let event = world.announcement("tool", &[&line.url], world.at);
-    a.add(&[event.clone()]).await;
+    a.add(std::slice::from_ref(&event)).await;
     world.arrives("the event", &[&event]).await;
     eventually("one socket is left", async || line.open().0 == 1).await;
     assert_eq!(number(&world, "select max(lease_epoch) from grasp_relay").await, taken);

@@ -122,6 +122,7 @@ impl GraspWorld {
     }
 
     /// An event of another author, with these tags.
+    #[expect(clippy::unused_self, reason = "an event of this world, like the others")]
     pub fn other(&self, kind: u16, at: i64, content: &str, tags: &[&[&str]]) -> Event {
         let tags = tags.iter().map(|tag| tag.to_vec()).collect();
         event(&Keys::generate(), kind, at, content, tags)

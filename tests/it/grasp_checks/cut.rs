@@ -80,7 +80,7 @@ async fn a_restart_fetches_no_confirmed_history() {
             .await
             .unwrap();
     assert_eq!(again, batches, "confirmed items were fetched again");
-    let live = world.issue("tool", world.at + 3600, "after the restart");
-    a.add(&[live.clone()]).await;
-    world.arrives("an event after the restart", &[&live]).await;
+    let later = world.issue("tool", world.at + 3600, "after the restart");
+    a.add(std::slice::from_ref(&later)).await;
+    world.arrives("an event after the restart", &[&later]).await;
 }

@@ -25,7 +25,7 @@ async fn everything_that_belongs_to_a_repository_is_fetched_and_nothing_else() {
     let unrelated = note(&Keys::generate(), at + 7, "good morning");
     let wanted = [&repository, &issue, &patch, &pull, &comment, &status, &quote];
     a.add(&wanted.map(Clone::clone)).await;
-    a.add(&[unrelated.clone()]).await;
+    a.add(std::slice::from_ref(&unrelated)).await;
     world.serve(&[&a.url]).await;
     let _running = world.run();
     world.arrives("the repository and all that belongs to it", &wanted).await;
@@ -68,7 +68,7 @@ async fn a_relay_that_a_found_announcement_names_is_followed_at_once() {
     let second = world.announcement("second", &[&c.url], at + 1);
     b.add(&[second]).await;
     let issue = world.issue("second", at + 2, "far away");
-    c.add(&[issue.clone()]).await;
+    c.add(std::slice::from_ref(&issue)).await;
     world.serve(&[&a.url]).await;
     let _running = world.run();
     world.arrives("the issue at the end of the chain", &[&issue]).await;
@@ -78,7 +78,7 @@ async fn a_relay_that_a_found_announcement_names_is_followed_at_once() {
 async fn an_announcement_on_the_own_relay_starts_following() {
     let (world, a) = (GraspWorld::new().await, RealRelay::start().await);
     let issue = world.issue("tool", world.at + 1, "elsewhere");
-    a.add(&[issue.clone()]).await;
+    a.add(std::slice::from_ref(&issue)).await;
     world.serve(&[]).await;
     let _running = world.run();
     world.own.add(&[world.announcement("tool", &[&a.url], world.at)]).await;
@@ -127,7 +127,7 @@ async fn a_name_that_only_resembles_ours_is_not_ours() {
         .collect();
     let good = world.announcement("good", &[&a.url], world.at);
     a.add(&events).await;
-    a.add(&[good.clone()]).await;
+    a.add(std::slice::from_ref(&good)).await;
     world.serve(&[&a.url]).await;
     let _running = world.run();
     world.arrives("the honest announcement", &[&good]).await;
@@ -158,7 +158,7 @@ async fn a_reply_that_comes_before_its_root_is_released_by_it() {
     world.serve(&[&a.url]).await;
     let _running = world.run();
     world.arrives("the reply that names the repository", &[&reply]).await;
-    b.add(&[issue.clone()]).await;
+    b.add(std::slice::from_ref(&issue)).await;
     world.arrives("the issue, and the comment on it", &[&issue, &comment]).await;
     let kinds: i64 = sqlx::query_scalar("select count(*) from grasp_root where kind = $1")
         .bind(i32::from(ISSUE))

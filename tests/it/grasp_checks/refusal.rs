@@ -23,7 +23,7 @@ async fn refuse_states(client: Client, message: serde_json::Value, why: &str) ->
 async fn one_refused_filter(manner: Manner) {
     let world = GraspWorld::new().await;
     let issue = world.issue("tool", world.at, "fine");
-    let a = scripted(&[issue.clone()], manner).await;
+    let a = scripted(std::slice::from_ref(&issue), manner).await;
     world.serve(&[]).await;
     world.own.add(&[world.announcement("tool", &[&a.url], world.at)]).await;
     let _running = world.run();
@@ -106,7 +106,7 @@ async fn a_relay_that_stalls_slows_nobody() {
     let line = Line::to(&b.url).await;
     line.stall();
     let issue = world.issue("tool", world.at, "fine");
-    a.add(&[issue.clone()]).await;
+    a.add(std::slice::from_ref(&issue)).await;
     world.serve(&[]).await;
     world.own.add(&[world.announcement("tool", &[&line.url, &a.url], world.at)]).await;
     let _running = world.run();
