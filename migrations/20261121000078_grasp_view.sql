@@ -37,6 +37,8 @@ create table grasp_batch_count (
     primary key (relay_id, purpose, method, outcome)
 );
 
+-- what is forgotten after a day
+create index grasp_batch_verified_idx on grasp_batch (ended_at) where purpose <> 'missing' and status = 'done';
 create index grasp_batch_open_idx on grasp_batch (relay_id, begun_at) where status = 'open';
 -- the oldest item of a relay that is not confirmed
 create index grasp_coverage_wanted_idx on grasp_coverage (relay_id, wanted_at) where state <> 'confirmed';
