@@ -296,6 +296,8 @@ end $$;
 
 -- The next items of a plan: those with the fewest failed attempts, in the order of their names.
 create index grasp_coverage_plan_idx on grasp_coverage (relay_id, family, attempts, item) where state = 'missing';
+-- what is forgotten after a day
+create index grasp_batch_verified_idx on grasp_batch (ended_at) where purpose <> 'missing' and status = 'done';
 create index grasp_batch_open_idx on grasp_batch (relay_id, begun_at) where status = 'open';
 -- the oldest item of a relay that is not confirmed
 create index grasp_coverage_wanted_idx on grasp_coverage (relay_id, wanted_at) where state <> 'confirmed';

@@ -264,10 +264,11 @@ pub(super) async fn abandon(
 pub async fn prune(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
     let gone = sqlx::query!(
         "delete from grasp_batch where id in (
-             select id from grasp_batch
-             where ended_at < now() - interval '7 days'
-                or (ended_at < now() - interval '1 day' and purpose <> 'missing' and status = 'done')
-             order by ended_at limit 10000)",
+             (select id from grasp_batch where ended_at < now() - interval '7 days' order by ended_at limit 5000)
+             union all
+             (select id from grasp_batch
+              where ended_at < now() - interval '1 day' and purpose <> 'missing' and status = 'done'
+              order by ended_at limit 5000))",
     );
     Ok(gone.execute(db).await?.rows_affected())
 }

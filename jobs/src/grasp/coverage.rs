@@ -25,7 +25,7 @@ use crate::{
     queue::{Settled, one_line},
 };
 
-pub use gap::note_gaps;
+pub use gap::{add_gaps, note_gaps};
 pub use held::{held, holds_at_least};
 
 /// The items of one batch, and of one filter.

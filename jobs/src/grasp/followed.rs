@@ -21,7 +21,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use claim::{Claimed, claim};
-pub use lease::{Kept, fail, limit, release, release_all, renew, renew_busy};
+pub use lease::{Kept, fail, give_back, limit, release, release_all, renew, renew_busy};
 pub use note::{connected, count, good, note_status, note_subscriptions, resynced};
 pub use process::{Tick, forget_process, heartbeat, tick};
 pub use upkeep::{Dropped, drop_unwanted, forget_dead_processes, reap, wake_due};

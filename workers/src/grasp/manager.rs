@@ -30,6 +30,8 @@ const RENEW: Duration = Duration::from_secs(10);
 const HOLDS: Duration = LEASE.saturating_sub(Duration::from_secs(5));
 /// The connects at the same time.
 const CONNECTS: usize = 8;
+/// The pause before this process claims relays again, after there was no room for one.
+const FULL_FOR: Duration = Duration::from_secs(30);
 /// The time in which the sessions of a stopping process end.
 const STOP_WITHIN: Duration = Duration::from_secs(7);
 
@@ -46,11 +48,14 @@ struct Manager {
     context: Context,
     process: String,
     held: HashMap<Uuid, Held>,
-    sessions: JoinSet<()>,
+    /// The sessions. Each returns whether there was no room for its relay.
+    sessions: JoinSet<bool>,
     /// The relay of each session.
     relays: HashMap<Id, Uuid>,
     connects: Arc<Semaphore>,
     renewed: Option<Instant>,
+    /// No relay is claimed before this, because there was no room for the last one.
+    full_until: Option<Instant>,
 }
 
 /// Holds followed relays until the process stops.
@@ -64,6 +69,7 @@ pub(super) async fn run(context: Context) {
         relays: HashMap::new(),
         connects: Arc::new(Semaphore::new(CONNECTS)),
         renewed: None,
+        full_until: None,
     };
     let stopping = manager.context.stopping.clone();
     let mut ticks = tokio::time::interval(TICK);
@@ -110,7 +116,8 @@ impl Manager {
         }
         let connects = i64::try_from(self.connects.available_permits()).unwrap_or(0);
         let most = connects.min(share - held);
-        if !tick.is_claimable || most <= 0 {
+        let is_full = self.full_until.is_some_and(|until| until > Instant::now());
+        if !tick.is_claimable || most <= 0 || is_full {
             return Ok(());
         }
         let begun = Instant::now();
@@ -173,8 +180,12 @@ impl Manager {
     }
 
     /// Forgets a relay whose session has ended. The session has stored how.
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+    fn ended(&mut self, ended: Result<(Id, bool), JoinError>) {
+        let (id, was_full) = ended.unwrap_or_else(|error| (error.id(), false));
+        if was_full {
+            self.full_until =
+                Some(Instant::now() + FULL_FOR.mul_f64(0.8 + 0.4 * session::random()));
+        }
         if let Some(relay) = self.relays.remove(&id)
             && !self.relays.values().any(|other| *other == relay)
         {

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::{
-    mirror::{connections::InUse, error, error::StepError, information},
+    mirror::{connection::Connection, connections::InUse, error, error::StepError, information},
     runtime::outcome::catch_panic,
 };
 
@@ -78,8 +78,8 @@ impl From<sqlx::Error> for End {
     }
 }
 
-/// Follows a relay until its end, and stores the end.
-pub(super) async fn hold(context: Context, hold: Hold) {
+/// Follows a relay until its end, and stores the end. Returns whether the process had no room for it.
+pub(super) async fn hold(context: Context, hold: Hold) -> bool {
     let (lease, url) = (hold.claimed.lease, hold.claimed.url.clone());
     let end = match catch_panic(Box::pin(follow(&context, hold))).await {
         Ok(Err(end)) => end,
@@ -92,19 +92,20 @@ pub(super) async fn hold(context: Context, hold: Hold) {
                 url,
                 "the lease of a followed relay is lost; another process may follow it"
             );
-            return;
+            return false;
         }
         End::Released => {
             followed::release(&context.db, lease, "the process released the relay").await
         }
         End::Failed(StepError::NoRoom | StepError::Stopping) => {
-            followed::release(&context.db, lease, "the process has no room for the relay").await
+            followed::give_back(&context.db, lease, "the process has no room for the relay").await
         }
         End::Failed(error) => fail(&context, lease, &url, error).await,
     };
     if let Err(error) = stored {
         tracing::warn!(url, %error, "could not store the end of a followed relay's session; it is due again in 30 s");
     }
+    matches!(end, End::Failed(StepError::NoRoom))
 }
 
 async fn fail(
@@ -133,7 +134,7 @@ fn fault_of(error: &StepError) -> Option<Fault> {
 }
 
 /// A random number from 0 to 1.
-fn random() -> f64 {
+pub(super) fn random() -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "32 bits")]
     let part = (uuid::Uuid::new_v4().as_u128() & 0xffff_ffff) as f64;
     part / f64::from(u32::MAX)
@@ -155,8 +156,8 @@ struct Session {
 
 async fn follow(context: &Context, hold: Hold) -> Result<Never, End> {
     let (stop, mut orders) = (hold.stop.clone(), hold.orders.clone());
-    let session = tokio::select! {
-        session = connect(context, &hold.claimed) => Arc::new(session?),
+    let (session, _opened) = tokio::select! {
+        session = connect(context, &hold.claimed) => session?,
         () = stop.cancelled() => return Err(End::Released),
         () = over(&mut orders) => return Err(End::LeaseLost),
     };
@@ -165,13 +166,23 @@ async fn follow(context: &Context, hold: Hold) -> Result<Never, End> {
         return Err(End::LeaseLost);
     }
     tracing::info!(url = session.upstream.url, "a followed relay is connected");
-    let ended = following::run(session.clone(), hold).await;
-    if !session.upstream.mirrored {
-        session
-            .connection
-            .close("closed by us: the relay is not followed by this process any more");
+    following::run(session, hold).await
+}
+
+/// Closes a connection when it is dropped, unless the mirror uses it too. Else it would stay open, unused, while
+/// another process follows the relay.
+struct Opened {
+    connection: Connection,
+    is_shared: bool,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.is_shared {
+            self.connection
+                .close("closed by us: the relay is not followed by this process any more");
+        }
     }
-    ended
 }
 
 /// Waits for the end of the lease.
@@ -185,7 +196,10 @@ async fn over(orders: &mut watch::Receiver<Orders>) {
     }
 }
 
-async fn connect(context: &Context, claimed: &Claimed) -> Result<Session, StepError> {
+async fn connect(
+    context: &Context,
+    claimed: &Claimed,
+) -> Result<(Arc<Session>, Opened), StepError> {
     let found = match claimed.upstream {
         Some(id) => upstream::find(&context.db, id).await?,
         None => None,
@@ -194,9 +208,11 @@ async fn connect(context: &Context, claimed: &Claimed) -> Result<Session, StepEr
         StepError::Connection("the mirror is removing an upstream with this address".to_owned())
     })?;
     let connection = context.mirror.connections.get_followed(&upstream).await?;
+    let opened = Opened { connection: connection.clone(), is_shared: upstream.mirrored };
     information::refresh(&context.db, &upstream, context.mirror.settings.allow_private).await;
     let upstream = upstream::find(&context.db, upstream.id).await?.unwrap_or(upstream);
     let settings = context.mirror.settings_of(&upstream).await?;
     let (context, lease, ending) = (context.clone(), claimed.lease, CancellationToken::new());
-    Ok(Session { context, lease, upstream, settings, connection, ending })
+    let session = Session { context, lease, upstream, settings, connection, ending };
+    Ok((Arc::new(session), opened))
 }

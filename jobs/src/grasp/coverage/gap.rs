@@ -1,6 +1,6 @@
 //! Parts of an item's history that a relay did not show.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::{
     grasp::{family::Family, followed::Lease},
@@ -20,6 +20,26 @@ pub async fn note_gaps(
     contended::retried(|| try_note(db, lease, family, items, found)).await
 }
 
+/// Stores the gaps that a request of recent events has found. Others stay: the request went through a part of
+/// the history only.
+pub async fn add_gaps(
+    db: &PgPool,
+    lease: Lease,
+    family: Family,
+    items: &[String],
+    found: &[Gap],
+) -> Result<(), sqlx::Error> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    contended::retried(|| async {
+        let mut tx = db.begin().await?;
+        insert(&mut tx, lease, family, items, found).await?;
+        tx.commit().await
+    })
+    .await
+}
+
 async fn try_note(
     db: &PgPool,
     lease: Lease,
@@ -27,9 +47,6 @@ async fn try_note(
     items: &[String],
     found: &[Gap],
 ) -> Result<(), sqlx::Error> {
-    let Some(first) = items.first() else { return Ok(()) };
-    let column = |of: fn(&Gap) -> i64| found.iter().map(of).collect::<Vec<i64>>();
-    let reasons: Vec<String> = found.iter().map(|gap| gap.reason.clone()).collect();
     let mut tx = db.begin().await?;
     sqlx::query!(
         "delete from grasp_gap g using grasp_relay r
@@ -41,11 +58,28 @@ async fn try_note(
         lease.epoch,
         family.as_str(),
         items,
-        &column(|gap| gap.since),
-        &column(|gap| gap.until),
+        &column(found, |gap| gap.since),
+        &column(found, |gap| gap.until),
     )
     .execute(&mut *tx)
     .await?;
+    insert(&mut tx, lease, family, items, found).await?;
+    tx.commit().await
+}
+
+fn column(found: &[Gap], of: fn(&Gap) -> i64) -> Vec<i64> {
+    found.iter().map(of).collect()
+}
+
+async fn insert(
+    tx: &mut PgConnection,
+    lease: Lease,
+    family: Family,
+    items: &[String],
+    found: &[Gap],
+) -> Result<(), sqlx::Error> {
+    let Some(first) = items.first() else { return Ok(()) };
+    let reasons: Vec<String> = found.iter().map(|gap| gap.reason.clone()).collect();
     sqlx::query!(
         "insert into grasp_gap (relay_id, family, item, items, since, until, reason)
          select r.id, $3, $4, $5, f.since, f.until, left(max(f.reason), 1000)
@@ -59,11 +93,11 @@ async fn try_note(
         family.as_str(),
         first,
         i32::try_from(items.len()).unwrap_or(i32::MAX),
-        &column(|gap| gap.since),
-        &column(|gap| gap.until),
+        &column(found, |gap| gap.since),
+        &column(found, |gap| gap.until),
         &reasons,
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    tx.commit().await
+    Ok(())
 }

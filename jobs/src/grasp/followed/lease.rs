@@ -175,15 +175,32 @@ pub async fn limit(db: &PgPool, lease: Lease, reason: &str) -> Result<Settled<i6
 
 /// Ends a lease without a failure. The relay is due at once, and what was being fetched is missing.
 pub async fn release(db: &PgPool, lease: Lease, why: &str) -> Result<Settled<()>, sqlx::Error> {
+    end(db, lease, why, true).await
+}
+
+/// As [`release`], for a process that has no room for the relay, which stays due since the same time: people
+/// see that no process takes it.
+pub async fn give_back(db: &PgPool, lease: Lease, why: &str) -> Result<Settled<()>, sqlx::Error> {
+    end(db, lease, why, false).await
+}
+
+async fn end(
+    db: &PgPool,
+    lease: Lease,
+    why: &str,
+    is_due_anew: bool,
+) -> Result<Settled<()>, sqlx::Error> {
     contended::retried(|| async {
         let mut tx = db.begin().await?;
         let released = sqlx::query!(
             "update grasp_relay
              set status = 'waiting', status_at = now(), lease_owner = null, lease_until = null,
-                 connected_at = null, subscriptions = 0, overflow = 0, next_attempt_at = now()
+                 connected_at = null, subscriptions = 0, overflow = 0,
+                 next_attempt_at = case when $3 then now() else next_attempt_at end
              where id = $1 and lease_epoch = $2 and lease_until > now()",
             lease.relay,
             lease.epoch,
+            is_due_anew,
         );
         if released.execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(Settled::LeaseLost);

@@ -1,10 +1,11 @@
 //! The loop of a session: live events first, then the end of work, then new work.
 //!
-//! - `next`: what is fetched next. `ended`: the ends of tasks. `clocks`: what is due by time.
+//! - `refusals`: whether the relay refuses everything. `next`: what is fetched next. `ended`: the ends of tasks. `clocks`: what is due by time.
 
 mod clocks;
 mod ended;
 mod next;
+mod refusals;
 
 use std::{
     sync::Arc,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use refusals::Refusals;
 use tender_jobs::{
     grasp::{family::Purpose, followed::Status},
     queue::Settled,
@@ -52,6 +54,7 @@ struct Following {
     /// When the next missing items are due; `None` if none is missing.
     plan_at: Option<Instant>,
     limited_until: Option<Instant>,
+    refusals: Refusals,
     begun: Instant,
     is_good: bool,
     counted: Instant,
@@ -85,6 +88,7 @@ impl Following {
             status: Status::CatchingUp,
             plan_at: Some(now),
             limited_until: None,
+            refusals: Refusals::default(),
             begun: now,
             is_good: false,
             counted: now,

@@ -79,9 +79,11 @@ async fn try_run(
     };
     match fetch(session, task, account).await {
         Ok(()) => {
+            let (family, items, gaps) = (task.family, &task.items, &account.gaps);
             if task.since == 0 {
-                let (family, items) = (task.family, &task.items);
-                coverage::note_gaps(db, session.lease, family, items, &account.gaps).await?;
+                coverage::note_gaps(db, session.lease, family, items, gaps).await?;
+            } else {
+                coverage::add_gaps(db, session.lease, family, items, gaps).await?;
             }
             let confirmed = batch::confirm(db, &batch, account.fetched).await?;
             Ok((if_held(confirmed), None))

@@ -22,6 +22,7 @@ impl Following {
         if let Some(seconds) = done.pause {
             self.pause(seconds);
         }
+        self.refusals.note(&done.result);
         if done.result.is_ok() && done.task.purpose == Purpose::Missing {
             self.note_good().await?;
         }

@@ -25,7 +25,10 @@ impl Following {
         if self.session.connection.lost().is_some() {
             return Ok(());
         }
-        while !self.is_limited() && self.work.len() < self.live.bounds.batches {
+        while !self.is_limited()
+            && self.work.len() < self.live.bounds.batches
+            && self.refusals.allow(self.work.len())
+        {
             let Some(task) = self.next_task().await? else { break };
             self.work.spawn(work::run(self.session.clone(), task));
         }
