@@ -88,6 +88,8 @@ pub enum Attention<'a> {
     NoMirrorWorker,
     /// There are enabled GRASP services, and no process follows relays.
     NoGraspProcess,
+    /// The mirror does not fetch from the relay of a service, or does not upload to it.
+    StoppedService(&'a Service),
     /// The relay of a service refuses events that others signed.
     RefusesOthers(&'a Service),
     /// Announcements name more relays than a service may follow.

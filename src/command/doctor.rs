@@ -201,7 +201,9 @@ async fn examine_grasp(db: &PgPool, findings: &mut Vec<Finding>) -> Result<(), s
         let is_over = one.relays_over_limit > 0;
         let over =
             is_over.then(|| words::over_limit(&one.url, one.max_relays, one.relays_over_limit));
-        let told = refuses.into_iter().chain(over);
+        let is_kept = one.removing_at.is_none();
+        let stopped = words::stopped(&one.url, one.has_feed, one.has_uploads).filter(|_| is_kept);
+        let told = stopped.into_iter().chain(refuses).chain(over);
         findings.extend(told.map(|words| finding(Grade::Warn, "grasp", words)));
     }
     for trouble in view::troubles(db).await? {

@@ -185,6 +185,10 @@ fn words(item: &Attention<'_>, fleet: &Fleet) -> String {
         Attention::NoGraspProcess => {
             "no process follows relays for GRASP (start tender work)".to_owned()
         }
+        Attention::StoppedService(service) => {
+            let (feed, uploads) = (service.has_feed, service.has_uploads);
+            grasp_words::stopped(&service.url, feed, uploads).unwrap_or_default()
+        }
         Attention::RefusesOthers(service) => {
             let reason = service.authors_only_reason.as_deref();
             grasp_words::refuses_others(&service.url, reason).unwrap_or_default()

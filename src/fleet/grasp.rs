@@ -35,9 +35,12 @@ impl Grasp {
     pub(super) fn attention(&self) -> impl Iterator<Item = Attention<'_>> {
         let is_enabled = self.services.iter().any(|one| one.enabled);
         let is_idle = (is_enabled && self.processes == 0).then_some(Attention::NoGraspProcess);
+        let is_stopped = |one: &&Service| !(one.has_feed && one.has_uploads);
+        let stopped = self.services.iter().filter(is_stopped).map(Attention::StoppedService);
         let refuse = self.services.iter().filter(|one| one.authors_only_reason.is_some());
         let over = self.services.iter().filter(|one| one.relays_over_limit > 0);
         let services = refuse.map(Attention::RefusesOthers).chain(over.map(Attention::OverLimit));
+        let services = stopped.chain(services);
         is_idle.into_iter().chain(services).chain(self.troubles.iter().map(Attention::Followed))
     }
 }

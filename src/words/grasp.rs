@@ -115,6 +115,18 @@ pub(crate) fn refuses_others(url: &str, reason: Option<&str>) -> Option<String> 
     ))
 }
 
+/// Returns one sentence if the mirror does not fetch from the relay of a service, or does not upload to it;
+/// `None` if it does both.
+pub(crate) fn stopped(url: &str, has_feed: bool, has_uploads: bool) -> Option<String> {
+    let what = match (has_feed, has_uploads) {
+        (true, true) => return None,
+        (false, true) => "its own feed is off",
+        (true, false) => "nothing is uploaded to it",
+        (false, false) => "its own feed is off, and nothing is uploaded to it",
+    };
+    Some(format!("{url}: {what}; `tender mirror show {url}` shows the settings of its upstream"))
+}
+
 /// Returns what followed relays need attention for, such as `2 followed relays are dead`.
 pub(crate) fn trouble(trouble: &Trouble) -> String {
     let (relays, verb) = match trouble.relays {

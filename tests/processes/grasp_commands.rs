@@ -177,6 +177,36 @@ async fn services_and_sums_are_shown() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_mirror_does_not_stop_a_service_silently() {
+    let desk = Desk::empty().await;
+    desk.says(&["add", "wss://git.example.com"], &["added"]).await;
+    let (db, database) = (&desk.0.db, desk.0.database.url());
+    let environment = [("DATABASE_URL", &*database)];
+    for (fields, words) in [
+        (&["--enabled", "false"][..], "would stop its own feed"),
+        (&["--live", "false", "--backfill", "false"], "would stop its own feed"),
+        (&["--direction", "up"], "would stop its own feed"),
+        (&["--direction", "down"], "would stop the uploads to its relay"),
+    ] {
+        let update = [&["mirror", "update", "wss://git.example.com"], fields].concat();
+        let refused = run(&update, &environment).await;
+        let told = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(1) && told.contains(words), "{fields:?}: {told}");
+    }
+    let shown = run(&["mirror", "show", "wss://git.example.com"], &environment).await;
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("accepted events only"));
+    desk.says(&["list"], &["wss://git.example.com"]).await;
+    sqlx::query("update upstream set enabled = false").execute(db).await.unwrap();
+    let told = "wss://git.example.com: its own feed is off, and nothing is uploaded to it";
+    desk.says(&["list"], &[told]).await;
+    desk.says(&["show", "wss://git.example.com"], &[told]).await;
+    for command in ["doctor", "top"] {
+        let output = run(&[command, "--json"], &environment).await;
+        assert!(String::from_utf8(output.stdout).unwrap().contains(told), "{command}");
+    }
+}
+
+#[tokio::test]
 async fn a_resync_is_due_at_once_and_is_recorded() {
     let desk = Desk::new().await;
     desk.says(&["resync", "wss://a.example.com"], &["1 relays are verified again"]).await;

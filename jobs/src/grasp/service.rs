@@ -54,6 +54,10 @@ pub struct Service {
     pub authors_only_at: Option<DateTime<Utc>>,
     /// The relay's message when it did.
     pub authors_only_reason: Option<String>,
+    /// Whether the mirror fetches what its relay publishes.
+    pub has_feed: bool,
+    /// Whether the mirror uploads accepted events to its relay.
+    pub has_uploads: bool,
     /// Since when it is being removed.
     pub removing_at: Option<DateTime<Utc>>,
     /// Time of creation, by the database's clock.
@@ -108,7 +112,9 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Service>, sqlx::Error> 
                   array(select b.url from grasp_bootstrap b where b.upstream_id = s.upstream_id
                         order by b.url) as "bootstrap!",
                   s.max_relays_per_announcement, s.max_relays, s.relays_over_limit, s.scan_position, s.scan_rev,
-                  u.authors_only_at, u.authors_only_reason, s.removing_at, s.created_at, s.updated_at
+                  u.authors_only_at, u.authors_only_reason,
+                  u.enabled and (u.live or u.backfill) and u.direction <> 'up' as "has_feed!",
+                  u.enabled and u.direction <> 'down' as "has_uploads!", s.removing_at, s.created_at, s.updated_at
            from grasp_service s join upstream u on u.id = s.upstream_id
            order by u.url limit $1"#,
         MAX_LISTED,

@@ -8,6 +8,7 @@ mod forget;
 mod knowledge;
 mod learned;
 mod remove;
+mod service;
 pub mod settings;
 mod url;
 

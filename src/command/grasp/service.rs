@@ -39,7 +39,14 @@ pub(super) async fn list(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
     }
     print::hide_unless_wide(&mut table, &[5]);
     print::line(&table.trim_fmt())?;
-    services.iter().filter_map(refuses_others).try_for_each(|told| print::line(&told))
+    services.iter().flat_map(warnings).try_for_each(|told| print::line(&told))
+}
+
+/// Returns why a service does not receive or publish everything, one sentence for each cause.
+fn warnings(one: &ServiceRow) -> impl Iterator<Item = String> {
+    let is_kept = one.removing_at.is_none();
+    let stopped = words::stopped(&one.url, one.has_feed, one.has_uploads).filter(|_| is_kept);
+    stopped.into_iter().chain(refuses_others(one))
 }
 
 fn refuses_others(one: &ServiceRow) -> Option<String> {
@@ -68,10 +75,7 @@ pub(super) async fn show(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
         let of = decisions.iter().filter(|decision| decision.outcome == outcome);
         print_counts(title, of)?;
     }
-    if let Some(told) = refuses_others(&one) {
-        print::line(&format!("\n{told}"))?;
-    }
-    Ok(())
+    warnings(&one).try_for_each(|told| print::line(&format!("\n{told}")))
 }
 
 fn facts(one: &ServiceRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {

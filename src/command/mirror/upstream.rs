@@ -210,6 +210,7 @@ pub(super) fn uploads_of(upstream: &Upstream) -> String {
         (Some(reason), _) => {
             format!("only events of our own key, since it refused others: {reason}")
         }
+        (None, true) if upstream.admission => "accepted events only".to_owned(),
         (None, true) => "all events".to_owned(),
         (None, false) => "none".to_owned(),
     }

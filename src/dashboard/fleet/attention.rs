@@ -50,6 +50,7 @@ fn item_of(item: &Attention<'_>, viewer: &Viewer) -> Markup {
         Attention::NoMirrorWorker => no_worker(MIRROR, "no events are mirrored"),
         Attention::Lane(lane) => failed_lane(lane),
         Attention::NoGraspProcess => no_grasp_process(),
+        Attention::StoppedService(service) => stopped(service),
         Attention::RefusesOthers(service) => refuses_others(service),
         Attention::OverLimit(service) => over_limit(service),
         Attention::Followed(trouble) => followed(trouble),
@@ -138,6 +139,14 @@ fn no_grasp_process() -> Markup {
     html! {
         div.item.bad {
             p { "No process follows relays for the GRASP services. Start " code { "tender work" } " or " code { "tender serve" } "." }
+        }
+    }
+}
+
+fn stopped(service: &Service) -> Markup {
+    html! {
+        div.item.bad {
+            p { a href={ (PATH) "/upstreams/" (service.id) } { (words::stopped(&service.url, service.has_feed, service.has_uploads).unwrap_or_default()) } }
         }
     }
 }

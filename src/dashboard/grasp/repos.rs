@@ -95,6 +95,7 @@ fn service_line(one: &ServiceRow) -> Markup {
             @if one.relays_over_limit > 0 {
                 " " (one.relays_over_limit) " more relays are named and not followed: the limit is " (one.max_relays) "."
             }
+            @if let Some(told) = words::stopped(&one.url, one.has_feed, one.has_uploads).filter(|_| one.removing_at.is_none()) { " " span.error { (told) "." } }
             @if let Some(told) = words::refuses_others(&one.url, one.refuses_others.as_deref()) { " " span.error { (told) "." } }
         }
     }

@@ -34,9 +34,10 @@ impl From<UpstreamError> for V1Error {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Invalid(errors) => Self::Invalid(errors),
-            UpstreamError::Taken | UpstreamError::BeingRemoved(_) | UpstreamError::OfService => {
-                Self::Invalid(vec![error.to_string()])
-            }
+            UpstreamError::Taken
+            | UpstreamError::BeingRemoved(_)
+            | UpstreamError::OfService
+            | UpstreamError::StopsService(_) => Self::Invalid(vec![error.to_string()]),
             UpstreamError::NotFound => Self::NotFound,
             UpstreamError::Database(error) => error.into(),
         }

@@ -41,6 +41,10 @@ pub struct ServiceRow {
     pub accepted: i64,
     /// Its relay's words when it refused an event that others had signed; `None` if it takes such events.
     pub refuses_others: Option<String>,
+    /// Whether the mirror fetches what its relay publishes.
+    pub has_feed: bool,
+    /// Whether the mirror uploads accepted events to its relay.
+    pub has_uploads: bool,
     /// Whether the store has been judged under its present names and policy.
     pub is_scanned: bool,
     /// When it was added.
@@ -60,6 +64,8 @@ pub async fn services(db: &PgPool) -> Result<Vec<ServiceRow>, sqlx::Error> {
                   (select coalesce(sum(d.events), 0)::bigint from grasp_decision d
                    where d.upstream_id = s.upstream_id and d.outcome = 'accepted') as "accepted!",
                   u.authors_only_reason as refuses_others,
+                  u.enabled and (u.live or u.backfill) and u.direction <> 'up' as "has_feed!",
+                  u.enabled and u.direction <> 'down' as "has_uploads!",
                   s.scan_rev = s.policy_rev as "is_scanned!", s.created_at
            from grasp_service s join upstream u on u.id = s.upstream_id order by u.url limit 1000"#,
     )
