@@ -45,10 +45,10 @@ pub(super) async fn apply(tx: &mut PgConnection, changes: Changes) -> Result<(),
     let (mut came, mut gone) = (Touched::default(), Touched::default());
     leave::leave(tx, &changes.leaving, &mut gone).await?;
     let left = changes.leaving.iter().map(|(service, address, ..)| (*service, address.clone()));
-    let changed: Vec<(Uuid, String)> =
+    let touched: Vec<(Uuid, String)> =
         left.chain(changes.announced.iter().map(Announced::key)).collect();
     announce::announce(tx, changes.announced, &mut came, &mut gone).await?;
-    leave::leave_unreached(tx, changed.into_iter(), &mut gone).await?;
+    leave::leave_unreached(tx, touched.into_iter(), &mut gone).await?;
     add_roots(tx, &changes.roots, &mut came).await?;
     add_authors(tx, &changes.authors, &mut came).await?;
     ask::ask(tx, &came).await?;
