@@ -13,7 +13,7 @@ create table grasp_service (
     policy_rev bigint not null default 1,
     max_relays_per_announcement int not null default 20 check (max_relays_per_announcement between 1 and 100),
     max_relays int not null default 1000 check (max_relays between 1 and 10000),
-    -- relays that announcements name beyond these limits
+    -- relays that announcements name beyond `max_relays`, kept by triggers
     relays_over_limit int not null default 0,
     -- the store has been judged up to this event.position under policy_rev = scan_rev
     scan_position bigint not null default 0,
@@ -109,6 +109,34 @@ create table grasp_repo (
     primary key (upstream_id, address)
 );
 create index grasp_repo_identifier_idx on grasp_repo (identifier);
+-- repositories with relays that wait for room
+create index grasp_repo_over_idx on grasp_repo (upstream_id, updated_at) where relays_over > 0;
+
+create function grasp_count_over() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' then
+        update grasp_service s set relays_over_limit = s.relays_over_limit + changed.over
+        from (select upstream_id, sum(relays_over)::int as over from new_rows group by 1) changed
+        where s.upstream_id = changed.upstream_id and changed.over <> 0;
+    elsif tg_op = 'DELETE' then
+        update grasp_service s set relays_over_limit = s.relays_over_limit - changed.over
+        from (select upstream_id, sum(relays_over)::int as over from old_rows group by 1) changed
+        where s.upstream_id = changed.upstream_id and changed.over <> 0;
+    else
+        update grasp_service s set relays_over_limit = s.relays_over_limit + changed.over
+        from (select upstream_id, sum(n)::int as over from (
+                  select upstream_id, relays_over as n from new_rows
+                  union all select upstream_id, -relays_over from old_rows) both_rows group by 1) changed
+        where s.upstream_id = changed.upstream_id and changed.over <> 0;
+    end if;
+    return null;
+end $$;
+create trigger count_inserted_over after insert on grasp_repo
+    referencing new table as new_rows for each statement execute function grasp_count_over();
+create trigger count_deleted_over after delete on grasp_repo
+    referencing old table as old_rows for each statement execute function grasp_count_over();
+create trigger count_updated_over after update on grasp_repo
+    referencing old table as old_rows new table as new_rows for each statement execute function grasp_count_over();
 
 -- Wanted: the relays that a repository's announcement names, without the service's own.
 create table grasp_repo_relay (

@@ -58,7 +58,7 @@ async fn a_host_that_only_contains_our_name_is_another_service() {
         let (relay, clone) = (format!("wss://{host}"), format!("https://{host}/x.git"));
         let tags = vec![vec!["d", "x"], vec!["relays", &relay], vec!["clone", &clone]];
         let event = make(&keys, 30617, AT + i64::try_from(n).unwrap(), "", tags);
-        grasp.deliver(&[event.clone()]).await;
+        grasp.deliver(std::slice::from_ref(&event)).await;
         assert_eq!(grasp.reason(&event).await.as_deref(), Some("names-another-service"), "{host}");
     }
     let both = announcement(&keys, AT + 9, "x", &["wss://evil-git.example.com"]);
@@ -82,7 +82,7 @@ async fn every_way_to_point_at_what_is_accepted_admits() {
     assert_eq!(grasp.deliver(&[quoting, quoted.clone()]).await, [Stored::New, Stored::New]);
     assert_eq!(grasp.rule(&quoted).await.as_deref(), Some("referenced"));
     let unrelated = note(&keys, AT, "unrelated");
-    grasp.deliver(&[unrelated.clone()]).await;
+    grasp.deliver(std::slice::from_ref(&unrelated)).await;
     assert_eq!(grasp.reason(&unrelated).await.as_deref(), Some("orphan"));
 }
 
@@ -94,7 +94,7 @@ async fn an_address_matches_by_kind_author_and_identifier_together() {
     let other_kind = address(&a, "x").replace("30617", "30023");
     for wrong in [address(&a, "y"), address(&b, "x"), address(&a, "X"), other_kind] {
         let event = issue(&a, AT, &wrong);
-        grasp.deliver(&[event.clone()]).await;
+        grasp.deliver(std::slice::from_ref(&event)).await;
         assert_eq!(grasp.reason(&event).await.as_deref(), Some("orphan"), "{wrong}");
     }
     let right = issue(&a, AT, &address(&a, "x").to_uppercase().replace(":X", ":x"));
@@ -111,7 +111,7 @@ async fn what_comes_too_early_is_released_when_what_it_waits_for_comes() {
     let answer = comment(&keys, AT + 3, &reply);
     let state = make(&keys, 30618, AT + 4, "", vec![vec!["d", "x"]]);
     for event in [&answer, &reply, &root, &state] {
-        grasp.deliver(&[event.clone()]).await;
+        grasp.deliver(std::slice::from_ref(event)).await;
         assert!(grasp.reason(event).await.is_some());
     }
     grasp.deliver(&[repo]).await;
@@ -163,7 +163,7 @@ async fn a_newer_announcement_without_us_lets_the_repository_leave_in_either_ord
         }
         assert_eq!(grasp.wanted().await.len(), 0);
         let late = issue(&keys, AT + 2, &address(&keys, "x"));
-        grasp.deliver(&[late.clone()]).await;
+        grasp.deliver(std::slice::from_ref(&late)).await;
         assert_eq!(grasp.reason(&late).await.as_deref(), Some("orphan"));
         grasp.deliver(&[announcement(&keys, AT + 3, "x", &["wss://a.test"])]).await;
         grasp.release().await;
@@ -194,7 +194,7 @@ async fn a_late_epoch_stores_nothing() {
     let (grasp, keys) = (GraspStore::new().await, Keys::generate());
     let late = Followed { epoch: 0, ..grasp.followed() };
     let event = announcement(&keys, AT, "x", &[]);
-    assert_eq!(grasp.through(&late, grasp.service.id, &[event.clone()]).await, Settled::LeaseLost);
+    assert_eq!(grasp.through(&late, grasp.service.id, std::slice::from_ref(&event)).await, Settled::LeaseLost);
     grasp.run("update grasp_relay set lease_until = now() - interval '1 s'").await;
     let over = grasp.through(&grasp.followed(), grasp.service.id, &[event]).await;
     assert_eq!(over, Settled::LeaseLost);
@@ -230,7 +230,7 @@ async fn a_service_stores_what_it_accepts_although_another_one_refuses_it() {
     let second = new_service("wss://second.example.com");
     let other = service::create(&grasp.world.db, &second).await.unwrap();
     let event = announcement(&keys, AT, "x", &[]);
-    grasp.deliver(&[event.clone()]).await;
+    grasp.deliver(std::slice::from_ref(&event)).await;
     assert!(grasp.rule(&event).await.is_some());
     assert!(grasp.admitted_to(other.id).await.is_empty());
     let (reason, body): (String, Option<String>) =
@@ -273,7 +273,7 @@ async fn only_accepted_events_are_uploaded_and_late_ones_are_offered() {
         events.iter().map(|one| one.event.id).collect::<Vec<_>>()
     };
     assert_eq!(candidates().await, []);
-    grasp.deliver(&[repo.clone()]).await;
+    grasp.deliver(std::slice::from_ref(&repo)).await;
     grasp.release().await;
     assert_eq!(grasp.rule(&root).await.as_deref(), Some("repository"));
     assert_eq!(candidates().await, [id_of(&repo)], "the issue waits for the lane instead");
@@ -299,7 +299,7 @@ async fn a_change_of_the_policy_judges_parked_events_again_and_keeps_accepted_on
     grasp.scan().await;
     assert!(grasp.rule(&ours).await.is_some());
     let late = issue(&keys, AT, &address(&keys, "x"));
-    grasp.deliver(&[late.clone()]).await;
+    grasp.deliver(std::slice::from_ref(&late)).await;
     assert_eq!(grasp.reason(&late).await.as_deref(), Some("blocked-author"));
 }
 
@@ -326,7 +326,7 @@ async fn a_large_event_is_fetched_again_when_it_is_released() {
     let (grasp, keys) = (GraspStore::new().await, Keys::generate());
     let to = address(&keys, "x");
     let large = make(&keys, 1621, AT, &"x".repeat(20_000), vec![vec!["a", &to]]);
-    grasp.deliver(&[large.clone()]).await;
+    grasp.deliver(std::slice::from_ref(&large)).await;
     assert_eq!(grasp.count("select count(*) from parked where body is null").await, 1);
     grasp.deliver(&[announcement(&keys, AT, "x", &[])]).await;
     grasp.release().await;
@@ -346,7 +346,7 @@ async fn an_explanation_names_the_rule_or_what_the_event_waits_for() {
     assert!(told.waits_for[0].contains(&address(&keys, "x")), "{told:?}");
     assert_eq!(explain(&repo).await.code, "names-service");
     assert_eq!(grasp.count("select count(*) from admission").await, 0, "nothing is written");
-    grasp.deliver(&[repo.clone()]).await;
+    grasp.deliver(std::slice::from_ref(&repo)).await;
     assert_eq!(explain(&repo).await.verdict, "accepted");
     let told = explain(&root).await;
     assert_eq!((told.verdict, told.code), ("would-be-accepted", "repository"));

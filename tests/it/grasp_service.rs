@@ -85,14 +85,13 @@ async fn the_relay_of_a_service_is_removed_with_the_service_only() {
 }
 
 #[tokio::test]
-async fn a_relay_that_refuses_the_events_of_others_says_so_in_one_sentence() {
+async fn a_relay_that_refuses_the_events_of_others_is_known_with_its_reason() {
     let grasp = GraspStore::new().await;
-    assert_eq!(grasp.service.refuses_others(), None);
+    assert_eq!(grasp.service.authors_only_reason, None);
     let reason = "restricted: only the author may publish";
     upstream::note_authors_only(&grasp.world.db, grasp.service.id, reason).await.unwrap();
     let service = service::find(&grasp.world.db, "git.example.com").await.unwrap().unwrap();
-    let told = service.refuses_others().unwrap();
-    assert!(told.contains(SERVICE) && told.contains(reason), "{told}");
+    assert_eq!(service.authors_only_reason.as_deref(), Some(reason));
 }
 
 /// The store of a mirror, in the order that is worst for the scan: what depends comes first.
@@ -131,7 +130,7 @@ async fn a_new_service_finds_what_the_store_has_whatever_came_first() {
     grasp.assert_settled().await;
     // What comes later is found by the next scan, from where the last one ended.
     let late = issue(&keys[3], AT + 9, &address(&keys[0], "x"));
-    grasp.world.put(&[late.clone()]).await;
+    grasp.world.put(std::slice::from_ref(&late)).await;
     assert!(service::resume(&grasp.world.db).await.unwrap() <= 1);
     let page = service::scan_page(&grasp.world.db, grasp.service.id).await.unwrap();
     assert_eq!((page.judged, page.more), (1, false));

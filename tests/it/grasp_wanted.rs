@@ -124,7 +124,7 @@ async fn relays_beyond_the_limits_are_counted_and_not_followed() {
 async fn a_root_that_was_accepted_before_its_repository_is_wanted_with_it() {
     let (grasp, keys) = (GraspStore::new().await, Keys::generate());
     let root = issue(&keys, AT, &address(&keys, "x"));
-    grasp.own(&[root.clone()]).await;
+    grasp.own(std::slice::from_ref(&root)).await;
     assert_eq!(grasp.count("select count(*) from grasp_root").await, 0);
     grasp.deliver(&[announcement(&keys, AT, "x", &["wss://a.test"])]).await;
     let coverage = grasp.coverage().await;

@@ -30,6 +30,7 @@ mod event_upkeep;
 mod exhaustive;
 mod fencing;
 mod grasp_admission;
+mod grasp_again;
 mod grasp_api;
 mod grasp_checks;
 mod grasp_followed;

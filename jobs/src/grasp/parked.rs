@@ -5,6 +5,7 @@
 
 mod release;
 mod upkeep;
+mod wake;
 
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor};
@@ -16,14 +17,12 @@ use crate::{
     queue::one_line,
 };
 
-pub(super) use release::{Accepted, wake};
 pub use release::{Page, Released, released, resume_releases};
 pub use upkeep::{Expired, expire, expire_beyond};
+pub(super) use wake::{Accepted, wake};
 
 /// The largest event that is kept, in bytes as JSON.
 const MAX_BODY: usize = 16 * 1024;
-/// The most keys of one event.
-const MAX_KEYS: usize = 100;
 
 /// An event that a service refuses.
 #[derive(Debug)]
@@ -130,7 +129,7 @@ async fn forget_keys(tx: &mut PgConnection, parked: &[Parked<'_>]) -> Result<(),
 
 async fn write_keys(tx: &mut PgConnection, parked: &[Parked<'_>]) -> Result<(), sqlx::Error> {
     let keys = parked.iter().flat_map(|one| {
-        let keys = one.keys.iter().take(MAX_KEYS).filter(|key| !key.contains('\0'));
+        let keys = one.keys.iter().filter(|key| !key.contains('\0'));
         keys.map(|key| (one.service, key.clone(), one.event.id))
     });
     let keys: Vec<(Uuid, String, EventId)> = keys.collect();

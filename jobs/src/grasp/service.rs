@@ -66,19 +66,6 @@ pub struct Service {
     pub updated_at: DateTime<Utc>,
 }
 
-impl Service {
-    /// Says, as one sentence for people, that the relay takes no events of others; `None` if it is not known
-    /// to refuse them.
-    pub fn refuses_others(&self) -> Option<String> {
-        let reason =
-            self.authors_only_reason.as_deref().filter(|_| self.authors_only_at.is_some())?;
-        let url = &self.url;
-        Some(format!(
-            "{url} takes an event from its author only, so that accepted events cannot be uploaded to it: {reason}"
-        ))
-    }
-}
-
 /// Why a service was not added or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -143,7 +130,8 @@ pub async fn resume(db: &PgPool) -> Result<usize, sqlx::Error> {
         r#"select s.upstream_id, s.removing_at is not null as "is_removing!",
                   s.enabled and (s.scan_rev <> s.policy_rev
                       or s.scan_position < coalesce((select max(position) from event), 0)) as "scans!",
-                  exists (select from grasp_release r where r.upstream_id = s.upstream_id) as "releases!"
+                  s.enabled and exists (select from grasp_release r where r.upstream_id = s.upstream_id)
+                      as "releases!"
            from grasp_service s order by s.upstream_id"#
     )
     .fetch_all(db)

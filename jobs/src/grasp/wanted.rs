@@ -3,12 +3,14 @@
 //! the lock of admission; relays with new coverage get a row in the outbox.
 //!
 //! - `announce`: the newest announcement of a repository decides on its relays.
-//! - `delete`: what deletions take back. `ask`: the coverage that follows from a change.
-//! - `relays`: the rows of followed relays. `reconcile`: compares all coverage with all wanted.
+//! - `leave`: repositories that leave. `delete`: what deletions take back. `ask`: the coverage that follows from a change.
+//! - `lose`: items that are fetched again. `relays`: the rows of followed relays. `reconcile`: compares all coverage with all wanted.
 
 mod announce;
 mod ask;
 mod delete;
+mod leave;
+mod lose;
 mod reconcile;
 mod relays;
 
@@ -21,6 +23,7 @@ use crate::mirror::event::{EventId, column};
 pub(super) use announce::Announced;
 pub(super) use ask::{Touched, settle};
 pub(super) use delete::{Deletion, delete};
+pub(super) use lose::{Lost, lose, lose_announcements, lose_of};
 pub use reconcile::{Reconciled, reconcile, reconcile_all};
 pub(super) use relays::ensure;
 
@@ -40,8 +43,12 @@ pub(super) struct Changes {
 /// Applies changes, and the coverage that follows from them.
 pub(super) async fn apply(tx: &mut PgConnection, changes: Changes) -> Result<(), sqlx::Error> {
     let (mut came, mut gone) = (Touched::default(), Touched::default());
-    announce::leave(tx, &changes.leaving, &mut gone).await?;
+    leave::leave(tx, &changes.leaving, &mut gone).await?;
+    let left = changes.leaving.iter().map(|(service, address, ..)| (*service, address.clone()));
+    let touched: Vec<(Uuid, String)> =
+        left.chain(changes.announced.iter().map(Announced::key)).collect();
     announce::announce(tx, changes.announced, &mut came, &mut gone).await?;
+    leave::leave_unreached(tx, touched.into_iter(), &mut gone).await?;
     add_roots(tx, &changes.roots, &mut came).await?;
     add_authors(tx, &changes.authors, &mut came).await?;
     ask::ask(tx, &came).await?;

@@ -118,6 +118,9 @@ impl Gate for Rejudged {
     ) -> Gated<'a, Settled<Box<dyn Judged + 'e>>> {
         Box::pin(async move {
             lock(tx).await?;
+            if !judges(tx, self.service).await? {
+                return Ok(Settled::LeaseLost);
+            }
             forget_release(tx, self.service, events).await?;
             let only = Some(self.service);
             judged(tx, How { only, parks: true, ..How::new(Source::Released) }, events).await
@@ -172,6 +175,17 @@ async fn holds_lease(tx: &mut PgConnection, relay: Uuid, epoch: i64) -> Result<b
     Ok(held.fetch_optional(tx).await?.is_some())
 }
 
+/// Whether a service is enabled. It stays so until the end of the transaction, which holds the lock.
+async fn judges(tx: &mut PgConnection, service: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from grasp_service
+                         where upstream_id = $1 and enabled and removing_at is null) as "judges!""#,
+        service,
+    )
+    .fetch_one(tx)
+    .await
+}
+
 async fn forget_release(
     tx: &mut PgConnection,
     service: Uuid,
@@ -188,14 +202,15 @@ async fn forget_release(
 }
 
 /// Returns the ids on which every enabled service has decided, and those that the store's own rules
-/// have refused.
+/// have refused. If no service is enabled, nothing is decided.
 async fn decided(db: &PgPool, ids: &[EventId]) -> Result<HashSet<EventId>, sqlx::Error> {
     let rows = sqlx::query_scalar!(
         r#"select asked.id as "id!"
            from (select distinct id from unnest($1::bytea[]) n (id)) asked
            where (select true from known_id k where k.event_id = asked.id and k.upstream_id is null
                   and (k.retry_after is null or k.retry_after > now()) limit 1)
-              or not exists (
+              or exists (select from grasp_service s where s.enabled and s.removing_at is null)
+                 and not exists (
                   select from grasp_service s
                   where s.enabled and s.removing_at is null
                     and not exists (select from admission a

@@ -175,6 +175,22 @@ impl<'a, 'e> Court<'a, 'e> {
                 self.judge_older(address, place);
             }
         }
+        self.drop_unreached();
+    }
+
+    /// Lets repositories leave whose authors no announcement lists any more that leads to the service.
+    fn drop_unreached(&mut self) {
+        let announced = self.subjects.iter().filter(|subject| subject.announcement.is_some());
+        let identifiers: BTreeSet<&str> = announced.filter_map(Subject::identifier).collect();
+        for identifier in identifiers {
+            let reached = self.maintainers(identifier, "");
+            let is_left = |repo: &&mut Repo| {
+                repo.identifier == identifier
+                    && repo.by_maintainer
+                    && !reached.contains(&repo.pubkey)
+            };
+            self.repos.values_mut().filter(is_left).for_each(|repo| repo.has_left = true);
+        }
     }
 
     /// The announcements of the batch by address, newest first.
@@ -394,8 +410,9 @@ impl<'a, 'e> Court<'a, 'e> {
         if let Some(through) = addresses.find_map(|address| self.addresses.get(address)) {
             return Some((Rule::Repository, through.clone()));
         }
-        if let Some(through) = subject.ids.iter().find_map(|id| self.accepted.get(id)) {
-            return Some((Rule::Event, through.clone()));
+        let mut parents = subject.ids.iter().filter_map(|id| self.accepted.get(id)).peekable();
+        if parents.peek().is_some() {
+            return Some((Rule::Event, union(parents)));
         }
         let by_id = self.pointed.get(&subject.event.id.to_string());
         let by_address = || subject.own.as_ref().and_then(|own| self.pointed.get(own));
@@ -408,4 +425,15 @@ impl<'a, 'e> Court<'a, 'e> {
         let verdicts = self.verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(orphan));
         Judgement { verdicts: verdicts.collect(), leaving: self.leaving }
     }
+}
+
+/// Returns the first repositories of some lists, each once.
+fn union<'a>(lists: impl Iterator<Item = &'a Vec<String>>) -> Vec<String> {
+    let mut union: Vec<String> = Vec::new();
+    for address in lists.flatten() {
+        if union.len() < MAX_ADDRESSES && !union.contains(address) {
+            union.push(address.clone());
+        }
+    }
+    union
 }

@@ -121,8 +121,13 @@ async fn accepted(
     let mut ids = own.clone();
     ids.extend(subjects.iter().flat_map(|subject| subject.ids.iter().copied()));
     let rows = sqlx::query!(
-        "select upstream_id, event_id, rule, address from admission
-         where upstream_id = any($1) and event_id = any($2)",
+        r#"select a.upstream_id, a.event_id, a.rule, a.address,
+                  array(select o.address from grasp_root o
+                        where o.event_id = a.event_id and o.upstream_id = a.upstream_id
+                          and o.address is distinct from a.address
+                        order by 1 limit 20) as "others!"
+           from admission a
+           where a.upstream_id = any($1) and a.event_id = any($2)"#,
         services,
         &rows_of(ids.iter()),
     )
@@ -135,7 +140,7 @@ async fn accepted(
             lookup.standing.insert(id, rule.unwrap_or(Rule::Own));
         }
         if rule.is_none_or(Rule::carries) {
-            lookup.accepted.insert(id, row.address.into_iter().collect());
+            lookup.accepted.insert(id, row.address.into_iter().chain(row.others).collect());
         }
     }
     Ok(())

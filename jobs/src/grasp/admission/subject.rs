@@ -25,7 +25,10 @@ pub(super) struct Subject<'e> {
 impl<'e> Subject<'e> {
     pub(super) fn of(event: &'e Event) -> Self {
         let (mut addresses, mut ids) = (Vec::new(), Vec::new());
-        for tag in event.tags.iter().filter(|tag| tag.len() > 1).take(MAX_REFERENCES) {
+        let refers = |tag: &&Vec<String>| {
+            tag.len() > 1 && matches!(tag[0].as_str(), "a" | "A" | "q" | "e" | "E")
+        };
+        for tag in event.tags.iter().filter(refers).take(MAX_REFERENCES) {
             let (name, value) = (tag[0].as_str(), tag[1].as_str());
             if matches!(name, "a" | "A" | "q") {
                 addresses.extend(Address::parse(value).map(|address| address.to_string()));

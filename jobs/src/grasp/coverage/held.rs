@@ -39,7 +39,8 @@ pub async fn held(
                 where $1::text is null and e.kind = any($3) and ($4::bytea[] is null or e.pubkey = any($4))
                 limit $6))
            select created_at as "created_at!", id as "id!" from matching m
-           where not exists (
+           where exists (select from grasp_service s where s.enabled and s.removing_at is null)
+             and not exists (
                select from grasp_service s
                where s.enabled and s.removing_at is null
                  and not exists (select from admission a where (a.upstream_id, a.event_id) = (s.upstream_id, m.id))

@@ -1,179 +1,22 @@
-//! Releasing: an accepted event wakes the events that wait for it. They are the parked ones with one of
-//! its keys, and those that the store has for another reason and that it connects. A job judges them
-//! again, page by page.
+//! Releasing: a job judges events again whose reason to wait has gone, page by page.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::{
     grasp::{
-        address::{ANNOUNCEMENT, Address, STATE},
         admission::{self, Rejudged},
+        wanted::{self, Lost},
         work::Work,
     },
-    mirror::event::{self, Batch, Event, EventId, Limits, column, outgoing, rows_of},
+    mirror::event::{self, Batch, Event, EventId, Limits, Reason, Stored, outgoing, rows_of},
     queue::{self, Settled},
 };
 
-/// The most events that one acceptance wakes at once. If there are more, the accepted events are
-/// judged again too, and wake the rest.
-const MAX_WOKEN: i64 = 5000;
 /// The events of one page.
 const PAGE: i64 = 200;
-
-/// An event that a service accepted, and what it connects.
-#[derive(Debug)]
-pub(in crate::grasp) struct Accepted<'a> {
-    pub(in crate::grasp) service: Uuid,
-    pub(in crate::grasp) id: EventId,
-    /// Its own address.
-    pub(in crate::grasp) own: Option<&'a str>,
-    /// The addresses that it points to.
-    pub(in crate::grasp) addresses: &'a [String],
-    /// The ids that it points to.
-    pub(in crate::grasp) ids: &'a [EventId],
-    /// The identifier of an announcement, and the public keys of its author and maintainers.
-    pub(in crate::grasp) maintained: Option<(&'a str, Vec<[u8; 32]>)>,
-}
-
-/// Marks the events that wait for accepted ones to be judged again, and enqueues the job that does.
-pub(in crate::grasp) async fn wake(
-    tx: &mut PgConnection,
-    accepted: &[Accepted<'_>],
-) -> Result<(), sqlx::Error> {
-    if accepted.is_empty() {
-        return Ok(());
-    }
-    let parked = wake_parked(tx, accepted).await?;
-    let stored = wake_stored(tx, accepted).await?;
-    let limit = usize::try_from(MAX_WOKEN).unwrap_or(usize::MAX);
-    if parked.len() >= limit || stored.len() >= limit {
-        wake_again(tx, accepted).await?;
-    }
-    let services: BTreeSet<Uuid> = parked.into_iter().chain(stored).collect();
-    let jobs: Vec<_> =
-        services.into_iter().map(|service| Work::Release { service }.job()).collect();
-    if !jobs.is_empty() {
-        queue::enqueue(tx, &jobs).await?;
-    }
-    Ok(())
-}
-
-/// Wakes parked events. Returns the service of each.
-async fn wake_parked(
-    tx: &mut PgConnection,
-    accepted: &[Accepted<'_>],
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    let keys: Vec<(Uuid, String)> = accepted.iter().flat_map(Accepted::keys).collect();
-    sqlx::query_scalar!(
-        "insert into grasp_release (upstream_id, event_id)
-         select distinct k.upstream_id, k.event_id
-         from unnest($1::uuid[], $2::text[]) n (service, key)
-         join parked_key k on k.upstream_id = n.service and k.key = n.key
-         order by 1, 2 limit $3
-         on conflict do nothing
-         returning upstream_id",
-        &column(&keys, |(service, _)| *service),
-        &column(&keys, |(_, key)| key.clone()),
-        MAX_WOKEN,
-    )
-    .fetch_all(tx)
-    .await
-}
-
-/// Wakes events that are in the store without a decision of the service. Returns the service of each.
-async fn wake_stored(
-    tx: &mut PgConnection,
-    accepted: &[Accepted<'_>],
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    let targets: Vec<(Uuid, bool, String)> = accepted.iter().flat_map(Accepted::targets).collect();
-    let ids = accepted.iter().flat_map(|one| one.ids.iter().map(|id| (one.service, *id)));
-    let ids: Vec<(Uuid, EventId)> = ids.collect();
-    let heads: Vec<(Uuid, Address)> = accepted.iter().flat_map(Accepted::heads).collect();
-    sqlx::query_scalar!(
-        "insert into grasp_release (upstream_id, event_id)
-         select distinct found.service, found.id
-         from (
-             select n.service, e.id
-             from unnest($1::uuid[], $2::bool[], $3::text[]) n (service, is_id, target)
-             join event_tag t on t.value = n.target
-                 and t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
-             join event e on e.position = t.position and e.deleted_at is null
-             union all
-             select n.service, e.id from unnest($4::uuid[], $5::bytea[]) n (service, id)
-             join event e on e.id = n.id and e.deleted_at is null
-             union all
-             select n.service, e.id
-             from unnest($6::uuid[], $7::int[], $8::bytea[], $9::text[]) n (service, kind, pubkey, d_tag)
-             join event e on e.pubkey = n.pubkey and e.kind = n.kind and e.d_tag = n.d_tag
-                 and e.deleted_at is null) found
-         where not exists (select from admission a
-                           where a.upstream_id = found.service and a.event_id = found.id)
-           and not exists (select from parked p
-                           where p.upstream_id = found.service and p.event_id = found.id)
-         order by 1, 2 limit $10
-         on conflict do nothing
-         returning upstream_id",
-        &column(&targets, |(service, ..)| *service),
-        &column(&targets, |(_, is_id, _)| *is_id),
-        &column(&targets, |(.., target)| target.clone()),
-        &column(&ids, |(service, _)| *service),
-        &column(&ids, |(_, id)| id.0.to_vec()),
-        &column(&heads, |(service, _)| *service),
-        &column(&heads, |(_, head)| i32::from(head.kind)),
-        &column(&heads, |(_, head)| head.pubkey.to_vec()),
-        &column(&heads, |(_, head)| head.identifier.clone()),
-        MAX_WOKEN,
-    )
-    .fetch_all(tx)
-    .await
-}
-
-/// Lets the accepted events be judged again, so that they wake what is left.
-async fn wake_again(tx: &mut PgConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into grasp_release (upstream_id, event_id)
-         select * from unnest($1::uuid[], $2::bytea[]) order by 1, 2 on conflict do nothing",
-        &column(accepted, |one| one.service),
-        &column(accepted, |one| one.id.0.to_vec()),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-impl Accepted<'_> {
-    /// The keys that its acceptance releases.
-    fn keys(&self) -> Vec<(Uuid, String)> {
-        let of_own = self.own.iter().map(|own| format!("a:{own}"));
-        let of_ids = self.ids.iter().map(|id| format!("i:{id}"));
-        let of_addresses = self.addresses.iter().map(|address| format!("i:{address}"));
-        let maintained = self.maintained.iter().flat_map(|(identifier, authors)| {
-            authors.iter().map(move |author| format!("m:{}:{identifier}", hex::encode(author)))
-        });
-        let keys = of_own.chain(of_ids).chain(of_addresses).chain(maintained);
-        keys.chain([format!("e:{}", self.id)]).map(|key| (self.service, key)).collect()
-    }
-
-    /// The values of tags that point to the event; true marks an id.
-    fn targets(&self) -> Vec<(Uuid, bool, String)> {
-        let own = self.own.iter().map(|own| (self.service, false, (*own).to_owned()));
-        own.chain([(self.service, true, self.id.to_string())]).collect()
-    }
-
-    /// The addressable events that it connects: those that it points to, and the announcements and states
-    /// of its maintainers.
-    fn heads(&self) -> Vec<(Uuid, Address)> {
-        let named = self.addresses.iter().filter_map(|address| Address::parse(address));
-        let maintained = self.maintained.iter().flat_map(|(identifier, authors)| {
-            let of = |kind, pubkey| Address { kind, pubkey, identifier: (*identifier).to_owned() };
-            authors.iter().flat_map(move |author| [of(ANNOUNCEMENT, *author), of(STATE, *author)])
-        });
-        named.chain(maintained).map(|address| (self.service, address)).collect()
-    }
-}
 
 /// What one page of a service's released events came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,13 +30,16 @@ pub struct Released {
 /// A page of released events.
 pub type Page = Option<Released>;
 
-/// Judges the next 200 released events of a service; `None` if there are none.
+/// Judges the next 200 released events of a service; `None` if there are none, or if the service is
+/// disabled: then they wait until it is enabled.
 ///
 /// # Errors
 /// The database is unreachable or refused a statement; the page is judged again then.
 pub async fn released(db: &PgPool, service: Uuid) -> Result<Page, sqlx::Error> {
     let ids = sqlx::query_scalar!(
-        "select event_id from grasp_release where upstream_id = $1 order by event_id limit $2",
+        "select r.event_id from grasp_service s join grasp_release r using (upstream_id)
+         where s.upstream_id = $1 and s.enabled and s.removing_at is null
+         order by r.event_id limit $2",
         service,
         PAGE,
     );
@@ -206,10 +52,35 @@ pub async fn released(db: &PgPool, service: Uuid) -> Result<Page, sqlx::Error> {
     let gone = forget_gone(db, service, &ids, &events).await?;
     let gate = Rejudged { service };
     let batch = Batch { gate: Some(&gate), ..Batch::new(Uuid::nil(), &events) };
-    match event::store(db, batch).await? {
-        Settled::Written(_) | Settled::LeaseLost => {}
-    }
+    let Settled::Written(outcomes) = event::store(db, batch).await? else { return Ok(None) };
+    forget_refused(db, service, &events, &outcomes).await?;
     Ok(Some(Released { judged: events.len(), gone }))
+}
+
+/// Forgets events that the database refuses, so that they are not judged again for ever. Their ids stay
+/// known as refused by the store.
+async fn forget_refused(
+    db: &PgPool,
+    service: Uuid,
+    events: &[Event],
+    outcomes: &[Stored],
+) -> Result<(), sqlx::Error> {
+    let is_refused =
+        |(_, outcome): &(&Event, &Stored)| **outcome == Stored::Refused(Reason::RefusedByStore);
+    let refused = events.iter().zip(outcomes).filter(is_refused).map(|(event, _)| &event.id);
+    let refused = rows_of(refused);
+    if refused.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "with forgotten as (delete from parked where upstream_id = $1 and event_id = any($2))
+         delete from grasp_release where upstream_id = $1 and event_id = any($2)",
+        service,
+        &refused,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Returns those of the events that the store has, or whose body is parked.
@@ -242,6 +113,7 @@ async fn forget_gone(
     }
     let mut tx = db.begin().await?;
     admission::lock(&mut tx).await?;
+    fetch_again(&mut tx, service, &gone).await?;
     sqlx::query!(
         "with forgotten as (
              delete from parked where upstream_id = $1 and event_id = any($2) and body is null
@@ -256,11 +128,38 @@ async fn forget_gone(
     Ok(gone.len())
 }
 
+/// Makes the items missing through which relays delivered events: what they point to, the states of their
+/// identifier, and the announcements of their relay.
+async fn fetch_again(
+    tx: &mut PgConnection,
+    service: Uuid,
+    ids: &[Vec<u8>],
+) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select distinct case when left(k.key, 2) = 'a:' then 'address' when left(k.key, 2) = 'e:' then 'root'
+                                when p.kind = 30618 then 'state' else 'announcements' end as "family!",
+                  case when left(k.key, 2) in ('a:', 'e:') then substr(k.key, 3)
+                       when p.kind = 30618 then substr(k.key, 68) else '*' end as "item!",
+                  case when p.kind = 30617 then p.relay_id end as relay
+           from parked p join parked_key k using (upstream_id, event_id)
+           where p.upstream_id = $1 and p.event_id = any($2) and p.body is null
+             and (left(k.key, 2) in ('a:', 'e:') or p.kind in (30617, 30618) and left(k.key, 2) = 'm:')"#,
+        service,
+        ids,
+    );
+    let rows = rows.fetch_all(&mut *tx).await?;
+    let items: Vec<Lost> = rows
+        .into_iter()
+        .map(|row| Lost { relay: row.relay, family: row.family, item: row.item })
+        .collect();
+    wanted::lose(tx, &items).await
+}
+
 /// Enqueues the jobs of services with released events. Returns how many were enqueued.
 pub async fn resume_releases(db: &PgPool) -> Result<usize, sqlx::Error> {
     let services = sqlx::query_scalar!(
         "select upstream_id from grasp_service s
-         where removing_at is null
+         where enabled and removing_at is null
            and exists (select from grasp_release r where r.upstream_id = s.upstream_id)"
     );
     let services = services.fetch_all(db).await?;

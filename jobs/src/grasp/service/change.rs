@@ -99,9 +99,27 @@ fn check(new: &NewService) -> Result<Valid, ServiceError> {
 /// [`ServiceError::Invalid`], [`ServiceError::Taken`] or [`ServiceError::BeingRemoved`].
 pub async fn create(db: &PgPool, new: &NewService) -> Result<Service, ServiceError> {
     let valid = check(new)?;
+    refuse_filtered(db, &valid.url).await?;
     let id = contended::retried(|| try_create(db, new, &valid)).await?;
     let Some(id) = id else { return Err(taken(db, &valid.url).await?) };
     find(db, &id.to_string()).await?.ok_or(ServiceError::NotFound)
+}
+
+/// Refuses a relay whose upstream has a filter: the own feed and the uploads would lack events.
+async fn refuse_filtered(db: &PgPool, url: &str) -> Result<(), ServiceError> {
+    let is_filtered = sqlx::query_scalar!(
+        r#"select exists (
+               select from upstream where url = $1
+                 and (coalesce(config->'filter', '{}') not in ('{}', 'null')
+                      or coalesce(config->'event_kinds', '[]') not in ('[]', 'null'))) as "is_filtered!""#,
+        url,
+    );
+    if !is_filtered.fetch_one(db).await? {
+        return Ok(());
+    }
+    let problem = "Url is an upstream with a filter or event_kinds in its configuration, which would hold \
+                   back events of the service; clear them first";
+    Err(ServiceError::Invalid(vec![problem.to_owned()]))
 }
 
 /// Why a relay cannot become a service.
@@ -134,6 +152,7 @@ async fn try_create(
         return Ok(None);
     }
     bootstrap(&mut tx, id, &valid.bootstrap).await?;
+    wanted::lose_announcements(&mut tx, id).await?;
     if let Some(who) = &new.by {
         operator::record(&mut *tx, who, "add_service", &valid.url, "").await?;
     }
@@ -242,20 +261,25 @@ async fn try_update(
 ) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
     admission::lock(&mut tx).await?;
-    let Some(switches) = write(&mut tx, id, change, names).await? else { return Ok(false) };
+    let Some(written) = write(&mut tx, id, change, names).await? else { return Ok(false) };
     if let Some(urls) = urls {
         bootstrap(&mut tx, id, urls).await?;
     }
-    if switches {
+    if written.switches {
         mark_relays(&mut tx, id).await?;
+    }
+    if written.switches && written.enabled {
+        wanted::lose_of(&mut tx, id).await?;
+    } else if written.enabled && (written.is_other || urls.is_some()) {
+        wanted::lose_announcements(&mut tx, id).await?;
     }
     if let Some(who) = &change.by {
         let url = sqlx::query_scalar!("select url from upstream where id = $1", id);
         let url = url.fetch_one(&mut *tx).await?;
         operator::record(&mut *tx, who, "update_service", &url, &describe(change)).await?;
     }
-    let jobs = [Work::Scan { service: id }.job(), Work::Reconcile.job()];
-    queue::enqueue(&mut *tx, &jobs).await?;
+    let (scan, release) = (Work::Scan { service: id }, Work::Release { service: id });
+    queue::enqueue(&mut *tx, &[scan.job(), release.job(), Work::Reconcile.job()]).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -271,15 +295,24 @@ fn describe(change: &ServiceChange) -> String {
     fields.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Writes the row. Returns whether the service was switched on or off; `None` if it does not exist, or is
-/// being removed. The store is judged from its beginning after every change that can admit more.
+/// What a change of a service's row came to.
+struct Written {
+    /// Whether it was switched on or off.
+    switches: bool,
+    enabled: bool,
+    /// Whether it has other names, or another policy.
+    is_other: bool,
+}
+
+/// Writes the row; `None` if the service does not exist, or is being removed. The store is judged from its beginning after every change that can admit more.
 async fn write(
     tx: &mut PgConnection,
     id: Uuid,
     change: &ServiceChange,
     names: Option<&[String]>,
-) -> Result<Option<bool>, sqlx::Error> {
-    sqlx::query_scalar!(
+) -> Result<Option<Written>, sqlx::Error> {
+    sqlx::query_as!(
+        Written,
         r#"with before as (
                select *, coalesce($2, names) <> names or coalesce($3, policy) <> policy as is_other,
                       coalesce($6, enabled) <> enabled as switches
@@ -291,7 +324,7 @@ async fn write(
                max_relays = coalesce($5, s.max_relays), enabled = coalesce($6, s.enabled),
                policy_rev = s.policy_rev + before.is_other::int, scan_position = 0, updated_at = now()
            from before where s.upstream_id = before.upstream_id
-           returning before.switches as "switches!""#,
+           returning before.switches as "switches!", s.enabled, before.is_other as "is_other!""#,
         id,
         names,
         change.policy,

@@ -28,7 +28,7 @@ pub(in crate::grasp) struct Announced {
 }
 
 impl Announced {
-    fn key(&self) -> (Uuid, String) {
+    pub(super) fn key(&self) -> (Uuid, String) {
         (self.service, self.address.to_string())
     }
 
@@ -36,58 +36,6 @@ impl Announced {
     fn beats(&self, other: &Self) -> bool {
         (self.at, other.id) > (other.at, self.id)
     }
-}
-
-/// Marks repositories whose newest announcement does not name the service any more. Their relays are
-/// not followed for them; what else is known of them is kept.
-pub(super) async fn leave(
-    tx: &mut PgConnection,
-    leaving: &[(Uuid, String, i64, EventId)],
-    gone: &mut Touched,
-) -> Result<(), sqlx::Error> {
-    if leaving.is_empty() {
-        return Ok(());
-    }
-    let left = sqlx::query!(
-        "update grasp_repo r
-         set left_at = now(), announced_at = n.at, announcement_id = n.id, relays_cut = 0, relays_over = 0,
-             updated_at = now()
-         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[]) n (upstream_id, address, at, id)
-         where r.upstream_id = n.upstream_id and r.address = n.address and r.left_at is null
-           and (n.at > r.announced_at or (n.at = r.announced_at and n.id <= r.announcement_id))
-         returning r.upstream_id, r.address",
-        &column(leaving, |one| one.0),
-        &column(leaving, |one| one.1.clone()),
-        &column(leaving, |one| one.2),
-        &column(leaving, |one| one.3.0.to_vec()),
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    let left: Vec<(Uuid, String)> =
-        left.into_iter().map(|row| (row.upstream_id, row.address)).collect();
-    forget_relays(tx, &left, gone).await
-}
-
-/// Deletes all relays of some repositories.
-pub(super) async fn forget_relays(
-    tx: &mut PgConnection,
-    repos: &[(Uuid, String)],
-    gone: &mut Touched,
-) -> Result<(), sqlx::Error> {
-    if repos.is_empty() {
-        return Ok(());
-    }
-    let deleted = sqlx::query!(
-        "delete from grasp_repo_relay w using unnest($1::uuid[], $2::text[]) n (upstream_id, address)
-         where w.upstream_id = n.upstream_id and w.address = n.address
-         returning w.upstream_id, w.address, w.url",
-        &column(repos, |repo| repo.0),
-        &column(repos, |repo| repo.1.clone()),
-    )
-    .fetch_all(tx)
-    .await?;
-    gone.relays.extend(deleted.into_iter().map(|row| (row.upstream_id, row.address, row.url)));
-    Ok(())
 }
 
 /// Writes the repositories of announcements, unless a newer one is known, and replaces their relays.
@@ -103,10 +51,9 @@ pub(super) async fn announce(
     }
     let mut repos = chosen(tx, announced).await?;
     let written = write(tx, &repos).await?;
-    count_over(tx, &repos, &written).await?;
     repos.retain(|repo| written.contains_key(&repo.announced.key()));
     replace_relays(tx, &repos, came, gone).await?;
-    let is_new = |repo: &&Chosen| written.get(&repo.announced.key()).is_some_and(|w| w.is_new);
+    let is_new = |repo: &&Chosen| written.get(&repo.announced.key()) == Some(&true);
     let new: Vec<(Uuid, String)> =
         repos.iter().filter(is_new).map(|repo| repo.announced.key()).collect();
     find_roots(tx, &new).await?;
@@ -229,19 +176,12 @@ async fn count(tx: &mut PgConnection, service: Uuid) -> Result<i64, sqlx::Error>
     .await
 }
 
-/// A repository that was written.
-struct Written {
-    /// Whether the service did not have it before.
-    is_new: bool,
-    /// The relays beyond the service's limit, before.
-    was_over: i32,
-}
-
-/// Writes the repositories, except for those of which a newer announcement is known.
+/// Writes the repositories, except for those of which a newer announcement is known. Returns those that
+/// were written, and whether the service did not have them before.
 async fn write(
     tx: &mut PgConnection,
     repos: &[Chosen],
-) -> Result<HashMap<(Uuid, String), Written>, sqlx::Error> {
+) -> Result<HashMap<(Uuid, String), bool>, sqlx::Error> {
     let of = |repo: &Chosen| repo.announced.address.clone();
     let rows = sqlx::query!(
         r#"with given as (
@@ -250,7 +190,7 @@ async fn write(
                    as n (upstream_id, address, pubkey, identifier, announcement_id, announced_at, name,
                          maintainers, by_maintainer, relays_cut, relays_over)
            ), before as (
-               select r.upstream_id, r.address, r.left_at, r.relays_over
+               select r.upstream_id, r.address, r.left_at
                from given n join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
            ), written as (
                insert into grasp_repo as r (upstream_id, address, pubkey, identifier, announcement_id, announced_at,
@@ -268,8 +208,7 @@ async fn write(
                       or (excluded.announced_at = r.announced_at and excluded.announcement_id <= r.announcement_id)
                returning upstream_id, address
            )
-           select w.upstream_id, w.address, before.address is null or before.left_at is not null as "is_new!",
-                  coalesce(before.relays_over, 0) as "was_over!"
+           select w.upstream_id, w.address, before.address is null or before.left_at is not null as "is_new!"
            from written w left join before
                on before.upstream_id = w.upstream_id and before.address = w.address"#,
         &column(repos, |repo| repo.announced.service),
@@ -288,37 +227,7 @@ async fn write(
     )
     .fetch_all(tx)
     .await?;
-    let written = rows.into_iter().map(|row| {
-        let written = Written { is_new: row.is_new, was_over: row.was_over };
-        ((row.upstream_id, row.address), written)
-    });
-    Ok(written.collect())
-}
-
-/// Keeps the services' count of relays beyond their limits.
-async fn count_over(
-    tx: &mut PgConnection,
-    repos: &[Chosen],
-    written: &HashMap<(Uuid, String), Written>,
-) -> Result<(), sqlx::Error> {
-    let mut changes: BTreeMap<Uuid, i32> = BTreeMap::new();
-    for repo in repos {
-        if let Some(written) = written.get(&repo.announced.key()) {
-            *changes.entry(repo.announced.service).or_default() += repo.over - written.was_over;
-        }
-    }
-    changes.retain(|_, change| *change != 0);
-    for (service, change) in changes {
-        sqlx::query!(
-            "update grasp_service set relays_over_limit = greatest(relays_over_limit + $2, 0)
-             where upstream_id = $1",
-            service,
-            change,
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    Ok(())
+    Ok(rows.into_iter().map(|row| ((row.upstream_id, row.address), row.is_new)).collect())
 }
 
 /// Makes the relays of the repositories those of their announcements.
@@ -398,6 +307,14 @@ async fn find_authors(tx: &mut PgConnection, repos: &[(Uuid, String)]) -> Result
          from unnest($1::uuid[], $2::text[]) n (upstream_id, address)
          join admission a on a.upstream_id = n.upstream_id and a.address = n.address
          join event e on e.id = a.event_id
+         union
+         select n.upstream_id, n.address, e.pubkey
+         from unnest($1::uuid[], $2::text[]) n (upstream_id, address)
+         join grasp_root o on o.upstream_id = n.upstream_id and o.address = n.address
+         join event_tag t on t.name in ('e', 'E', 'q') and t.value = encode(o.event_id, 'hex')
+         join event e on e.position = t.position and e.deleted_at is null
+         join admission a on a.upstream_id = n.upstream_id and a.event_id = e.id
+             and a.rule not in ('deletion', 'grasp-list')
          on conflict do nothing",
         &column(repos, |repo| repo.0),
         &column(repos, |repo| repo.1.clone()),

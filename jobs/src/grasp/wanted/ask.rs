@@ -28,7 +28,9 @@ impl Touched {
     }
 }
 
-/// Adds the coverage that is wanted now. Relays that gained items are planned after 5 s.
+/// Adds the coverage that is wanted now. An item that the relay delivered for another repository or
+/// service is fetched again, except for announcements: who asked then judged by what was wanted then.
+/// Relays that gained items are planned after 5 s.
 pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sqlx::Error> {
     if came.is_empty() {
         return Ok(());
@@ -58,9 +60,11 @@ pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sql
                    join grasp_repo_relay w on w.upstream_id = r.upstream_id and w.address = r.address
                    join grasp_relay relay on relay.url = w.url
          ), added as (
-             insert into grasp_coverage (relay_id, family, item)
+             insert into grasp_coverage as c (relay_id, family, item)
              select relay_id, family, item from asked order by 1, 2, 3
-             on conflict do nothing
+             on conflict (relay_id, family, item) do update
+                 set state = 'missing', batch = null, attempts = 0, retry_at = now(), reason = 'asked for again'
+                 where c.state <> 'missing' and c.family <> 'announcements'
              returning relay_id
          )
          insert into grasp_outbox (relay_id, due_at)

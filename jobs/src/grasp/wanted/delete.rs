@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Touched, announce, ask};
+use super::{Touched, ask, leave};
 use crate::{
     grasp::{address::RepoAddress, family::Family},
     mirror::event::{EventId, column},
@@ -38,7 +38,8 @@ pub(in crate::grasp) async fn delete(
     let mut gone = Touched::default();
     let mut left = announced_by(tx, &ids).await?;
     left.extend(named_by(tx, deletions).await?);
-    announce::forget_relays(tx, &left, &mut gone).await?;
+    leave::forget_relays(tx, &left, &mut gone).await?;
+    leave::leave_unreached(tx, left.into_iter(), &mut gone).await?;
     ask::take_back(tx, &gone).await
 }
 

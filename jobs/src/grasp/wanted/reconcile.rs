@@ -5,10 +5,16 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::settle;
-use crate::{grasp::admission, mirror::contended};
+use crate::{
+    grasp::{admission, work::Work},
+    mirror::contended,
+    queue,
+};
 
 /// The rows that one run compares, apart from those of its last relay.
 const MAX_COMPARED: i64 = 20_000;
+/// The announcements of a service that one run takes up again.
+const MAX_WAITING: i64 = 100;
 /// The relays that one run compares.
 const MAX_RELAYS: usize = 200;
 
@@ -30,6 +36,7 @@ pub struct Reconciled {
 /// The database is unreachable or refused a statement; the relays before are repaired.
 pub async fn reconcile(db: &PgPool) -> Result<Reconciled, sqlx::Error> {
     adopt_relays(db).await?;
+    fill_rooms(db).await?;
     let due = sqlx::query_scalar!(
         "select id from grasp_relay
          where reconciled_at is null or reconciled_at < now() - interval '1 hour'
@@ -84,5 +91,39 @@ async fn adopt_relays(db: &PgPool) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *tx)
     .await?;
+    tx.commit().await
+}
+
+/// Lets announcements be judged again whose relays exceeded the limit of their service, if it has room
+/// now.
+async fn fill_rooms(db: &PgPool) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    admission::lock(&mut tx).await?;
+    let services = sqlx::query_scalar!(
+        r#"with due as (
+               insert into grasp_release (upstream_id, event_id)
+               select s.upstream_id, waiting.announcement_id
+               from grasp_service s
+               cross join lateral (
+                   select r.announcement_id from grasp_repo r join event e on e.id = r.announcement_id
+                   where r.upstream_id = s.upstream_id and r.relays_over > 0 and r.left_at is null
+                     and e.deleted_at is null
+                   order by r.updated_at limit $1) waiting
+               where s.enabled and s.removing_at is null and s.relays_over_limit > 0
+                 and s.max_relays > (select count(distinct w.url) from grasp_repo_relay w
+                                     where w.upstream_id = s.upstream_id)
+               order by 1, 2
+               on conflict do nothing
+               returning upstream_id
+           )
+           select distinct upstream_id as "upstream_id!" from due"#,
+        MAX_WAITING,
+    );
+    let services = services.fetch_all(&mut *tx).await?;
+    let jobs: Vec<_> =
+        services.into_iter().map(|service| Work::Release { service }.job()).collect();
+    if !jobs.is_empty() {
+        queue::enqueue(&mut *tx, &jobs).await?;
+    }
     tx.commit().await
 }

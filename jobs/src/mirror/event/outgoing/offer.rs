@@ -20,8 +20,11 @@ pub(crate) async fn offer(
         by_upstream.entry(*upstream).or_default().push(*id);
     }
     for (upstream, ids) in by_upstream {
-        let Some(lane) = lane::ensure_upload(tx, upstream).await? else { continue };
-        if wait(tx, upstream, &ids).await? > 0 {
+        // They wait also while nothing is uploaded; the lane begins with them once it works.
+        let waiting = wait(tx, upstream, &ids).await?;
+        if waiting > 0
+            && let Some(lane) = lane::ensure_upload(tx, upstream).await?
+        {
             work::push_upload(tx, lane).await?;
         }
     }
