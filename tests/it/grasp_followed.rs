@@ -438,3 +438,51 @@ async fn only_a_relay_that_was_good_a_short_time_ago_is_caught_up_incrementally(
     let from_now = due - tender_jobs::queue::now(db).await.unwrap();
     assert!(from_now > TimeDelta::hours(22) && from_now < TimeDelta::hours(26), "{from_now}");
 }
+
+#[tokio::test]
+async fn a_gap_of_recent_events_is_added_to_those_of_the_history() {
+    use tender_jobs::mirror::lane::gap::Gap;
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    relay(db, "a").await;
+    let lease: Lease = claim_one(db, "one").await.lease;
+    let items = ["x".to_owned()];
+    let (old, new) = ([Gap::second(7, "full")], [Gap::second(9, "full")]);
+    coverage::note_gaps(db, lease, Family::State, &items, &old).await.unwrap();
+    coverage::add_gaps(db, lease, Family::State, &items, &new).await.unwrap();
+    let found = "select string_agg(since::text, ',' order by since) from grasp_gap";
+    assert_eq!(text(db, found).await, "7,9");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_given_back_stays_due_and_shows_that_there_is_no_room() {
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    relay(db, "a").await;
+    run(db, "update grasp_relay set next_attempt_at = now() - interval '2 minutes'").await;
+    let lease = claim_one(db, "one").await.lease;
+    followed::give_back(db, lease, "no room").await.unwrap();
+    let state = "select grasp_relay_state(r) from grasp_relay r";
+    assert_eq!(text(db, state).await, "no_room");
+    claim_one(db, "two").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_verified_is_missing_and_waits() {
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    let id = relay(db, "a").await;
+    want(db, id, "state", &["x", "y"]).await;
+    let lease = claim_one(db, "one").await.lease;
+    let batch = coverage::plan(db, lease).await.unwrap().unwrap();
+    batch::confirm(db, &batch, Fetched::default()).await.unwrap();
+    let items = ["x".to_owned()];
+    let lost = coverage::lose(db, lease, Family::State, &items, "refused").await.unwrap();
+    assert_eq!(lost, Settled::Written(()));
+    let found = "select string_agg(concat_ws(' ', item, state, reason, attempts), ',' order by item) from grasp_coverage";
+    assert_eq!(text(db, found).await, "x missing refused 1,y confirmed 0");
+    assert!(coverage::plan(db, lease).await.unwrap().is_none(), "it waits");
+    let old = Lease { epoch: lease.epoch - 1, ..lease };
+    let lost = coverage::lose(db, old, Family::State, &items, "refused").await.unwrap();
+    assert_eq!(lost, Settled::LeaseLost);
+}

@@ -1,7 +1,7 @@
 //! Sessions of followed relays, against real and scripted relays.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -280,7 +280,7 @@ async fn a_restart_does_not_fetch_confirmed_history_again() {
     world.in_step().await;
     let heard = line.heard();
     let far =
-        history(&heard).iter().filter(|m| m[2]["since"].as_i64() < Some(now() - 1200)).count();
+        history(&heard).iter().filter(|m| m[2]["since"].as_i64() < Some(now() - 2400)).count();
     assert_eq!(far, 0, "{heard:#?}");
     assert_eq!(world.number("select received from grasp_relay").await, received);
     assert_eq!(live(&heard).len(), 5, "L1, state, a, A and q: {heard:#?}");
@@ -527,4 +527,80 @@ async fn each_relay_has_one_socket_of_two_processes() {
     world.reads("select count(distinct lease_owner)::text from grasp_relay", "1").await;
     world.in_step().await;
     two.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_on_its_way_while_covers_are_packed_is_stored() {
+    let world = World::new().await;
+    let late = world.issue(now() - 7200, "on its way");
+    let (event, first) = (serde_json::to_value(&late).unwrap(), Arc::new(Mutex::new(None)));
+    let relay = FakeRelay::start(move |client: Client, message: Value| {
+        let (event, first) = (event.clone(), first.clone());
+        async move {
+            if message[0] != "REQ" {
+                return;
+            }
+            let addresses = message[2]["#a"].as_array().map_or(0, Vec::len);
+            if message[2]["until"].is_null() && addresses == 1 {
+                first.lock().unwrap().get_or_insert_with(|| message[1].clone());
+            } else if message[2]["until"].is_null() && addresses > 1 {
+                // Published before the relay saw the packed request, by the old subscription only.
+                let old = first.lock().unwrap().take();
+                if let Some(old) = old {
+                    client.send(json!(["EVENT", old, event])).await;
+                }
+            }
+            client.send(json!(["EOSE", message[1]])).await;
+        }
+    })
+    .await;
+    let id = world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.all_confirmed().await;
+    for number in 0..24 {
+        let address = format!("{} {number}", world.address);
+        world.want(id, &[("address", &address)]).await;
+        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
+        world.reads(sql, &format!("{}", number + 2)).await;
+    }
+    world.has(&late).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_wants_authentication_for_ever_is_asked_a_few_times() {
+    let world = World::new().await;
+    let relay = FakeRelay::start(|client: Client, message: Value| async move {
+        match message[0].as_str() {
+            Some("REQ") => {
+                client.send(json!(["AUTH", "one challenge"])).await;
+                client.send(json!(["CLOSED", message[1], "auth-required: members only"])).await;
+            }
+            Some("AUTH") => client.send(json!(["OK", message[1]["id"], true, ""])).await,
+            _ => {}
+        }
+    })
+    .await;
+    let id = world.relay(&relay.url, &[]).await;
+    let addresses: Vec<String> = (0..1000).map(|n| format!("{} {n}", world.address)).collect();
+    let items: Vec<(&str, &str)> = addresses.iter().map(|one| ("address", one.as_str())).collect();
+    world.want(id, &items).await;
+    let process = Process::start(&world.db);
+    let refused = "select (count(*) >= 3)::text from grasp_batch where status = 'failed'";
+    world.reads(refused, "true").await;
+    let open = "select count(*)::text from grasp_batch where status = 'open'";
+    world.reads(open, "0").await;
+    // A further plan begins nothing while the next probe waits.
+    world.run("update grasp_coverage set retry_at = now()").await;
+    world
+        .run(
+            "insert into grasp_outbox (relay_id, due_at) select id, now() from grasp_relay
+             on conflict do nothing",
+        )
+        .await;
+    world.reads("select count(*)::text from grasp_outbox", "0").await;
+    world.reads(open, "0").await;
+    // Two were running when the third refusal came.
+    assert!(world.number("select count(*) from grasp_batch").await <= 5);
+    process.stop().await;
 }

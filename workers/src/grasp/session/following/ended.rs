@@ -67,7 +67,10 @@ impl Following {
     /// A filter that was closed is fetched up to now, or is fetched again.
     pub(super) fn repaired(&mut self, standing: Uuid, done: &Done) {
         if let Some(standing) = self.live.standing(standing) {
-            standing.end_repair(done.result.is_ok());
+            match done.result {
+                Ok(()) => standing.repaired(),
+                Err(_) => standing.repair_failed(done.pause.is_none()),
+            }
         }
     }
 

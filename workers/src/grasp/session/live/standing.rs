@@ -179,19 +179,23 @@ impl Standing {
         Some(repair.since)
     }
 
-    /// Notes the end of the repair. A failed one is due again later, each time twice as late.
-    pub(in super::super) fn end_repair(&mut self, is_done: bool) {
-        let Some(repair) = &mut self.repair else { return };
-        repair.is_running = false;
-        if is_done {
+    /// Notes that the repair has succeeded.
+    pub(in super::super) fn repaired(&mut self) {
+        if let Some(repair) = self.repair {
             self.repaired = Some(repair.begun);
             self.repair = repair.again.map(Repair::new);
-            return;
         }
+    }
+
+    /// Notes that the repair has failed. It is due again later, each time twice as late. `counts` is false if
+    /// the relay limits our rate.
+    pub(in super::super) fn repair_failed(&mut self, counts: bool) {
+        let Some(repair) = &mut self.repair else { return };
+        repair.is_running = false;
         repair.since = repair.again.take().map_or(repair.since, |again| again.min(repair.since));
-        repair.due =
-            Instant::now() + REOPEN.saturating_mul(1 << repair.failures.min(8)).min(REOPEN_CAP);
-        repair.failures += 1;
+        let pause = REOPEN.saturating_mul(1 << repair.failures.min(8)).min(REOPEN_CAP);
+        repair.due = Instant::now() + pause;
+        repair.failures += u32::from(counts);
     }
 }
 
@@ -223,9 +227,31 @@ mod tests {
             reopen(&mut one, since);
             assert_eq!(one.begin_repair(), None, "one task at a time");
         }
-        one.end_repair(false);
+        one.repair_failed(true);
         assert_eq!(one.missed(), Some(100));
         assert!(!one.is_due(), "a failed repair waits");
+    }
+
+    #[test]
+    fn a_filter_that_is_refused_live_and_on_request_is_hopeless_but_a_rate_limit_is_not() {
+        let mut one = closed(100);
+        (0..REFUSED).for_each(|_| one.close(100));
+        reopen(&mut one, 200);
+        (0..5).for_each(|_| one.repair_failed(false));
+        assert!(!one.is_hopeless());
+        (0..REFUSED).for_each(|_| one.repair_failed(true));
+        assert!(one.is_hopeless() && !one.is_current());
+    }
+
+    #[test]
+    fn a_refused_filter_that_is_polled_is_current() {
+        let mut one = closed(100);
+        (0..REFUSED).for_each(|_| one.close(100));
+        reopen(&mut one, 200);
+        assert!(!one.is_current());
+        assert_eq!(one.begin_repair(), Some(100));
+        one.repaired();
+        assert!(one.is_current());
     }
 
     #[test]
@@ -234,7 +260,7 @@ mod tests {
         reopen(&mut one, 200);
         assert_eq!(one.begin_repair(), Some(100));
         reopen(&mut one, 300);
-        one.end_repair(true);
+        one.repaired();
         assert_eq!(one.begin_repair(), Some(200));
     }
 
