@@ -9,6 +9,7 @@ use comfy_table::{
 use serde::Serialize;
 use tender_jobs::provision::relay::{Relay, SyncState};
 
+pub(super) use crate::words::visible;
 use crate::words::{brief, span};
 
 /// The width from which a terminal shows every column.
@@ -52,12 +53,6 @@ pub(super) fn hide_unless_wide(table: &mut Table, columns: &[usize]) {
             column.set_constraint(ColumnConstraint::Hidden);
         });
     }
-}
-
-/// Returns a text in which every control character is escaped, so that it cannot act on the terminal.
-pub(super) fn visible(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
-    text.chars().map(escaped).collect()
 }
 
 /// Prints one name with its value per line. The values are aligned.

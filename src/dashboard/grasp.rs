@@ -56,7 +56,7 @@ fn missing_list(
                     ": wanted " (time(one.wanted_at))
                     @if one.state == "in_flight" { ", in flight" } @else {
                         @match &one.reason {
-                            Some(reason) => { ", " (one.attempts) " failed: " span.error { (reason) } }
+                            Some(reason) => { ", " @if one.attempts > 0 { (one.attempts) " failed: " } span.error { (reason) } }
                             None => ", not asked yet"
                         }
                         @if one.retry_at > now { ", next try " (time(one.retry_at)) }

@@ -123,7 +123,7 @@ pub(super) async fn parked(State(api): State<Api>, Params(asked): Params<Asked>)
     let limit = asked.limit()?;
     let search = ParkedSearch {
         service: asked.service()?,
-        reason: asked.reason.clone(),
+        reason: asked.reason()?,
         after: asked.after(ParkedSearch::parse_mark)?,
     };
     let rows = view::parked(&api.db, &search, limit + 1).await?;

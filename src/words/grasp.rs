@@ -85,6 +85,7 @@ pub(crate) fn next_try(relay: &RelayRow) -> Option<DateTime<Utc>> {
 
 /// Returns an item of coverage in words, such as `replies to 12ab…`.
 pub(crate) fn item(family: &str, item: &str) -> String {
+    let item = &super::name(item);
     match family {
         "announcements" => "all announcements".to_owned(),
         "state" => format!("states of {item}"),
@@ -93,6 +94,11 @@ pub(crate) fn item(family: &str, item: &str) -> String {
         "deletion" => format!("deletions by {item}"),
         other => format!("{other} {item}"),
     }
+}
+
+/// Returns a number of repositories in words.
+pub(crate) fn repositories(number: i64) -> String {
+    if number == 1 { "1 repository".to_owned() } else { format!("{number} repositories") }
 }
 
 /// Returns the kind of a root in words.
@@ -143,6 +149,14 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
         (RelayState::Limited, _) => "limiting our rate".to_owned(),
         (RelayState::NoRoom, _) => "due, and no process has room".to_owned(),
         (RelayState::CatchingUp, _) => "catching up for more than an hour".to_owned(),
+        (RelayState::InStep, _) => {
+            let reason = trouble.reason.as_deref().map(super::visible);
+            let often = reason.map(|reason| format!(", most often because of: {reason}"));
+            format!(
+                "connected, but has not delivered items for more than an hour{}",
+                often.unwrap_or_default()
+            )
+        }
         (other, _) => name(other).to_owned(),
     };
     format!("{relays} {verb} {how}")

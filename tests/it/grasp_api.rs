@@ -122,6 +122,7 @@ async fn wrong_parameters_are_named_and_never_ours() {
         ("/repos?service=x", "service must be the id"),
         ("/repos?missing=perhaps", "missing must be true or false"),
         ("/repos?after=x", "after must be copied"),
+        ("/parked?reason=nope", "reason must be one of"),
         ("/parked?after=x", "after must be copied"),
     ] {
         let (status, body) = client.raw(Method::GET, path, Some(&client.bearer)).await;

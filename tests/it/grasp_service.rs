@@ -8,7 +8,7 @@ use tender_jobs::{
         service::{self, NewService, ServiceChange, ServiceError},
         wanted,
     },
-    mirror::upstream::{self, Direction, UpstreamError},
+    mirror::upstream::{self, Change, Direction, UpstreamError},
 };
 
 use crate::support::{
@@ -80,8 +80,20 @@ async fn the_relay_of_a_service_is_removed_with_the_service_only() {
     assert_eq!(grasp.count("select count(*) from grasp_repo").await, 0);
     assert!(service::find(&grasp.world.db, SERVICE).await.unwrap().is_none());
     let relay = upstream::find(&grasp.world.db, id).await.unwrap().unwrap();
-    assert!(!relay.admission && relay.direction == Direction::Down && relay.mirrored);
+    assert!(!relay.admission && relay.direction == Direction::Down);
+    assert!(!relay.mirrored && !relay.enabled, "`add` created it: the mirror does not download it");
     assert!(upstream::delete(&grasp.world.db, id, None).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_upstream_that_became_a_service_is_an_upstream_again() {
+    let world = MirrorWorld::new().await;
+    let change = Change { url: Some(SERVICE.to_owned()), ..Change::default() };
+    let before = upstream::create(&world.db, &change).await.unwrap();
+    let service = service::create(&world.db, &new_service(SERVICE)).await.unwrap();
+    assert!(service::delete(&world.db, service.id, None).await.unwrap());
+    let after = upstream::find(&world.db, before.id).await.unwrap().unwrap();
+    assert!(after.mirrored && after.enabled && after.direction == Direction::Down);
 }
 
 #[tokio::test]

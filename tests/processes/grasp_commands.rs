@@ -82,6 +82,7 @@ async fn followed_relays_are_listed_each_with_the_word_for_its_state() {
     let next = desk.json(&["relays", "--limit", "1", "--after", "wss://b.example.com"]).await;
     assert_eq!(next[0]["url"], "wss://c.example.com");
     assert_eq!(desk.json(&["relays", "--q", "%"]).await, json!([]));
+    desk.says(&["relays", "--q", "%"], &["no followed relay matches"]).await;
 }
 
 #[tokio::test]
@@ -93,7 +94,7 @@ async fn a_followed_relay_says_what_is_missing_and_why() {
         "events of 30617:",
         "2 attempts failed: CLOSED: error: try later",
         "the second holds more events than the relay gives",
-        "1 repositories",
+        "1 repository",
     ];
     desk.says(&["relay", "wss://b.example.com"], &words).await;
     desk.says(&["relay", "wss://dead.example.com"], &["dead since", "no answer within 5 s"]).await;
@@ -133,6 +134,28 @@ async fn a_repository_shows_its_relays_roots_and_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_name_that_cannot_be_seen_is_shown_and_can_be_typed() {
+    let desk = Desk::new().await;
+    let owner = "cc".repeat(32);
+    for (identifier, shown) in [("a\nb\u{202e}c", r"a\nb\u{202e}c"), (" ", r"\u{20}")] {
+        let address = format!("30617:{owner}:{identifier}");
+        sqlx::query(
+            "insert into grasp_repo (upstream_id, address, pubkey, identifier, announcement_id, announced_at)
+             select upstream_id, $1, decode($2, 'hex'), $3, decode($2, 'hex'), 1 from grasp_service",
+        )
+        .bind(&address)
+        .bind(&owner)
+        .bind(identifier)
+        .execute(&desk.0.db)
+        .await
+        .unwrap();
+        let typed = format!("30617:{owner}:{shown}");
+        desk.says(&["repos"], &[&typed]).await;
+        desk.says(&["repo", &typed], &[&typed]).await;
+    }
+}
+
+#[tokio::test]
 async fn repositories_are_paged_by_their_marks() {
     let desk = Desk::new().await;
     let page = desk.says(&["repos", "--limit", "1"], &["Alpha tools", "more: --after '"]).await;
@@ -146,8 +169,10 @@ async fn repositories_are_paged_by_their_marks() {
 async fn parked_events_are_counted_by_reason_and_listed() {
     let desk = Desk::new().await;
     desk.says(&["parked"], &["orphan", "names-another-service", "2"]).await;
-    let out =
-        desk.says(&["parked", "--reason", "orphan", "--limit", "1"], &["waits for e:ffff"]).await;
+    let out = desk
+        .says(&["parked", "--reason", "orphan", "--limit", "1"], &["waits for the event ffff"])
+        .await;
+    desk.refuses(&["parked", "--reason", "nope"], "--reason must be one of").await;
     let (_, mark) = out.split_once("--after ").unwrap();
     let next = desk.json(&["parked", "--reason", "orphan", "--after", mark.trim()]).await;
     assert_eq!(
@@ -255,6 +280,8 @@ async fn doctor_and_top_group_followed_relays_by_cause() {
         "1 followed relay is dead",
         "1 followed relay is out of reach by a permanent fault: DNS: wss://fault.example.com",
         "1 followed relay is limiting our rate",
+        "1 followed relay is connected, but has not delivered items for more than an hour, most often \
+         because of: CLOSED: error: try later: wss://b.example.com",
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
@@ -329,6 +356,7 @@ async fn an_event_is_explained_by_rule_or_reason() {
     assert_eq!(desk.json(&explain).await[0]["verdict"], "refused");
     desk.refuses(&["explain", &text.replace("alpha", "beta")], "the event is forged").await;
     desk.refuses(&["explain", &"ab".repeat(32)], "is neither stored nor parked").await;
+    desk.refuses(&["explain", ""], "no event is given").await;
     desk.refuses(&["explain", "/nothing"], "is neither an event as JSON").await;
     desk.refuses(&["explain", "{}"], "is not a Nostr event").await;
 }

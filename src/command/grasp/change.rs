@@ -134,8 +134,9 @@ pub(super) async fn remove(db: &PgPool, name: &str, as_json: bool) -> anyhow::Re
     print::done(
         as_json,
         &format!(
-            "removing {url}: it judges nothing and wants nothing any more; its events are kept, and its relay \
-             stays an upstream of the mirror"
+            "removing {url}: it judges nothing and wants nothing any more; its events are kept. If its relay \
+             was an upstream before, it is mirrored again, with direction down (`tender mirror update {url}`); \
+             otherwise it is not mirrored (`tender mirror add {url}`)"
         ),
     )
 }

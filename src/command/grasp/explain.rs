@@ -15,6 +15,11 @@ use crate::command::print;
 const MAX_EVENT: u64 = 4 * 1024 * 1024;
 
 pub(super) async fn explain(db: &PgPool, asked: &str, as_json: bool) -> anyhow::Result<()> {
+    if asked.trim().is_empty() {
+        bail!(
+            "no event is given: give its JSON, a file with it, an id of 64 hex characters, or `-`"
+        );
+    }
     let event = match EventId::parse(&asked.to_ascii_lowercase()) {
         Some(id) => admission::find_event(db, id).await?.with_context(|| {
             format!(
@@ -62,7 +67,7 @@ fn parsed(text: &str) -> anyhow::Result<Event> {
     match event::parse(text.trim(), limits) {
         Ok(event) => Ok(event),
         Err(unusable) => {
-            bail!("the event is rejected before admission is asked: {}", unusable.reason.as_str())
+            bail!("the event is rejected before admission is asked: {}", unusable.words())
         }
     }
 }
@@ -70,10 +75,11 @@ fn parsed(text: &str) -> anyhow::Result<Event> {
 fn print_one(one: &Explained) -> anyhow::Result<()> {
     print::line(&format!("{}: {} ({})", one.url, one.verdict.replace('-', " "), one.code))?;
     print::line(&format!("  {}", one.sentence))?;
-    for (title, values) in [("through", &one.through), ("waits for", &one.waits_for)] {
-        for value in values {
-            print::line(&format!("  {title} {}", print::visible(value)))?;
-        }
+    for address in &one.through {
+        print::line(&format!("  through {}", crate::words::address(address)))?;
+    }
+    for told in &one.waits_for {
+        print::line(&format!("  {}", print::visible(told)))?;
     }
     Ok(())
 }

@@ -59,7 +59,10 @@ pub(super) fn print_missing(
         };
         let reason = one.reason.as_deref().map_or_else(
             || "not asked yet".to_owned(),
-            |reason| format!("{} failed: {}", attempts(one.attempts), print::visible(reason)),
+            |reason| match one.attempts {
+                0 => print::visible(reason),
+                number => format!("{} failed: {}", attempts(number), print::visible(reason)),
+            },
         );
         print::line(&format!(
             "  {} from {}: {reason}; wanted {}, {next}",

@@ -7,7 +7,11 @@ use comfy_table::Cell;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
-    grasp::view::{self, ParkedGroup, ParkedRow, ParkedSearch},
+    grasp::{
+        parked,
+        policy::Reason,
+        view::{self, ParkedGroup, ParkedRow, ParkedSearch},
+    },
     queue,
 };
 
@@ -44,6 +48,10 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
             print_groups(&groups, queue::now(db).await?)
         };
     };
+    if Reason::parse(&reason).is_none() {
+        let all: Vec<_> = Reason::ALL.iter().map(|one| one.as_str()).collect();
+        bail!("--reason must be one of {}", all.join(", "));
+    }
     let after = list.after.as_deref().map(ParkedSearch::parse_mark);
     if after == Some(None) {
         bail!("--after is not the mark of a page: copy the one that `tender grasp parked` prints");
@@ -85,10 +93,12 @@ fn print_rows(rows: &[ParkedRow], now: DateTime<Utc>) -> anyhow::Result<()> {
     for one in rows {
         print::line(&format!("{} kind {} by {}", one.event_id, one.kind, one.pubkey))?;
         print::line(&format!("  {}: {}", one.reason, print::visible(&one.detail)))?;
-        let waits = one.waits_for.iter().map(|key| print::visible(key)).collect::<Vec<_>>();
-        let waits = if waits.is_empty() { "nothing".to_owned() } else { waits.join(", ") };
+        let waits = one.waits_for.iter().map(|key| print::visible(&parked::describe(key)));
+        let waits = waits.collect::<Vec<_>>();
+        let waits =
+            if waits.is_empty() { "waits for nothing".to_owned() } else { waits.join("; ") };
         print::line(&format!(
-            "  from {}, parked {}, forgotten {}, waits for {waits}",
+            "  from {}, parked {}, forgotten {}; {waits}",
             one.relay.as_deref().unwrap_or("an unknown relay"),
             print::relative(one.parked_at, now),
             print::relative(one.expires_at, now),

@@ -70,12 +70,16 @@ pub(crate) struct List {
 
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
     let state = list.state.map(RelayState::from);
+    let is_search = state.is_some() || list.q.is_some() || list.after.is_some();
     let search = RelaySearch { state, text: list.q, after: list.after };
     let mut rows = view::relays(db, &search, i64::from(list.limit) + 1).await?;
     let has_more = rows.len() > usize::from(list.limit);
     rows.truncate(list.limit.into());
     if as_json {
         return print::json(&rows);
+    }
+    if rows.is_empty() && is_search {
+        return print::line("no followed relay matches; `tender grasp relays` lists all");
     }
     if rows.is_empty() {
         return print::line(
@@ -188,7 +192,7 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("since", print::relative(words::since(one), now)),
         ("next try", at(words::next_try(one))),
         ("holder", one.holder.clone().unwrap_or_else(|| "-".to_owned())),
-        ("named by", format!("{} repositories{named}", one.repositories)),
+        ("named by", format!("{}{named}", words::repositories(one.repositories))),
         (
             "coverage",
             format!(

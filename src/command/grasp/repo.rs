@@ -75,7 +75,7 @@ fn print_table(rows: &[RepoRow], now: DateTime<Utc>) -> anyhow::Result<()> {
             one.oldest_missing_at
                 .map_or_else(|| "-".to_owned(), |at| print::distance(at, now))
                 .into(),
-            print::visible(&one.address).into(),
+            crate::words::address(&one.address).into(),
         ]);
     }
     print::hide_unless_wide(&mut table, &[5]);
@@ -86,7 +86,7 @@ fn print_table(rows: &[RepoRow], now: DateTime<Utc>) -> anyhow::Result<()> {
 fn title(one: &RepoRow) -> String {
     let name = one.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&one.identifier);
     let left = if one.left_at.is_some() { " (left)" } else { "" };
-    format!("{}{left}", print::short(&print::visible(name), 40))
+    format!("{}{left}", print::short(&crate::words::name(name), 40))
 }
 
 fn coverage_cell(one: &RepoRow) -> Cell {
@@ -96,7 +96,10 @@ fn coverage_cell(one: &RepoRow) -> Cell {
 }
 
 pub(super) async fn show(db: &PgPool, address: &str, as_json: bool) -> anyhow::Result<()> {
-    let found = view::repo(db, address).await?;
+    let mut found = view::repo(db, address).await?;
+    if found.is_empty() {
+        found = view::repo(db, &crate::words::typed(address)).await?;
+    }
     if found.is_empty() {
         bail!("there is no repository {address}; see `tender grasp repos`");
     }
@@ -154,7 +157,7 @@ fn facts(one: &RepoRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     let cut = words::cut(one);
     let mut facts = vec![
         ("repository", title(one)),
-        ("address", print::visible(&one.address)),
+        ("address", crate::words::address(&one.address)),
         ("service", one.service.clone()),
         ("announcement", one.announcement_id.clone()),
         ("announced", announced.map_or_else(|| "-".to_owned(), |at| print::relative(at, now))),

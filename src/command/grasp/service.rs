@@ -71,7 +71,9 @@ pub(super) async fn show(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
         return print::json(&json!({ "service": one, "decisions": decisions, "parked": parked }));
     }
     print::pairs(&facts(&one, queue::now(db).await?))?;
-    for (outcome, title) in [("accepted", "accepted by source"), ("parked", "refused by reason")] {
+    for (outcome, title) in
+        [("accepted", "accepted by source"), ("parked", "parked since it was added, by reason")]
+    {
         let of = decisions.iter().filter(|decision| decision.outcome == outcome);
         print_counts(title, of)?;
     }

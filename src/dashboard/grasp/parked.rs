@@ -8,7 +8,10 @@ use axum::{
 };
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
-use tender_jobs::grasp::view::{self, ParkedGroup, ParkedRow, ParkedSearch};
+use tender_jobs::grasp::{
+    parked,
+    view::{self, ParkedGroup, ParkedRow, ParkedSearch},
+};
 
 use crate::dashboard::{
     Dashboard, PATH,
@@ -92,7 +95,7 @@ fn group_table(groups: &[ParkedGroup], shown: &Shown) -> Markup {
             @if groups.is_empty() { p { "No event is parked." } } @else {
                 (scroll("Reasons", &html! {
                     table.cards {
-                        thead { tr { th { "Reason" } th.n { "Events" } th { "Oldest" } th { "Newest" } th { "Service" } } }
+                        thead { tr { th { "Reason" } th { "Service" } th.n { "Events" } th { "Oldest" } th { "Newest" } } }
                         tbody { @for one in groups { (group_row(one, shown)) } }
                     }
                 }))
@@ -104,13 +107,13 @@ fn group_table(groups: &[ParkedGroup], shown: &Shown) -> Markup {
 fn group_row(one: &ParkedGroup, shown: &Shown) -> Markup {
     html! {
         tr {
-            td.word data-label="Reason" {
+            td data-label="Reason" {
                 a href={ (PATH) "/parked" (query(&[("reason", &one.reason)])) } aria-current=[(shown.reason == one.reason).then_some("true")] { (one.reason) }
             }
+            td data-label="Service" { (one.service) }
             td.n data-label="Events" { (count(one.events, false)) }
             td data-label="Oldest" { (time(one.oldest_at)) }
             td data-label="Newest" { (time(one.newest_at)) }
-            td data-label="Service" { (one.service) }
         }
     }
 }
@@ -137,7 +140,7 @@ fn event_row(one: &ParkedRow) -> Markup {
             td data-label="Author" { code title=(one.pubkey) { (short_key(&one.pubkey)) } }
             td data-label="Why" { (one.reason) ": " (one.detail) }
             td.none[one.waits_for.is_empty()] data-label="Waits for" {
-                @for key in &one.waits_for { code title=(key) { (short_parts(key)) } " " }
+                @for key in &one.waits_for { code title=(key) { (parked::describe(&short_parts(key))) } " " }
             }
             td.none[one.relay.is_none()] data-label="Relay" { @if let Some(relay) = &one.relay { (relay) } }
             td data-label="Parked" { (time(one.parked_at)) }

@@ -100,7 +100,7 @@ fn facts(one: &RepoRow) -> Markup {
             h2 #about { "Repository" }
             dl.facts {
                 dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) }
-                dt { "Address" } dd { a href=(repo_path(&one.address)) { code { (one.address) } } }
+                dt { "Address" } dd { a href=(repo_path(&one.address)) { code { (crate::words::address(&one.address)) } } }
                 dt { "Service" } dd { (one.service) }
                 @if let Some(at) = one.left_at {
                     dt { "Left" } dd { (time(at)) ": its announcement does not name the service any more" }

@@ -17,7 +17,7 @@ use crate::{
         parts::{Problem, count, maybe_time, scroll, short_key},
         session::Viewer,
     },
-    words::grasp as words,
+    words::{grasp as words, name as shown_name},
 };
 
 /// Repositories on a page.
@@ -156,7 +156,7 @@ fn table_row(row: &RepoRow) -> Markup {
     html! {
         tr {
             td data-label="Repository" {
-                a href=(repo_path(&row.address)) title=(row.address) { (name) }
+                a href=(repo_path(&row.address)) title=(row.address) { (shown_name(name)) }
                 @if row.left_at.is_some() { " " span class="badge off" { "left" } }
             }
             td data-label="Owner" { code title=(row.pubkey) { (short_key(&row.pubkey)) } }

@@ -1,7 +1,7 @@
 //! Queries of lists: filters, and pages by key.
 
 use serde::Deserialize;
-use tender_jobs::grasp::view::RelayState;
+use tender_jobs::grasp::{policy::Reason, view::RelayState};
 use uuid::Uuid;
 
 use crate::http::v1::V1Error;
@@ -15,7 +15,7 @@ const MOST: i64 = 1000;
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::http) struct Asked {
     pub(super) q: Option<String>,
-    pub(super) reason: Option<String>,
+    reason: Option<String>,
     after: Option<String>,
     service: Option<String>,
     state: Option<String>,
@@ -51,6 +51,15 @@ impl Asked {
             return invalid(format!("state must be one of {all}"));
         }
         Ok(state)
+    }
+
+    pub(super) fn reason(&self) -> Result<Option<String>, V1Error> {
+        let Some(code) = &self.reason else { return Ok(None) };
+        if Reason::parse(code).is_none() {
+            let all: Vec<_> = Reason::ALL.iter().map(|one| one.as_str()).collect();
+            return invalid(format!("reason must be one of {}", all.join(", ")));
+        }
+        Ok(Some(code.clone()))
     }
 
     pub(super) fn missing(&self) -> Result<bool, V1Error> {

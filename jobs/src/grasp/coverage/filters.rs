@@ -94,7 +94,7 @@ fn problem(family: Family, item: &str, bounds: Bounds) -> Option<String> {
     if !filter::is_tag_value(item) {
         let most = filter::MAX_TAG_VALUE;
         return Some(format!(
-            "no filter can name the item: it is longer than {most} characters, or contains U+0000"
+            "no filter of Tender can name the item: it is longer than {most} characters, or contains U+0000; no attempt can succeed"
         ));
     }
     (size(item) + ENVELOPE > bounds.message).then(|| {

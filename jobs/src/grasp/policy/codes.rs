@@ -81,7 +81,7 @@ codes! {
         /// See the sentence.
         NotAllowed = "not-allowed", "The service's policy lists the repositories that it accepts, and this one is not among them. It waits for a change of the policy.";
         /// See the sentence.
-        BadIdentifier = "bad-identifier", "The identifier is missing, is `.` or `..`, is longer than 1,024 bytes, or contains a slash, a backslash or U+0000. It is refused for good.";
+        BadIdentifier = "bad-identifier", "The identifier is missing, is `.` or `..`, or contains a slash, a backslash or U+0000. It is refused for good.";
         /// See the sentence.
         CloneTags = "several-clone-tags", "The announcement has several `clone` tags; NIP-34 has one with all URLs. It is refused for good.";
         /// See the sentence.

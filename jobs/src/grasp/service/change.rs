@@ -179,6 +179,8 @@ async fn adopt(
          values ($1, true, true, true, coalesce($2, true), coalesce($3, true), coalesce($4, true),
                  coalesce($5, 'both'), $6)
          on conflict (url) do update set
+             -- an upstream that the mirror did not have is new: `remove` tells by this time
+             created_at = case when u.mirrored then u.created_at else now() end,
              enabled = true, mirrored = true, admission = true, live = excluded.live,
              backfill = excluded.backfill, negentropy = excluded.negentropy, updated_at = now(),
              direction = case when u.relay_id is not null then 'down' else excluded.direction end,

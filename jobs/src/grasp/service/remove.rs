@@ -1,6 +1,7 @@
 //! Removing a service. Its row is marked, so that it judges nothing and wants nothing; a job then deletes
-//! its rows, page by page, and the service last. Its events stay, and its relay goes back to the mirror:
-//! what it publishes is still fetched, and nothing is uploaded to it any more.
+//! its rows, page by page, and the service last. Its events stay. If its relay was an upstream of the mirror
+//! before, what it publishes is still fetched, and nothing is uploaded to it any more; otherwise the mirror
+//! has no upstream of it any more.
 
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -28,7 +29,8 @@ pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
 async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
     let url = sqlx::query_scalar!(
-        "update upstream u set direction = 'down', admission = false, updated_at = now()
+        "update upstream u set direction = 'down', admission = false, updated_at = now(),
+             mirrored = u.created_at <> s.created_at, enabled = u.enabled and u.created_at <> s.created_at
          from grasp_service s
          where u.id = $1 and s.upstream_id = u.id and s.removing_at is null
          returning u.url",
@@ -39,6 +41,12 @@ async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
     sqlx::query!("update grasp_service set removing_at = now() where upstream_id = $1", id)
         .execute(&mut *tx)
         .await?;
+    sqlx::query!(
+        "delete from lane using upstream u where lane.upstream_id = $1 and u.id = $1 and not u.mirrored",
+        id,
+    )
+    .execute(&mut *tx)
+    .await?;
     mark_relays(&mut tx, id).await?;
     if let Some(who) = by {
         operator::record(&mut *tx, who, "remove_service", &url, "").await?;
