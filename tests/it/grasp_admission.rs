@@ -127,7 +127,7 @@ async fn maintainers_are_followed_from_announcement_to_announcement() {
     let (grasp, keys) = (GraspStore::new().await, [(); 4].map(|()| Keys::generate()));
     let [owner, first, second, stranger] = &keys;
     let listing = |keys: &Keys, at, maintainer: &Keys| {
-        let tags = vec![
+        let tags = [
             vec!["d".to_owned(), "x".to_owned()],
             vec!["maintainers".to_owned(), maintainer.public_key().to_hex()],
         ];
@@ -194,7 +194,10 @@ async fn a_late_epoch_stores_nothing() {
     let (grasp, keys) = (GraspStore::new().await, Keys::generate());
     let late = Followed { epoch: 0, ..grasp.followed() };
     let event = announcement(&keys, AT, "x", &[]);
-    assert_eq!(grasp.through(&late, grasp.service.id, std::slice::from_ref(&event)).await, Settled::LeaseLost);
+    assert_eq!(
+        grasp.through(&late, grasp.service.id, std::slice::from_ref(&event)).await,
+        Settled::LeaseLost
+    );
     grasp.run("update grasp_relay set lease_until = now() - interval '1 s'").await;
     let over = grasp.through(&grasp.followed(), grasp.service.id, &[event]).await;
     assert_eq!(over, Settled::LeaseLost);

@@ -107,7 +107,8 @@ async fn followed_relays_show_state_coverage_and_health() {
 #[tokio::test]
 async fn parked_events_are_shown_by_reason() {
     let site = Site::new().await;
-    let words = ["orphan", "names-another-service", "it refers to nothing", "the event ffffffff…ffff"];
+    let words =
+        ["orphan", "names-another-service", "it refers to nothing", "the event ffffffff…ffff"];
     site.shows("/parked", &words).await;
     let page = site.shows("/parked?reason=names-another-service", &["d3d3d3d3…d3d3"]).await;
     assert!(!page.contains("d1d1d1d1…"), "{page}");

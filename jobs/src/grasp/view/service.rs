@@ -10,6 +10,7 @@ use crate::mirror::upstream::UpstreamUrl;
 
 /// A service with its sums.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct ServiceRow {
     /// The id of the service and of its upstream.
     pub id: Uuid,
