@@ -92,6 +92,10 @@ create function grasp_relay_state(r grasp_relay) returns text language sql stabl
     select case
         when r.unwanted_since is not null then 'unwanted'
         when r.limited_until > now() then 'limited'
+        -- live and verified, but something that is wanted has not been delivered
+        when r.lease_until > now() and r.status = 'in_step'
+             and exists (select from grasp_coverage_count c
+                         where c.relay_id = r.id and c.state <> 'confirmed' and c.items > 0) then 'catching_up'
         when r.lease_until > now() and r.status in ('in_step', 'catching_up') then r.status
         when r.fault is not null then 'fault'
         when r.failing_since <= now() - interval '24 hours' then 'dead'
