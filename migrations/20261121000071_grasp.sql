@@ -13,7 +13,7 @@ create table grasp_service (
     policy_rev bigint not null default 1,
     max_relays_per_announcement int not null default 20 check (max_relays_per_announcement between 1 and 100),
     max_relays int not null default 1000 check (max_relays between 1 and 10000),
-    -- relays that announcements name beyond these limits
+    -- relays that announcements name beyond `max_relays`, kept by triggers
     relays_over_limit int not null default 0,
     -- the store has been judged up to this event.position under policy_rev = scan_rev
     scan_position bigint not null default 0,
@@ -64,8 +64,9 @@ create index parked_expires_idx on parked (expires_at);
 create index parked_event_idx on parked (event_id);
 create index parked_reason_idx on parked (upstream_id, reason, parked_at);
 
--- What a parked event waits for: `e:<id>` or `a:<address>` accepted, `m:<identifier>` another announcement
--- of the identifier, `i:<id>` or `i:<address>` an accepted event that points to it.
+-- What a parked event waits for: `e:<id>` or `a:<address>` accepted, `m:<public key>:<identifier>` an
+-- announcement of the identifier that lists the author, `i:<id>` or `i:<address>` an accepted event that
+-- points to it.
 create table parked_key (
     upstream_id uuid not null,
     key text not null check (octet_length(key) <= 1300),
@@ -93,8 +94,14 @@ create table grasp_repo (
     announcement_id bytea not null,
     announced_at bigint not null,
     name text,
-    -- relays that the announcement names beyond the limit per announcement
+    -- the author's co-maintainers, as the newest accepted announcement lists them
+    maintainers bytea[] not null default '{}',
+    -- true: the announcement does not name the service; another accepted one of the identifier lists its
+    -- author as a maintainer
+    by_maintainer boolean not null default false,
+    -- relays that the announcement names beyond the limit per announcement, and beyond the service's limit
     relays_cut int not null default 0,
+    relays_over int not null default 0,
     -- since when the newest announcement does not name the service any more: then nothing is followed
     left_at timestamptz,
     created_at timestamptz not null default now(),
@@ -102,6 +109,34 @@ create table grasp_repo (
     primary key (upstream_id, address)
 );
 create index grasp_repo_identifier_idx on grasp_repo (identifier);
+-- repositories with relays that wait for room
+create index grasp_repo_over_idx on grasp_repo (upstream_id, updated_at) where relays_over > 0;
+
+create function grasp_count_over() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' then
+        update grasp_service s set relays_over_limit = s.relays_over_limit + changed.over
+        from (select upstream_id, sum(relays_over)::int as over from new_rows group by 1) changed
+        where s.upstream_id = changed.upstream_id and changed.over <> 0;
+    elsif tg_op = 'DELETE' then
+        update grasp_service s set relays_over_limit = s.relays_over_limit - changed.over
+        from (select upstream_id, sum(relays_over)::int as over from old_rows group by 1) changed
+        where s.upstream_id = changed.upstream_id and changed.over <> 0;
+    else
+        update grasp_service s set relays_over_limit = s.relays_over_limit + changed.over
+        from (select upstream_id, sum(n)::int as over from (
+                  select upstream_id, relays_over as n from new_rows
+                  union all select upstream_id, -relays_over from old_rows) both_rows group by 1) changed
+        where s.upstream_id = changed.upstream_id and changed.over <> 0;
+    end if;
+    return null;
+end $$;
+create trigger count_inserted_over after insert on grasp_repo
+    referencing new table as new_rows for each statement execute function grasp_count_over();
+create trigger count_deleted_over after delete on grasp_repo
+    referencing old table as old_rows for each statement execute function grasp_count_over();
+create trigger count_updated_over after update on grasp_repo
+    referencing old table as old_rows new table as new_rows for each statement execute function grasp_count_over();
 
 -- Wanted: the relays that a repository's announcement names, without the service's own.
 create table grasp_repo_relay (
@@ -112,6 +147,7 @@ create table grasp_repo_relay (
     foreign key (upstream_id, address) references grasp_repo (upstream_id, address) on delete cascade
 );
 create index grasp_repo_relay_url_idx on grasp_repo_relay (url);
+create index grasp_repo_relay_service_idx on grasp_repo_relay (upstream_id, url);
 
 -- Wanted: the issues, patches and pull requests of a repository.
 create table grasp_root (
@@ -162,6 +198,8 @@ create table grasp_relay (
     lease_epoch bigint not null default 0,
     -- since when no repository names the relay and no service starts from it
     unwanted_since timestamptz,
+    -- when its coverage was last compared with all wanted; null: it must be compared
+    reconciled_at timestamptz,
     -- the daily verification of everything confirmed
     resync_due_at timestamptz,
     resynced_at timestamptz,
@@ -184,6 +222,7 @@ create table grasp_relay (
 create index grasp_relay_claim_idx on grasp_relay (next_attempt_at);
 create index grasp_relay_owner_idx on grasp_relay (lease_owner);
 create index grasp_relay_upstream_idx on grasp_relay (upstream_id);
+create index grasp_relay_reconciled_idx on grasp_relay (reconciled_at nulls first);
 
 -- Relays that a service starts from. They are followed even if no repository names them.
 create table grasp_bootstrap (
@@ -239,6 +278,57 @@ create table grasp_coverage (
 create index grasp_coverage_missing_idx on grasp_coverage (relay_id, family, retry_at) where state = 'missing';
 create index grasp_coverage_batch_idx on grasp_coverage (batch) where batch is not null;
 create index grasp_coverage_item_idx on grasp_coverage (family, item);
+
+-- Whether a repository or a service wants an item from the relay with this URL. In plpgsql, because a
+-- session then plans each of its queries once.
+create function grasp_wants(relay text, asked_family text, asked_item text) returns boolean
+    language plpgsql stable as $$
+begin
+    case asked_family
+    when 'announcements' then
+        return exists (
+                select from grasp_service s
+                cross join lateral (
+                    select from grasp_repo_relay w join grasp_repo r using (upstream_id, address)
+                    where w.upstream_id = s.upstream_id and w.url = relay and r.left_at is null limit 1) named
+                where s.enabled and s.removing_at is null)
+            or exists (
+                select from grasp_bootstrap b join grasp_service s using (upstream_id)
+                where b.url = relay and s.enabled and s.removing_at is null);
+    when 'state' then
+        return exists (
+            select from grasp_repo r join grasp_service s using (upstream_id)
+                join grasp_repo_relay w using (upstream_id, address)
+            where r.identifier = asked_item and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    when 'address' then
+        return exists (
+            select from grasp_service s join grasp_repo r using (upstream_id)
+                join grasp_repo_relay w using (upstream_id, address)
+            where r.address = asked_item and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    when 'root' then
+        return exists (
+            select from grasp_root o join grasp_repo r using (upstream_id, address)
+                join grasp_service s using (upstream_id) join grasp_repo_relay w using (upstream_id, address)
+            where o.event_id = decode(asked_item, 'hex') and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    when 'deletion' then
+        return exists (
+            select from grasp_author a join grasp_repo r using (upstream_id, address)
+                join grasp_service s using (upstream_id) join grasp_repo_relay w using (upstream_id, address)
+            where a.pubkey = decode(asked_item, 'hex') and w.url = relay
+              and s.enabled and s.removing_at is null and r.left_at is null);
+    end case;
+end $$;
+
+-- The next items of a plan: those with the fewest failed attempts, in the order of their names.
+create index grasp_coverage_plan_idx on grasp_coverage (relay_id, family, attempts, item) where state = 'missing';
+-- what is forgotten after a day
+create index grasp_batch_verified_idx on grasp_batch (ended_at) where purpose <> 'missing' and status = 'done';
+create index grasp_batch_open_idx on grasp_batch (relay_id, begun_at) where status = 'open';
+-- the oldest item of a relay that is not confirmed
+create index grasp_coverage_wanted_idx on grasp_coverage (relay_id, wanted_at) where state <> 'confirmed';
 
 -- The number of items by relay, family and state, kept by triggers.
 create table grasp_coverage_count (

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod fleet;
+mod grasp;
 mod keys;
 mod migrate;
 mod mirror;
@@ -27,7 +28,8 @@ use crate::{
 };
 
 /// Tender keeps Nostr relays in step through durable jobs in PostgreSQL: tenants' relays reach
-/// zooid, and events are mirrored between relays, even if processes die midway.
+/// zooid, events are mirrored between relays, and relays that host git repositories receive the events of
+/// these, even if processes die midway.
 #[derive(Debug, Parser)]
 #[command(name = "tender", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -53,7 +55,7 @@ enum Command {
     Work {
         /// Serve only this queue, optionally with a number of jobs at the same time; may be
         /// repeated. Queues: sync-relay, reconcile, resync, reassert, mirror, mirror-events, mirror-uploads,
-        /// mirror-deletions, prune.
+        /// mirror-deletions, grasp, prune.
         #[arg(long = "queue", value_name = "NAME[=JOBS]")]
         queues: Vec<String>,
         /// Jobs of sync-relay at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
@@ -83,6 +85,9 @@ enum Command {
     /// Keep events in step with other relays.
     #[command(subcommand, alias = "sync")]
     Mirror(mirror::MirrorCommand),
+    /// Host git repositories: follow the relays that their announcements name.
+    #[command(subcommand)]
+    Grasp(grasp::GraspCommand),
     /// Create and revoke keys of the API `/api/v1`.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -132,6 +137,7 @@ impl Cli {
             Command::Instance(command) => command.run(json).await?,
             Command::Queue(command) => command.run(json).await?,
             Command::Mirror(command) => Box::pin(command.run(json)).await?,
+            Command::Grasp(command) => Box::pin(command.run(json)).await?,
             Command::Keys(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
             Command::Workers => fleet::workers(json).await?,

@@ -10,6 +10,7 @@ mod actions;
 mod assets;
 mod attention;
 mod fleet;
+mod grasp;
 mod jobs;
 mod json;
 mod layout;
@@ -37,7 +38,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::queue::QueueFigures;
+use tender_jobs::{grasp::view::ParkedGroup, queue::QueueFigures};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,7 @@ pub struct Dashboard {
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
     figures: Arc<Shared<Vec<QueueFigures>>>,
+    parked: Arc<Shared<Vec<ParkedGroup>>>,
     streams: Arc<tokio::sync::Semaphore>,
 }
 
@@ -80,6 +82,7 @@ impl Dashboard {
             login,
             fleet: Arc::default(),
             figures: Arc::default(),
+            parked: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
         };
         if !dashboard.is_configured() {
@@ -128,6 +131,12 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/upstreams/{id}", get(mirror::upstream::page))
         .route("/upstreams/{id}/{action}", post(mirror::actions::upstream))
         .route("/events", get(mirror::events::page))
+        .route("/repositories", get(grasp::repos::page))
+        .route("/repository", get(grasp::repo::page))
+        .route("/followed", get(grasp::relays::page))
+        .route("/followed/{id}", get(grasp::relay::page))
+        .route("/followed/{id}/resync", post(grasp::actions::resync))
+        .route("/parked", get(grasp::parked::page))
         .route("/queues", get(queues::page))
         .route("/queues/{queue}/{action}", post(steer::queue))
         .route("/jobs", get(jobs::page))
@@ -146,6 +155,11 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/workers", get(live::workers))
+        .route("/live/repositories", get(live::repos))
+        .route("/live/repository", get(live::repo))
+        .route("/live/followed", get(live::followed))
+        .route("/live/followed/{id}", get(live::followed_relay))
+        .route("/live/parked", get(live::parked))
         .route("/live/jobs", get(live::jobs))
         .route("/live/relays", get(live::relays))
         .route("/live/upstreams", get(live::upstreams))

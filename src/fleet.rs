@@ -2,6 +2,7 @@
 //! dashboard and `tender top` show them.
 
 mod attention;
+mod grasp;
 mod item;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use tender_jobs::{
     },
 };
 
+pub use grasp::Grasp;
 pub use item::{Item, Remedy};
 
 /// A relay that waits for zooid longer than this needs attention.
@@ -67,6 +69,8 @@ pub struct Fleet {
     pub oldest_transaction_secs: f64,
     /// The items that operators have put aside.
     pub snoozes: Vec<Snooze>,
+    /// The GRASP wing.
+    pub grasp: Grasp,
 }
 
 impl Fleet {
@@ -86,6 +90,7 @@ impl Fleet {
             has_upstreams: upstream::any(db).await?,
             oldest_transaction_secs: database::oldest_transaction_secs(db).await?,
             snoozes: snooze::list(db).await?,
+            grasp: Grasp::read(db).await?,
         })
     }
 

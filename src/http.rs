@@ -7,6 +7,7 @@
 mod auth;
 mod error;
 mod extract;
+mod grasp;
 mod limit;
 mod listen;
 mod mirror;
@@ -16,6 +17,7 @@ mod provision;
 mod root;
 mod stats;
 mod tokens;
+mod v1;
 
 use std::{sync::Arc, time::Duration};
 
@@ -95,6 +97,7 @@ impl Api {
 pub fn router(api: Api) -> Router {
     Router::new()
         .merge(provision::router(&api))
+        .nest("/api/v1/grasp", grasp::router(api.clone()))
         .nest("/api/v1", mirror::v1::router(api.clone()))
         .merge(probes_router())
         .route("/openapi.json", get(openapi::show))

@@ -171,8 +171,13 @@ impl Bench {
     }
 
     pub fn spawn(&self, role: &str) -> Process {
+        self.spawn_with(role, &[])
+    }
+
+    pub fn spawn_with(&self, role: &str, more: &[(&str, &str)]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tender"));
         command.arg(role).env_clear().envs(self.environment()).stdout(Stdio::null());
+        command.envs(more.iter().copied());
         Process(command.spawn().unwrap())
     }
 }
@@ -219,6 +224,15 @@ impl Process {
         let line = status.lines().find(|line| line.starts_with("VmRSS"));
         let kb = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
         kb.unwrap_or_default() / 1024.0
+    }
+
+    /// Returns the processor time that the process has used, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        // User and system time are the 12th and 13th field after the name, in hundredths of a second.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
     }
 }
 

@@ -46,10 +46,8 @@ impl World {
         admin.close().await;
         let options = server.database(&name);
         let url = sqlx::ConnectOptions::to_url_lossy(&options).to_string();
-        let path = std::env::var("PATH").unwrap_or_default();
         let environment = [
             ("DATABASE_URL", url),
-            ("PATH", path),
             // The relays of the run listen on the loopback interface.
             ("ALLOW_PRIVATE_UPSTREAMS", "true".to_owned()),
         ];

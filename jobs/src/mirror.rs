@@ -9,7 +9,7 @@
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 pub mod address;
-mod contended;
+pub(crate) mod contended;
 pub mod deployment;
 pub mod event;
 pub mod filter;

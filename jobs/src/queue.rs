@@ -61,7 +61,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 pub use enqueue::{NewJob, enqueue, enqueue_or_restart, has_due, has_job, hurry};
-pub use fetch::{Depth, RECENT, fetch, start};
+pub use fetch::{Depth, RECENT, fetch, free_key, start};
 pub use figures::{QueueFigures, figures};
 pub(crate) use finish::supersede;
 pub use finish::{finish, finish_and_empty, kill};

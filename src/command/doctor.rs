@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::json;
+use sqlx::PgPool;
 use tender_jobs::{
     database,
+    grasp::{service, view},
     mirror::deployment,
     provision::{SYNC_RELAY, relay},
     queue,
@@ -18,11 +20,15 @@ use crate::{
     config::{Config, Needs},
     postgres::Database,
     telemetry,
+    words::grasp as words,
 };
 
 /// The age at which an open transaction is reported, in seconds: it keeps vacuum from removing dead
 /// rows of the queue.
 const LONG_TRANSACTION_SECS: f64 = 60.0;
+
+/// The number of parked events that is reported. A service parks at most 200,000.
+const MANY_PARKED: i64 = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -134,6 +140,7 @@ async fn examine_ledger(
     for words in config.mirror_environment.contradictions(&deployment) {
         findings.push(finding(Grade::Warn, "mirror", words));
     }
+    examine_grasp(db, findings).await?;
     let relays = relay::summary(db).await?;
     let mut workers = queue::workers(db).await?;
     workers.retain(|worker| worker.is_alive);
@@ -167,6 +174,47 @@ async fn examine_ledger(
             format!("{gave_up} gave up: see `tender relay list --sync gave_up`"),
         ),
     });
+    Ok(())
+}
+
+/// Adds what is to be said of the GRASP wing; nothing without a service.
+async fn examine_grasp(db: &PgPool, findings: &mut Vec<Finding>) -> Result<(), sqlx::Error> {
+    let services = service::list(db).await?;
+    if services.is_empty() {
+        return Ok(());
+    }
+    let enabled = services.iter().filter(|service| service.enabled).count();
+    findings.push(match view::processes(db).await? {
+        0 if enabled > 0 => finding(
+            Grade::Warn,
+            "grasp",
+            "no process follows relays: start `tender work` or `tender serve`",
+        ),
+        processes => finding(
+            Grade::Ok,
+            "grasp",
+            format!("{enabled} services enabled, {processes} processes follow relays"),
+        ),
+    });
+    for one in &services {
+        let refuses = words::refuses_others(&one.url, one.authors_only_reason.as_deref());
+        let is_over = one.relays_over_limit > 0;
+        let over =
+            is_over.then(|| words::over_limit(&one.url, one.max_relays, one.relays_over_limit));
+        let is_kept = one.removing_at.is_none();
+        let stopped = words::stopped(&one.url, one.has_feed, one.has_uploads).filter(|_| is_kept);
+        let told = stopped.into_iter().chain(refuses).chain(over);
+        findings.extend(told.map(|words| finding(Grade::Warn, "grasp", words)));
+    }
+    for trouble in view::troubles(db).await? {
+        let words = format!("{}: {}", words::trouble(&trouble), trouble.urls.join(", "));
+        findings.push(finding(Grade::Warn, "grasp", words));
+    }
+    let parked: i64 = view::parked_groups(db).await?.iter().map(|group| group.events).sum();
+    if parked > MANY_PARKED {
+        let words = format!("{parked} events are parked: see `tender grasp parked`");
+        findings.push(finding(Grade::Warn, "grasp", words));
+    }
     Ok(())
 }
 

@@ -136,10 +136,10 @@ impl MirrorCommand {
     pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
         let config = load(Needs::Database, "warn")?;
         with_database(&config, async |database| {
-            let db = &database.pool;
+            let (db, private) = (&database.pool, config.api.allow_private_upstreams);
             match self {
                 Self::Add { url, relay, fields } => {
-                    upstream::add(db, url, relay, fields, json).await
+                    upstream::add(db, url, relay, fields, private, json).await
                 }
                 Self::Update { upstream, fields } => {
                     upstream::update(db, &upstream, fields, json).await
@@ -147,7 +147,7 @@ impl MirrorCommand {
                 Self::List => upstream::list(db, json).await,
                 Self::Show { upstream } => upstream::show(db, &upstream, json).await,
                 Self::Remove { upstream } => upstream::remove(db, &upstream, json).await,
-                Self::Seed { file } => upstream::seed(db, &file, json).await,
+                Self::Seed { file } => upstream::seed(db, &file, private, json).await,
                 Self::Status => status::print(db, json).await,
                 Self::Trigger { mode, upstream, wait } => {
                     let upstream = upstream.as_deref();

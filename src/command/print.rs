@@ -3,11 +3,17 @@
 use std::io::{BufRead, Write};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, TableStyle};
+use comfy_table::{
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle,
+};
 use serde::Serialize;
 use tender_jobs::provision::relay::{Relay, SyncState};
 
-use crate::words::span;
+pub(super) use crate::words::visible;
+use crate::words::{brief, span};
+
+/// The width from which a terminal shows every column.
+const WIDE: u16 = 130;
 
 /// Writes a line to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
@@ -39,10 +45,14 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Returns a text in which every control character is escaped, so that it cannot act on the terminal.
-pub(super) fn visible(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
-    text.chars().map(escaped).collect()
+/// Hides columns that `show` and `--json` have too, if the terminal is narrow.
+pub(super) fn hide_unless_wide(table: &mut Table, columns: &[usize]) {
+    if table.width().is_some_and(|width| width < WIDE) {
+        let wide = table.column_iter_mut().filter(|column| columns.contains(&column.index));
+        wide.for_each(|column| {
+            column.set_constraint(ColumnConstraint::Hidden);
+        });
+    }
 }
 
 /// Prints one name with its value per line. The values are aligned.
@@ -79,6 +89,11 @@ pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
         1.. => format!("in {}", span(seconds)),
         _ => format!("{} ago", span(-seconds)),
     }
+}
+
+/// Formats the distance of a time from `now` in its largest unit, such as `5 min`.
+pub(super) fn distance(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    brief((at - now).num_seconds().abs())
 }
 
 /// Cuts `text` to at most `limit` characters; `…` marks the cut.

@@ -9,11 +9,14 @@ use super::{
 };
 
 /// Path and name of each section, in the order of the navigation.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("", "Fleet"),
     ("/relays", "Relays"),
     ("/upstreams", "Upstreams"),
     ("/events", "Events"),
+    ("/repositories", "Repositories"),
+    ("/followed", "Followed"),
+    ("/parked", "Parked"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
     ("/workers", "Workers"),

@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Dashboard, fleet, jobs,
+    Dashboard, fleet,
+    grasp::{parked, relay as followed_relay, relays as followed, repo, repos},
+    jobs,
     jobs::one,
     mirror::{events, upstream, upstreams},
     parts::Problem,
@@ -48,6 +50,11 @@ enum Part {
     Upstreams(upstreams::Shown),
     Upstream(String),
     Events,
+    Repos(repos::Shown),
+    Repo(repo::Shown),
+    Followed(followed::Shown),
+    FollowedRelay(String),
+    Parked(parked::Shown),
 }
 
 impl Part {
@@ -67,6 +74,16 @@ impl Part {
                 upstream::live(dashboard, &upstream::find(dashboard, id).await?, viewer).await?
             }
             Self::Events => events::live(dashboard).await?,
+            Self::Repos(shown) => repos::live(dashboard, shown).await?,
+            Self::Repo(shown) => {
+                repo::live(&dashboard.db, &repo::find(&dashboard.db, &shown.address).await?).await?
+            }
+            Self::Followed(shown) => followed::live(dashboard, shown).await?,
+            Self::FollowedRelay(id) => {
+                let one = followed_relay::find(dashboard, id).await?;
+                followed_relay::live(&dashboard.db, &one, viewer).await?
+            }
+            Self::Parked(shown) => parked::live(dashboard, shown).await?,
         })
     }
 }
@@ -161,6 +178,53 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Answer {
     open(dashboard, viewer, headers, Part::Events)
+}
+
+pub(super) async fn repos(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<repos::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Repos(shown))
+}
+
+pub(super) async fn repo(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<repo::Shown>,
+) -> Answer {
+    repo::find(&dashboard.db, &shown.address).await?;
+    open(dashboard, viewer, headers, Part::Repo(shown))
+}
+
+pub(super) async fn followed(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<followed::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Followed(shown))
+}
+
+pub(super) async fn followed_relay(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Answer {
+    followed_relay::find(&dashboard, &id).await?;
+    open(dashboard, viewer, headers, Part::FollowedRelay(id))
+}
+
+pub(super) async fn parked(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<parked::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Parked(shown))
 }
 
 /// The state of a stream.

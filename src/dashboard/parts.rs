@@ -121,6 +121,12 @@ pub(super) fn short_key(key: &str) -> String {
     }
 }
 
+/// Shortens the ids and public keys in a text whose parts are divided by colons, such as
+/// `30617:<public key>:<identifier>`.
+pub(super) fn short_parts(text: &str) -> String {
+    text.split(':').map(short_key).collect::<Vec<_>>().join(":")
+}
+
 /// Returns the fields that are not empty as a query: `?queue=prune`, or nothing.
 pub(super) fn query(fields: &[(&str, &str)]) -> String {
     let fields: Vec<_> = fields.iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -215,6 +221,12 @@ mod tests {
         assert_eq!(query(&[("queue", ""), ("state", "")]), "");
         let jobs = query(&[("queue", "a&b=c #"), ("state", "killed")]);
         assert_eq!(jobs, "?queue=a%26b%3Dc+%23&state=killed");
+    }
+
+    #[test]
+    fn ids_within_texts_are_shortened() {
+        let text = format!("a:30617:{}:my:repo", "ab".repeat(32));
+        assert_eq!(short_parts(&text), "a:30617:abababab…abab:my:repo");
     }
 
     #[test]

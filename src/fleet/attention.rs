@@ -40,11 +40,13 @@ impl Fleet {
     fn items(&self) -> impl Iterator<Item = Item> {
         let mut items: Vec<Item> = self.out().collect();
         items.extend(self.unserved());
+        items.extend(self.grasp.unserved());
         items.extend(self.paused());
         items.extend(self.old_transaction());
         items.extend(self.given_up());
         items.extend(self.late());
         items.extend(self.troubled_lanes());
+        items.extend(self.grasp.failures());
         items.extend(self.killed());
         items.into_iter().map(|item| {
             let snooze = self.snoozes.iter().find(|snooze| snooze.key == item.key).cloned();

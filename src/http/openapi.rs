@@ -7,6 +7,7 @@ use utoipa::{
 };
 
 use super::{
+    grasp,
     mirror::v1,
     probes,
     provision::{body, relays},
@@ -16,7 +17,8 @@ use super::{
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tender", description = "Provisions the relays of a Nostr relay host on \
-        zooid, and mirrors events with other relays.\n\n\
+        zooid, mirrors events with other relays, and follows the relays that git repositories \
+        name.\n\n\
         Answers are {\"data\": …} or {\"error\": \"…\"}, except below /api/v1. Every route with \
         authentication may answer 401 not authenticated, 429 too many requests (with Retry-After) \
         and 500 internal error."),
@@ -25,6 +27,7 @@ use super::{
         relays::deactivate, relays::reactivate, relays::sync, relays::members, relays::activity,
         v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::keys::api_keys,
         v1::keys::create_key, v1::keys::revoke_key, v1::sync_states, v1::sync,
+        grasp::services, grasp::repos, grasp::repo, grasp::relays, grasp::relay, grasp::parked,
         stats::metrics, stats::connections, stats::events, stats::of_system,
         probes::healthz, probes::readyz, probes::up, probes::metrics, root::root, show
     ),

@@ -1,5 +1,6 @@
 //! Routes without authentication: liveness, readiness, metrics.
 
+mod grasp;
 mod mirror;
 mod provision;
 
@@ -31,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Default)]
 pub(super) struct Probes {
     measured_at: Mutex<Option<Instant>>,
-    /// The metrics of the mirror at the last measurement, as text.
-    mirror: std::sync::Mutex<String>,
+    /// The metrics of the mirror and of GRASP at the last measurement, as text.
+    wings: std::sync::Mutex<String>,
 }
 
 /// Answers 200 if the process runs, and 503 if it has workers and none of them has sent a heartbeat for
@@ -77,8 +78,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> String {
         gauge!("tender_database_up").set(f64::from(u8::from(matches!(measured, Ok(Ok(()))))));
         *measured_at = Some(Instant::now());
     }
-    let of_mirror = api.probes.mirror.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    telemetry::metrics().render() + &of_mirror
+    let of_wings = api.probes.wings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    telemetry::metrics().render() + &of_wings
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
@@ -97,8 +98,8 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     gauge!("tender_database_connections", "state" => "used").set(used as f64);
     measure_queues(api, now).await?;
     provision::measure(api, now).await?;
-    let of_mirror = mirror::measure(api).await?;
-    *api.probes.mirror.lock().unwrap_or_else(PoisonError::into_inner) = of_mirror;
+    let of_wings = mirror::measure(api).await? + &grasp::measure(api).await?;
+    *api.probes.wings.lock().unwrap_or_else(PoisonError::into_inner) = of_wings;
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use tender_jobs::{
 };
 use tokio::sync::Mutex;
 
-use super::{Api, ApiError, auth::address_of, mirror::v1::bearer, tokens};
+use super::{Api, ApiError, auth::address_of, tokens, v1::bearer};
 use crate::dashboard::{self, Dashboard};
 
 /// How long the counts of events are answered without reading them again.

@@ -60,6 +60,7 @@ await browse(async (browser) => {
   await ask('fail', { id: flaky, status: 502 });
   await ask('relays', { prefix: 'meadow', count: 30 });
   const upstream = await ask('upstream', {});
+  await ask('grasp_rows');
   await ask('start_workers'); // when every fault is planned
   const first = await open(browser);
   await logIn(first);
@@ -82,6 +83,11 @@ await browse(async (browser) => {
     ['upstreams', '/dashboard/upstreams'],
     ['upstream', `/dashboard/upstreams/${upstream}`],
     ['events', '/dashboard/events'],
+    ['repositories', '/dashboard/repositories'],
+    ['repository', `/dashboard/repository?address=30617:${'a'.repeat(64)}:alpha`],
+    ['followed', '/dashboard/followed'],
+    ['followed-relay', '/dashboard/followed/00000000-0000-0000-0000-00000000000b'],
+    ['parked', '/dashboard/parked?reason=orphan'],
   ];
   await look(browser, pages);
 

@@ -111,6 +111,10 @@ impl Site {
                 }
                 json!(upstream.id)
             }
+            "grasp_rows" => {
+                support::grasp_rows::fill(&world.db).await;
+                json!(true)
+            }
             "status" => json!(relay_of(world, &text("id")).await.sync_state()),
             "relay_status" => json!(relay_of(world, &text("id")).await.status),
             "fail" => {

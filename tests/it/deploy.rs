@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tender_jobs::grasp::policy::{Reason, Rule};
+
 use crate::support::api::TestApi;
 
 const ALERTS: &str = include_str!("../../deploy/alerts.yml");
@@ -32,6 +34,7 @@ async fn panels_and_alerts_name_metrics_that_exist() {
         include_str!("../../workers/src/runtime/schedule.rs"),
         include_str!("../../workers/src/runtime/fetch.rs"),
         include_str!("../../src/http/probes.rs"),
+        include_str!("../../src/http/probes/grasp.rs"),
         include_str!("../../src/http/probes/mirror.rs"),
         include_str!("../../src/http/probes/provision.rs"),
         include_str!("../../workers/src/mirror/intake.rs"),
@@ -56,6 +59,15 @@ fn every_alert_is_explained() {
     assert!(alerts.len() >= 5);
     for alert in alerts {
         assert!(OPERATING.contains(&format!("### {alert}\n")), "{alert}");
+    }
+}
+
+#[test]
+fn every_rule_and_reason_of_admission_is_in_the_chapter() {
+    let chapter = include_str!("../../docs/GRASP.md");
+    let rules = Rule::ALL.iter().map(|rule| rule.as_str());
+    for code in rules.chain(Reason::ALL.iter().map(|reason| reason.as_str())) {
+        assert!(chapter.contains(&format!("| `{code}` |")), "{code}");
     }
 }
 

@@ -54,8 +54,7 @@ async fn live_events_outside_the_filter_are_violations() {
     let now = world.db_now().await;
     let requests = fake.verbs("REQ");
     let live = requests.iter().find(|message| message[2]["limit"] == 0).unwrap();
-    let since = live[2]["since"].as_i64().unwrap();
-    assert!(since <= now - 300, "a new event may be as late as windows of polling overlap");
+    assert!(live[2].get("since").is_none(), "a new event may claim any time");
     let wanted = [note(&keys, now, "one"), note(&keys, now, "two")];
     let others = [event(&keys, 7, now, "+", Vec::new()), event(&keys, 20_001, now, "", Vec::new())];
     for event in as_json(&[wanted.as_slice(), &others, &wanted[..1]].concat()) {

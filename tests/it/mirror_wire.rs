@@ -122,16 +122,34 @@ async fn a_job_without_a_connection_waits_without_an_attempt_and_an_idle_one_giv
     tender_workers::mirror::run(world.context.clone(), job).await;
     let waiting = world.job_by_id(&id).await;
     assert_eq!((waiting.summary.state, waiting.summary.attempts), (JobState::Waiting, 0));
+    postpone(&world, &id).await;
 
     gate.open();
     patiently("the first job ends", running).await.unwrap();
-    world.make_due().await;
+    assert!(is_due(&world, &id).await, "the end of the first job makes the waiting one due");
     world.drain().await;
     assert_eq!(world.stored().await, ids(&[event]));
     for upstream in [&first, &second] {
         assert_eq!(world.lane(upstream, LaneKind::Realtime).await.status, "idle");
     }
     assert_eq!(world.context.connections.open(), 1, "the idle one gave way");
+}
+
+/// Moves a waiting job an hour into the future.
+async fn postpone(world: &MirrorWorld, job: &str) {
+    sqlx::query("update apalis.jobs set run_at = now() + interval '1 h' where id = $1")
+        .bind(job)
+        .execute(&world.db)
+        .await
+        .unwrap();
+}
+
+async fn is_due(world: &MirrorWorld, job: &str) -> bool {
+    sqlx::query_scalar("select run_at <= now() from apalis.jobs where id = $1")
+        .bind(job)
+        .fetch_one(&world.db)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -152,7 +170,8 @@ async fn sixty_upstreams_twenty_of_them_live_starve_nobody() {
     let workers = world.run_workers(stop.clone());
     let ticks = async {
         for mode in [LaneKind::Realtime, LaneKind::Backfill, LaneKind::Realtime] {
-            orchestrate::dispatch(&world.db, mode, None, false).await.unwrap();
+            // By hand: the jobs of a scheduled run start within 30 s, these all at once.
+            orchestrate::dispatch(&world.db, mode, None, true).await.unwrap();
             eventually("the tick is worked off", async || {
                 let open: i64 = sqlx::query_scalar(
                     "select count(*) from apalis.jobs
@@ -181,6 +200,61 @@ async fn sixty_upstreams_twenty_of_them_live_starve_nobody() {
         .await
         .unwrap();
     assert!(most <= 1, "no attempt was spent on waiting: {most}");
+}
+
+#[tokio::test]
+async fn the_states_of_all_connections_are_stored_at_once_and_unchanged_ones_seldom() {
+    let world = MirrorWorld::new().await;
+    let mut rows = Vec::new();
+    for port in 1..=3 {
+        let upstream = world.upstream(&format!("ws://127.0.0.1:{port}"), json!({})).await;
+        rows.push(state_of(upstream.id));
+    }
+    let gone = state_of(uuid::Uuid::new_v4());
+    rows.insert(1, gone.clone());
+    upstream::note_connections(&world.db, &rows).await.unwrap();
+    let stored = upstream::connections(&world.db).await.unwrap();
+    assert_eq!(stored.len(), 3, "a deleted upstream has no row, and the others have theirs");
+
+    age(&world, 5).await;
+    rows[0].bytes_in = 1;
+    let before = upstream::connections(&world.db).await.unwrap();
+    upstream::note_connections(&world.db, &rows).await.unwrap();
+    let after = upstream::connections(&world.db).await.unwrap();
+    for (before, after) in before.iter().zip(&after) {
+        let is_changed = after.upstream_id == rows[0].upstream_id;
+        assert_eq!(after.bytes_in, i64::from(is_changed));
+        assert_eq!(after.updated_at != before.updated_at, is_changed, "{after:?}");
+    }
+
+    age(&world, 12).await;
+    let before = upstream::connections(&world.db).await.unwrap();
+    upstream::note_connections(&world.db, &rows).await.unwrap();
+    let after = upstream::connections(&world.db).await.unwrap();
+    assert!(before.iter().zip(&after).all(|(before, after)| after.updated_at > before.updated_at));
+}
+
+fn state_of(upstream_id: uuid::Uuid) -> upstream::Connection {
+    upstream::Connection {
+        upstream_id,
+        process: "test".to_owned(),
+        state: "open".to_owned(),
+        subscriptions: 0,
+        attempts: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        error: None,
+        updated_at: chrono::DateTime::UNIX_EPOCH,
+    }
+}
+
+/// Moves the last reports of all connections into the past.
+async fn age(world: &MirrorWorld, seconds: i32) {
+    sqlx::query("update upstream_connection set updated_at = now() - make_interval(secs => $1)")
+        .bind(seconds)
+        .execute(&world.db)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

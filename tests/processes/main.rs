@@ -15,6 +15,8 @@ mod commands;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod faults;
+mod grasp;
+mod grasp_commands;
 mod migrations;
 mod mirror_commands;
 mod private_postgres;

@@ -46,14 +46,18 @@ async fn the_mirror_alone_asks_for_nothing_of_zooid() {
     ];
     let mut worker = Tender::start_mirror(&world, &["work"], &settings);
     worker.serves(&world.db, "mirror").await;
-    let expected = ["mirror", "mirror-deletions", "mirror-events", "mirror-uploads", "prune"]
-        .map(str::to_owned);
-    eventually("exactly the queues of the mirror and of the upkeep are served", async || {
-        let workers = queue::workers(&world.db).await.unwrap();
-        let queues: BTreeSet<String> = workers.into_iter().map(|one| one.queue).collect();
-        assert!(queues.iter().all(|queue| expected.contains(queue)), "{queues:?}");
-        queues == BTreeSet::from(expected.clone())
-    })
+    let queues =
+        ["grasp", "mirror", "mirror-deletions", "mirror-events", "mirror-uploads", "prune"];
+    let expected = queues.map(str::to_owned);
+    eventually(
+        "exactly the queues of the mirror, of GRASP and of the upkeep are served",
+        async || {
+            let workers = queue::workers(&world.db).await.unwrap();
+            let queues: BTreeSet<String> = workers.into_iter().map(|one| one.queue).collect();
+            assert!(queues.iter().all(|queue| expected.contains(queue)), "{queues:?}");
+            queues == BTreeSet::from(expected.clone())
+        },
+    )
     .await;
     world.trigger(&upstream, LaneKind::Backfill).await;
     eventually("history is done", async || {

@@ -68,6 +68,11 @@ impl Line {
         self.state.is_stalled.send_replace(true);
     }
 
+    /// Lets the relay's messages pass again.
+    pub fn resume(&self) {
+        self.state.is_stalled.send_replace(false);
+    }
+
     /// What the relay was told, in order.
     pub fn heard(&self) -> Vec<Value> {
         self.state.heard.lock().unwrap().clone()
@@ -123,7 +128,7 @@ async fn carry(stream: TcpStream, state: Arc<State>) {
     let down = async {
         let mut is_stalled = state.is_stalled.subscribe();
         while let Some(Ok(message)) = from_far.next().await {
-            let _gone = is_stalled.wait_for(|is_stalled| !is_stalled).await;
+            drop(is_stalled.wait_for(|is_stalled| !is_stalled).await);
             if to_near.send(message).await.is_err() {
                 break;
             }
@@ -132,7 +137,7 @@ async fn carry(stream: TcpStream, state: Arc<State>) {
     tokio::select! {
         () = up => {}
         () = down => {}
-        _ = is_cut.wait_for(|is_cut| *is_cut) => {}
+        () = async { drop(is_cut.wait_for(|is_cut| *is_cut).await) } => {}
     }
     state.open.fetch_sub(1, Ordering::SeqCst);
 }

@@ -13,6 +13,9 @@
 
 pub mod api;
 pub mod database;
+pub mod grasp;
+pub mod grasp_rows;
+pub mod grasp_store;
 pub mod line;
 pub mod mirror;
 pub mod path;

@@ -9,6 +9,7 @@ mod manager;
 mod release;
 mod remove;
 mod scan;
+mod session;
 mod upkeep;
 
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub async fn run(context: Context, job: Job) {
     };
     match work {
         Work::Reconcile => {
-            let work = upkeep::reconcile(&context);
+            let work = Box::pin(upkeep::reconcile(&context));
             outcome::recurring(&context.db, &job, RECONCILE, work).await;
         }
         Work::Scan { service } => scan::run(&context, &job, service).await,

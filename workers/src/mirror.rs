@@ -12,22 +12,22 @@
 //! - [`information`]: NIP-11. [`diff`]: compares two sides without changing either.
 
 mod address;
-mod backfill;
-mod connection;
-mod connections;
+pub(crate) mod backfill;
+pub(crate) mod connection;
+pub(crate) mod connections;
 pub mod diff;
 pub mod error;
-mod fetch;
+pub(crate) mod fetch;
 pub mod frame;
 pub mod information;
-mod intake;
+pub(crate) mod intake;
 mod lane;
 mod live;
 mod message;
 pub mod negentropy;
 pub mod orchestrate;
-mod page;
-mod proof;
+pub(crate) mod page;
+pub(crate) mod proof;
 mod realtime;
 mod remove;
 mod report;

@@ -1,87 +1,49 @@
-//! Admission: judges events, whatever their source, in the transaction that stores them.
+//! Admission: judges events, whatever their source, in the transaction that stores them. An event that
+//! a service admits has a row in `admission`; one that it refuses is parked.
+//!
+//! - `subject`: what an event says. `lookup`, `load`: what the services have accepted.
+//! - `judge`: the rules, without I/O. `bench`: the judgement of a batch by every service.
+//! - `gate`: the gates of the sources. `keep`: what follows from an acceptance.
+//! - `explain`: what the services would decide on an event, and why.
+//!
+//! All judgements run one after another, under one advisory lock. A transaction that parks an event
+//! therefore sees the acceptance for which it waits, or the accepting transaction sees the parked row.
 
-use std::collections::HashSet;
+mod bench;
+mod explain;
+mod gate;
+mod judge;
+mod keep;
+mod load;
+mod lookup;
+mod services;
+mod subject;
 
-use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
+use sqlx::PgConnection;
 
-use super::family::Source;
-use crate::{
-    mirror::event::{Event, EventId, Gate, Gated},
-    queue::Settled,
-};
+pub use explain::{Explained, explain, find_event};
+pub use gate::{Followed, OwnFeed, Rejudged, Scanned};
+pub(super) use services::{Service, services};
 
-/// The gate for events of a followed relay. Every enabled service judges them.
-#[derive(Debug, Clone, Copy)]
-pub struct Followed {
-    /// The followed relay.
-    pub relay: Uuid,
-    /// The epoch of the lease under which the events are stored.
-    pub epoch: i64,
-    /// How the events came.
-    pub source: Source,
+/// The advisory lock of admission; the number has no meaning, and no other lock uses it.
+const LOCK: i64 = 0x47_52_41_53_50;
+
+/// Takes the lock of admission until the end of the transaction.
+pub(super) async fn lock(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(tx).await?;
+    Ok(())
 }
 
-impl Gate for Followed {
-    fn known<'a>(
-        &'a self,
-        _db: &'a PgPool,
-        _upstream: Uuid,
-        _ids: &'a [EventId],
-    ) -> Gated<'a, HashSet<EventId>> {
-        Box::pin(async { Ok(HashSet::new()) })
-    }
-
-    fn judge<'a>(
-        &'a self,
-        _tx: &'a mut PgConnection,
-        _upstream: Uuid,
-        events: &'a [&'a Event],
-    ) -> Gated<'a, Settled<HashSet<EventId>>> {
-        Box::pin(async { Ok(Settled::Written(events.iter().map(|event| event.id).collect())) })
-    }
-
-    fn stored<'a>(
-        &'a self,
-        _tx: &'a mut PgConnection,
-        _upstream: Uuid,
-        _events: &'a [&'a Event],
-        _new: &'a HashSet<EventId>,
-    ) -> Gated<'a, ()> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-/// The gate for events of a service's own relay, which has accepted them already.
-#[derive(Debug, Clone, Copy)]
-pub struct OwnFeed;
-
-impl Gate for OwnFeed {
-    fn known<'a>(
-        &'a self,
-        _db: &'a PgPool,
-        _upstream: Uuid,
-        _ids: &'a [EventId],
-    ) -> Gated<'a, HashSet<EventId>> {
-        Box::pin(async { Ok(HashSet::new()) })
-    }
-
-    fn judge<'a>(
-        &'a self,
-        _tx: &'a mut PgConnection,
-        _upstream: Uuid,
-        events: &'a [&'a Event],
-    ) -> Gated<'a, Settled<HashSet<EventId>>> {
-        Box::pin(async { Ok(Settled::Written(events.iter().map(|event| event.id).collect())) })
-    }
-
-    fn stored<'a>(
-        &'a self,
-        _tx: &'a mut PgConnection,
-        _upstream: Uuid,
-        _events: &'a [&'a Event],
-        _new: &'a HashSet<EventId>,
-    ) -> Gated<'a, ()> {
-        Box::pin(async { Ok(()) })
-    }
+/// Keeps the planner, until the end of the transaction, from scanning large tables while their statistics
+/// are young: a judgement looks up few rows in each. Compiling such a plan would take longer than running
+/// it.
+async fn look_up_only(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"select set_config('enable_seqscan', 'off', true) as "scan",
+                  set_config('enable_hashjoin', 'off', true) as "hash",
+                  set_config('enable_mergejoin', 'off', true) as "merge", set_config('jit', 'off', true) as "jit""#
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(())
 }

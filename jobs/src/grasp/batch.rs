@@ -1,1 +1,274 @@
-//! (empty)
+//! Batches: items of one family that are fetched together from one relay. A batch belongs to one lease:
+//! its end changes nothing once the lease is over.
+//!
+//! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
+
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::{
+    family::{Family, Purpose},
+    followed::Lease,
+};
+use crate::{
+    mirror::contended,
+    queue::{Settled, one_line},
+};
+
+/// Items that are being fetched.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The id of the row.
+    pub id: i64,
+    /// The lease under which it was opened.
+    pub lease: Lease,
+    /// The family of the items.
+    pub family: Family,
+    /// Why it is fetched.
+    pub purpose: Purpose,
+    /// The items.
+    pub items: Vec<String>,
+}
+
+/// What a batch has fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// The pages that were requested.
+    pub pages: i32,
+    /// The events that came.
+    pub received: i64,
+    /// The events that were new.
+    pub stored: i64,
+    /// Whether a part was compared by negentropy.
+    pub is_compared: bool,
+}
+
+impl Fetched {
+    fn method(self) -> &'static str {
+        if self.is_compared { "negentropy" } else { "pages" }
+    }
+}
+
+impl std::ops::AddAssign for Fetched {
+    fn add_assign(&mut self, other: Self) {
+        self.pages += other.pages;
+        self.received += other.received;
+        self.stored += other.stored;
+        self.is_compared |= other.is_compared;
+    }
+}
+
+/// When the items of a failed batch are fetched again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// After 65 s, and after twice as long with each further failure, up to an hour.
+    Later,
+    /// After this many seconds, because the relay limits our rate. No attempt counts.
+    In(i64),
+    /// As soon as the relay is connected. The attempt counts: the batch may have ended the connection.
+    Reconnected,
+    /// After a day: no filter can name the items.
+    Tomorrow,
+}
+
+/// Opens a batch that verifies or polls confirmed items. Returns `None` if the lease is over.
+pub async fn open(
+    db: impl PgExecutor<'_>,
+    lease: Lease,
+    family: Family,
+    purpose: Purpose,
+    items: Vec<String>,
+) -> Result<Option<Batch>, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        "insert into grasp_batch (relay_id, epoch, family, purpose, items)
+         select id, lease_epoch, $3, $4, $5 from grasp_relay
+         where id = $1 and lease_epoch = $2 and lease_until > now() for share
+         returning id",
+        lease.relay,
+        lease.epoch,
+        family.as_str(),
+        purpose.as_str(),
+        i32::try_from(items.len()).unwrap_or(i32::MAX),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(id.map(|id| Batch { id, lease, family, purpose, items }))
+}
+
+/// Ends a batch whose every event before EOSE is stored, refused for good or parked. Its items are
+/// confirmed.
+pub async fn confirm(
+    db: &PgPool,
+    batch: &Batch,
+    fetched: Fetched,
+) -> Result<Settled<()>, sqlx::Error> {
+    contended::retried(|| async {
+        let mut tx = db.begin().await?;
+        if !end(&mut tx, batch, "done", None, fetched).await? {
+            return Ok(Settled::LeaseLost);
+        }
+        sqlx::query!(
+            "update grasp_coverage
+             set state = 'confirmed', batch = null, attempts = 0, reason = null, confirmed_at = now()
+             where batch = $1 and relay_id = $2 and state = 'in_flight'",
+            batch.id,
+            batch.lease.relay,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Settled::Written(()))
+    })
+    .await
+}
+
+/// Ends a batch that failed. Its items are missing, for this reason.
+pub async fn fail(
+    db: &PgPool,
+    batch: &Batch,
+    reason: &str,
+    again: Again,
+    fetched: Fetched,
+) -> Result<Settled<()>, sqlx::Error> {
+    contended::retried(|| async {
+        let mut tx = db.begin().await?;
+        if !end(&mut tx, batch, "failed", Some(reason), fetched).await? {
+            return Ok(Settled::LeaseLost);
+        }
+        make_missing(&mut tx, batch, None, reason, again).await?;
+        tx.commit().await?;
+        Ok(Settled::Written(()))
+    })
+    .await
+}
+
+/// Makes single items of an open batch missing; the others go on.
+pub async fn refuse(
+    db: &PgPool,
+    batch: &Batch,
+    items: &[String],
+    reason: &str,
+    again: Again,
+) -> Result<Settled<()>, sqlx::Error> {
+    contended::retried(|| async {
+        let mut tx = db.begin().await?;
+        let holder = sqlx::query!(
+            "select id from grasp_relay where id = $1 and lease_epoch = $2 and lease_until > now() for share",
+            batch.lease.relay,
+            batch.lease.epoch,
+        );
+        if holder.fetch_optional(&mut *tx).await?.is_none() {
+            return Ok(Settled::LeaseLost);
+        }
+        make_missing(&mut tx, batch, Some(items), reason, again).await?;
+        tx.commit().await?;
+        Ok(Settled::Written(()))
+    })
+    .await
+}
+
+/// Ends the row of an open batch, under its lease, and adds to the counters of the relay. Returns false
+/// if the lease is over or the batch has ended.
+async fn end(
+    tx: &mut PgConnection,
+    batch: &Batch,
+    status: &str,
+    reason: Option<&str>,
+    fetched: Fetched,
+) -> Result<bool, sqlx::Error> {
+    let counted = sqlx::query!(
+        "update grasp_relay set received = received + $3, stored = stored + $4
+         where id = $1 and lease_epoch = $2 and lease_until > now()",
+        batch.lease.relay,
+        batch.lease.epoch,
+        fetched.received,
+        fetched.stored,
+    );
+    if counted.execute(&mut *tx).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let ended = sqlx::query!(
+        "update grasp_batch
+         set status = $3, reason = $4, ended_at = now(), method = $5, pages = $6, received = $7, stored = $8
+         where id = $1 and epoch = $2 and status = 'open'",
+        batch.id,
+        batch.lease.epoch,
+        status,
+        reason.map(one_line),
+        fetched.method(),
+        fetched.pages,
+        fetched.received,
+        fetched.stored,
+    );
+    Ok(ended.execute(tx).await?.rows_affected() > 0)
+}
+
+async fn make_missing(
+    tx: &mut PgConnection,
+    batch: &Batch,
+    only: Option<&[String]>,
+    reason: &str,
+    again: Again,
+) -> Result<(), sqlx::Error> {
+    let (attempt, delay) = match again {
+        Again::Later => (1, None),
+        Again::In(seconds) => (0, Some(seconds)),
+        Again::Reconnected => (1, Some(0)),
+        Again::Tomorrow => (1, Some(86_400)),
+    };
+    sqlx::query!(
+        "update grasp_coverage
+         set state = 'missing', batch = null, reason = $4, attempts = attempts + $5,
+             retry_at = now() + make_interval(secs => coalesce($6::bigint::float8, least(3600, 65 * 2 ^ least(attempts, 6))))
+         where batch = $1 and relay_id = $2 and state = 'in_flight' and ($3::text[] is null or item = any($3))",
+        batch.id,
+        batch.lease.relay,
+        only,
+        one_line(reason),
+        attempt,
+        delay,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends the open batches of relays that have no holder any more. Their items are missing, and due at
+/// once. The caller holds the rows of the relays.
+pub(super) async fn abandon(
+    tx: &mut PgConnection,
+    relays: &[Uuid],
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update grasp_batch set status = 'failed', reason = $2, ended_at = now()
+         where relay_id = any($1) and status = 'open'",
+        relays,
+        one_line(reason),
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update grasp_coverage set state = 'missing', batch = null, reason = $2, retry_at = now()
+         where relay_id = any($1) and batch is not null",
+        relays,
+        one_line(reason),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Forgets batches that ended long ago: verifications and polls after a day, others after a week.
+/// Returns how many.
+pub async fn prune(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from grasp_batch where id in (
+             (select id from grasp_batch where ended_at < now() - interval '7 days' order by ended_at limit 5000)
+             union all
+             (select id from grasp_batch
+              where ended_at < now() - interval '1 day' and purpose <> 'missing' and status = 'done'
+              order by ended_at limit 5000))",
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

@@ -8,7 +8,7 @@ const TRIES: u32 = 5;
 /// Runs a transaction again while PostgreSQL ends it because of another one, up to five times: as the
 /// victim of a deadlock, or because they cannot be serialised (SQLSTATE class 40). The other
 /// transaction has gone on by then.
-pub(super) async fn retried<T, F>(transaction: impl Fn() -> F) -> Result<T, sqlx::Error>
+pub(crate) async fn retried<T, F>(transaction: impl Fn() -> F) -> Result<T, sqlx::Error>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {

@@ -25,14 +25,17 @@ use std::{borrow::Cow, fmt};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 pub use deletion::reapply as reapply_deletion;
-pub use gate::{Gate, Gated};
+pub use gate::{Gate, Gated, Judged};
 pub use kinds::{KindCount, roll_up};
 pub use parse::{Limits, Unusable, parse};
 pub use purge::{Purged, purge, wipe};
 pub use set::{Item, Set, set};
 pub use stats::{EventStats, stats};
+
 pub use store::{Batch, Known, Refused, Stored, known, store};
 pub use tally::Tally;
+
+pub(crate) use store::{column, deleted, rows_of};
 
 /// The longest `d` tag that is stored, in bytes. A row of an index holds about 2,700 bytes.
 const MAX_D_TAG: usize = 1024;

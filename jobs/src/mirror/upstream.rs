@@ -8,6 +8,7 @@ mod forget;
 mod knowledge;
 mod learned;
 mod remove;
+mod service;
 pub mod settings;
 mod url;
 
@@ -22,7 +23,7 @@ use uuid::Uuid;
 pub use change::{Change, UpstreamError, create, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, forget_dead_connections,
-    note_connection,
+    note_connections,
 };
 pub use forget::reset;
 pub use knowledge::{

@@ -152,3 +152,23 @@ pub async fn start(db: impl PgExecutor<'_>, job: &Job) -> Result<Settled<()>, sq
     .await?;
     Ok(Settled::of(started.rows_affected()))
 }
+
+/// Takes the key from a running job, so that work which comes while it runs gets a job of its own. The
+/// job remembers its key: it takes it back if it goes back to the queue.
+///
+/// # Errors
+/// See the module.
+pub async fn free_key(db: impl PgExecutor<'_>, job: &Job) -> Result<Settled<()>, sqlx::Error> {
+    let freed = sqlx::query!(
+        "update apalis.jobs
+         set idempotency_key = null,
+             metadata = coalesce(metadata, ''::hstore) || hstore('key', idempotency_key)
+         where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running') and idempotency_key is not null",
+        job.id,
+        job.worker,
+        job.attempt - 1,
+    )
+    .execute(db)
+    .await?;
+    Ok(Settled::of(freed.rows_affected()))
+}

@@ -1,7 +1,7 @@
 //! `mirror status`, and the table of lanes, which other commands also print.
 
 use chrono::{DateTime, Utc};
-use comfy_table::{Cell, Color, ColumnConstraint, Table};
+use comfy_table::{Cell, Color};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -17,8 +17,6 @@ use tender_jobs::{
 use super::upstream::uploads_of;
 use crate::{command::print, words::lane as words};
 
-/// The width from which a terminal shows every column of the lanes.
-const WIDE: u16 = 130;
 /// The columns REJECTED, FILTER and DIRECTION.
 const WIDE_COLUMNS: [usize; 3] = [7, 9, 10];
 
@@ -142,22 +140,12 @@ pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Re
             lane.direction.as_str().into(),
         ]);
     }
-    fit(&mut table);
+    print::hide_unless_wide(&mut table, &WIDE_COLUMNS);
     print::line(&table.trim_fmt())?;
     for lane in lanes {
         print_troubles(lane, now)?;
     }
     Ok(())
-}
-
-/// Hides columns that `mirror show` and `--json` have too, if the terminal is narrow.
-fn fit(table: &mut Table) {
-    if table.width().is_some_and(|width| width < WIDE) {
-        let wide = table.column_iter_mut().filter(|column| WIDE_COLUMNS.contains(&column.index));
-        wide.for_each(|column| {
-            column.set_constraint(ColumnConstraint::Hidden);
-        });
-    }
 }
 
 /// Returns the condition of a lane; for a stale lane also the status that its holder left.

@@ -118,6 +118,7 @@ pub(super) async fn add(
     url: Option<String>,
     hosted: Option<String>,
     fields: Fields,
+    allows_private: bool,
     json: bool,
 ) -> anyhow::Result<()> {
     let mut change = fields.change()?;
@@ -136,7 +137,7 @@ pub(super) async fn add(
         created => created?,
     };
     said(&created, "added", json)?;
-    warn_private(&created);
+    warn_private(&created, allows_private);
     if !json {
         let mode = if created.direction.as_str() == "up" { "upload" } else { "backfill" };
         print::line(&format!(
@@ -148,9 +149,10 @@ pub(super) async fn add(
 
 /// Says on standard error that an upstream is not reached, because its host is certain not to be public.
 #[expect(clippy::print_stderr, reason = "a warning, beside the output")]
-fn warn_private(created: &Upstream) {
+fn warn_private(created: &Upstream, allows_private: bool) {
     let url = &created.url;
-    if !created.allow_private && UpstreamUrl::parse(url).is_ok_and(|url| url.is_private()) {
+    let is_allowed = allows_private || created.allow_private;
+    if !is_allowed && UpstreamUrl::parse(url).is_ok_and(|url| url.is_private()) {
         eprintln!(
             "warning: {url} has no public address and is not reached; allow it by `tender mirror update \
              {url} --private true`, or for all upstreams by ALLOW_PRIVATE_UPSTREAMS=true"
@@ -210,6 +212,7 @@ pub(super) fn uploads_of(upstream: &Upstream) -> String {
         (Some(reason), _) => {
             format!("only events of our own key, since it refused others: {reason}")
         }
+        (None, true) if upstream.admission => "accepted events only".to_owned(),
         (None, true) => "all events".to_owned(),
         (None, false) => "none".to_owned(),
     }
@@ -256,7 +259,12 @@ pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<
     gaps::print(&lanes, &gaps, now)
 }
 
-pub(super) async fn seed(db: &PgPool, file: &std::path::Path, json: bool) -> anyhow::Result<()> {
+pub(super) async fn seed(
+    db: &PgPool,
+    file: &std::path::Path,
+    allows_private: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     let text = tokio::fs::read_to_string(file).await;
     let text = text.with_context(|| format!("failed to read {}", file.display()))?;
     let changes: Vec<Change> = serde_json::from_str(&text).with_context(|| {
@@ -270,7 +278,7 @@ pub(super) async fn seed(db: &PgPool, file: &std::path::Path, json: bool) -> any
         let url = change.url.clone().unwrap_or_default();
         match upstream::create(db, change).await {
             Ok(created) => {
-                warn_private(&created);
+                warn_private(&created, allows_private);
                 seeded.push(("Created", created.url));
             }
             Err(UpstreamError::Taken) => seeded.push(("Exists", url)),

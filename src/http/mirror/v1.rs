@@ -5,11 +5,11 @@ pub(in crate::http) mod keys;
 
 use axum::{
     Extension, Json, Router,
-    body::{Bytes, to_bytes},
-    extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
+    body::Bytes,
+    extract::State,
+    http::StatusCode,
+    middleware,
+    response::IntoResponse,
     routing::{delete, get, post},
 };
 use serde::Deserialize;
@@ -23,61 +23,26 @@ use tender_jobs::{
     },
 };
 use tender_workers::mirror::orchestrate;
-use uuid::Uuid;
 
-use crate::http::{Api, ApiError, MAX_BODY, auth::address_of, extract::Segment, tokens::holder};
-
-/// A request failed.
-pub(in crate::http) enum V1Error {
-    /// 400, with the reason.
-    Bad(&'static str),
-    /// 401.
-    Unauthorized,
-    /// 404.
-    NotFound,
-    /// 422, with the problems.
-    Invalid(Vec<String>),
-    /// An error that is answered as by the other routes.
-    Other(ApiError),
-}
-
-impl IntoResponse for V1Error {
-    fn into_response(self) -> Response {
-        let (status, body) = match self {
-            Self::Bad(words) => (StatusCode::BAD_REQUEST, json!({ "error": words })),
-            Self::Unauthorized => {
-                (StatusCode::UNAUTHORIZED, json!({ "error": "Invalid or missing API key" }))
-            }
-            Self::NotFound => (StatusCode::NOT_FOUND, json!({ "error": "Resource not found" })),
-            Self::Invalid(errors) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, json!({ "errors": errors }))
-            }
-            Self::Other(error) => return error.into_response(),
-        };
-        (status, Json(body)).into_response()
-    }
-}
-
-impl From<sqlx::Error> for V1Error {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Other(error.into())
-    }
-}
+use crate::http::{
+    Api,
+    extract::Segment,
+    v1::{Answer, V1Error, authenticate, id_of},
+};
 
 impl From<UpstreamError> for V1Error {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Invalid(errors) => Self::Invalid(errors),
-            UpstreamError::Taken | UpstreamError::BeingRemoved(_) => {
-                Self::Invalid(vec![error.to_string()])
-            }
+            UpstreamError::Taken
+            | UpstreamError::BeingRemoved(_)
+            | UpstreamError::OfService
+            | UpstreamError::StopsService(_) => Self::Invalid(vec![error.to_string()]),
             UpstreamError::NotFound => Self::NotFound,
             UpstreamError::Database(error) => error.into(),
         }
     }
 }
-
-type Answer = Result<Response, V1Error>;
 
 /// Returns the routes below `/api/v1`; each requires a bearer token.
 pub(in crate::http) fn router(api: Api) -> Router<Api> {
@@ -93,27 +58,6 @@ pub(in crate::http) fn router(api: Api) -> Router<Api> {
         .route("/sync", post(sync))
         .fallback(|| async { V1Error::NotFound })
         .route_layer(middleware::from_fn_with_state(api, authenticate))
-}
-
-/// Reads the body up to [`MAX_BODY`], verifies the token, and counts the request against the rate
-/// limit of the key, or of the address if it failed.
-async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Answer {
-    let (mut parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| V1Error::Other(ApiError::TooLarge))?;
-    let Some(secret) = &api.config.key_secret else {
-        return Err(V1Error::Other(ApiError::Unavailable(
-            "this API is disabled: API_KEY_HMAC_SECRET is not set on this server",
-        )));
-    };
-    let (token, address) = (bearer(&parts.headers), address_of(&parts, &api));
-    let holder = holder(&api, secret, token, &address).await.map_err(V1Error::Other)?;
-    parts.extensions.insert(holder.ok_or(V1Error::Unauthorized)?);
-    Ok(next.run(Request::from_parts(parts, body.into())).await)
-}
-
-pub(in crate::http) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Records a change in the operators' record, under the name of the key.
@@ -145,10 +89,6 @@ fn change_of(api: &Api, holder: &Holder, bytes: &Bytes) -> Result<Change, V1Erro
         .map_err(|error| V1Error::Invalid(vec![error.to_string()]))?;
     let must_be_public = !api.config.allow_private_upstreams;
     Ok(Change { must_be_public, by: Some(who(holder)), ..change })
-}
-
-fn id_of(text: &str) -> Result<Uuid, V1Error> {
-    text.parse().map_err(|_| V1Error::NotFound)
 }
 
 /// Returns an upstream with its effective settings and its lanes.

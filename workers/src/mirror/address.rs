@@ -8,7 +8,7 @@ use reqwest::Url;
 use tender_jobs::mirror::address::is_public;
 use url::Host;
 
-use super::error::StepError;
+use super::error::{Fault, StepError};
 
 /// The most addresses of a host that are tried.
 const MAX_ADDRESSES: usize = 4;
@@ -16,35 +16,49 @@ const MAX_ADDRESSES: usize = 4;
 /// Returns the addresses of a URL's host. Unless `allow_private`, all of them are public.
 ///
 /// # Errors
-/// [`StepError::Connection`]. The error is the same for a name that does not exist and for an
+/// [`StepError::Connection`] if the name server did not answer, else [`StepError::Unreachable`]. Its text is the same for a name that does not exist and for an
 /// address that is not public, so that it tells a caller of the API nothing about our network.
 pub(crate) async fn resolve(url: &Url, allow_private: bool) -> Result<Vec<SocketAddr>, StepError> {
-    let mut addresses = lookup(url).await;
+    let (mut addresses, is_temporary) = match lookup(url).await {
+        Ok(addresses) => (addresses, false),
+        Err(error) => (Vec::new(), is_temporary(&error)),
+    };
     addresses.truncate(MAX_ADDRESSES);
+    let fault = if addresses.is_empty() { Fault::Dns } else { Fault::Private };
     let is_allowed = |address: &SocketAddr| allow_private || is_public(address.ip());
     if !addresses.is_empty() && addresses.iter().all(is_allowed) {
         return Ok(addresses);
     }
     let host = url.host_str().unwrap_or_default();
-    Err(StepError::Connection(if allow_private {
+    let reason = if allow_private {
         format!("the name {host} did not resolve; check the name")
     } else {
         format!(
             "the name {host} did not resolve, or has no public address; check the name; only if the \
              relay is in your own network, allow it by `tender mirror update {url} --private true`"
         )
-    }))
+    };
+    Err(if is_temporary {
+        StepError::Connection(reason)
+    } else {
+        StepError::Unreachable { fault, reason }
+    })
 }
 
-async fn lookup(url: &Url) -> Vec<SocketAddr> {
+/// Whether the name server may answer later. The error's text is all that the library gives.
+fn is_temporary(error: &std::io::Error) -> bool {
+    error.to_string().to_lowercase().contains("temporary failure")
+}
+
+async fn lookup(url: &Url) -> std::io::Result<Vec<SocketAddr>> {
     let port = url.port_or_known_default().unwrap_or(443);
     match url.host() {
-        Some(Host::Ipv4(address)) => vec![SocketAddr::new(IpAddr::V4(address), port)],
-        Some(Host::Ipv6(address)) => vec![SocketAddr::new(IpAddr::V6(address), port)],
+        Some(Host::Ipv4(address)) => Ok(vec![SocketAddr::new(IpAddr::V4(address), port)]),
+        Some(Host::Ipv6(address)) => Ok(vec![SocketAddr::new(IpAddr::V6(address), port)]),
         Some(Host::Domain(name)) => {
-            tokio::net::lookup_host((name, port)).await.map(Iterator::collect).unwrap_or_default()
+            tokio::net::lookup_host((name, port)).await.map(Iterator::collect)
         }
-        None => Vec::new(),
+        None => Ok(Vec::new()),
     }
 }
 

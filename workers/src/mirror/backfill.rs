@@ -2,7 +2,7 @@
 //! polling, unless the upstream only takes events. The lane's `backfill_until` falls with each window, and with each page of a window. If
 //! an upstream turns out not to support NIP-77, the same window is polled under the same lease, if at all.
 
-mod poll;
+pub(crate) mod poll;
 mod reconcile;
 mod retry;
 

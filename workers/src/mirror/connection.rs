@@ -67,6 +67,8 @@ struct Shared {
     auth: Auth,
     /// Why the connection was lost; `None` while it is open.
     lost: watch::Sender<Option<String>>,
+    /// The last notice that says that the upstream limits our rate.
+    limited: watch::Sender<Option<String>>,
     /// Whether a connection without compression would have survived.
     lost_by_compression: AtomicBool,
     /// When a lane last used the connection.
@@ -111,6 +113,7 @@ impl Shared {
             to_write: Arc::new(Semaphore::new(BYTES_TO_WRITE)),
             auth: Auth::new(),
             lost: watch::Sender::new(None),
+            limited: watch::Sender::new(None),
             lost_by_compression: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
             room: Mutex::new(Some(opening.room)),
@@ -155,6 +158,17 @@ impl Connection {
     /// Returns the error of a step whose connection was lost.
     pub(crate) fn lost_error(&self) -> StepError {
         StepError::Connection(self.lost().unwrap_or_else(|| BROKEN.to_owned()))
+    }
+
+    /// Waits until the connection is lost.
+    pub(crate) async fn until_lost(&self) {
+        let mut lost = self.0.lost.subscribe();
+        let _open_as_long_as_we_are = lost.wait_for(Option::is_some).await;
+    }
+
+    /// Returns the notices from now on that say that the upstream limits our rate.
+    pub(crate) fn limits(&self) -> watch::Receiver<Option<String>> {
+        self.0.limited.subscribe()
     }
 
     /// Whether the connection is open and leads to this target, with these limits.

@@ -2,10 +2,12 @@
 //! and the live subscription.
 //!
 //! - `room`: how many are open at the same time, and which one gives way.
+//! - `waiting`: lanes whose jobs found all of them in use.
 //! - `seen`: the states that are shown to people.
 
 mod room;
 mod seen;
+mod waiting;
 
 use std::{
     collections::HashMap,
@@ -36,6 +38,7 @@ use super::{
 use crate::runtime::pause_or_stop;
 use room::{Room, Rooms};
 use seen::Seen;
+use waiting::Waiting;
 
 /// How often the states of connections are stored.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -76,6 +79,7 @@ pub struct Connections {
     slots: Mutex<HashMap<Uuid, Arc<Slot>>>,
     /// Told whenever a connection may have become unused.
     freed: Arc<Notify>,
+    waiting: Waiting,
 }
 
 /// A connection in use. While it is held, the connection does not give way to another one.
@@ -112,6 +116,7 @@ impl Connections {
             rooms: Rooms::new(defaults.max_concurrent_connections, defaults.max_live_connections),
             slots: Mutex::default(),
             freed: Arc::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -133,6 +138,12 @@ impl Connections {
     /// As [`get`](Self::get), for a live subscription. Jobs share its connection.
     pub(crate) async fn get_live(&self, upstream: &Upstream) -> Result<InUse, StepError> {
         self.get_for(upstream, Room::Live).await
+    }
+
+    /// As [`get`](Self::get), for a relay that another wing follows. Jobs and live subscriptions share its
+    /// connection.
+    pub(crate) async fn get_followed(&self, upstream: &Upstream) -> Result<InUse, StepError> {
+        self.get_for(upstream, Room::Followed).await
     }
 
     async fn get_for(&self, upstream: &Upstream, room: Room) -> Result<InUse, StepError> {
@@ -181,12 +192,12 @@ impl Connections {
 
     /// Counts the connection of a job among those of live subscriptions, if one uses it now.
     fn promote(&self, open: &mut Open, room: Room, connection: &Connection) {
-        if room == Room::Live
+        if room != Room::Jobs
             && open.room == Room::Jobs
-            && let Some(permit) = self.rooms.try_acquire(Room::Live)
+            && let Some(permit) = self.rooms.try_acquire(room)
         {
             connection.move_to(permit);
-            open.room = Room::Live;
+            open.room = room;
             self.freed.notify_one();
         }
     }
@@ -246,11 +257,12 @@ pub(super) async fn tell(context: Context) {
             Ok(defaults) => connections.learn(defaults),
             Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
         }
-        for (upstream, slot) in connections.all() {
-            let row = slot.row(upstream, &process);
-            if let Err(error) = upstream::note_connection(&db, &row).await {
-                tracing::debug!(%upstream, %error, "could not store a connection's state; trying again in 5 s");
-            }
+        let slots = connections.all();
+        let rows: Vec<_> = slots.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
+        if let Err(error) = upstream::note_connections(&db, &rows).await {
+            tracing::debug!(%error, "could not store the states of connections; trying again in 5 s");
+        }
+        for (upstream, slot) in slots {
             log_late(upstream, tell_late(&db, &slot).await);
         }
     }

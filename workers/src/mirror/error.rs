@@ -2,12 +2,34 @@
 
 use std::time::Duration;
 
+/// A fault of an upstream that does not pass by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The name does not exist.
+    Dns,
+    /// The certificate or the handshake is not valid.
+    Tls,
+    /// The host does not speak WebSocket.
+    Protocol,
+    /// The host has no public address.
+    Private,
+}
+
 /// A step of a lane's work failed or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The upstream cannot be reached or the connection was lost. The job is retried.
     #[error("{0}")]
     Connection(String),
+    /// The upstream cannot be reached, for a reason that does not pass by itself. The job is retried like
+    /// after [`Connection`](Self::Connection).
+    #[error("{reason}")]
+    Unreachable {
+        /// The kind of the fault.
+        fault: Fault,
+        /// The error, for people.
+        reason: String,
+    },
     /// The upstream did not answer in time. The job is retried.
     #[error("{0}")]
     Silent(String),
@@ -78,6 +100,7 @@ impl StepError {
         matches!(
             self,
             Self::Connection(_)
+                | Self::Unreachable { .. }
                 | Self::Silent(_)
                 | Self::RateLimited(_)
                 | Self::TookNone(_)
@@ -93,6 +116,14 @@ impl StepError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RetryAfter { after, .. } => Some(*after),
+            _ => None,
+        }
+    }
+
+    /// Returns the fault that does not pass by itself; `None` for other errors.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Unreachable { fault, .. } => Some(*fault),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 64 * 1024;
 
 /// Reads the document if a day has passed since the last read, even if that read failed. Errors are
 /// logged. `allow_private` allows every upstream an address that is not public.
-pub(super) async fn refresh(db: &PgPool, upstream: &Upstream, allow_private: bool) {
+pub(crate) async fn refresh(db: &PgPool, upstream: &Upstream, allow_private: bool) {
     match upstream::wants_information(db, upstream.id).await {
         Ok(true) => {}
         Ok(false) => return,

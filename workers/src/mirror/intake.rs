@@ -109,6 +109,34 @@ impl Intake {
         Ok(())
     }
 
+    /// Begins to store what waits for its batch to fill, and fails if a batch that was being stored has
+    /// failed. Does not wait, unless three batches are in progress.
+    pub(crate) async fn flush(&mut self) -> Result<(), StepError> {
+        if !self.events.is_empty() || !self.unusable.is_empty() {
+            self.dispatch().await?;
+        }
+        self.reap().map(drop)
+    }
+
+    /// Notes the batches that were stored meanwhile, and fails if one has failed. Returns whether nothing
+    /// is being stored.
+    pub(crate) fn reap(&mut self) -> Result<bool, StepError> {
+        while let Some(ended) = self.running.try_join_next() {
+            self.tally.add(&ended.map_err(|error| task_failed(&error))??);
+        }
+        Ok(self.running.is_empty())
+    }
+
+    /// Whether no event waits for its batch to fill.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.unusable.is_empty()
+    }
+
+    /// Returns the counts of stored batches since the last call.
+    pub(crate) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
     /// Waits until every event has an outcome. Returns the counts since the last call; the lane has
     /// them already.
     pub(crate) async fn settle(&mut self) -> Result<Tally, StepError> {

@@ -2,6 +2,7 @@
 //! settles. The lane and its upstream decide the work, as they are when the job starts.
 
 mod claim;
+mod wait;
 
 use std::{
     future::Future,
@@ -14,7 +15,7 @@ use tender_jobs::{
         lane::{self, Beat, Ending, LaneKind, Lease},
         upstream::{self, Upstream, settings::Settings},
     },
-    queue::{self, Job, Requeue, Settled},
+    queue::{self, Job, Settled},
 };
 use uuid::Uuid;
 
@@ -29,6 +30,7 @@ use super::{
 };
 use crate::runtime::{failpoint, outcome};
 use claim::Claimed;
+pub(super) use wait::NO_ROOM_WAIT;
 
 /// How often the holder sends a heartbeat, and learns whether its work is still wanted.
 const BEAT: Duration = Duration::from_secs(10);
@@ -36,9 +38,6 @@ const BEAT: Duration = Duration::from_secs(10);
 const JOB_WITHIN: Duration = Duration::from_secs(100);
 /// A job that has run for this long begins no further step; the lane's next job continues.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
-
-/// The wait of a job that found all connections in use.
-pub(super) const NO_ROOM_WAIT: Duration = Duration::from_secs(2);
 
 /// The lane, its upstream and its lease, as the work of a job sees them.
 pub(super) struct Run<'a> {
@@ -100,7 +99,9 @@ pub(super) async fn run(context: &Context, job: &Job, lane: Uuid) {
 /// Works, unless the job gives way to those of other upstreams.
 async fn take_turn(context: &Context, job: &Job, claimed: &Claimed) {
     if let Some(_share) = context.share(job, claimed.upstream.id).await {
+        context.connections.stop_waiting(claimed.lease.lane.id);
         hold(context, job, claimed).await;
+        wait::hurry_waiting(context).await; // the connection of this job may give way now
     }
 }
 
@@ -121,9 +122,9 @@ async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
     failpoint!("mirror-before-settle");
     let done = match done {
         Ok(done) => done,
-        Err(StepError::LeaseLost) => return lose(context, job).await,
-        Err(StepError::Stopping) => return give_back(context, job, Duration::ZERO).await,
-        Err(StepError::NoRoom) => return give_back(context, job, NO_ROOM_WAIT).await,
+        Err(StepError::LeaseLost) => return wait::lose(context, job).await,
+        Err(StepError::Stopping) => return wait::give_back(context, job).await,
+        Err(StepError::NoRoom) => return wait::wait_for_room(context, job, &lease.lane).await,
         Err(error) => after_error(&run, job, &error, &mut report),
     };
     let done = without_loops(&run, job, &mut report, done);
@@ -133,15 +134,8 @@ async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
         lane::settle(&context.db, job, lease, &report.progress, ending, result)
     });
     if settled.await == Some(Settled::LeaseLost) {
-        lose(context, job).await;
+        wait::lose(context, job).await;
     }
-}
-
-/// Requeues a job that lost its lane, if the job's row is still its own: the lane was reset, freed or
-/// retired. The next claim finds what is left to do. If another worker has the row, nothing is written.
-async fn lose(context: &Context, job: &Job) {
-    let at_once = Requeue::wait(Duration::ZERO);
-    outcome::persist(job, || queue::requeue(&context.db, job, &at_once)).await;
 }
 
 async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
@@ -242,13 +236,6 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
 fn jitter(job_id: &str) -> f64 {
     let sum: u32 = job_id.bytes().map(u32::from).sum();
     f64::from(sum % 100) / 100.0
-}
-
-/// Requeues the job, because the process stops. No attempt is spent and the job still owns the
-/// lane, so that another worker can continue at once.
-async fn give_back(context: &Context, job: &Job, after: Duration) {
-    let waits = Requeue::wait(after);
-    outcome::persist(job, || queue::requeue(&context.db, job, &waits)).await;
 }
 
 /// Logs one line about the job, and adds it to the metrics.

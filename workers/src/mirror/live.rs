@@ -11,13 +11,10 @@ use std::{
 
 use serde_json::json;
 use sqlx::PgPool;
-use tender_jobs::{
-    mirror::{
-        deployment,
-        lane::{self, LaneKind, LiveFailure},
-        upstream::{self, Upstream, settings::Settings},
-    },
-    queue,
+use tender_jobs::mirror::{
+    deployment,
+    lane::{self, LaneKind, LiveFailure},
+    upstream::{self, Upstream, settings::Settings},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -263,9 +260,8 @@ fn unconfirmed(within: Duration) -> StepError {
     ))
 }
 
-/// Subscribes to new events, and enqueues a poll for those that were published since the last one. A new
-/// event may claim a time that is a little earlier than the subscription: it may be as late as the
-/// windows of polling overlap.
+/// Subscribes to new events, and enqueues a poll for those that were published since the last one. The
+/// filter has no `since`: a new event may claim any time.
 async fn open(
     context: &Context,
     connection: &Connection,
@@ -274,9 +270,6 @@ async fn open(
 ) -> Result<Subscription, StepError> {
     let subscription = connection.subscribe("live");
     let mut filter = settings.download_filter().to_json();
-    let overlap = i64::try_from(settings.resume_overlap_seconds).unwrap_or(i64::MAX);
-    let since = queue::now(&context.db).await?.timestamp().saturating_sub(overlap);
-    filter.insert("since".to_owned(), json!(since));
     filter.insert("limit".to_owned(), json!(0));
     connection.send(&json!(["REQ", subscription.id(), filter])).await?;
     tracing::info!(url = upstream.url, "standing subscription begun");

@@ -25,22 +25,26 @@ pub trait Gate: fmt::Debug + Send + Sync {
         ids: &'a [EventId],
     ) -> Gated<'a, HashSet<EventId>>;
 
-    /// Judges verified events. Returns the ids of those that may be stored, or
-    /// [`Settled::LeaseLost`] if nothing may be stored any more. It runs before the transaction takes
-    /// the store's locks.
-    fn judge<'a>(
+    /// Judges verified events. Returns the judgement, or [`Settled::LeaseLost`] if nothing may be stored
+    /// any more. It runs before the transaction takes the store's locks.
+    fn judge<'a, 'e: 'a>(
         &'a self,
         tx: &'a mut PgConnection,
         upstream: Uuid,
-        events: &'a [&'a Event],
-    ) -> Gated<'a, Settled<HashSet<EventId>>>;
+        events: &'a [&'e Event],
+    ) -> Gated<'a, Settled<Box<dyn Judged + 'e>>>;
+}
 
-    /// Learns which of the judged events are in the store now: `new` ones, and others that were
+/// A gate's judgement of some events.
+pub trait Judged: Send + Sync {
+    /// The ids of the events that may be stored.
+    fn admitted(&self) -> &HashSet<EventId>;
+
+    /// Learns which of the admitted events are in the store now: `new` ones, and others that were
     /// there before. It runs after the transaction has taken the store's locks and written the events.
     fn stored<'a>(
         &'a self,
         tx: &'a mut PgConnection,
-        upstream: Uuid,
         events: &'a [&'a Event],
         new: &'a HashSet<EventId>,
     ) -> Gated<'a, ()>;

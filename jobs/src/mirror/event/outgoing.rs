@@ -2,12 +2,14 @@
 //! sent. Everything that an upstream gets is sent by its upload lane.
 //!
 //! - `candidates`: the events that the lane has not reached yet, in the order of their arrival.
-//! - `waiting`: events that are sent again, and those that a reconciliation found missing (`lost`).
+//! - `waiting`: events that are sent again, those that a reconciliation found missing (`lost`), and
+//!   those that were admitted after they had been stored (`offer`).
 //! - `verdict`: the answers. `begin`: what a run of the lane finds. `rest`: when the lane may rest.
 
 mod begin;
 mod candidates;
 mod lost;
+mod offer;
 mod rest;
 mod verdict;
 mod waiting;
@@ -19,7 +21,9 @@ use super::{Event, EventId, exact, store::rows_of};
 
 pub use begin::{Begun, begin, mark_sending};
 pub use candidates::{Candidate, Candidates, candidates};
+pub(crate) use candidates::{first_after, horizon};
 pub use lost::lost;
+pub(crate) use offer::offer;
 pub(in crate::mirror) use rest::has_work;
 pub(in crate::mirror) use verdict::Told;
 pub use verdict::{NOT_SENT, Reached, UploadTally, Verdict, judge};
@@ -59,6 +63,22 @@ pub async fn by_ids(db: impl PgExecutor<'_>, ids: &[EventId]) -> Result<Vec<Even
     let rows = sqlx::query_as!(
         Row,
         "select id, pubkey, created_at, kind, tags, content, sig from event where id = any($1)",
+        &rows_of(ids.iter()),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// Finds stored events by their ids, without deleted ones, in no particular order.
+pub(crate) async fn live_by_ids(
+    db: impl PgExecutor<'_>,
+    ids: &[EventId],
+) -> Result<Vec<Event>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, pubkey, created_at, kind, tags, content, sig from event
+         where id = any($1) and deleted_at is null",
         &rows_of(ids.iter()),
     )
     .fetch_all(db)

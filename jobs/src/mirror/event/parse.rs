@@ -30,6 +30,16 @@ pub struct Unusable {
 }
 
 impl Unusable {
+    /// Returns the reason for people.
+    pub fn words(&self) -> String {
+        match (self.reason, self.size) {
+            (Reason::TooManyTags, Some(i32::MAX)) => {
+                format!("its identifier (tag `d`) is longer than {MAX_D_TAG} bytes")
+            }
+            (reason, _) => reason.as_str().to_owned(),
+        }
+    }
+
     /// Returns what is remembered about the event; `None` if it does not say which event it is.
     pub fn refused(&self) -> Option<Refused> {
         let (id, created_at) = self.claims?;

@@ -69,6 +69,8 @@ async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
              delete from event_source using gone where event_source.event_id = gone.id
          ), settled as (
              delete from upload_verdict using gone where upload_verdict.event_id = gone.id
+         ), unadmitted as (
+             delete from admission using gone where admission.event_id = gone.id
          )
          insert into known_id (event_id, created_at, reason, kind, pubkey, retry_after)
          select id, created_at, delete_reason, kind, pubkey, now() + make_interval(secs => $3::bigint)
@@ -110,7 +112,8 @@ async fn forget(db: &PgPool) -> Result<u64, sqlx::Error> {
     Ok(forgotten.rows_affected())
 }
 
-/// Deletes all events, everything known about events, and all lanes, in one transaction. It waits for
+/// Deletes all events, everything known about events or wanted because of them, and all lanes, in one
+/// transaction. It waits for
 /// the transactions that store events, and new ones wait for it.
 pub async fn wipe(db: &PgPool) -> Result<(), sqlx::Error> {
     contended::retried(|| try_wipe(db)).await
@@ -122,9 +125,12 @@ async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "truncate event, event_tag, event_head, event_source, known_id, deletion_mark,
                   deletion_address, upload_verdict, rejection, ingest_minute, lane, lane_gap,
-                  kind_count, kind_change"
+                  kind_count, kind_change, admission, parked, parked_key, grasp_release, grasp_repo,
+                  grasp_repo_relay, grasp_root, grasp_author, grasp_coverage, grasp_coverage_count,
+                  grasp_batch, grasp_gap, grasp_outbox"
     )
     .execute(&mut *tx)
     .await?;
+    sqlx::query!("update grasp_relay set reconciled_at = null").execute(&mut *tx).await?;
     tx.commit().await
 }

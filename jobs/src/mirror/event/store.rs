@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{Event, EventId, Gate, Reason, Tally, deletion, stats};
+use super::{Event, EventId, Gate, Judged, Reason, Tally, deletion, stats};
 use crate::{
     mirror::{
         contended,
@@ -41,10 +41,11 @@ use crate::{
 use part::Part;
 use sieve::Sieve;
 
-pub(super) use columns::{column, rows_of};
+pub(crate) use columns::{column, rows_of};
 pub(super) use known::REMEMBERED;
 pub use known::{Known, Refused, known};
 pub(super) use lock::{LOCK, alone, begin, shared};
+pub(crate) use sieve::deleted;
 
 /// The outcome of an event. An id without one was stored before.
 type Outcomes = HashMap<EventId, Stored>;
@@ -127,16 +128,17 @@ async fn store_part(
     part: &Part<'_>,
 ) -> Result<Settled<Outcomes>, sqlx::Error> {
     let mut tx = lock::begin(db, batch.upstream).await?;
-    let Settled::Written((part, barred)) = through_gate(&mut tx, batch, part).await? else {
+    let Settled::Written(judged) = judge(&mut tx, batch, part).await? else {
         return Ok(Settled::LeaseLost);
     };
+    let (part, barred) = through_gate(part, judged.as_deref());
     let mut outcomes = if part.are_deletions {
         store_deletions(&mut tx, batch.upstream, &part).await?
     } else {
         store_others(&mut tx, batch.upstream, &part).await?
     };
-    if let Some(gate) = batch.gate {
-        tell_gate(&mut tx, gate, batch.upstream, &part, &outcomes).await?;
+    if let Some(judged) = judged {
+        tell_gate(&mut tx, &*judged, &part, &outcomes).await?;
     }
     let mut tally = part.tally.clone();
     for outcome in of_each(part.events.iter().copied(), outcomes.clone()) {
@@ -153,27 +155,29 @@ async fn store_part(
     Ok(Settled::Written(outcomes))
 }
 
-/// Returns the part without the events that the batch's gate bars, and the ids of those.
-async fn through_gate<'a>(
+/// Lets the batch's gate judge the events of the part; `None` if the batch has no gate.
+async fn judge<'e>(
     tx: &mut PgConnection,
     batch: &Batch<'_>,
-    part: &Part<'a>,
-) -> Result<Settled<(Part<'a>, Vec<EventId>)>, sqlx::Error> {
+    part: &Part<'e>,
+) -> Result<Settled<Option<Box<dyn Judged + 'e>>>, sqlx::Error> {
+    let Some(gate) = batch.gate else { return Ok(Settled::Written(None)) };
+    Ok(gate.judge(tx, batch.upstream, &part.events).await?.map(Some))
+}
+
+/// Returns the part without the events that the gate bars, and the ids of those.
+fn through_gate<'a>(part: &Part<'a>, judged: Option<&dyn Judged>) -> (Part<'a>, Vec<EventId>) {
     let mut part = part.clone();
-    let Some(gate) = batch.gate else { return Ok(Settled::Written((part, Vec::new()))) };
-    let Settled::Written(admitted) = gate.judge(tx, batch.upstream, &part.events).await? else {
-        return Ok(Settled::LeaseLost);
-    };
-    let barred = part.events.extract_if(.., |event| !admitted.contains(&event.id));
+    let Some(judged) = judged else { return (part, Vec::new()) };
+    let barred = part.events.extract_if(.., |event| !judged.admitted().contains(&event.id));
     let barred = barred.map(|event| event.id).collect();
-    Ok(Settled::Written((part, barred)))
+    (part, barred)
 }
 
 /// Tells the gate which events of the part are in the store.
 async fn tell_gate(
     tx: &mut PgConnection,
-    gate: &dyn Gate,
-    upstream: Uuid,
+    judged: &dyn Judged,
     part: &Part<'_>,
     outcomes: &Outcomes,
 ) -> Result<(), sqlx::Error> {
@@ -181,7 +185,7 @@ async fn tell_gate(
     let there: Vec<&Event> = part.events.iter().copied().filter(|e| !is_refused(e)).collect();
     let is_new = |event: &&&Event| outcomes.get(&event.id) == Some(&Stored::New);
     let new = there.iter().filter(is_new).map(|event| event.id).collect();
-    gate.stored(tx, upstream, &there, &new).await
+    judged.stored(tx, &there, &new).await
 }
 
 async fn store_others(

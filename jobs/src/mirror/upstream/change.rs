@@ -9,6 +9,7 @@ use super::{
     Direction, Upstream, UpstreamUrl,
     forget::forget,
     remove,
+    service::stops,
     settings::{Settings, SettingsError},
 };
 use crate::{console::operator, mirror::contended};
@@ -76,6 +77,17 @@ pub enum UpstreamError {
          when `tender mirror list` does not show it any more"
     )]
     BeingRemoved(i64),
+    /// The upstream is the relay of a GRASP service.
+    #[error(
+        "the upstream is the relay of a GRASP service; remove the service first: `tender grasp remove`"
+    )]
+    OfService,
+    /// The change would stop the own feed of a GRASP service, or the uploads to its relay.
+    #[error(
+        "the upstream is the relay of a GRASP service, and the change would stop {0}; pause the service \
+         instead (`tender grasp update --enabled false`), or remove it (`tender grasp remove`)"
+    )]
+    StopsService(&'static str),
     /// The upstream does not exist.
     #[error("the upstream does not exist; `tender mirror list` lists the upstreams")]
     NotFound,
@@ -193,14 +205,15 @@ async fn try_create(
 /// loses the permission of private addresses, which was given for the former host.
 ///
 /// # Errors
-/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`] or [`UpstreamError::NotFound`].
+/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`], [`UpstreamError::StopsService`] or
+/// [`UpstreamError::NotFound`].
 pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, false)?;
     if valid.direction.is_some_and(Direction::uploads) && is_hosted(db, id).await? {
         return Err(UpstreamError::Invalid(vec![HOSTED.to_owned()]));
     }
     let updated = contended::retried(|| try_update(db, id, change, &valid)).await;
-    updated.map_err(taken)?.ok_or(UpstreamError::NotFound)
+    updated.map_err(taken)??.ok_or(UpstreamError::NotFound)
 }
 
 async fn try_update(
@@ -208,15 +221,18 @@ async fn try_update(
     id: Uuid,
     change: &Change,
     valid: &Valid,
-) -> Result<Option<Upstream>, sqlx::Error> {
+) -> Result<Result<Option<Upstream>, UpstreamError>, sqlx::Error> {
     let mut tx = db.begin().await?;
     if moves(&mut tx, id, valid.url.as_ref()).await? {
         forget(&mut tx, id).await?;
     }
     let updated = write(&mut tx, id, change, valid).await?;
+    if let Some(what) = updated.as_ref().and_then(|updated| stops(change, updated)) {
+        return Ok(Err(UpstreamError::StopsService(what)));
+    }
     change.record(&mut tx, "update_upstream", updated.as_ref()).await?;
     tx.commit().await?;
-    Ok(updated)
+    Ok(Ok(updated))
 }
 
 /// Locks the upstream's row. Returns whether `url` differs from its address.

@@ -50,31 +50,48 @@ pub struct Connection {
     pub bytes_out: i64,
     /// Why the connection was lost or could not be established.
     pub error: Option<String>,
-    /// When the process last reported.
+    /// When the process last stored this state: at most 15 s ago while it runs.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Stores the state of a connection. Does nothing if the upstream was deleted.
-pub async fn note_connection(
+/// Stores the states of connections in one statement. An unchanged state is stored again only after
+/// 10 s, as a heartbeat. Connections to upstreams that were deleted are left out.
+pub async fn note_connections(
     db: impl PgExecutor<'_>,
-    connection: &Connection,
+    connections: &[Connection],
 ) -> Result<(), sqlx::Error> {
+    fn column<'a, T>(rows: &'a [Connection], of: impl Fn(&'a Connection) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    // The lock keeps an upstream from being deleted before its row is inserted: that would fail the rows of
+    // all the others too.
     sqlx::query!(
         "insert into upstream_connection as c
              (upstream_id, process, state, subscriptions, attempts, bytes_in, bytes_out, error)
-         select id, $2, $3, $4, $5, $6, $7, $8 from upstream where id = $1
+         select upstream.id, n.process, n.state, n.subscriptions, n.attempts, n.bytes_in, n.bytes_out, n.error
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[],
+                     $8::text[])
+              as n (upstream_id, process, state, subscriptions, attempts, bytes_in, bytes_out, error)
+         join upstream on upstream.id = n.upstream_id
+         order by upstream.id
+         for key share of upstream
          on conflict (upstream_id, process) do update set
              state = excluded.state, subscriptions = excluded.subscriptions,
              attempts = excluded.attempts, bytes_in = excluded.bytes_in,
-             bytes_out = excluded.bytes_out, error = excluded.error, updated_at = now()",
-        connection.upstream_id,
-        connection.process,
-        connection.state,
-        connection.subscriptions,
-        connection.attempts,
-        connection.bytes_in,
-        connection.bytes_out,
-        connection.error.as_deref().map(crate::queue::one_line),
+             bytes_out = excluded.bytes_out, error = excluded.error, updated_at = now()
+         where c.updated_at < now() - interval '10 s'
+            or (c.state, c.subscriptions, c.attempts, c.bytes_in, c.bytes_out, c.error)
+               is distinct from (excluded.state, excluded.subscriptions, excluded.attempts,
+                                 excluded.bytes_in, excluded.bytes_out, excluded.error)",
+        &column(connections, |one| one.upstream_id),
+        &column(connections, |one| one.process.clone()),
+        &column(connections, |one| one.state.clone()),
+        &column(connections, |one| one.subscriptions),
+        &column(connections, |one| one.attempts),
+        &column(connections, |one| one.bytes_in),
+        &column(connections, |one| one.bytes_out),
+        &column(connections, |one| one.error.as_deref().map(crate::queue::one_line))
+            as &[Option<String>],
     )
     .execute(db)
     .await?;

@@ -9,7 +9,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgExecutor, PgPool, error::DatabaseError};
 use uuid::Uuid;
 
 use super::UpstreamError;
@@ -36,8 +36,17 @@ pub struct Removal {
 /// being removed already. `by` is written to the operators' record, in the same transaction.
 ///
 /// # Errors
-/// See the module [`upstream`](super).
-pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
+/// [`UpstreamError::OfService`] if it is the relay of a GRASP service; see also the module
+/// [`upstream`](super).
+pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, UpstreamError> {
+    try_delete(db, id, by).await.map_err(|error| {
+        // 23001 is restrict_violation: the trigger `grasp_keeps_upstream` refuses it.
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        if code.as_deref() == Some("23001") { UpstreamError::OfService } else { error.into() }
+    })
+}
+
+async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
     let marked = sqlx::query_scalar!(
         "update upstream set removing_at = now(), enabled = false, relay_id = null

@@ -6,8 +6,12 @@ use axum::{
 use serde_json::{Value, json};
 use tender_jobs::console::api_key::{self, Holder};
 
-use super::{Answer, V1Error, id_of, json_of, record};
-use crate::http::{Api, extract::Segment};
+use super::{json_of, record};
+use crate::http::{
+    Api,
+    extract::Segment,
+    v1::{Answer, V1Error, id_of},
+};
 use crate::tokens;
 
 /// Returns the active API keys.

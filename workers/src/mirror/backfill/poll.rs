@@ -136,7 +136,7 @@ pub(in crate::mirror) fn asked<'a>(
 }
 
 /// Returns the request for a window of an upstream; otherwise like [`asked`].
-pub(in crate::mirror) fn request<'a>(
+pub(crate) fn request<'a>(
     upstream: &upstream::Upstream,
     settings: &upstream::settings::Settings,
     learned: &Learned,

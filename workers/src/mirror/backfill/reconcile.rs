@@ -1,15 +1,17 @@
 //! A window by negentropy (NIP-77): the ids of both sides are compared, and the missing events
 //! fetched.
+//!
+//! - `ending`: how the window ends, as far as it is proven.
+
+mod ending;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
-use serde_json::json;
 use tender_jobs::{
     mirror::{
-        event::{self, EventId, Item, Set, outgoing},
-        lane::gap::{self, Finished, Gap},
-        upstream::{self, Fact, Learned},
+        event::{self, EventId, Item, Set},
+        lane::gap,
+        upstream::{self, Learned},
     },
     queue,
 };
@@ -33,11 +35,8 @@ use crate::{
     },
     runtime::pause,
 };
+use ending::{conclude, note_cap, unproven};
 
-/// A window with more differences than this is not cheap.
-const CHEAP_DIFFERENCES: usize = 1000;
-/// A window with more round trips than this is not cheap.
-const CHEAP_ROUNDS: u32 = 2;
 /// The ids that may wait to be fetched, while the comparison continues.
 const WAITING_IDS: usize = 10_000;
 /// How often a busy upstream is asked again for one window.
@@ -50,8 +49,6 @@ const TOO_STRICT: &str = "the upstream refuses even a window of a minute as too 
 pub(super) const UNDELIVERED: &str = "the upstream listed the event and did not deliver it";
 /// Why a window is a gap.
 const TOO_DENSE: &str = "the upstream compares no window that is so dense, and takes events only";
-/// Why a window is a gap.
-const UNPROVEN: &str = "the upstream compares only a part of its events";
 
 /// Reconciles a window. Some errors are answered at once: by a second attempt, by a shorter window,
 /// or by polling.
@@ -125,15 +122,6 @@ async fn unsupported(
     Err(StepError::Unwanted)
 }
 
-/// Ends a window of an upstream that only takes events as a gap.
-fn unproven(span: Span, why: &str, report: &mut Report) -> Way {
-    let gaps = vec![Gap::span(span.since, span.until, why)];
-    let finished = Finished { gaps, ..Finished::window(span.since, span.until) };
-    report.progress.finished.push(finished);
-    let result = json!({ "unproven": why });
-    Way::Done { method: "negentropy", is_cheap: false, revealed: None, result }
-}
-
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
     let (db, filter) = (&run.context.db, run.settings.download_filter());
     let begun = queue::now(db).await.map_err(StepError::from)?;
@@ -154,89 +142,49 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
     };
     let mut intake = run.intake();
     let both = compare_and_fetch(run, &connection, &window, items.clone(), &mut intake).await;
-    report.events.add(&intake.settle().await?);
     let (compared, fetched) = match both {
-        Err(NegError::TooBig(most)) => return Ok(Way::Halve { most, items: items.len() }),
-        both => both?,
+        Ok(both) => both,
+        Err(error) => {
+            report.events.add(&intake.settle().await?);
+            return match error {
+                NegError::TooBig(most) => Ok(Way::Halve { most, items: items.len() }),
+                error => Err(error),
+            };
+        }
     };
-    if run.upstream.negentropy_verdict != "supported" {
-        upstream::judge_negentropy(db, run.upstream.id, None).await.map_err(StepError::from)?;
-    }
-    report.progress.violations += fetched.violations + connection.take_strays();
-    if fetched.is_cut {
-        return Ok(Way::Cut);
-    }
-    let learned = upstream::learned(db, run.upstream.id).await.map_err(StepError::from)?;
-    let asked = asked(run, &learned, &filter, (span.since, Some(span.until)), now);
     let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
-    let proof = proof::prove(&connection, asked, span.until, &revealed).await?;
+    let proof = prove(run, &connection, &window, now, (&revealed, fetched.is_cut));
+    // The upstream is asked while the last events are stored: the proof reads nothing of the store.
+    let (stored, proof) = tokio::join!(intake.settle(), proof);
+    report.events.add(&stored?);
+    report.progress.violations += fetched.violations + connection.take_strays();
+    let Some((learned, proof)) = proof? else { return Ok(Way::Cut) };
     note_cap(run, &learned, revealed.count(), proof, report).await?;
     let all = (items.as_slice(), &compared, &fetched);
     Ok(conclude(run, (begun, span), proof, all, report).await?)
 }
 
-/// Learns at how many events the upstream cuts its sets.
-async fn note_cap(
+/// Stores that the upstream supports NIP-77, and proves what it revealed. Also returns what was known
+/// about the upstream; `None` if the fetch was cut.
+async fn prove(
     run: &Run<'_>,
-    learned: &Learned,
-    count: usize,
-    proof: Proof,
-    report: &mut Report,
-) -> Result<(), StepError> {
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let fact = match (proof, learned.negentropy_cap) {
-        (Proof::Whole, Some(cap)) if count > cap => Fact::NegentropyCap(None),
-        (Proof::Cut | Proof::CutBelow(_), cap)
-            if count > 0 && cap.is_none_or(|cap| count > cap) =>
-        {
-            Fact::NegentropyCap(Some(count))
-        }
-        _ => return Ok(()),
-    };
-    tracing::info!(url = run.upstream.url, ?fact, "learned how an upstream answers");
-    upstream::learn(&run.context.db, run.upstream.id, fact).await?;
-    report.is_ahead = true;
-    Ok(())
-}
-
-/// Ends a window as far as its reconciliation is proven. What is not proven is polled, or is a
-/// shorter window's work.
-async fn conclude(
-    run: &Run<'_>,
-    (begun, span): (DateTime<Utc>, Span),
-    proof: Proof,
-    (items, compared, fetched): (&[Item], &Compared, &Fetched),
-    report: &mut Report,
-) -> Result<Way, StepError> {
-    let below = match proof {
-        Proof::Whole => span.since,
-        Proof::CutBelow(oldest) | Proof::UnclearBelow(oldest) if oldest < span.until => oldest,
-        _ if run.upstream.direction.downloads() => {
-            return poll(run, span, report).await;
-        }
-        _ if span.seconds() > SHORTEST => {
-            return Ok(Way::Halve { most: None, items: 0 });
-        }
-        _ => return Ok(unproven(span, UNPROVEN, report)),
-    };
-    let proven = Span { since: below, until: span.until };
-    let is_whole = proof == Proof::Whole;
-    let from = if is_whole { below } else { below + 1 };
-    report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
-    report.progress.finished.push(finished(span, from, fetched));
-    lose(run, begun, items, compared, from).await?;
-    Ok(done(proven, items, compared, fetched))
-}
-
-/// Returns the account of a window that is proven from the second `from` on. The undelivered ids
-/// may be of any of its seconds.
-fn finished(span: Span, from: i64, fetched: &Fetched) -> Finished {
-    let gap = |id: &EventId| Gap::id(*id, span.since, span.until, UNDELIVERED);
-    Finished {
-        gaps: fetched.undelivered.iter().map(gap).collect(),
-        skipped: fetched.skipped.clone(),
-        ..Finished::window(from, span.until)
+    connection: &Connection,
+    window: &Window<'_>,
+    now: i64,
+    (revealed, is_cut): (&Revealed<'_>, bool),
+) -> Result<Option<(Learned, Proof)>, StepError> {
+    let db = &run.context.db;
+    if run.upstream.negentropy_verdict != "supported" {
+        upstream::judge_negentropy(db, run.upstream.id, None).await?;
     }
+    if is_cut {
+        return Ok(None);
+    }
+    let learned = upstream::learned(db, run.upstream.id).await?;
+    let (since, until) = (window.since, window.until);
+    let asked = asked(run, &learned, window.filter, (since, Some(until)), now);
+    let proof = proof::prove(connection, asked, until, revealed).await?;
+    Ok(Some((learned, proof)))
 }
 
 /// Compares both sides, and fetches the missing events at the same time. Nothing is fetched from an
@@ -262,36 +210,4 @@ async fn compare_and_fetch(
 
 async fn drain(mut ids: mpsc::Receiver<EventId>) {
     while ids.recv().await.is_some() {}
-}
-
-fn done(proven: Span, items: &[Item], compared: &Compared, fetched: &Fetched) -> Way {
-    let differences = compared.need.len() + compared.have.len();
-    Way::Done {
-        method: "negentropy",
-        is_cheap: compared.rounds <= CHEAP_ROUNDS && differences <= CHEAP_DIFFERENCES,
-        revealed: Some((proven, Revealed::count_of(items, compared))),
-        result: json!({
-            "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
-            "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
-        }),
-    }
-}
-
-/// Stores that the upstream lacks events, from the second `from` on: below, it did not show its
-/// whole set.
-async fn lose(
-    run: &Run<'_>,
-    begun: DateTime<Utc>,
-    items: &[Item],
-    compared: &Compared,
-    from: i64,
-) -> Result<(), StepError> {
-    if !run.upstream.direction.uploads() || compared.have.is_empty() {
-        return Ok(());
-    }
-    let is_proven = |at: u64| i64::try_from(at).is_ok_and(|at| at >= from);
-    let lacking = items.iter().filter(|(at, id)| is_proven(*at) && compared.have.contains(id));
-    let ids: Vec<EventId> = lacking.map(|(_, id)| *id).collect();
-    outgoing::lost(&run.context.db, run.upstream.id, Some(begun), &ids).await?;
-    Ok(())
 }

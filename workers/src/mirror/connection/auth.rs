@@ -109,6 +109,15 @@ impl Connection {
         })
     }
 
+    /// Returns the challenge whose answer the upstream has accepted, if it was the last one.
+    pub(crate) async fn accepted_challenge(&self) -> Option<Arc<str>> {
+        let answered = self.0.auth.answered.lock().await;
+        answered
+            .as_ref()
+            .filter(|(_, result)| result.is_ok())
+            .map(|(challenge, _)| challenge.clone())
+    }
+
     /// Answers a challenge. Returns the upstream's decision.
     async fn answer(&self, key: &Keys, challenge: &str) -> Result<Result<(), String>, StepError> {
         let Some(event) = signed(key, &self.0.target.url, challenge) else {

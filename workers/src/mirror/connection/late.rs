@@ -46,8 +46,8 @@ pub(super) struct Late {
 
 #[derive(Debug, Default)]
 struct Found {
-    /// The ids and times of late events.
-    events: Vec<(EventId, i64)>,
+    /// The ids and times of late events, and the lane that requested them.
+    events: Vec<(Uuid, EventId, i64)>,
     /// The windows for which events came late, and whether each is stored as a gap. They stay until a
     /// walk takes them, because a walk that has not noticed them would close their gaps.
     windows: HashMap<Window, bool>,
@@ -104,8 +104,8 @@ impl Late {
         found.windows.retain(|window, _| {
             window.lane != lane || !is_within(window.since) || !is_within(window.until)
         });
-        let taken = found.events.extract_if(.., |(_, at)| is_within(*at));
-        taken.map(|(id, _)| id).collect()
+        let taken = found.events.extract_if(.., |(of, _, at)| *of == lane && is_within(*at));
+        taken.map(|(_, id, _)| id).collect()
     }
 
     /// Returns the windows for which events came late since the last call.
@@ -123,7 +123,7 @@ impl Late {
 impl Found {
     fn note(&mut self, window: Window, event: (EventId, i64)) {
         if self.events.len() < EVENTS {
-            self.events.push(event);
+            self.events.push((window.lane, event.0, event.1));
         }
         if self.windows.len() >= WINDOWS {
             self.windows.retain(|_, is_told| !*is_told);

@@ -1,6 +1,10 @@
 //! Subscriptions, and the routes of messages to them.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use serde_json::json;
 use tender_jobs::mirror::event::{self, Event, EventId, Limits, Unusable};
@@ -177,12 +181,22 @@ impl Connection {
     async fn notice(&self, text: &str) {
         let notice = cut(text);
         tracing::debug!(url = self.0.target.url, notice, "notice received");
+        if limits_rate(&notice) {
+            self.0.limited.send_replace(Some(notice.clone()));
+        }
         let ids: Vec<String> =
             locked(&self.0.routes).keys().filter(|id| is_negentropy(id)).cloned().collect();
         for id in ids {
             self.deliver(&id, Heard::Notice(notice.clone())).await;
         }
     }
+}
+
+/// Whether a notice says that the upstream limits our rate. Relays differ in their wording.
+fn limits_rate(notice: &str) -> bool {
+    let words = notice.to_lowercase();
+    let has = |part: &str| words.contains(part);
+    (has("rate") && has("limit")) || has("too many") || has("slow down") || has("throttl")
 }
 
 fn is_negentropy(id: &str) -> bool {
@@ -200,6 +214,24 @@ impl Subscription {
         self.connection.0.late.requested(&self.id, window);
     }
 
+    /// Polls for the next message, without a limit of time. Fails as [`next`](Self::next) does.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, StepError>> {
+        self.heard.poll_recv(cx).map(|message| self.heard_of(message))
+    }
+
+    fn heard_of(&self, message: Option<(Heard, Held)>) -> Result<Heard, StepError> {
+        match message {
+            Some((Heard::Lost(why), _)) => Err(StepError::Connection(why)),
+            Some((heard, _held)) => Ok(heard),
+            None if self.connection.lost().is_none() => Err(StepError::Silent(format!(
+                "this process did not process the upstream's messages within {} s; it or its \
+                 database is overloaded",
+                self.connection.0.target.patience.route.as_secs()
+            ))),
+            None => Err(self.connection.lost_error()),
+        }
+    }
+
     /// Whether nothing more can be heard, because this process did not process what came in time.
     pub(crate) fn is_over(&self) -> bool {
         self.heard.is_closed() && self.heard.is_empty()
@@ -209,20 +241,11 @@ impl Subscription {
     /// `silence`, or if earlier messages were not processed in time, and with
     /// [`StepError::Connection`] if the connection is lost.
     pub(crate) async fn next(&mut self, silence: Duration) -> Result<Heard, StepError> {
-        match tokio::time::timeout(silence, self.heard.recv()).await {
-            Ok(Some((Heard::Lost(why), _))) => Err(StepError::Connection(why)),
-            Ok(Some((heard, _held))) => Ok(heard),
-            Ok(None) if self.connection.lost().is_none() => Err(StepError::Silent(format!(
-                "this process did not process the upstream's messages within {} s; it or its \
-                 database is overloaded",
-                self.connection.0.target.patience.route.as_secs()
-            ))),
-            Ok(None) => Err(self.connection.lost_error()),
-            Err(_) => {
-                let seconds = silence.as_secs();
-                Err(StepError::Silent(format!("the upstream was silent for {seconds} s")))
-            }
+        if let Ok(message) = tokio::time::timeout(silence, self.heard.recv()).await {
+            return self.heard_of(message);
         }
+        let seconds = silence.as_secs();
+        Err(StepError::Silent(format!("the upstream was silent for {seconds} s")))
     }
 }
 

@@ -11,12 +11,17 @@ use super::{Connection, Connections, Permit, Slot, StepError};
 /// The longest wait for a connection in use to become unused.
 const ROOM_WITHIN: Duration = Duration::from_secs(3);
 
+/// The most connections of followed relays.
+const MAX_FOLLOWED: u64 = 10_000;
+
 /// What a connection is counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Room {
     #[default]
     Jobs,
     Live,
+    /// Of another wing, which bounds the number by itself.
+    Followed,
 }
 
 /// The permits of open connections.
@@ -24,6 +29,7 @@ pub(super) enum Room {
 pub(super) struct Rooms {
     jobs: Arc<Semaphore>,
     live: Arc<Semaphore>,
+    followed: Arc<Semaphore>,
 }
 
 impl Rooms {
@@ -32,17 +38,22 @@ impl Rooms {
             let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
             Arc::new(Semaphore::new(most))
         };
-        Self { jobs: permits(jobs), live: permits(live) }
+        Self { jobs: permits(jobs), live: permits(live), followed: permits(MAX_FOLLOWED) }
     }
 
     pub(super) fn try_acquire(&self, room: Room) -> Option<Permit> {
         self.of(room).clone().try_acquire_owned().ok()
     }
 
+    pub(super) fn has_free(&self, room: Room) -> bool {
+        self.of(room).available_permits() > 0
+    }
+
     fn of(&self, room: Room) -> &Arc<Semaphore> {
         match room {
             Room::Jobs => &self.jobs,
             Room::Live => &self.live,
+            Room::Followed => &self.followed,
         }
     }
 }
@@ -79,7 +90,7 @@ impl Connections {
 impl Slot {
     /// Since when the connection of the slot is unused; `None` if it is in use or counted
     /// elsewhere.
-    fn unused_since(&self, room: Room) -> Option<std::time::Instant> {
+    pub(super) fn unused_since(&self, room: Room) -> Option<std::time::Instant> {
         let open = self.open.try_lock().ok()?;
         let is_unused = Arc::strong_count(&open.users) == 1 && open.room == room;
         let connection = open.connection.as_ref().filter(|_| is_unused)?;

@@ -13,7 +13,10 @@ use tokio_rustls::TlsConnector;
 use url::Host;
 use yawc::MaybeTlsStream;
 
-use crate::mirror::{address, error::StepError};
+use crate::mirror::{
+    address,
+    error::{Fault, StepError},
+};
 
 /// The longest wait for one address of a host.
 const ADDRESS_WITHIN: Duration = Duration::from_secs(8);
@@ -39,7 +42,7 @@ pub(in crate::mirror) fn tls(more: &[CertificateDer<'static>]) -> Arc<ClientConf
 /// Connects to the host of a URL.
 ///
 /// # Errors
-/// [`StepError::Connection`].
+/// [`StepError::Connection`], or [`StepError::Unreachable`] if the host or its certificate is at fault.
 pub(super) async fn dial(
     url: &Url,
     allow_private: bool,
@@ -56,7 +59,16 @@ pub(super) async fn dial(
     }
     let name = server_name(url).ok_or_else(|| failed(&"its host is not a name for TLS"))?;
     let secured = TlsConnector::from(tls.clone()).connect(name, stream).await;
-    secured.map(MaybeTlsStream::Tls).map_err(|error| failed(&format!("TLS failed: {error}")))
+    secured.map(MaybeTlsStream::Tls).map_err(|error| {
+        let is_of_tls =
+            error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some();
+        let reason = format!("failed to connect to {url}: TLS failed: {error}");
+        if is_of_tls {
+            StepError::Unreachable { fault: Fault::Tls, reason }
+        } else {
+            StepError::Connection(reason)
+        }
+    })
 }
 
 fn server_name(url: &Url) -> Option<ServerName<'static>> {

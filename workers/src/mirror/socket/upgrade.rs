@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use yawc::WebSocketError;
 
 use super::guard::Response;
-use crate::mirror::error::StepError;
+use crate::mirror::error::{Fault, StepError};
 
 /// The longest wait that an upstream can ask for.
 const MAX_WAIT: Duration = Duration::from_hours(24);
@@ -15,14 +15,37 @@ pub(super) fn refused(url: &str, error: WebSocketError, response: &Response) -> 
     let status = match error {
         WebSocketError::InvalidStatusCode(status) => status,
         WebSocketError::Redirected { status_code, .. } => status_code,
-        error => return StepError::Connection(format!("failed to connect to {url}: {error}")),
+        error => {
+            let reason = format!("failed to connect to {url}: {error}");
+            return if is_of_protocol(&error) {
+                StepError::Unreachable { fault: Fault::Protocol, reason }
+            } else {
+                StepError::Connection(reason)
+            };
+        }
     };
     let header = response.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match (status, retry_after(&String::from_utf8_lossy(&header))) {
         (429 | 503, Some(asked)) => waits(url, status, asked),
         (429, None) => StepError::RateLimited(format!("{url} answered 429 Too Many Requests")),
-        _ => StepError::Connection(format!("{url} answered {status} instead of a websocket")),
+        _ => {
+            let reason = format!("{url} answered {status} instead of a websocket");
+            match status {
+                200..=404 => StepError::Unreachable { fault: Fault::Protocol, reason },
+                _ => StepError::Connection(reason),
+            }
+        }
     }
+}
+
+/// Whether the host answered, and not as a websocket.
+fn is_of_protocol(error: &WebSocketError) -> bool {
+    matches!(
+        error,
+        WebSocketError::InvalidUpgradeHeader
+            | WebSocketError::InvalidConnectionHeader
+            | WebSocketError::InvalidSecWebsocketVersion
+    )
 }
 
 fn waits(url: &str, status: u16, asked: Duration) -> StepError {

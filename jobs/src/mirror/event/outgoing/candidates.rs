@@ -35,7 +35,7 @@ pub struct Candidates {
 
 /// Returns the highest position below which every transaction has committed. The store's lock keeps
 /// other transactions from storing while the position is read.
-async fn horizon(db: &PgPool) -> Result<i64, sqlx::Error> {
+pub(crate) async fn horizon(db: &PgPool) -> Result<i64, sqlx::Error> {
     let mut tx = db.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
     let newest =
@@ -48,7 +48,7 @@ async fn horizon(db: &PgPool) -> Result<i64, sqlx::Error> {
 /// Finds at most `limit` events beyond the position `after` that the upstream should get and, as
 /// far as is known, does not have. These are live events within its filter on which it gave no
 /// verdict; ephemeral, protected and NIP-42 events are left out. With `author`, only the events of
-/// this public key are for the upstream.
+/// this public key are for the upstream. An upstream with admission gets admitted events only.
 pub async fn candidates(
     db: &PgPool,
     upstream: Uuid,
@@ -67,7 +67,7 @@ pub async fn candidates(
 }
 
 /// Returns the first position beyond `after`: positions may have wide gaps.
-async fn first_after(db: &PgPool, after: i64) -> Result<i64, sqlx::Error> {
+pub(crate) async fn first_after(db: &PgPool, after: i64) -> Result<i64, sqlx::Error> {
     let first = sqlx::query_scalar!("select min(position) from event where position > $1", after);
     Ok(first.fetch_one(db).await?.unwrap_or(after))
 }
@@ -108,6 +108,8 @@ async fn page(
              and ($9::bytea is null or pubkey = $9)
              and not exists (select from event_source s where s.event_id = e.id and s.upstream_id = $7)
              and not exists (select from upload_verdict v where v.event_id = e.id and v.upstream_id = $7)
+             and (exists (select from admission a where a.event_id = e.id and a.upstream_id = $7)
+                  or not exists (select from upstream u where u.id = $7 and u.admission))
            order by position
            limit $8
            ) page) sized

@@ -20,8 +20,8 @@ const PAGE: usize = 1000;
 /// call.
 ///
 /// Left out are events that the upload lane has not reached yet, because it will; events that the
-/// upstream took since `begun`; events that it refused permanently; and events that are never
-/// uploaded. Without `begun`, nothing that is believed is forgotten.
+/// upstream took since `begun`; events that it refused permanently; events that an upstream with
+/// admission does not get; and events that are never uploaded. Without `begun`, nothing that is believed is forgotten.
 ///
 /// Call this before the window is settled: one call takes a transaction for each thousand events,
 /// repeating it is harmless, and a window that is not settled is repeated.
@@ -61,6 +61,8 @@ async fn wait(
            where e.deleted_at is null and (e.expires_at is null or e.expires_at > extract(epoch from now()))
              and e.kind not between 20000 and 29999 and e.kind <> 22242
              and not exists (select from jsonb_array_elements(e.tags) tag where tag = '["-"]')
+             and (exists (select from admission a where a.event_id = e.id and a.upstream_id = $1)
+                  or not exists (select from upstream u where u.id = $1 and u.admission))
              and case when s.event_id is null
                       then e.position <= (select upload_position from lane
                                           where upstream_id = $1 and lane = 'upload')

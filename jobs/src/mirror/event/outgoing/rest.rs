@@ -34,6 +34,9 @@ pub(in crate::mirror) async fn has_work(
                              where v.upstream_id = u.id and v.verdict = 'pending' and v.next_try <= now()
                                and e.deleted_at is null
                                and (e.expires_at is null or e.expires_at > extract(epoch from now()))
+                               and (not u.admission
+                                    or exists (select from admission a
+                                               where a.upstream_id = u.id and a.event_id = e.id))
                              ) as "has_work!"
            from upstream u where u.id = $1"#,
         lease.lane.upstream_id,

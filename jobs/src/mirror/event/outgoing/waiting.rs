@@ -21,7 +21,8 @@ pub struct Waiting {
 }
 
 /// Finds at most `limit` events whose time has come, and at most 16 MiB of them: suspects last, and
-/// otherwise the longest due first. Forgets those that are no longer live.
+/// otherwise the longest due first. Forgets those that are no longer live, and
+/// those that an upstream with admission does not get.
 pub async fn waiting(db: &PgPool, upstream: Uuid, limit: i64) -> Result<Vec<Waiting>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"with due as (
@@ -32,7 +33,9 @@ pub async fn waiting(db: &PgPool, upstream: Uuid, limit: i64) -> Result<Vec<Wait
              delete from upload_verdict v using due
              where v.upstream_id = $1 and v.event_id = due.event_id and not exists (
                  select from event e where e.id = due.event_id and e.deleted_at is null
-                     and (e.expires_at is null or e.expires_at > extract(epoch from now())))
+                     and (e.expires_at is null or e.expires_at > extract(epoch from now()))
+                     and (exists (select from admission a where a.event_id = e.id and a.upstream_id = $1)
+                          or not exists (select from upstream u where u.id = $1 and u.admission)))
          )
          select id as "id!", pubkey as "pubkey!", created_at as "created_at!", kind as "kind!",
                 tags as "tags!", content as "content!", sig as "sig!", attempts as "attempts!",
@@ -44,7 +47,9 @@ pub async fn waiting(db: &PgPool, upstream: Uuid, limit: i64) -> Result<Vec<Wait
                from (select e.*, attempts, next_try, is_suspect, is_sent
                      from due join event e on e.id = due.event_id
                      where e.deleted_at is null
-                       and (expires_at is null or expires_at > extract(epoch from now()))) live) sized
+                       and (expires_at is null or expires_at > extract(epoch from now()))
+                       and (exists (select from admission a where a.event_id = e.id and a.upstream_id = $1)
+                            or not exists (select from upstream u where u.id = $1 and u.admission))) live) sized
          where bytes <= $3 or number = 1
          order by is_suspect, next_try, id"#,
         upstream,

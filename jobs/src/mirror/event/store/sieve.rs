@@ -92,7 +92,7 @@ fn refusal(event: &Event, now: i64) -> Option<Reason> {
 }
 
 /// Returns the ids of the events that a stored deletion covers.
-pub(super) async fn deleted(
+pub(crate) async fn deleted(
     tx: &mut PgConnection,
     events: &[&Event],
 ) -> Result<HashSet<EventId>, sqlx::Error> {

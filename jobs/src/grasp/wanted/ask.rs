@@ -1,0 +1,190 @@
+//! The coverage that follows from a change of what is wanted.
+
+use std::collections::BTreeSet;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::relays;
+use crate::{grasp::family::Family, mirror::event::column};
+
+/// What a change touches.
+#[derive(Debug, Default)]
+pub(in crate::grasp) struct Touched {
+    /// Relays of repositories: service, address and URL. All items of the repository are touched.
+    pub(in crate::grasp) relays: Vec<(Uuid, String, String)>,
+    /// Items of repositories: service, address, family and item. All relays of the repository are touched.
+    pub(in crate::grasp) items: Vec<(Uuid, String, Family, String)>,
+}
+
+impl Touched {
+    fn is_empty(&self) -> bool {
+        self.relays.is_empty() && self.items.is_empty()
+    }
+
+    fn urls(&self) -> Vec<String> {
+        let urls: BTreeSet<&String> = self.relays.iter().map(|(.., url)| url).collect();
+        urls.into_iter().cloned().collect()
+    }
+}
+
+/// Adds the coverage that is wanted now. An item that the relay delivered for another repository or
+/// service is fetched again, except for announcements: who asked then judged by what was wanted then.
+/// Relays that gained items are planned after 5 s.
+pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sqlx::Error> {
+    if came.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "with named as (
+             select relay.id as relay_id, r.upstream_id, r.address, r.identifier
+             from unnest($1::uuid[], $2::text[], $3::text[]) n (upstream_id, address, url)
+             join grasp_relay relay on relay.url = n.url
+             join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address and r.left_at is null
+             join grasp_service s on s.upstream_id = r.upstream_id and s.enabled and s.removing_at is null
+         ), asked (relay_id, family, item) as (
+             select relay_id, 'announcements', '*' from named
+             union select relay_id, 'state', identifier from named
+             union select relay_id, 'address', address from named
+             union select relay_id, 'root', encode(o.event_id, 'hex')
+                   from named join grasp_root o using (upstream_id, address)
+             union select relay_id, 'deletion', encode(a.pubkey, 'hex')
+                   from named join grasp_author a using (upstream_id, address)
+             union select relay.id, n.family, n.item
+                   from unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+                       n (upstream_id, address, family, item)
+                   join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
+                       and r.left_at is null
+                   join grasp_service s on s.upstream_id = r.upstream_id and s.enabled
+                       and s.removing_at is null
+                   join grasp_repo_relay w on w.upstream_id = r.upstream_id and w.address = r.address
+                   join grasp_relay relay on relay.url = w.url
+         ), added as (
+             insert into grasp_coverage as c (relay_id, family, item)
+             select relay_id, family, item from asked order by 1, 2, 3
+             on conflict (relay_id, family, item) do update
+                 set state = 'missing', batch = null, attempts = 0, retry_at = now(), reason = 'asked for again'
+                 where c.state <> 'missing' and c.family <> 'announcements'
+             returning relay_id
+         )
+         insert into grasp_outbox (relay_id, due_at)
+         select distinct relay_id, now() + interval '5 seconds' from added order by 1
+         on conflict (relay_id) do update set due_at = least(grasp_outbox.due_at, excluded.due_at)",
+        &column(&came.relays, |relay| relay.0),
+        &column(&came.relays, |relay| relay.1.clone()),
+        &column(&came.relays, |relay| relay.2.clone()),
+        &column(&came.items, |item| item.0),
+        &column(&came.items, |item| item.1.clone()),
+        &column(&came.items, |item| item.2.as_str().to_owned()),
+        &column(&came.items, |item| item.3.clone()),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the coverage that nothing wants any more, among what was touched, and marks relays that
+/// nothing names.
+pub(super) async fn take_back(tx: &mut PgConnection, gone: &Touched) -> Result<(), sqlx::Error> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "with named as (
+             select relay.id as relay_id, relay.url, r.upstream_id, r.address, r.identifier
+             from unnest($1::uuid[], $2::text[], $3::text[]) n (upstream_id, address, url)
+             join grasp_relay relay on relay.url = n.url
+             join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
+         ), touched (relay_id, url, family, item) as (
+             select relay_id, url, 'announcements', '*' from named
+             union select relay_id, url, 'state', identifier from named
+             union select relay_id, url, 'address', address from named
+             union select relay_id, url, 'root', encode(o.event_id, 'hex')
+                   from named join grasp_root o using (upstream_id, address)
+             union select relay_id, url, 'deletion', encode(a.pubkey, 'hex')
+                   from named join grasp_author a using (upstream_id, address)
+             union select relay.id, relay.url, n.family, n.item
+                   from unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+                       n (upstream_id, address, family, item)
+                   join grasp_repo_relay w on w.upstream_id = n.upstream_id and w.address = n.address
+                   join grasp_relay relay on relay.url = w.url
+         )
+         delete from grasp_coverage c using touched t
+         where c.relay_id = t.relay_id and c.family = t.family and c.item = t.item
+           and not grasp_wants(t.url, t.family, t.item)",
+        &column(&gone.relays, |relay| relay.0),
+        &column(&gone.relays, |relay| relay.1.clone()),
+        &column(&gone.relays, |relay| relay.2.clone()),
+        &column(&gone.items, |item| item.0),
+        &column(&gone.items, |item| item.1.clone()),
+        &column(&gone.items, |item| item.2.as_str().to_owned()),
+        &column(&gone.items, |item| item.3.clone()),
+    )
+    .execute(&mut *tx)
+    .await?;
+    relays::forsake(tx, &gone.urls()).await
+}
+
+/// The rows that a comparison changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::grasp) struct Settlement {
+    /// Rows of coverage that were compared.
+    pub(in crate::grasp) compared: i64,
+    pub(in crate::grasp) added: i64,
+    pub(in crate::grasp) deleted: i64,
+}
+
+/// Compares the coverage of a relay with all that is wanted from it, and repairs it.
+pub(in crate::grasp) async fn settle(
+    tx: &mut PgConnection,
+    relay: Uuid,
+) -> Result<Settlement, sqlx::Error> {
+    let settled = sqlx::query_as!(
+        Settlement,
+        r#"with relay as (
+             select id, url from grasp_relay where id = $1
+         ), named as materialized (
+             select relay.id as relay_id, r.upstream_id, r.address, r.identifier
+             from relay cross join grasp_service s
+             join grasp_repo_relay w on w.upstream_id = s.upstream_id and w.url = relay.url
+             join grasp_repo r on r.upstream_id = w.upstream_id and r.address = w.address and r.left_at is null
+             where s.enabled and s.removing_at is null
+         ), wanted (relay_id, family, item) as materialized (
+             select relay_id, 'announcements', '*' from named
+             union select relay.id, 'announcements', '*'
+                   from relay join grasp_bootstrap b on b.url = relay.url
+                   join grasp_service s on s.upstream_id = b.upstream_id and s.enabled and s.removing_at is null
+             union select relay_id, 'state', identifier from named
+             union select relay_id, 'address', address from named
+             union select relay_id, 'root', encode(o.event_id, 'hex')
+                   from named join grasp_root o using (upstream_id, address)
+             union select relay_id, 'deletion', encode(a.pubkey, 'hex')
+                   from named join grasp_author a using (upstream_id, address)
+         ), added as (
+             insert into grasp_coverage (relay_id, family, item)
+             select relay_id, family, item from wanted order by 1, 2, 3
+             on conflict do nothing
+             returning relay_id
+         ), planned as (
+             insert into grasp_outbox (relay_id, due_at)
+             select distinct relay_id, now() + interval '5 seconds' from added
+             on conflict (relay_id) do update set due_at = least(grasp_outbox.due_at, excluded.due_at)
+         ), deleted as (
+             delete from grasp_coverage c
+             where c.relay_id = $1
+               and not exists (select from wanted w where w.family = c.family and w.item = c.item)
+             returning 1
+         ), noted as (
+             update grasp_relay r set reconciled_at = clock_timestamp(),
+                 unwanted_since = case when exists (select from wanted) then null
+                                       else coalesce(r.unwanted_since, now()) end
+             where r.id = $1
+         )
+         select (select count(*) from wanted) as "compared!", (select count(*) from added) as "added!",
+                (select count(*) from deleted) as "deleted!""#,
+        relay,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(settled)
+}

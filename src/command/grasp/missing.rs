@@ -1,0 +1,130 @@
+//! `grasp plan`, and the lists of what is missing, what is fetched, and what a relay did not show.
+
+use chrono::{DateTime, Utc};
+use comfy_table::Cell;
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::grasp::view::{self, BatchRow, GapRow, MissingRow, PlannedBatch};
+
+use super::relay::named;
+use crate::{command::print, words::grasp as words};
+
+pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
+    let one = named(db, name).await?;
+    let batches = view::plan(db, one.id).await?;
+    if as_json {
+        return print::json(&json!({ "url": one.url, "batches": batches }));
+    }
+    if batches.is_empty() {
+        return print::line(&format!(
+            "nothing is due: {} of {} items are delivered, {} in flight, {} wait for their next try",
+            one.confirmed,
+            one.items(),
+            one.in_flight,
+            one.missing
+        ));
+    }
+    batches.iter().try_for_each(print_planned)
+}
+
+fn print_planned(batch: &PlannedBatch) -> anyhow::Result<()> {
+    let failed = match batch.attempts {
+        0 => String::new(),
+        number => format!(", after {} that failed", attempts(number)),
+    };
+    print::line(&format!("{}: {} items{failed}", batch.family, batch.items))?;
+    for filter in &batch.filters {
+        print::line(&format!("  {filter}"))?;
+    }
+    for (item, reason) in &batch.unusable {
+        print::line(&format!("  not asked: {}: {reason}", print::visible(item)))?;
+    }
+    Ok(())
+}
+
+/// Prints items that are not delivered, each with the reason and the next attempt.
+pub(super) fn print_missing(
+    missing: &[MissingRow],
+    total: i64,
+    now: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    print::line("\nmissing, the oldest first")?;
+    for one in missing {
+        let next = match one.state.as_str() {
+            "in_flight" => "in flight".to_owned(),
+            _ => format!("next try {}", print::relative(one.retry_at.max(now), now)),
+        };
+        let reason = one.reason.as_deref().map_or_else(
+            || "not asked yet".to_owned(),
+            |reason| match one.attempts {
+                0 => print::visible(reason),
+                number => format!("{} failed: {}", attempts(number), print::visible(reason)),
+            },
+        );
+        print::line(&format!(
+            "  {} from {}: {reason}; wanted {}, {next}",
+            print::visible(&words::item(&one.family, &one.item)),
+            one.url,
+            print::relative(one.wanted_at, now),
+        ))?;
+    }
+    more(total, missing.len())
+}
+
+fn attempts(number: i32) -> String {
+    if number == 1 { "1 attempt".to_owned() } else { format!("{number} attempts") }
+}
+
+/// Prints how many rows a list leaves out.
+fn more(total: i64, listed: usize) -> anyhow::Result<()> {
+    match total - i64::try_from(listed).unwrap_or_default() {
+        ..=0 => Ok(()),
+        more => print::line(&format!("  and {more} more")),
+    }
+}
+
+pub(super) fn print_batches(batches: &[BatchRow], now: DateTime<Utc>) -> anyhow::Result<()> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    print::line("")?;
+    let mut table =
+        print::table(&["BATCH", "STATUS", "BEGUN", "ITEMS", "PURPOSE", "EVENTS", "REASON"]);
+    for one in batches {
+        table.add_row(vec![
+            Cell::new(one.id),
+            one.status.as_str().into(),
+            print::distance(one.begun_at, now).into(),
+            format!("{} {}", one.items, one.family).into(),
+            one.purpose.as_str().into(),
+            format!("{}/{}", one.stored, one.received).into(),
+            print::short(&print::visible(one.reason.as_deref().unwrap_or_default()), 200).into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+pub(super) fn print_gaps(gaps: &[GapRow], total: i64) -> anyhow::Result<()> {
+    if gaps.is_empty() {
+        return Ok(());
+    }
+    print::line("\ngaps")?;
+    for one in gaps {
+        let at = |second: i64| {
+            let at = DateTime::from_timestamp(second, 0);
+            at.map_or_else(|| second.to_string(), |at| at.format("%F %T").to_string())
+        };
+        print::line(&format!(
+            "  {} to {}, {} items of {}: {}",
+            at(one.since),
+            at(one.until),
+            one.items,
+            one.family,
+            print::visible(&one.reason)
+        ))?;
+    }
+    more(total, gaps.len())
+}

@@ -1,0 +1,108 @@
+//! `grasp parked`: events that are refused for now.
+
+use anyhow::bail;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use comfy_table::Cell;
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    grasp::{
+        parked,
+        policy::Reason,
+        view::{self, ParkedGroup, ParkedRow, ParkedSearch},
+    },
+    queue,
+};
+
+use super::service;
+use crate::command::print;
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// List the events that are parked for this reason; without it, count them by reason.
+    #[arg(long, value_name = "CODE")]
+    reason: Option<String>,
+    /// Only events of this service: its address or id.
+    #[arg(long, value_name = "URL")]
+    service: Option<String>,
+    /// Only events after this one: the mark at the end of the page before.
+    #[arg(long, value_name = "MARK", requires = "reason")]
+    after: Option<String>,
+    /// Events on a page.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+}
+
+pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
+    let service = match &list.service {
+        Some(name) => Some(service::named(db, name).await?.id),
+        None => None,
+    };
+    let Some(reason) = list.reason else {
+        let mut groups = view::parked_groups(db).await?;
+        groups.retain(|group| service.is_none_or(|id| group.service_id == id));
+        return if as_json {
+            print::json(&groups)
+        } else {
+            print_groups(&groups, queue::now(db).await?)
+        };
+    };
+    if Reason::parse(&reason).is_none() {
+        let all: Vec<_> = Reason::ALL.iter().map(|one| one.as_str()).collect();
+        bail!("--reason must be one of {}", all.join(", "));
+    }
+    let after = list.after.as_deref().map(ParkedSearch::parse_mark);
+    if after == Some(None) {
+        bail!("--after is not the mark of a page: copy the one that `tender grasp parked` prints");
+    }
+    let after = after.flatten();
+    let search = ParkedSearch { service, reason: Some(reason), after };
+    let mut rows = view::parked(db, &search, i64::from(list.limit) + 1).await?;
+    let has_more = rows.len() > usize::from(list.limit);
+    rows.truncate(list.limit.into());
+    let next = rows.last().filter(|_| has_more).map(ParkedRow::mark);
+    if as_json {
+        return print::json(&json!({ "events": rows, "after": next }));
+    }
+    print_rows(&rows, queue::now(db).await?)?;
+    next.map_or(Ok(()), |next| print::line(&format!("more: --after {next}")))
+}
+
+fn print_groups(groups: &[ParkedGroup], now: DateTime<Utc>) -> anyhow::Result<()> {
+    if groups.is_empty() {
+        return print::line("no event is parked");
+    }
+    let mut table = print::table(&["REASON", "EVENTS", "OLDEST", "NEWEST", "SERVICE"]);
+    for one in groups {
+        table.add_row(vec![
+            Cell::new(&one.reason),
+            one.events.into(),
+            print::distance(one.oldest_at, now).into(),
+            print::distance(one.newest_at, now).into(),
+            one.service.as_str().into(),
+        ]);
+    }
+    print::line(&table.trim_fmt())
+}
+
+fn print_rows(rows: &[ParkedRow], now: DateTime<Utc>) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        return print::line("no event is parked for this reason; `tender grasp parked` counts all");
+    }
+    for one in rows {
+        print::line(&format!("{} kind {} by {}", one.event_id, one.kind, one.pubkey))?;
+        print::line(&format!("  {}: {}", one.reason, print::visible(&one.detail)))?;
+        let waits = one.waits_for.iter().map(|key| print::visible(&parked::describe(key)));
+        let waits = waits.collect::<Vec<_>>();
+        let waits =
+            if waits.is_empty() { "waits for nothing".to_owned() } else { waits.join("; ") };
+        print::line(&format!(
+            "  from {}, parked {}, forgotten {}; {waits}",
+            one.relay.as_deref().unwrap_or("an unknown relay"),
+            print::relative(one.parked_at, now),
+            print::relative(one.expires_at, now),
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! `grasp relays`, `relay`, `resync`: the commands on followed relays.
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, Color};
+use serde_json::json;
+use sqlx::PgPool;
+use tender_jobs::{
+    console::operator as record,
+    grasp::view::{self, RelayRow, RelaySearch, RelayState},
+    queue,
+};
+
+use super::missing::{print_batches, print_gaps, print_missing};
+use crate::{
+    command::{operator, print},
+    words::grasp as words,
+};
+
+/// Rows of each list of `grasp relay`.
+const LISTED: i64 = 20;
+/// The columns OPEN SUBS, NIP-77, DRIFT and HOLDER.
+const WIDE_COLUMNS: [usize; 4] = [5, 6, 7, 8];
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum StateArg {
+    InStep,
+    CatchingUp,
+    Connecting,
+    Waiting,
+    Limited,
+    Fault,
+    Dead,
+    NoRoom,
+    Unwanted,
+}
+
+impl From<StateArg> for RelayState {
+    fn from(state: StateArg) -> Self {
+        match state {
+            StateArg::InStep => Self::InStep,
+            StateArg::CatchingUp => Self::CatchingUp,
+            StateArg::Connecting => Self::Connecting,
+            StateArg::Waiting => Self::Waiting,
+            StateArg::Limited => Self::Limited,
+            StateArg::Fault => Self::Fault,
+            StateArg::Dead => Self::Dead,
+            StateArg::NoRoom => Self::NoRoom,
+            StateArg::Unwanted => Self::Unwanted,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only relays in this state.
+    #[arg(long, value_enum)]
+    state: Option<StateArg>,
+    /// Only relays whose address contains this text.
+    #[arg(long, value_name = "TEXT")]
+    q: Option<String>,
+    /// Only relays after this address: the last one of the page before.
+    #[arg(long, value_name = "URL")]
+    after: Option<String>,
+    /// Relays on a page.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+}
+
+pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
+    let state = list.state.map(RelayState::from);
+    let is_search = state.is_some() || list.q.is_some() || list.after.is_some();
+    let search = RelaySearch { state, text: list.q, after: list.after };
+    let mut rows = view::relays(db, &search, i64::from(list.limit) + 1).await?;
+    let has_more = rows.len() > usize::from(list.limit);
+    rows.truncate(list.limit.into());
+    if as_json {
+        return print::json(&rows);
+    }
+    if rows.is_empty() && is_search {
+        return print::line("no followed relay matches; `tender grasp relays` lists all");
+    }
+    if rows.is_empty() {
+        return print::line(
+            "no followed relay: `tender grasp add URL` adds a service, and its repositories name the relays",
+        );
+    }
+    print_table(&rows, queue::now(db).await?)?;
+    match rows.last().filter(|_| has_more) {
+        Some(end) => print::line(&format!("more: --after {}", end.url)),
+        None => Ok(()),
+    }
+}
+
+fn print_table(rows: &[RelayRow], now: DateTime<Utc>) -> anyhow::Result<()> {
+    let mut table = print::table(&[
+        "URL",
+        "STATE",
+        "SINCE",
+        "NEXT TRY",
+        "COVERAGE",
+        "OPEN SUBS",
+        "NIP-77",
+        "DRIFT",
+        "HOLDER",
+    ]);
+    for one in rows {
+        table.add_row(vec![
+            Cell::new(&one.url),
+            Cell::new(words::state(one.state, one.fault.as_deref())).fg(relay_color(one.state)),
+            print::distance(words::since(one), now).into(),
+            words::next_try(one).map_or_else(|| "-".to_owned(), |at| soon(at, now)).into(),
+            format!("{}/{}", one.confirmed, one.items()).into(),
+            subscriptions(one).into(),
+            one.nip77.as_str().into(),
+            one.drift_total.into(),
+            one.holder.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    print::hide_unless_wide(&mut table, &WIDE_COLUMNS);
+    print::line(&table.trim_fmt())
+}
+
+/// Returns how long until a time that is due; `now` if it has passed.
+fn soon(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if at <= now { "now".to_owned() } else { print::distance(at, now) }
+}
+
+pub(super) fn relay_color(state: RelayState) -> Color {
+    match words::grade(state) {
+        "good" => Color::Green,
+        "busy" => Color::Cyan,
+        "bad" => Color::Red,
+        "warn" => Color::Yellow,
+        _ => Color::Reset,
+    }
+}
+
+fn subscriptions(one: &RelayRow) -> String {
+    match one.overflow {
+        0 => one.subscriptions.to_string(),
+        overflow => format!("{} + {overflow} polled", one.subscriptions),
+    }
+}
+
+/// Returns the state with its time, such as `dead since 3 h 5 min ago`.
+pub(super) fn told(one: &RelayRow, now: DateTime<Utc>) -> String {
+    let told = words::told(one);
+    match told.at {
+        Some(at) => {
+            format!("{} {} ({})", told.words, at.format("%F %T UTC"), print::relative(at, now))
+        }
+        None => told.words,
+    }
+}
+
+/// Finds a followed relay by its address or id.
+pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<RelayRow> {
+    let found = view::relay(db, name).await?;
+    found.with_context(|| format!("no relay {name} is followed; see `tender grasp relays`"))
+}
+
+pub(super) async fn show(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
+    let one = named(db, name).await?;
+    let (batches, gaps) =
+        (view::batches(db, one.id, LISTED).await?, view::gaps(db, one.id, LISTED).await?);
+    let missing = view::missing(db, one.id, LISTED).await?;
+    if as_json {
+        return print::json(
+            &json!({ "relay": one, "batches": batches, "missing": missing, "gaps": gaps }),
+        );
+    }
+    let now = queue::now(db).await?;
+    print::pairs(&facts(&one, now))?;
+    print_missing(&missing, one.missing + one.in_flight, now)?;
+    print_batches(&batches, now)?;
+    print_gaps(&gaps, one.gaps)
+}
+
+fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
+    let at = |at: Option<DateTime<Utc>>| {
+        at.map_or_else(|| "-".to_owned(), |at| print::relative(at, now))
+    };
+    let error = one.last_error.as_deref().map(print::visible);
+    let error = error.map(|error| format!("{error} ({})", at(one.last_error_at)));
+    let named = if one.is_bootstrap { ", and a service starts from it" } else { "" };
+    vec![
+        ("url", one.url.clone()),
+        ("id", one.id.to_string()),
+        ("state", told(one, now)),
+        ("since", print::relative(words::since(one), now)),
+        ("next try", at(words::next_try(one))),
+        ("holder", one.holder.clone().unwrap_or_else(|| "-".to_owned())),
+        ("named by", format!("{}{named}", words::repositories(one.repositories))),
+        (
+            "coverage",
+            format!(
+                "{} of {} items delivered, {} in flight",
+                one.confirmed,
+                one.items(),
+                one.in_flight
+            ),
+        ),
+        ("oldest missing", at(one.oldest_missing_at)),
+        ("subscriptions", subscriptions(one)),
+        ("live", format!("{:.1} accepted events per minute", one.live_per_minute)),
+        ("NIP-77", one.nip77.clone()),
+        ("last good", at(one.last_good_at)),
+        ("verified", format!("{}; next {}", at(one.resynced_at), at(one.resync_due_at))),
+        (
+            "drift",
+            format!(
+                "{} events at the last verification, {} in total",
+                one.drift_last, one.drift_total
+            ),
+        ),
+        ("connections", format!("{} of {} attempts", one.connects, one.attempts)),
+        ("failures", format!("{} in a row", one.failures)),
+        ("last error", error.unwrap_or_else(|| "-".to_owned())),
+        ("events", format!("{} received, {} stored", one.received, one.stored)),
+    ]
+}
+
+pub(super) async fn resync(db: &PgPool, url: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+    let url = match url {
+        Some(name) => Some(named(db, name).await?.url),
+        None => None,
+    };
+    let relays = view::request_resync(db, url.as_deref()).await?;
+    if relays == 0 {
+        bail!("no relay is followed; see `tender grasp relays`");
+    }
+    let target = url.as_deref().unwrap_or("all");
+    let told = format!("{relays} relays are verified again from now on");
+    record::record(db, &operator().who, "resync_grasp", target, &told).await?;
+    print::done(as_json, &format!("{told}; `tender grasp relays` shows the progress"))
+}

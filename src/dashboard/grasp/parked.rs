@@ -1,0 +1,149 @@
+//! Parked events, by reason.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+};
+use maud::{Markup, html};
+use serde::{Deserialize, Serialize};
+use tender_jobs::grasp::{
+    parked,
+    view::{self, ParkedGroup, ParkedRow, ParkedSearch},
+};
+
+use crate::dashboard::{
+    Dashboard, PATH,
+    layout::{self, Page},
+    parts::{Problem, count, query, scroll, short_key, short_parts, time},
+    session::Viewer,
+};
+
+/// All open pages share counts of this age, because counting reads every parked event.
+const FRESH: Duration = Duration::from_secs(5);
+/// Events on a page.
+const SIZE: u16 = 50;
+
+/// The reason and the page, from the address.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(in crate::dashboard) struct Shown {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+    /// `<expiry>/<event id>` of the last event of the page before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    after: String,
+}
+
+impl Shown {
+    fn search(&self) -> ParkedSearch {
+        ParkedSearch {
+            service: None,
+            reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
+            after: ParkedSearch::parse_mark(&self.after),
+        }
+    }
+
+    fn query(&self) -> String {
+        serde_urlencoded::to_string(self).unwrap_or_default()
+    }
+}
+
+pub(in crate::dashboard) async fn page(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    Query(shown): Query<Shown>,
+) -> Result<Response, Problem> {
+    let source = format!("/parked?{}", shown.query());
+    let page = Page {
+        title: "Parked",
+        section: "/parked",
+        notice: None,
+        fixed: html! { p { "Events that are refused for now. What they wait for may still arrive; then they are judged again." } },
+        live: Some((&source, live(&dashboard, &shown).await?)),
+    };
+    Ok(layout::page(&viewer, &page).into_response())
+}
+
+/// The live part: the reasons, and one page of events.
+pub(in crate::dashboard) async fn live(
+    dashboard: &Dashboard,
+    shown: &Shown,
+) -> Result<Markup, sqlx::Error> {
+    let groups = dashboard.parked.get(FRESH, view::parked_groups(&dashboard.db)).await?;
+    let mut rows = view::parked(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
+    let has_more = rows.len() > usize::from(SIZE);
+    rows.truncate(SIZE.into());
+    let next =
+        rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
+    Ok(html! {
+        (group_table(&groups, shown))
+        @if !rows.is_empty() { (event_table(&rows, shown)) }
+        nav.pages aria-label="Pages" {
+            @if !shown.after.is_empty() {
+                a href={ (PATH) "/parked" (query(&[("reason", &shown.reason)])) } { "First page" }
+            }
+            @if let Some(next) = next { " " a href={ (PATH) "/parked?" (next.query()) } { "Next page" } }
+        }
+    })
+}
+
+fn group_table(groups: &[ParkedGroup], shown: &Shown) -> Markup {
+    html! {
+        section aria-labelledby="reasons" {
+            h2 #reasons { "By reason" }
+            @if groups.is_empty() { p { "No event is parked." } } @else {
+                (scroll("Reasons", &html! {
+                    table.cards {
+                        thead { tr { th { "Reason" } th { "Service" } th.n { "Events" } th { "Oldest" } th { "Newest" } } }
+                        tbody { @for one in groups { (group_row(one, shown)) } }
+                    }
+                }))
+            }
+        }
+    }
+}
+
+fn group_row(one: &ParkedGroup, shown: &Shown) -> Markup {
+    html! {
+        tr {
+            td data-label="Reason" {
+                a href={ (PATH) "/parked" (query(&[("reason", &one.reason)])) } aria-current=[(shown.reason == one.reason).then_some("true")] { (one.reason) }
+            }
+            td data-label="Service" { (one.service) }
+            td.n data-label="Events" { (count(one.events, false)) }
+            td data-label="Oldest" { (time(one.oldest_at)) }
+            td data-label="Newest" { (time(one.newest_at)) }
+        }
+    }
+}
+
+fn event_table(rows: &[ParkedRow], shown: &Shown) -> Markup {
+    html! {
+        h2 { @if shown.reason.is_empty() { "Latest" } @else { (shown.reason) } }
+        (scroll("Parked events", &html! {
+            table.cards {
+                thead { tr {
+                    th { "Event" } th.n { "Kind" } th { "Author" } th { "Why" } th { "Waits for" } th { "Relay" } th { "Parked" }
+                } }
+                tbody { @for one in rows { (event_row(one)) } }
+            }
+        }))
+    }
+}
+
+fn event_row(one: &ParkedRow) -> Markup {
+    html! {
+        tr {
+            td data-label="Event" { code title=(one.event_id) { (short_key(&one.event_id)) } }
+            td.n data-label="Kind" { (one.kind) }
+            td data-label="Author" { code title=(one.pubkey) { (short_key(&one.pubkey)) } }
+            td data-label="Why" { (one.reason) ": " (one.detail) }
+            td.none[one.waits_for.is_empty()] data-label="Waits for" {
+                @for key in &one.waits_for { code title=(key) { (parked::describe(&short_parts(key))) } " " }
+            }
+            td.none[one.relay.is_none()] data-label="Relay" { @if let Some(relay) = &one.relay { (relay) } }
+            td data-label="Parked" { (time(one.parked_at)) }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What a session fetches next.
+
+use std::time::Instant;
+
+use tender_jobs::{
+    grasp::{
+        batch::{self, Again, Fetched},
+        coverage::{self, filters},
+        family::Purpose,
+    },
+    queue,
+};
+
+use super::{End, Following, TICK, held};
+use crate::grasp::session::{
+    covers::ROTATE,
+    live::Missed,
+    passes::{OVERLAP, Pass},
+    work::{self, Task},
+};
+
+impl Following {
+    /// Begins as much work as the relay bears.
+    pub(super) async fn pump(&mut self) -> Result<(), End> {
+        if self.session.connection.lost().is_some() {
+            return Ok(());
+        }
+        while !self.is_limited()
+            && self.work.len() < self.live.bounds.batches
+            && self.refusals.allow(self.work.len())
+        {
+            let Some(task) = self.next_task().await? else { break };
+            self.work.spawn(work::run(self.session.clone(), task));
+        }
+        self.tell().await
+    }
+
+    /// Missing items come first, but leave a place for other work. If there is only one place, they take
+    /// turns.
+    pub(super) async fn next_task(&mut self) -> Result<Option<Task>, End> {
+        let (places, others) = (self.live.bounds.batches, self.has_other_work());
+        let reserved = usize::from(others && places > 1);
+        let yields = others && places == 1 && self.was_missing;
+        if !yields
+            && self.missing < places - reserved
+            && let Some(task) = self.next_missing().await?
+        {
+            self.missing += 1;
+            self.was_missing = true;
+            return Ok(Some(task));
+        }
+        self.was_missing = false;
+        self.next_other().await
+    }
+
+    fn has_other_work(&self) -> bool {
+        let now = Instant::now();
+        self.pass.as_ref().is_some_and(Pass::is_ready)
+            || self.live.has_repair()
+            || self.live.overflow.front().is_some_and(|one| one.due <= now)
+    }
+
+    /// Repairs, the verification and polls take turns.
+    async fn next_other(&mut self) -> Result<Option<Task>, End> {
+        for _ in 0..3 {
+            self.turn = (self.turn + 1) % 3;
+            let task = match self.turn {
+                0 => self.live.next_repair().map(repair),
+                1 => self.rotation().await?,
+                _ => self.next_part().await?,
+            };
+            if task.is_some() {
+                return Ok(task);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_part(&mut self) -> Result<Option<Task>, End> {
+        if let Some(pass) = &mut self.pass
+            && let Some(task) = pass.next(&self.session, self.live.bounds).await?
+        {
+            return Ok(Some(task));
+        }
+        self.end_pass().await?;
+        Ok(None)
+    }
+
+    /// Takes missing items in flight. They are followed live before their history is fetched.
+    pub(super) async fn next_missing(&mut self) -> Result<Option<Task>, End> {
+        let (db, lease) = (&self.session.context.db, self.session.lease);
+        while self.plan_at.is_some_and(|at| at <= Instant::now()) {
+            let Some(batch) = coverage::plan(db, lease).await? else {
+                let due = coverage::next_due(db, lease.relay).await?;
+                self.plan_at = due.map(|due| Instant::now() + due.clamp(TICK, ROTATE));
+                return Ok(None);
+            };
+            let found = filters::of(batch.family, &batch.items, self.live.bounds);
+            for (item, reason) in &found.unusable {
+                let item = std::slice::from_ref(item);
+                let refused = batch::refuse(db, &batch, item, reason, Again::Tomorrow).await?;
+                held(refused)?;
+            }
+            let mut items = batch.items.clone();
+            items.retain(|item| !found.unusable.iter().any(|(unusable, _)| unusable == item));
+            if items.is_empty() {
+                held(batch::confirm(db, &batch, Fetched::default()).await?)?;
+                continue;
+            }
+            self.live.cover(&self.session, batch.family, items.clone()).await?;
+            let (family, filters) = (batch.family, found.filters);
+            let (purpose, batch) = (Purpose::Missing, Some(batch));
+            return Ok(Some(Task {
+                purpose,
+                family,
+                items,
+                filters,
+                since: 0,
+                batch,
+                failures: 0,
+                repairs: None,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Returns the poll of items that have no subscription, if one is due.
+    pub(super) async fn rotation(&mut self) -> Result<Option<Task>, End> {
+        let due = self.live.overflow.pop_front_if(|one| one.due <= Instant::now());
+        let Some(mut polled) = due else { return Ok(None) };
+        let (family, items) = (polled.family, polled.items.clone());
+        let since = (polled.since - OVERLAP).max(1);
+        polled.asked = queue::now(&self.session.context.db).await?.timestamp();
+        polled.begun = Instant::now();
+        polled.due = polled.begun + ROTATE;
+        self.live.overflow.push_back(polled);
+        let filters = filters::of(family, &items, self.live.bounds).filters;
+        let purpose = Purpose::Rotation;
+        Ok(Some(Task {
+            purpose,
+            family,
+            items,
+            filters,
+            since,
+            batch: None,
+            failures: 0,
+            repairs: None,
+        }))
+    }
+}
+
+/// Fetches what a closed subscription may have missed.
+fn repair(missed: Missed) -> Task {
+    let Missed { standing, family, items, filter, since } = missed;
+    let (purpose, filters) = (Purpose::Reconnect, vec![filter]);
+    let (since, repairs) = ((since - OVERLAP).max(1), Some(standing));
+    Task { purpose, family, items, filters, since, batch: None, failures: 0, repairs }
+}

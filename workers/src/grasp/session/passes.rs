@@ -1,0 +1,111 @@
+//! Verifications of everything confirmed: after a connection, and once a day. Coverage stays confirmed
+//! meanwhile. A part that fails is repeated, at most three times: then its items are missing, and the
+//! verification goes on without them.
+
+use std::time::{Duration, Instant};
+
+use tender_jobs::grasp::{
+    coverage::{self, filters},
+    family::{Family, Purpose},
+};
+
+use super::{
+    Session,
+    work::{Done, Task},
+};
+
+/// The pause before a failed part is repeated. It doubles with each failure.
+const AGAIN: Duration = Duration::from_secs(65);
+/// A part that has failed so often is given up.
+const GIVE_UP: u32 = 3;
+/// How far a verification overlaps what was known good: authors choose the time of an event.
+pub(super) const OVERLAP: i64 = 900;
+
+/// A verification in progress.
+pub(super) struct Pass {
+    pub(super) purpose: Purpose,
+    /// The events since this second are fetched; 0 for the whole history.
+    since: i64,
+    /// The last item that was taken.
+    after: Option<(Family, String)>,
+    is_read: bool,
+    running: usize,
+    /// The parts that have succeeded.
+    pub(super) verified: usize,
+    again: Vec<(Instant, Task)>,
+    /// Events that only the verification has found.
+    pub(super) drift: i64,
+}
+
+impl Pass {
+    pub(super) fn new(purpose: Purpose, since: i64) -> Self {
+        let (after, again) = (None, Vec::new());
+        Self { purpose, since, after, is_read: false, running: 0, verified: 0, again, drift: 0 }
+    }
+
+    /// Whether every part has succeeded or was given up.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_read && self.running == 0 && self.again.is_empty()
+    }
+
+    /// Whether a part can begin.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.is_read || self.again.iter().any(|(at, _)| *at <= Instant::now())
+    }
+
+    /// Returns the next part that can begin.
+    pub(super) async fn next(
+        &mut self,
+        session: &Session,
+        bounds: filters::Bounds,
+    ) -> Result<Option<Task>, sqlx::Error> {
+        let now = Instant::now();
+        if let Some(due) = self.again.iter().position(|(at, _)| *at <= now) {
+            self.running += 1;
+            return Ok(Some(self.again.swap_remove(due).1));
+        }
+        if self.is_read {
+            return Ok(None);
+        }
+        let (db, relay) = (&session.context.db, session.lease.relay);
+        let Some((family, items)) = coverage::confirmed(db, relay, self.after.as_ref()).await?
+        else {
+            self.is_read = true;
+            return Ok(None);
+        };
+        self.after = items.last().map(|last| (family, last.clone()));
+        self.running += 1;
+        let filters = filters::of(family, &items, bounds).filters;
+        let (purpose, since) = (self.purpose, self.since);
+        Ok(Some(Task {
+            purpose,
+            family,
+            items,
+            filters,
+            since,
+            batch: None,
+            failures: 0,
+            repairs: None,
+        }))
+    }
+
+    /// Notes the end of a part. Returns false if it is given up.
+    pub(super) fn ended(&mut self, done: &Done) -> bool {
+        self.running = self.running.saturating_sub(1);
+        self.drift += done.fetched.stored;
+        if done.result.is_ok() {
+            self.verified += 1;
+        } else {
+            let mut task = done.task.clone();
+            let pause = AGAIN.saturating_mul(1 << task.failures.min(6));
+            let asked =
+                Duration::from_secs(done.pause.and_then(|s| s.try_into().ok()).unwrap_or(0));
+            task.failures += u32::from(done.pause.is_none());
+            if task.failures >= GIVE_UP {
+                return false;
+            }
+            self.again.push((Instant::now() + pause.max(asked), task));
+        }
+        true
+    }
+}
