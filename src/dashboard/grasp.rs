@@ -59,7 +59,11 @@ fn missing_list(
                             Some(reason) => { ", " @if one.attempts > 0 { (one.attempts) " failed: " } span.error { (reason) } }
                             None => ", not asked yet"
                         }
-                        @if one.retry_at > now { ", next try " (time(one.retry_at)) }
+                        @match one.retry_at {
+                            Some(at) if at > now => { ", next try " (time(at)) }
+                            Some(_) => {}
+                            None => ", no further try"
+                        }
                     }
                 }
             }

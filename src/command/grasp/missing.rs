@@ -53,9 +53,10 @@ pub(super) fn print_missing(
     }
     print::line("\nmissing, the oldest first")?;
     for one in missing {
-        let next = match one.state.as_str() {
-            "in_flight" => "in flight".to_owned(),
-            _ => format!("next try {}", print::relative(one.retry_at.max(now), now)),
+        let next = match (one.state.as_str(), one.retry_at) {
+            ("in_flight", _) => "in flight".to_owned(),
+            (_, Some(at)) => format!("next try {}", print::relative(at.max(now), now)),
+            (_, None) => "no further try".to_owned(),
         };
         let reason = one.reason.as_deref().map_or_else(
             || "not asked yet".to_owned(),

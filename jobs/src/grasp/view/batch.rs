@@ -68,8 +68,8 @@ pub struct MissingRow {
     pub attempts: i32,
     /// Why the last one failed.
     pub reason: Option<String>,
-    /// When the next is due.
-    pub retry_at: DateTime<Utc>,
+    /// When the next is due; `None` if there is none, because no filter can name the item.
+    pub retry_at: Option<DateTime<Utc>>,
     /// Since when it is wanted.
     pub wanted_at: DateTime<Utc>,
 }
