@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::grasp::{
-    coverage::filters::{self, Bounds},
+    coverage::filters::{self, Bounds, Unusable},
     family::Family,
 };
 
@@ -49,25 +49,21 @@ struct Found {
 }
 
 impl Found {
-    /// Returns why no filter can name the item within some bounds; `None` if one can.
-    fn unusable(&self, bounds: Bounds) -> Option<String> {
+    /// Returns why no filter can name the item within the bounds of the relay; `None` if one can.
+    fn unusable(&self) -> Option<Unusable> {
+        let bounds = json!({ "max_message_length": self.max_message_length });
         let (family, item) = (Family::parse(&self.family)?, std::slice::from_ref(&self.item));
-        let (_, problem) = filters::of(family, item, bounds).unusable.pop()?;
-        Some(problem)
-    }
-
-    /// Returns the bounds that the relay sets to requests. They may change.
-    fn bounds(&self) -> Bounds {
-        Bounds::of(Some(&json!({ "max_message_length": self.max_message_length })))
+        filters::of(family, item, Bounds::of(Some(&bounds))).unusable.pop()
     }
 }
 
 impl From<Found> for MissingRow {
     fn from(found: Found) -> Self {
-        let (never, too_long) = (found.unusable(Bounds::of(None)), found.unusable(found.bounds()));
+        let unusable = found.unusable();
+        let is_final = unusable.as_ref().is_some_and(|one| one.is_final);
         let Found { url, relay_id, family, item, state, attempts, wanted_at, .. } = found;
-        let retry_at = found.retry_at.filter(|_| never.is_none());
-        let reason = never.or(found.reason).or(too_long);
+        let retry_at = found.retry_at.filter(|_| !is_final);
+        let reason = found.reason.or(unusable.map(|one| one.reason));
         Self { url, relay_id, family, item, state, attempts, reason, retry_at, wanted_at }
     }
 }
