@@ -99,6 +99,25 @@ pub(crate) fn holder(process: &str) -> &str {
     }
 }
 
+/// Returns the subscriptions of a followed relay, such as `12 open, 3 closed by the relay: “too many
+/// subscriptions”`.
+pub(crate) fn subscriptions(relay: &RelayRow) -> String {
+    let closed = closed(relay).map(|closed| format!(", {closed}")).unwrap_or_default();
+    let polled = match relay.overflow {
+        0 => String::new(),
+        overflow => format!(", {} more polled in turn", super::counted(overflow.into(), "filter")),
+    };
+    format!("{} open{closed}{polled}", relay.subscriptions)
+}
+
+/// Returns the subscriptions that the relay closed, with its words; `None` if it closed none.
+pub(crate) fn closed(relay: &RelayRow) -> Option<String> {
+    let reason = relay.closed_reason.as_deref().map(super::visible);
+    let reason = reason.map(|reason| format!(": \u{201c}{reason}\u{201d}")).unwrap_or_default();
+    let closed = relay.subscriptions_closed;
+    (closed > 0).then(|| format!("{closed} closed by the relay{reason}"))
+}
+
 /// Returns the number of roots of a repository, such as `2 issues, patches and pull requests`.
 pub(crate) fn roots(number: i64) -> String {
     match number {

@@ -179,6 +179,7 @@ async fn the_metrics_tell_states_coverage_and_counts() {
             r#"tender_grasp_pages_total{{{a},purpose="missing",method="pages",outcome="done"}} 3"#
         ),
         format!("tender_grasp_gaps{{{b}}} 1"),
+        format!("tender_grasp_subscriptions_closed{{{a}}} 0"),
         format!("tender_grasp_drift_events_total{{{a}}} 7"),
         format!(r#"tender_grasp_events_total{{{service},source="live"}} 1"#),
         format!(r#"tender_grasp_refused_total{{{service},reason="orphan"}} 2"#),

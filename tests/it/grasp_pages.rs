@@ -96,6 +96,13 @@ async fn followed_relays_show_state_coverage_and_health() {
     site.shows("/followed", &words).await;
     let page = site.shows("/followed?state=dead", &["wss://dead.example.com"]).await;
     assert!(!page.contains("wss://a.example.com"), "{page}");
+    sqlx::query("update grasp_relay set subscriptions_closed = 2, closed_reason = 'too <many>'")
+        .execute(&site.api.world.db)
+        .await
+        .unwrap();
+    site.shows("/followed", &[", 2 closed"]).await;
+    let words = ["2 closed by the relay: \u{201c}too &lt;many&gt;\u{201d}"];
+    site.shows(&format!("/followed/{B}"), &words).await;
     site.shows(&format!("/followed/{DEAD}"), &["dead since", "30", "no answer within 5 s"]).await;
     let words = ["in flight", "Verify now", "the second holds more events", "failed", "Batches"];
     site.shows(&format!("/followed/{B}"), &words).await;

@@ -127,11 +127,12 @@ pub(super) fn relay_color(state: RelayState) -> Color {
     }
 }
 
+/// Returns the open subscriptions in short, such as `12, 3 closed`.
 fn subscriptions(one: &RelayRow) -> String {
-    match one.overflow {
-        0 => one.subscriptions.to_string(),
-        overflow => format!("{} + {overflow} polled", one.subscriptions),
-    }
+    let also = [(one.subscriptions_closed, "closed"), (one.overflow, "polled")];
+    let also = also.into_iter().filter(|(number, _)| *number > 0);
+    let also: Vec<_> = also.map(|(number, what)| format!(", {number} {what}")).collect();
+    format!("{}{}", one.subscriptions, also.concat())
 }
 
 /// Returns the state with its time, such as `dead since 3 h 5 min ago`.
@@ -174,6 +175,8 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     };
     let error = one.last_error.as_deref().map(print::visible);
     let error = error.map(|error| format!("{error} ({})", at(one.last_error_at)));
+    let note = one.resync_note.as_deref().map(|note| format!("; {}", print::visible(note)));
+    let note = note.unwrap_or_default();
     let named = if one.is_bootstrap { ", and a service starts from it" } else { "" };
     vec![
         ("url", one.url.clone()),
@@ -192,11 +195,11 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
             ),
         ),
         ("oldest missing", at(one.oldest_missing_at)),
-        ("subscriptions", subscriptions(one)),
+        ("subscriptions", words::subscriptions(one)),
         ("live", format!("{:.1} accepted events per minute", one.live_per_minute)),
         ("NIP-77", one.nip77.clone()),
         ("last good", at(one.last_good_at)),
-        ("verified", format!("{}; next {}", at(one.resynced_at), at(one.resync_due_at))),
+        ("verified", format!("{}; next {}{note}", at(one.resynced_at), at(one.resync_due_at))),
         (
             "drift",
             format!(

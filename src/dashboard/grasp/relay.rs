@@ -113,8 +113,7 @@ fn facts(one: &RelayRow) -> Markup {
                 dt { "Next try" } dd { (maybe_time(words::next_try(one))) }
                 dt { "Held by" } dd { @match &one.holder { Some(holder) => span title=(holder) { (words::holder(holder)) }, None => "–" } }
                 dt { "Subscriptions" } dd {
-                    (one.subscriptions) " open"
-                    @if one.overflow > 0 { ", " (one.overflow) " more filters are polled in turn" }
+                    (words::subscriptions(one))
                 }
                 dt { "Live" } dd { (format!("{:.1}", one.live_per_minute)) " accepted events per minute (5-minute average)" }
                 dt { "NIP-77" } dd { (one.nip77) }
@@ -122,6 +121,7 @@ fn facts(one: &RelayRow) -> Markup {
                 dt { "Verified" } dd {
                     @match one.resynced_at { Some(at) => (time(at)), None => "not yet" }
                     @if let Some(at) = one.resync_due_at { ", next " (time(at)) }
+                    @if let Some(note) = &one.resync_note { ": " span.error { (crate::words::visible(note)) } }
                 }
                 dt { "Drift" } dd { (numbered(one.drift_last, "event")) " at the last verification, " (count(one.drift_total, false)) " in total" }
                 dt { "Connections" } dd { (count(one.connects, false)) " of " (numbered(one.attempts, "attempt")) }

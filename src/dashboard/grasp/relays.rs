@@ -146,7 +146,9 @@ fn table_row(row: &RelayRow, now: DateTime<Utc>) -> Markup {
             td data-label="Coverage" { (coverage(row.confirmed, row.items())) }
             td.n data-label="Live per min" { (format!("{:.1}", row.live_per_minute)) }
             td.n data-label="Open subscriptions" {
-                (row.subscriptions) @if row.overflow > 0 { " + " (row.overflow) " polled" }
+                span title=[words::closed(row)] { (row.subscriptions) }
+                @if row.subscriptions_closed > 0 { ", " (row.subscriptions_closed) " closed" }
+                @if row.overflow > 0 { ", " (row.overflow) " polled" }
             }
             td.none[next.is_none()] data-label="Next try" {
                 @match next { Some(at) if at > now => (time(at)), Some(_) => "now", None => "–" }

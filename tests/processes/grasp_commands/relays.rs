@@ -129,3 +129,24 @@ async fn an_item_is_not_asked_for_before_its_relay_is_tried_again() {
         assert_eq!(&row["retry_at"], next, "{row}");
     }
 }
+
+#[tokio::test]
+async fn subscriptions_that_the_relay_closed_are_shown_with_its_words() {
+    let desk = Desk::new().await;
+    let a = ["relay", "wss://a.example.com"];
+    desk.says(&a, &["12 open\n"]).await;
+    sqlx::query(
+        "update grasp_relay set subscriptions_closed = 3, closed_reason = 'too many subscriptions',
+                resync_note = 'nothing is confirmed'
+         where url = 'wss://a.example.com'",
+    )
+    .execute(&desk.0.db)
+    .await
+    .unwrap();
+    desk.says(&a, &["12 open, 3 closed by the relay: \u{201c}too many subscriptions\u{201d}"])
+        .await;
+    desk.says(&a, &["; nothing is confirmed"]).await;
+    desk.says(&["relays"], &["12, 3 closed"]).await;
+    let found = desk.json(&a).await;
+    assert_eq!(found["relay"]["subscriptions_closed"], 3);
+}

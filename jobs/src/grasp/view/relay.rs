@@ -49,12 +49,18 @@ pub struct RelayRow {
     pub resync_due_at: Option<DateTime<Utc>>,
     /// When it last ended.
     pub resynced_at: Option<DateTime<Utc>>,
+    /// Why the last one could verify nothing; `None` if it did.
+    pub resync_note: Option<String>,
     /// Events that the last verification found although the live subscriptions had missed them.
     pub drift_last: i64,
     /// Such events of all verifications.
     pub drift_total: i64,
     /// Open subscriptions.
     pub subscriptions: i32,
+    /// Subscriptions that the relay closed and that are to be opened again.
+    pub subscriptions_closed: i32,
+    /// The relay's words when it closed the last of them.
+    pub closed_reason: Option<String>,
     /// Filters beyond the limit of subscriptions, polled in turn.
     pub overflow: i32,
     /// Events received.
@@ -148,8 +154,9 @@ async fn select(
                   r.last_error_at, r.fault, r.fault_since, r.next_attempt_at as "next_attempt_at!",
                   r.connected_at, r.last_good_at, r.limited_until,
                   case when r.lease_until > now() then r.lease_owner end as holder, r.unwanted_since,
-                  r.resync_due_at, r.resynced_at, r.drift_last as "drift_last!", r.drift_total as "drift_total!",
-                  r.subscriptions as "subscriptions!", r.overflow as "overflow!", r.received as "received!",
+                  r.resync_due_at, r.resynced_at, r.resync_note, r.drift_last as "drift_last!", r.drift_total as "drift_total!",
+                  r.subscriptions as "subscriptions!", coalesce(r.subscriptions_closed, 0) as "subscriptions_closed!", r.closed_reason,
+                  r.overflow as "overflow!", r.received as "received!",
                   r.stored as "stored!", r.attempts as "attempts!", r.connects as "connects!",
                   c.missing as "missing!", c.in_flight as "in_flight!", c.confirmed as "confirmed!",
                   (select min(wanted_at) from grasp_coverage w
