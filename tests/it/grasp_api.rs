@@ -47,7 +47,9 @@ fn segment(text: &str) -> String {
 #[tokio::test]
 async fn a_token_is_required_and_nothing_is_written() {
     let client = Client::new().await;
-    for path in ["/services", "/repos", "/relays", "/parked", &format!("/relays/{B}")] {
+    let (plan, event) = (format!("/relays/{B}/plan"), format!("/events/{}", "01".repeat(32)));
+    let paths = ["/services", "/repos", "/relays", "/parked", &plan, &event];
+    for path in paths.into_iter().chain([&*format!("/relays/{B}")]) {
         for bearer in [None, Some("Bearer nonsense")] {
             let (status, _) = client.raw(Method::GET, path, bearer).await;
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");

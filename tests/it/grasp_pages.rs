@@ -89,6 +89,28 @@ async fn a_repository_shows_its_relays_roots_and_what_happened() {
 }
 
 #[tokio::test]
+async fn a_repository_of_two_services_is_shown_for_each() {
+    let site = Site::new().await;
+    for change in [
+        "insert into upstream (id, url, direction, live, admission)
+         values ('00000000-0000-0000-0000-000000000002', 'wss://two.example.com', 'both', true, true)",
+        "insert into grasp_service (upstream_id, names, policy)
+         values ('00000000-0000-0000-0000-000000000002', '{two.example.com}', '{}')",
+        "insert into grasp_repo (upstream_id, address, pubkey, identifier, announcement_id, announced_at)
+         select '00000000-0000-0000-0000-000000000002', address, pubkey, identifier, announcement_id, announced_at
+         from grasp_repo where identifier = 'alpha'",
+    ] {
+        sqlx::query(change).execute(&site.api.world.db).await.unwrap();
+    }
+    let services = ["wss://git.example.com", "wss://two.example.com"];
+    let page = site.shows(&repository(ALPHA), &services).await;
+    for section in ["about", "relays", "roots", "latest"] {
+        let id = format!("id=\"{section}\"");
+        assert_eq!(page.matches(&id).count(), 1, "{id} is there once");
+    }
+}
+
+#[tokio::test]
 async fn followed_relays_show_state_coverage_and_health() {
     let site = Site::new().await;
     let words =

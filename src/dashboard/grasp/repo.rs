@@ -72,13 +72,26 @@ pub(in crate::dashboard) async fn live(
     found: &[RepoRow],
 ) -> Result<Markup, sqlx::Error> {
     let mut parts = Vec::with_capacity(found.len());
-    for one in found {
-        parts.push(of_service(db, one).await?);
+    for (place, one) in found.iter().enumerate() {
+        parts.push(of_service(db, one, Ids(place)).await?);
     }
     Ok(html! { @for part in &parts { (part) } })
 }
 
-async fn of_service(db: &PgPool, one: &RepoRow) -> Result<Markup, sqlx::Error> {
+/// Makes the ids of a page's sections unique, which has them once for each service.
+#[derive(Debug, Clone, Copy)]
+struct Ids(usize);
+
+impl Ids {
+    fn of(self, section: &str) -> String {
+        match self.0 {
+            0 => section.to_owned(),
+            place => format!("{section}-{place}"),
+        }
+    }
+}
+
+async fn of_service(db: &PgPool, one: &RepoRow, ids: Ids) -> Result<Markup, sqlx::Error> {
     let (service, address) = (one.service_id, one.address.as_str());
     let relays = view::repo_relays(db, service, address).await?;
     let missing = view::missing_of(db, service, address, words::READ).await?;
@@ -86,22 +99,22 @@ async fn of_service(db: &PgPool, one: &RepoRow) -> Result<Markup, sqlx::Error> {
     let timeline = view::timeline(db, service, address, MOMENTS).await?;
     let now = queue::now(db).await?;
     Ok(html! {
-        (facts(one))
-        (relay_table(&relays))
+        (facts(one, ids))
+        (relay_table(&relays, ids))
         @if !missing.is_empty() {
-            section aria-labelledby="missing" {
-                h2 #missing { "Missing" }
+            section aria-labelledby=(ids.of("missing")) {
+                h2 id=(ids.of("missing")) { "Missing" }
                 (missing_list(&missing, one.missing + one.in_flight, true, now))
             }
         }
-        div.columns { (root_list(&roots, one.roots)) (moments(&timeline)) }
+        div.columns { (root_list(&roots, one.roots, ids)) (moments(&timeline, ids)) }
     })
 }
 
-fn facts(one: &RepoRow) -> Markup {
+fn facts(one: &RepoRow, ids: Ids) -> Markup {
     html! {
-        section aria-labelledby="about" {
-            h2 #about { "Repository" }
+        section aria-labelledby=(ids.of("about")) {
+            h2 id=(ids.of("about")) { "Repository" }
             dl.facts {
                 dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) }
                 dt { "Address" } dd { a href=(repo_path(&one.address)) { code { (crate::words::address(&one.address)) } } }
@@ -118,10 +131,10 @@ fn facts(one: &RepoRow) -> Markup {
     }
 }
 
-fn relay_table(relays: &[RepoRelay]) -> Markup {
+fn relay_table(relays: &[RepoRelay], ids: Ids) -> Markup {
     html! {
-        section aria-labelledby="relays" {
-            h2 #relays { "Relays" }
+        section aria-labelledby=(ids.of("relays")) {
+            h2 id=(ids.of("relays")) { "Relays" }
             @if relays.is_empty() { p { "Its announcement names no other relay." } } @else {
                 (scroll("Relays", &html! {
                     table.cards {
@@ -151,11 +164,11 @@ fn relay_row(one: &RepoRelay) -> Markup {
     }
 }
 
-fn root_list(roots: &[RootRow], total: i64) -> Markup {
+fn root_list(roots: &[RootRow], total: i64, ids: Ids) -> Markup {
     let more = total - i64::try_from(roots.len()).unwrap_or_default();
     html! {
-        section aria-labelledby="roots" {
-            h2 #roots { "Issues, patches and pull requests" }
+        section aria-labelledby=(ids.of("roots")) {
+            h2 id=(ids.of("roots")) { "Issues, patches and pull requests" }
             @if roots.is_empty() { p { "None." } }
             ul.changes {
                 @for one in roots {
@@ -172,10 +185,10 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
     }
 }
 
-fn moments(timeline: &[Moment]) -> Markup {
+fn moments(timeline: &[Moment], ids: Ids) -> Markup {
     html! {
-        section aria-labelledby="latest" {
-            h2 #latest { "Latest" }
+        section aria-labelledby=(ids.of("latest")) {
+            h2 id=(ids.of("latest")) { "Latest" }
             @if timeline.is_empty() { p { "Nothing has happened yet." } }
             ol.timeline {
                 @for one in words::moments(timeline).iter().take(SHOWN) {
@@ -206,7 +219,7 @@ mod tests {
             confirmed: 0,
             missing: 0,
         };
-        let markup = root_list(slice::from_ref(&root), 1).0;
+        let markup = root_list(slice::from_ref(&root), 1, Ids(0)).0;
         assert!(markup.contains("issue &lt;script&gt;"), "{markup}");
     }
 }
