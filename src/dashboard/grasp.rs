@@ -15,7 +15,7 @@ use super::{
     PATH,
     parts::{count, query, short_parts, time},
 };
-use crate::words::grasp as words;
+use crate::words::grasp::{self as words, Next};
 
 /// The path of a repository's page, with its query.
 fn repo_path(address: &str) -> String {
@@ -54,15 +54,13 @@ fn missing_list(
                     span title=(one.item) { (words::item(&one.family, &short_parts(&one.item))) }
                     @if names_relay { " from " a href={ (PATH) "/followed/" (one.relay_id) } { (one.url) } }
                     ": wanted " (time(one.wanted_at))
-                    @if one.state == "in_flight" { ", in flight" } @else {
-                        @match &one.reason {
-                            Some(reason) => { ", " @if one.attempts > 0 { (one.attempts) " failed: " } span.error { (reason) } }
-                            None => ", not asked yet"
-                        }
-                        @match one.retry_at {
-                            Some(at) if at > now => { ", next try " (time(at)) }
-                            Some(_) => {}
-                            None => ", no further try"
+                    @let next = words::next_of(one, now);
+                    @if next == Next::InFlight { ", in flight" } @else {
+                        ", " span.error[one.reason.is_some()] { (words::why(one)) }
+                        @match next {
+                            Next::At(at) if at > now => { ", next try " (time(at)) }
+                            Next::Never => ", no next try",
+                            _ => ", next try now",
                         }
                     }
                 }

@@ -1,7 +1,9 @@
 //! What followed relays, items and parked events tell people.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
-use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, RepoRow, Trouble};
+use tender_jobs::grasp::view::{MissingRow, Moment, RelayRow, RelayState, RepoRow, Trouble};
 
 /// How a followed relay is, in words; and the time that belongs to them, if they end with `since` or
 /// `until`.
@@ -96,9 +98,67 @@ pub(crate) fn item(family: &str, item: &str) -> String {
     }
 }
 
-/// Returns a number of repositories in words.
-pub(crate) fn repositories(number: i64) -> String {
-    if number == 1 { "1 repository".to_owned() } else { format!("{number} repositories") }
+/// Returns when an item that is not delivered is asked for next: `in flight`, a time, or that no attempt
+/// follows.
+pub(crate) fn next_of(one: &MissingRow, now: DateTime<Utc>) -> Next {
+    match one.retry_at {
+        _ if one.state == "in_flight" => Next::InFlight,
+        Some(at) => Next::At(at.max(now)),
+        None => Next::Never,
+    }
+}
+
+/// When an item is asked for next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is asked for now.
+    InFlight,
+    /// At this time.
+    At(DateTime<Utc>),
+    /// No attempt can succeed.
+    Never,
+}
+
+/// Returns why an item is not delivered, without the relay's escapes.
+pub(crate) fn why(one: &MissingRow) -> String {
+    let attempts = i64::from(one.attempts);
+    match &one.reason {
+        None => "not asked yet".to_owned(),
+        Some(reason) if attempts == 0 || one.retry_at.is_none() => super::visible(reason),
+        Some(reason) => {
+            format!("{} failed: {}", super::counted(attempts, "attempt"), super::visible(reason))
+        }
+    }
+}
+
+/// Returns how many of the items that are wanted were delivered, such as `3 of 4 items`.
+pub(crate) fn delivered(confirmed: i64, items: i64) -> String {
+    format!("{confirmed} of {}", super::counted(items, "item"))
+}
+
+/// Returns a number of items of a family, such as `1 root` or `3 addresses`.
+pub(crate) fn items(number: i64, family: &str) -> String {
+    match family {
+        "announcements" => "all announcements".to_owned(),
+        "deletion" => format!("deletions by {}", super::counted(number, "author")),
+        family => super::counted(number, family),
+    }
+}
+
+/// Returns the process that holds a relay without the version and the random part of its name.
+pub(crate) fn holder(process: &str) -> &str {
+    match process.split(' ').collect::<Vec<_>>()[..] {
+        [_version, place, _random] => place,
+        _ => process,
+    }
+}
+
+/// Returns the number of roots of a repository, such as `2 issues, patches and pull requests`.
+pub(crate) fn roots(number: i64) -> String {
+    match number {
+        1 => "1 issue, patch or pull request".to_owned(),
+        number => format!("{number} issues, patches and pull requests"),
+    }
 }
 
 /// Returns the kind of a root in words.
@@ -164,7 +224,23 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
 
 /// Returns how many relays exceed the limit of a service.
 pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
-    format!("{url} follows at most {limit} relays; {over} more are named and not followed")
+    let are = if over == 1 { "is" } else { "are" };
+    let most = super::counted(i64::from(limit), "relay");
+    format!("{url} follows at most {most}; {over} more {are} named and not followed")
+}
+
+/// Returns what a new limit of relays in total does; `None` if it is the former one.
+pub(crate) fn new_limit(before: i32, after: i32) -> Option<String> {
+    let most = super::counted(i64::from(after), "relay");
+    let then = match after.cmp(&before) {
+        Ordering::Equal => return None,
+        Ordering::Less => {
+            "if it follows more, the newest of them are dropped, and `tender grasp show` counts them as over the \
+             limit"
+        }
+        Ordering::Greater => "relays over the former limit are followed within minutes",
+    };
+    Some(format!("it follows at most {most}: {then}"))
 }
 
 /// Returns the relays of a repository that are not followed, such as `, and 2 more that exceed the limit per
@@ -172,7 +248,9 @@ pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
 pub(crate) fn cut(repo: &RepoRow) -> String {
     let limits = [(repo.relays_cut, "per announcement"), (repo.relays_over, "of the service")];
     let over = limits.into_iter().filter(|(over, _)| *over > 0);
-    let told = over.map(|(over, limit)| format!(", and {over} more that exceed the limit {limit}"));
+    let exceed = |over: i32| if over == 1 { "exceeds" } else { "exceed" };
+    let told = over
+        .map(|(over, limit)| format!(", and {over} more that {} the limit {limit}", exceed(over)));
     told.collect::<Vec<_>>().concat()
 }
 
@@ -182,7 +260,7 @@ pub(crate) fn moment(moment: &Moment) -> String {
     let from = moment.relay.as_ref().map(|relay| format!(" from {relay}")).unwrap_or_default();
     if moment.what == "confirmed" {
         let (items, family) = (moment.items.unwrap_or_default(), text(&moment.family));
-        return format!("{items} {family} items delivered{from}");
+        return format!("{} delivered{from}", self::items(items, &family));
     }
     let kind = moment.kind.map(|kind| format!(" of kind {kind}")).unwrap_or_default();
     let (source, rule) = (text(&moment.source), text(&moment.rule));

@@ -7,7 +7,13 @@ use sqlx::PgPool;
 use tender_jobs::grasp::view::{self, BatchRow, GapRow, MissingRow, PlannedBatch};
 
 use super::relay::named;
-use crate::{command::print, words::grasp as words};
+use crate::{
+    command::print,
+    words::{
+        counted,
+        grasp::{self as words, Next},
+    },
+};
 
 pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
     let one = named(db, name).await?;
@@ -17,9 +23,8 @@ pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
     }
     if batches.is_empty() {
         return print::line(&format!(
-            "nothing is due: {} of {} items are delivered, {} in flight, {} wait for their next try",
-            one.confirmed,
-            one.items(),
+            "nothing is due: {} delivered, {} in flight, {} missing",
+            words::delivered(one.confirmed, one.items()),
             one.in_flight,
             one.missing
         ));
@@ -30,9 +35,10 @@ pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
 fn print_planned(batch: &PlannedBatch) -> anyhow::Result<()> {
     let failed = match batch.attempts {
         0 => String::new(),
-        number => format!(", after {} that failed", attempts(number)),
+        number => format!(", after {} that failed", counted(i64::from(number), "attempt")),
     };
-    print::line(&format!("{}: {} items{failed}", batch.family, batch.items))?;
+    let items = i64::try_from(batch.items).unwrap_or(i64::MAX);
+    print::line(&format!("{}: {}{failed}", batch.family, counted(items, "item")))?;
     for filter in &batch.filters {
         print::line(&format!("  {filter}"))?;
     }
@@ -53,18 +59,12 @@ pub(super) fn print_missing(
     }
     print::line("\nmissing, the oldest first")?;
     for one in missing {
-        let next = match (one.state.as_str(), one.retry_at) {
-            ("in_flight", _) => "in flight".to_owned(),
-            (_, Some(at)) => format!("next try {}", print::relative(at.max(now), now)),
-            (_, None) => "no further try".to_owned(),
+        let next = match words::next_of(one, now) {
+            Next::InFlight => "in flight".to_owned(),
+            Next::At(at) => format!("next try {}", print::relative(at, now)),
+            Next::Never => "no next try".to_owned(),
         };
-        let reason = one.reason.as_deref().map_or_else(
-            || "not asked yet".to_owned(),
-            |reason| match one.attempts {
-                0 => print::visible(reason),
-                number => format!("{} failed: {}", attempts(number), print::visible(reason)),
-            },
-        );
+        let reason = words::why(one);
         print::line(&format!(
             "  {} from {}: {reason}; wanted {}, {next}",
             print::visible(&words::item(&one.family, &one.item)),
@@ -73,10 +73,6 @@ pub(super) fn print_missing(
         ))?;
     }
     more(total, missing.len())
-}
-
-fn attempts(number: i32) -> String {
-    if number == 1 { "1 attempt".to_owned() } else { format!("{number} attempts") }
 }
 
 /// Prints how many rows a list leaves out.
@@ -99,7 +95,7 @@ pub(super) fn print_batches(batches: &[BatchRow], now: DateTime<Utc>) -> anyhow:
             Cell::new(one.id),
             one.status.as_str().into(),
             print::distance(one.begun_at, now).into(),
-            format!("{} {}", one.items, one.family).into(),
+            words::items(one.items.into(), &one.family).into(),
             one.purpose.as_str().into(),
             format!("{}/{}", one.stored, one.received).into(),
             print::short(&print::visible(one.reason.as_deref().unwrap_or_default()), 200).into(),
@@ -119,11 +115,10 @@ pub(super) fn print_gaps(gaps: &[GapRow], total: i64) -> anyhow::Result<()> {
             at.map_or_else(|| second.to_string(), |at| at.format("%F %T").to_string())
         };
         print::line(&format!(
-            "  {} to {}, {} items of {}: {}",
+            "  {} to {}, {}: {}",
             at(one.since),
             at(one.until),
-            one.items,
-            one.family,
+            words::items(one.items.into(), &one.family),
             print::visible(&one.reason)
         ))?;
     }

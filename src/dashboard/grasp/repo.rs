@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, query, scroll, short_key, time},
+        parts::{Problem, count, maybe_time, numbered, query, scroll, short_key, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -159,7 +159,7 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
                         (words::root(one.kind)) " "
                         @match &one.subject { Some(subject) => (subject), None => code title=(one.event_id) { (short_key(&one.event_id)) } }
                         @if let Some(at) = one.created_at { " " (maybe_time(chrono::DateTime::from_timestamp(at, 0))) }
-                        @if one.missing > 0 { ": " (one.confirmed) " of " (one.confirmed + one.missing) " relays have delivered" }
+                        @if one.missing > 0 { ": " (one.confirmed) " of " (numbered(one.confirmed + one.missing, "relay")) " delivered what refers to it" }
                     }
                 }
                 @if more > 0 { li { (count(more, false)) " more" } }
