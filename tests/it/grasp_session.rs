@@ -4,6 +4,8 @@ mod follow;
 mod packing;
 mod reconnect;
 mod refusal;
+mod rules;
+mod windows;
 
 use nostr::{event::Event, key::Keys};
 use serde_json::Value;
@@ -36,11 +38,17 @@ struct Process {
 impl Process {
     /// Starts a process without recurring jobs.
     fn start(db: &PgPool) -> Self {
+        Self::with(db, |_| {})
+    }
+
+    fn with(db: &PgPool, tune: impl FnOnce(&mut grasp::Context) + Send + 'static) -> Self {
         let (stop, db) = (CancellationToken::new(), db.clone());
         let of_task = stop.clone();
         let task = tokio::spawn(async move {
             let mirror = tender_workers::mirror::Context::new(&db, settings(), "test", &of_task);
-            let wings: Vec<Wing> = vec![grasp::wing(&grasp::Context::new(&mirror))];
+            let mut context = grasp::Context::new(&mirror);
+            tune(&mut context);
+            let wings: Vec<Wing> = vec![grasp::wing(&context)];
             let how =
                 runtime::Settings { process: "test".to_owned(), ..runtime::Settings::default() };
             runtime::run(&db, how, wings, of_task).await.unwrap();

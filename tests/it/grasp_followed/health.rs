@@ -81,7 +81,7 @@ async fn only_a_relay_that_was_good_a_short_time_ago_is_caught_up_incrementally(
     let db = &world.pool;
     relay(db, "a").await;
     let lease = claim_one(db, "one").await.lease;
-    followed::note_status(db, lease, followed::Status::InStep).await.unwrap();
+    followed::note_verified(db, lease, true).await.unwrap();
     followed::release(db, lease, "test").await.unwrap();
     let again = claim_one(db, "one").await;
     assert!(again.good_until.is_some());

@@ -38,18 +38,22 @@ async fn a_dead_holders_relay_is_taken_over_and_its_late_writes_change_nothing()
     let dead = claim_one(db, "one").await.lease;
     let batch = coverage::plan(db, dead).await.unwrap().unwrap();
     expire(db).await;
-    let late = followed::note_status(db, dead, followed::Status::InStep).await.unwrap();
+    let late = followed::note_verified(db, dead, true).await.unwrap();
     assert_eq!(late, Settled::LeaseLost, "the lease is over, and nobody has taken it");
     let next = claim_one(db, "two").await.lease;
     assert_eq!(next.epoch, dead.epoch + 1);
     assert_eq!(states(db).await, [("30617:aa:x".to_owned(), "missing".to_owned())]);
     let lost = Settled::LeaseLost;
     assert_eq!(followed::connected(db, dead).await.unwrap(), lost);
-    assert_eq!(followed::note_status(db, dead, followed::Status::InStep).await.unwrap(), lost);
+    assert_eq!(followed::note_verified(db, dead, true).await.unwrap(), lost);
     assert_eq!(followed::good(db, dead).await.unwrap(), lost);
     assert_eq!(followed::count(db, dead, 1, 1).await.unwrap(), lost);
-    assert_eq!(followed::note_subscriptions(db, dead, 1, 1).await.unwrap(), lost);
-    assert_eq!(followed::resynced(db, dead, Some(1), Duration::ZERO).await.unwrap(), lost);
+    assert_eq!(
+        followed::note_subscriptions(db, dead, &followed::Subscriptions::default()).await.unwrap(),
+        lost
+    );
+    assert_eq!(followed::resynced(db, dead, Some(1), None, Duration::ZERO).await.unwrap(), lost);
+    assert_eq!(followed::note_refusals(db, dead, 1, None).await.unwrap(), lost);
     assert_eq!(followed::limit(db, dead, "late").await.unwrap(), Settled::LeaseLost);
     assert_eq!(followed::fail(db, dead, failure("late")).await.unwrap(), lost);
     assert_eq!(followed::release(db, dead, "late").await.unwrap(), lost);
@@ -99,7 +103,7 @@ async fn a_process_renews_its_leases_in_one_statement_and_a_busy_relay_apart() {
     }
     let claimed = followed::claim(db, "one", 8).await.unwrap();
     let busy = claimed[0].lease;
-    followed::note_status(db, claimed[1].lease, followed::Status::InStep).await.unwrap();
+    followed::note_verified(db, claimed[1].lease, true).await.unwrap();
     run(db, "update grasp_relay set last_good_at = null, lease_until = now() + interval '3 s'")
         .await;
     let mut tx = db.begin().await.unwrap();

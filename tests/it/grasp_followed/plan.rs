@@ -122,12 +122,66 @@ async fn what_cannot_be_verified_is_missing_and_waits() {
     let batch = coverage::plan(db, lease).await.unwrap().unwrap();
     batch::confirm(db, &batch, Fetched::default()).await.unwrap();
     let items = ["x".to_owned()];
-    let lost = coverage::lose(db, lease, Family::State, &items, "refused").await.unwrap();
+    let lost = coverage::lose(db, lease, Family::State, &items, ("refused", true)).await.unwrap();
     assert_eq!(lost, Settled::Written(()));
     let found = "select string_agg(concat_ws(' ', item, state, reason, attempts), ',' order by item) from grasp_coverage";
     assert_eq!(text(db, found).await, "x missing refused 1,y confirmed 0");
     assert!(coverage::plan(db, lease).await.unwrap().is_none(), "it waits");
     let old = Lease { epoch: lease.epoch - 1, ..lease };
-    let lost = coverage::lose(db, old, Family::State, &items, "refused").await.unwrap();
+    let lost = coverage::lose(db, old, Family::State, &items, ("refused", true)).await.unwrap();
     assert_eq!(lost, Settled::LeaseLost);
+}
+
+#[tokio::test]
+async fn the_size_of_the_batch_that_failed_is_halved_and_grows_after_a_success() {
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    let id = relay(db, "a").await;
+    let many: Vec<String> = (0..40).map(|number| format!("{number:03}")).collect();
+    want(db, id, "state", &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let lease = claim_one(db, "one").await.lease;
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        let batch = coverage::plan(db, lease).await.unwrap().unwrap();
+        sizes.push(batch.items.len());
+        batch::fail(db, &batch, "error", Again::Later, Fetched::default()).await.unwrap();
+        run(db, "update grasp_coverage set retry_at = now() where item < '020'").await;
+    }
+    assert_eq!(sizes, [40, 20, 10]);
+    let batch = coverage::plan(db, lease).await.unwrap().unwrap();
+    batch::confirm(db, &batch, Fetched::default()).await.unwrap();
+    let size = "select string_agg(distinct batch_size::text, ',') from grasp_coverage where state = 'confirmed'";
+    assert_eq!(text(db, size).await, "20");
+}
+
+#[tokio::test]
+async fn the_walks_of_a_filter_go_on_where_all_of_its_items_have_come() {
+    use tender_jobs::{grasp::coverage::Walked, mirror::filter::Filter};
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    let id = relay(db, "a").await;
+    want(db, id, "address", &["x", "y", "z"]).await;
+    let lease = claim_one(db, "one").await.lease;
+    let tagged = |tag: char, items: &[&str]| Filter {
+        tags: [(tag, items.iter().map(|item| (*item).to_owned()).collect())].into(),
+        ..Filter::default()
+    };
+    let now = tender_jobs::queue::now(db).await.unwrap().timestamp();
+    let note = |filter: Filter, at: i64, until: i64| async move {
+        let walked = Walked { at, until };
+        coverage::note_walked(db, lease, Family::Address, &filter, walked).await.unwrap();
+    };
+    note(tagged('a', &["x"]), now - 60, 500).await;
+    note(tagged('a', &["y"]), now - 30, 700).await;
+    note(tagged('A', &["x"]), now - 90_000, 500).await;
+    let read = |tag: char, items: &[&str]| {
+        let filter = tagged(tag, items);
+        async move { coverage::walked(db, id, Family::Address, &filter).await.unwrap() }
+    };
+    assert_eq!(read('a', &["x", "y"]).await, Some(Walked { at: now - 60, until: 700 }));
+    assert_eq!(read('a', &["x", "z"]).await, None, "one of them was never walked");
+    assert_eq!(read('A', &["x"]).await, None, "too old: what was published since is too much");
+    let batch = coverage::plan(db, lease).await.unwrap().unwrap();
+    batch::confirm(db, &batch, Fetched::default()).await.unwrap();
+    assert_eq!(read('a', &["x", "y"]).await, None, "a confirmed item begins anew");
 }

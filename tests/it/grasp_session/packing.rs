@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Process, World, live, now};
 use crate::support::{
+    eventually,
     line::Line,
     relays::{Client, FakeRelay, RealRelay},
 };
@@ -90,5 +91,41 @@ async fn an_event_on_its_way_while_covers_are_packed_is_stored() {
         world.reads(sql, &format!("{}", number + 2)).await;
     }
     world.has(&late).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_refuses_a_packed_request_keeps_the_small_ones() {
+    let world = World::new().await;
+    let relay = FakeRelay::start(|client: Client, message: Value| async move {
+        let is_packed = message[2]["until"].is_null()
+            && ["#a", "#A", "#q"]
+                .iter()
+                .any(|tag| message[2][tag].as_array().is_some_and(|of| of.len() > 1));
+        if message[0] == "REQ" && is_packed {
+            client.send(json!(["CLOSED", message[1], "restricted: one value at most"])).await;
+        } else if message[0] == "REQ" {
+            client.send(json!(["EOSE", message[1]])).await;
+        }
+    })
+    .await;
+    let id = world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.all_confirmed().await;
+    for number in 0..24 {
+        let address = format!("{} {number}", world.address);
+        world.want(id, &[("address", &address)]).await;
+        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
+        world.reads(sql, &format!("{}", number + 2)).await;
+    }
+    // 23 fit, one after the other; two are polled, because the packed request was refused.
+    world.reads("select concat_ws(' ', subscriptions, overflow) from grasp_relay", "69 2").await;
+    eventually("the small subscriptions stay open", async || {
+        let heard = relay.heard();
+        let closed: Vec<&Value> = heard.iter().filter(|m| m[0] == "CLOSE").map(|m| &m[1]).collect();
+        let is_small = |m: &&&Value| m[2].to_string().matches("30617:").count() == 1;
+        live(&heard).iter().filter(is_small).filter(|m| !closed.contains(&&m[1])).count() == 69
+    })
+    .await;
     process.stop().await;
 }

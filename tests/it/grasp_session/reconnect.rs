@@ -120,3 +120,24 @@ async fn each_relay_has_one_socket_of_two_processes() {
     world.in_step().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn a_process_that_claims_its_relay_again_opens_no_second_socket() {
+    let world = World::new().await;
+    let real = RealRelay::start().await;
+    let line = Line::to(&real.url).await;
+    world.relay(&line.url, &world.items()).await;
+    let process = Process::start(&world.db);
+    world.in_step().await;
+    // The lease ends without the session's knowledge, as after a long pause of the process.
+    world
+        .run(
+            "update grasp_relay set status = 'waiting', verified = false, lease_owner = null, lease_until = null,
+                 next_attempt_at = now()",
+        )
+        .await;
+    world.reads("select (lease_epoch > 1)::text from grasp_relay", "true").await;
+    world.in_step().await;
+    assert_eq!(line.open(), (1, 1), "one socket at any time");
+    process.stop().await;
+}

@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::grasp::{
-    coverage::filters::{self, Bounds},
+    coverage::filters::{self, Bounds, Unusable},
     family::Family,
 };
 
@@ -50,11 +50,10 @@ struct Found {
 
 impl Found {
     /// Returns why no filter can name the item within the relay's bounds; `None` if one can.
-    fn problem(&self) -> Option<String> {
+    fn problem(&self) -> Option<Unusable> {
         let bounds = json!({ "max_message_length": self.max_message_length });
         let (family, item) = (Family::parse(&self.family)?, std::slice::from_ref(&self.item));
-        let (_, problem) = filters::of(family, item, Bounds::of(Some(&bounds))).unusable.pop()?;
-        Some(problem)
+        filters::of(family, item, Bounds::of(Some(&bounds))).unusable.pop()
     }
 }
 
@@ -62,8 +61,9 @@ impl From<Found> for MissingRow {
     fn from(found: Found) -> Self {
         let problem = found.problem();
         let Found { url, relay_id, family, item, state, attempts, wanted_at, .. } = found;
-        let retry_at = found.retry_at.filter(|_| problem.is_none());
-        let reason = problem.or(found.reason);
+        let is_final = problem.as_ref().is_some_and(|problem| problem.is_final);
+        let retry_at = found.retry_at.filter(|_| !is_final);
+        let reason = problem.map(|problem| problem.reason).or(found.reason);
         Self { url, relay_id, family, item, state, attempts, reason, retry_at, wanted_at }
     }
 }
