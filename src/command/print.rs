@@ -166,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn a_table_can_be_split_into_two_that_name_their_rows() {
+        let header = ["URL", "STATE", "HOLDER"];
+        let rows = [vec!["wss://a", "in step", "host:1"], vec!["wss://b", "dead", "-"]];
+        let rows = rows.map(|row| row.into_iter().map(Cell::new).collect());
+        let second = picked(&header, &rows, &[0, 2]);
+        assert_eq!(second, "URL      HOLDER\nwss://a  host:1\nwss://b  -");
+    }
+
+    #[test]
     fn times_are_told_from_now() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
         let now = at("2026-01-01T00:00:00Z");

@@ -1,9 +1,15 @@
-//! What followed relays, items and parked events tell people.
+//! What followed relays, repositories, items and services tell people.
 
-use std::cmp::Ordering;
+mod item;
+mod moment;
+mod service;
 
 use chrono::{DateTime, Utc};
-use tender_jobs::grasp::view::{MissingRow, Moment, RelayRow, RelayState, RepoRow, Trouble};
+use tender_jobs::grasp::view::{RelayRow, RelayState, RepoRow, Trouble};
+
+pub(crate) use item::{Group, Next, READ, delivered, grouped, items, why};
+pub(crate) use moment::moments;
+pub(crate) use service::{new_limit, over_limit, refuses_others, stopped};
 
 /// How a followed relay is, in words; and the time that belongs to them, if they end with `since` or
 /// `until`.
@@ -85,66 +91,6 @@ pub(crate) fn next_try(relay: &RelayRow) -> Option<DateTime<Utc>> {
     (!is_over).then_some(due)
 }
 
-/// Returns an item of coverage in words, such as `replies to 12ab…`.
-pub(crate) fn item(family: &str, item: &str) -> String {
-    let item = &super::name(item);
-    match family {
-        "announcements" => "all announcements".to_owned(),
-        "state" => format!("states of {item}"),
-        "address" => format!("events of {item}"),
-        "root" => format!("replies to {item}"),
-        "deletion" => format!("deletions by {item}"),
-        other => format!("{other} {item}"),
-    }
-}
-
-/// Returns when an item that is not delivered is asked for next: `in flight`, a time, or that no attempt
-/// follows.
-pub(crate) fn next_of(one: &MissingRow, now: DateTime<Utc>) -> Next {
-    match one.retry_at {
-        _ if one.state == "in_flight" => Next::InFlight,
-        Some(at) => Next::At(at.max(now)),
-        None => Next::Never,
-    }
-}
-
-/// When an item is asked for next.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It is asked for now.
-    InFlight,
-    /// At this time.
-    At(DateTime<Utc>),
-    /// No attempt can succeed.
-    Never,
-}
-
-/// Returns why an item is not delivered, without the relay's escapes.
-pub(crate) fn why(one: &MissingRow) -> String {
-    let attempts = i64::from(one.attempts);
-    match &one.reason {
-        None => "not asked yet".to_owned(),
-        Some(reason) if attempts == 0 || one.retry_at.is_none() => super::visible(reason),
-        Some(reason) => {
-            format!("{} failed: {}", super::counted(attempts, "attempt"), super::visible(reason))
-        }
-    }
-}
-
-/// Returns how many of the items that are wanted were delivered, such as `3 of 4 items`.
-pub(crate) fn delivered(confirmed: i64, items: i64) -> String {
-    format!("{confirmed} of {}", super::counted(items, "item"))
-}
-
-/// Returns a number of items of a family, such as `1 root` or `3 addresses`.
-pub(crate) fn items(number: i64, family: &str) -> String {
-    match family {
-        "announcements" => "all announcements".to_owned(),
-        "deletion" => format!("deletions by {}", super::counted(number, "author")),
-        family => super::counted(number, family),
-    }
-}
-
 /// Returns the process that holds a relay without the version and the random part of its name.
 pub(crate) fn holder(process: &str) -> &str {
     match process.split(' ').collect::<Vec<_>>()[..] {
@@ -169,28 +115,6 @@ pub(crate) fn root(kind: i32) -> &'static str {
         1621 => "issue",
         _ => "root",
     }
-}
-
-/// Returns one sentence if the relay of a service refuses events that others signed, with the relay's words;
-/// `None` if it takes them.
-pub(crate) fn refuses_others(url: &str, reason: Option<&str>) -> Option<String> {
-    let reason = reason?;
-    Some(format!(
-        "{url} refuses events that others signed (\u{201c}{reason}\u{201d}): what Tender accepts from other \
-         relays does not reach it; allow Tender's key there, or use a relay that takes such events"
-    ))
-}
-
-/// Returns one sentence if the mirror does not fetch from the relay of a service, or does not upload to it;
-/// `None` if it does both.
-pub(crate) fn stopped(url: &str, has_feed: bool, has_uploads: bool) -> Option<String> {
-    let what = match (has_feed, has_uploads) {
-        (true, true) => return None,
-        (false, true) => "its own feed is off",
-        (true, false) => "nothing is uploaded to it",
-        (false, false) => "its own feed is off, and nothing is uploaded to it",
-    };
-    Some(format!("{url}: {what}; `tender mirror show {url}` shows the settings of its upstream"))
 }
 
 /// Returns what followed relays need attention for, such as `2 followed relays are dead`.
@@ -222,27 +146,6 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
     format!("{relays} {verb} {how}")
 }
 
-/// Returns how many relays exceed the limit of a service.
-pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
-    let are = if over == 1 { "is" } else { "are" };
-    let most = super::counted(i64::from(limit), "relay");
-    format!("{url} follows at most {most}; {over} more {are} named and not followed")
-}
-
-/// Returns what a new limit of relays in total does; `None` if it is the former one.
-pub(crate) fn new_limit(before: i32, after: i32) -> Option<String> {
-    let most = super::counted(i64::from(after), "relay");
-    let then = match after.cmp(&before) {
-        Ordering::Equal => return None,
-        Ordering::Less => {
-            "if it follows more, the newest of them are dropped, and `tender grasp show` counts them as over the \
-             limit"
-        }
-        Ordering::Greater => "relays over the former limit are followed within minutes",
-    };
-    Some(format!("it follows at most {most}: {then}"))
-}
-
 /// Returns the relays of a repository that are not followed, such as `, and 2 more that exceed the limit per
 /// announcement`; nothing if all are.
 pub(crate) fn cut(repo: &RepoRow) -> String {
@@ -252,19 +155,6 @@ pub(crate) fn cut(repo: &RepoRow) -> String {
     let told = over
         .map(|(over, limit)| format!(", and {over} more that {} the limit {limit}", exceed(over)));
     told.collect::<Vec<_>>().concat()
-}
-
-/// Returns what happened to a repository, such as `accepted kind 1621 (live)`.
-pub(crate) fn moment(moment: &Moment) -> String {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let from = moment.relay.as_ref().map(|relay| format!(" from {relay}")).unwrap_or_default();
-    if moment.what == "confirmed" {
-        let (items, family) = (moment.items.unwrap_or_default(), text(&moment.family));
-        return format!("{} delivered{from}", self::items(items, &family));
-    }
-    let kind = moment.kind.map(|kind| format!(" of kind {kind}")).unwrap_or_default();
-    let (source, rule) = (text(&moment.source), text(&moment.rule));
-    format!("accepted an event{kind}{from} ({source}; rule {rule})")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod relay;
 mod repo;
 mod resync;
 mod service;
+mod state;
 mod timeline;
 mod trouble;
 
@@ -18,10 +19,11 @@ pub use missing::{MissingRow, missing, missing_of};
 pub use overview::{Coverage, Decision, Overview, decisions, overview, processes};
 pub use parked::{ParkedGroup, ParkedRow, ParkedSearch, parked, parked_groups};
 pub use plan::{PlannedBatch, plan};
-pub use relay::{Minute, RelayRow, RelaySearch, RelayState, minutes, relay, relays};
+pub use relay::{Minute, RelayRow, RelaySearch, minutes, relay, relays};
 pub use repo::{RepoRelay, RepoRow, RepoSearch, RootRow, repo, repo_relays, repos, roots};
 pub use resync::request_resync;
 pub use service::{ServiceRow, service, services};
+pub use state::RelayState;
 pub use timeline::{Moment, timeline};
 pub use trouble::{Trouble, troubles};
 

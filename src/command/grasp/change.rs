@@ -30,13 +30,8 @@ pub(crate) struct Fields {
     /// Relay that is followed even if no repository names it; may be repeated.
     #[arg(long, value_name = "URL")]
     bootstrap: Vec<String>,
-<<<<<<< ours
     /// The most relays that are followed in total, 1 to 10000 (default: 1000). A lower number drops the newest of
     /// the relays beyond it.
-=======
-    /// The most relays that are followed in total, 1 to 10000 (default: 1000). A lower limit drops the relays
-    /// that were found last.
->>>>>>> theirs
     #[arg(long, value_name = "N")]
     max_relays: Option<i32>,
     /// The most relays that are followed for one announcement, 1 to 100 (default: 20).

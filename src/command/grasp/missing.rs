@@ -11,9 +11,12 @@ use crate::{
     command::print,
     words::{
         counted,
-        grasp::{self as words, Next},
+        grasp::{self as words, Group, Next},
     },
 };
+
+/// The most lines of items that are missing for the same reason.
+const GROUPS: usize = 20;
 
 pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
     let one = named(db, name).await?;
@@ -58,26 +61,31 @@ pub(super) fn print_missing(
         return Ok(());
     }
     print::line("\nmissing, the oldest first")?;
-    for one in missing {
-        let next = match words::next_of(one, now) {
-            Next::InFlight => "in flight".to_owned(),
-            Next::At(at) => format!("next try {}", print::relative(at, now)),
-            Next::Never => "no next try".to_owned(),
-        };
-        let reason = words::why(one);
-        print::line(&format!(
-            "  {} from {}: {reason}; wanted {}, {next}",
-            print::visible(&words::item(&one.family, &one.item)),
-            one.url,
-            print::relative(one.wanted_at, now),
-        ))?;
-    }
-    more(total, missing.len())
+    let groups = words::grouped(missing, now);
+    let shown = &groups[..groups.len().min(GROUPS)];
+    shown.iter().try_for_each(|group| print_group(group, now))?;
+    more(total, shown.iter().map(|group| group.number).sum())
+}
+
+fn print_group(group: &Group<'_>, now: DateTime<Utc>) -> anyhow::Result<()> {
+    let next = match group.next {
+        Next::InFlight => "in flight".to_owned(),
+        Next::At(at) => format!("next try {}", print::relative(at, now)),
+        Next::Never => "no next try".to_owned(),
+    };
+    let Group { first, .. } = group;
+    print::line(&format!(
+        "  {} from {}, wanted {}",
+        print::visible(&group.words(str::to_owned)),
+        first.url,
+        print::relative(first.wanted_at, now),
+    ))?;
+    print::line(&format!("    {}; {next}", words::why(first)))
 }
 
 /// Prints how many rows a list leaves out.
-fn more(total: i64, listed: usize) -> anyhow::Result<()> {
-    match total - i64::try_from(listed).unwrap_or_default() {
+fn more(total: i64, listed: i64) -> anyhow::Result<()> {
+    match total - listed {
         ..=0 => Ok(()),
         more => print::line(&format!("  and {more} more")),
     }
@@ -122,5 +130,5 @@ pub(super) fn print_gaps(gaps: &[GapRow], total: i64) -> anyhow::Result<()> {
             print::visible(&one.reason)
         ))?;
     }
-    more(total, gaps.len())
+    more(total, i64::try_from(gaps.len()).unwrap_or(i64::MAX))
 }

@@ -155,7 +155,7 @@ pub(super) async fn show(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
     let one = named(db, name).await?;
     let (batches, gaps) =
         (view::batches(db, one.id, LISTED).await?, view::gaps(db, one.id, LISTED).await?);
-    let missing = view::missing(db, one.id, LISTED).await?;
+    let missing = view::missing(db, one.id, words::READ).await?;
     if as_json {
         return print::json(
             &json!({ "relay": one, "batches": batches, "missing": missing, "gaps": gaps }),

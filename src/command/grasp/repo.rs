@@ -19,6 +19,10 @@ use crate::{command::print, words::grasp as words};
 const MOST_NAMED: i64 = 1000;
 /// Rows of each list of `grasp repo`.
 const LISTED: i64 = 20;
+/// Moments that are read, to be told together.
+const MOMENTS: i64 = 100;
+/// The most lines that tell what happened.
+const SHOWN: usize = 20;
 
 /// Returns the name of a repository, or its identifier.
 pub(super) fn title(one: &RepoRow) -> String {
@@ -78,9 +82,9 @@ impl Shown {
         let (service, address) = (repo.service_id, repo.address.as_str());
         Ok(Self {
             relays: view::repo_relays(db, service, address).await?,
-            missing: view::missing_of(db, service, address, LISTED).await?,
+            missing: view::missing_of(db, service, address, words::READ).await?,
             roots: view::roots(db, service, address, LISTED).await?,
-            timeline: view::timeline(db, service, address, LISTED).await?,
+            timeline: view::timeline(db, service, address, MOMENTS).await?,
             repo,
         })
     }
@@ -181,8 +185,8 @@ fn print_timeline(timeline: &[Moment], now: DateTime<Utc>) -> anyhow::Result<()>
         return Ok(());
     }
     print::line("\nlatest")?;
-    for one in timeline {
-        print::line(&format!("  {:<18} {}", print::relative(one.at, now), words::moment(one)))?;
+    for one in words::moments(timeline).iter().take(SHOWN) {
+        print::line(&format!("  {:<18} {}", print::relative(one.first.at, now), one.words()))?;
     }
     Ok(())
 }

@@ -27,6 +27,8 @@ use crate::{
 
 /// Rows of each list of the page.
 const LISTED: i64 = 20;
+/// Batches are long as cards.
+const BATCHES: i64 = 10;
 
 pub(in crate::dashboard) async fn page(
     State(dashboard): State<Dashboard>,
@@ -61,8 +63,8 @@ pub(in crate::dashboard) async fn live(
     one: &RelayRow,
     viewer: &Viewer,
 ) -> Result<Markup, sqlx::Error> {
-    let missing = view::missing(db, one.id, LISTED).await?;
-    let batches = view::batches(db, one.id, LISTED).await?;
+    let missing = view::missing(db, one.id, words::READ).await?;
+    let batches = view::batches(db, one.id, BATCHES).await?;
     let gaps = view::gaps(db, one.id, LISTED).await?;
     let minutes = view::minutes(db, one.id).await?;
     let now = queue::now(db).await?;

@@ -153,3 +153,38 @@ async fn the_mirror_names_the_reasons_of_rejected_events() {
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!(shown["rejected"][0], json!({"reason": "identifier-too-long", "events": 3}));
 }
+
+#[tokio::test]
+async fn every_command_answers_in_json() {
+    let desk = Desk::new().await;
+    let event = "01".repeat(32);
+    for arguments in [
+        &["list"][..],
+        &["show", "git.example.com"],
+        &["status"],
+        &["repos"],
+        &["repo", "alpha"],
+        &["relays"],
+        &["relay", "wss://a.example.com"],
+        &["plan", "wss://b.example.com"],
+        &["parked"],
+        &["parked", "--reason", "orphan"],
+        &["explain", &event],
+        &["resync", "--all"],
+        &["add", "wss://new.example.com"],
+        &["update", "wss://new.example.com", "--max-relays", "9"],
+        &["remove", "wss://new.example.com"],
+    ] {
+        let answer = desk.json(arguments).await;
+        assert!(answer.is_object() || answer.is_array(), "{arguments:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_mirror_does_not_list_followed_relays() {
+    let desk = Desk::new().await;
+    let listed = run(&["mirror", "list"], &[("DATABASE_URL", &desk.0.database.url())]).await;
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("wss://git.example.com"), "{listed}");
+    assert!(!listed.contains("wss://a.example.com"), "{listed}");
+}
