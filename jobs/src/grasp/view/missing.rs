@@ -49,39 +49,21 @@ struct Found {
 }
 
 impl Found {
-<<<<<<< HEAD
     /// Returns why no filter can name the item within the relay's bounds; `None` if one can.
     fn problem(&self) -> Option<Unusable> {
         let bounds = json!({ "max_message_length": self.max_message_length });
         let (family, item) = (Family::parse(&self.family)?, std::slice::from_ref(&self.item));
         filters::of(family, item, Bounds::of(Some(&bounds))).unusable.pop()
-=======
-    /// Returns why no filter can name the item within some bounds; `None` if one can.
-    fn unusable(&self, bounds: Bounds) -> Option<String> {
-        let (family, item) = (Family::parse(&self.family)?, std::slice::from_ref(&self.item));
-        let (_, problem) = filters::of(family, item, bounds).unusable.pop()?;
-        Some(problem)
->>>>>>> eb3491218600f62882dc12fd667c1ebd5cc16397
-    }
-
-    /// Returns the bounds that the relay sets to requests. They may change.
-    fn bounds(&self) -> Bounds {
-        Bounds::of(Some(&json!({ "max_message_length": self.max_message_length })))
     }
 }
 
 impl From<Found> for MissingRow {
     fn from(found: Found) -> Self {
-        let (never, too_long) = (found.unusable(Bounds::of(None)), found.unusable(found.bounds()));
+        let problem = found.problem();
         let Found { url, relay_id, family, item, state, attempts, wanted_at, .. } = found;
-<<<<<<< HEAD
         let is_final = problem.as_ref().is_some_and(|problem| problem.is_final);
         let retry_at = found.retry_at.filter(|_| !is_final);
-        let reason = problem.map(|problem| problem.reason).or(found.reason);
-=======
-        let retry_at = found.retry_at.filter(|_| never.is_none());
-        let reason = never.or(found.reason).or(too_long);
->>>>>>> eb3491218600f62882dc12fd667c1ebd5cc16397
+        let reason = found.reason.or(problem.map(|problem| problem.reason));
         Self { url, relay_id, family, item, state, attempts, reason, retry_at, wanted_at }
     }
 }
