@@ -260,9 +260,31 @@ pub(super) async fn abandon(
     Ok(())
 }
 
-/// Forgets batches that ended long ago: verifications and polls after a day, others after a week.
-/// Returns how many.
-pub async fn prune(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
+/// The ended batches of a relay that are kept.
+const MAX_ENDED: i64 = 200;
+
+/// Forgets batches that ended long ago: verifications and polls after a day, others after a week; and
+/// those of a relay beyond its latest 200 ended ones. Returns how many.
+pub async fn prune(db: &PgPool) -> Result<u64, sqlx::Error> {
+    Ok(prune_old(db).await? + prune_beyond(db).await?)
+}
+
+/// Looks only at relays of which a batch ended a short time ago: the others have no new rows.
+async fn prune_beyond(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from grasp_batch where id = any(array(
+             select old.id
+             from (select distinct relay_id from grasp_batch where ended_at > now() - interval '5 minutes') r
+             cross join lateral (
+                 select b.id from grasp_batch b where b.relay_id = r.relay_id and b.status <> 'open'
+                 order by b.begun_at desc, b.id desc limit 5000 offset $1) old
+             limit 5000))",
+        MAX_ENDED,
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}
+
+async fn prune_old(db: &PgPool) -> Result<u64, sqlx::Error> {
     let gone = sqlx::query!(
         "delete from grasp_batch where id in (
              (select id from grasp_batch where ended_at < now() - interval '7 days' order by ended_at limit 5000)

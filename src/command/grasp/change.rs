@@ -6,7 +6,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 use sqlx::PgPool;
-use tender_jobs::grasp::service::{self, NewService, ServiceChange, ServiceError};
+use tender_jobs::{
+    grasp::service::{self, NewService, ServiceChange, ServiceError},
+    mirror::upstream,
+};
+use uuid::Uuid;
 
 use super::service::named;
 use crate::{
@@ -140,12 +144,25 @@ pub(super) async fn remove(db: &PgPool, name: &str, as_json: bool) -> anyhow::Re
             "{url} is being removed already; `tender grasp list` shows it until its rows are deleted"
         );
     }
+    let left = left(db, found.id, url).await?;
     print::done(
         as_json,
         &format!(
-            "removing {url}: it judges nothing and wants nothing any more; its events are kept. If its relay \
-             was an upstream before, it is mirrored again, with direction down (`tender mirror update {url}`); \
-             otherwise it is not mirrored (`tender mirror add {url}`)"
+            "removing {url}: it judges nothing and wants nothing any more; its events are kept. {left}"
         ),
     )
+}
+
+/// Says what the mirror does with the relay of a removed service.
+async fn left(db: &PgPool, id: Uuid, url: &str) -> anyhow::Result<String> {
+    let relay = upstream::find(db, id).await?.filter(|relay| relay.mirrored);
+    let Some(relay) = relay else {
+        return Ok(format!("Its relay is not mirrored (`tender mirror add {url}`)"));
+    };
+    let state = if relay.enabled { "enabled" } else { "disabled" };
+    let direction = relay.direction;
+    Ok(format!(
+        "Its relay is an upstream of the mirror as before: {state}, direction {direction} \
+         (`tender mirror show {url}`)"
+    ))
 }

@@ -34,8 +34,8 @@ async fn a_change_of_the_mirror_does_not_stop_a_service_silently() {
     for (fields, words) in [
         (&["--enabled", "false"][..], "would stop its own feed"),
         (&["--live", "false", "--backfill", "false"], "would stop its own feed"),
-        (&["--direction", "up"], "would stop its own feed"),
-        (&["--direction", "down"], "would stop the uploads to its relay"),
+        (&["--direction", "up"], "decides on its direction"),
+        (&["--direction", "down"], "decides on its direction"),
     ] {
         let update = [&["mirror", "update", "wss://git.example.com"], fields].concat();
         let refused = run(&update, &environment).await;
@@ -119,10 +119,17 @@ async fn services_are_added_changed_and_removed() {
         (&service["max_relays"], &service["bootstrap"], &service["enabled"], &service["policy"]),
         (&json!(7), &json!([]), &json!(false), &json!({"accept_all": true}))
     );
-    desk.says(&["remove", "wss://git.example.com"], &["its events are kept"]).await;
+    let told = ["its events are kept", "Its relay is not mirrored"];
+    desk.says(&["remove", "wss://git.example.com"], &told).await;
     desk.says(&["list"], &["removing"]).await;
     desk.refuses(&["remove", "wss://git.example.com"], "is being removed already").await;
     desk.refuses(&["update", "wss://x.test"], "there is no service wss://x.test").await;
+    let database = desk.0.database.url();
+    let upstream = ["mirror", "add", "wss://up.example.com", "--direction", "up"];
+    assert!(run(&upstream, &[("DATABASE_URL", &*database)]).await.status.success());
+    desk.says(&["add", "wss://up.example.com"], &["added"]).await;
+    let told = ["an upstream of the mirror as before: enabled, direction up"];
+    desk.says(&["remove", "wss://up.example.com"], &told).await;
 }
 
 #[tokio::test]

@@ -49,8 +49,8 @@ struct Found {
 }
 
 impl Found {
-    /// Returns why no filter can name the item within the bounds of the relay; `None` if one can.
-    fn unusable(&self) -> Option<Unusable> {
+    /// Returns why no filter can name the item within the relay's bounds; `None` if one can.
+    fn problem(&self) -> Option<Unusable> {
         let bounds = json!({ "max_message_length": self.max_message_length });
         let (family, item) = (Family::parse(&self.family)?, std::slice::from_ref(&self.item));
         filters::of(family, item, Bounds::of(Some(&bounds))).unusable.pop()
@@ -59,11 +59,11 @@ impl Found {
 
 impl From<Found> for MissingRow {
     fn from(found: Found) -> Self {
-        let unusable = found.unusable();
-        let is_final = unusable.as_ref().is_some_and(|one| one.is_final);
+        let problem = found.problem();
         let Found { url, relay_id, family, item, state, attempts, wanted_at, .. } = found;
+        let is_final = problem.as_ref().is_some_and(|problem| problem.is_final);
         let retry_at = found.retry_at.filter(|_| !is_final);
-        let reason = found.reason.or(unusable.map(|one| one.reason));
+        let reason = found.reason.or(problem.map(|problem| problem.reason));
         Self { url, relay_id, family, item, state, attempts, reason, retry_at, wanted_at }
     }
 }

@@ -52,8 +52,8 @@ struct Following {
     was_missing: bool,
     /// Whether everything confirmed is verified and followed live, as it was stored.
     is_verified: bool,
-    /// Whether items were planned, confirmed or lost since that was stored.
-    has_changed: bool,
+    /// How often items were planned, confirmed or lost since that was stored.
+    changes: usize,
     /// When the next missing items are due; `None` if none is missing.
     plan_at: Option<Instant>,
     limited_until: Option<Instant>,
@@ -90,7 +90,7 @@ impl Following {
             turn: 0,
             was_missing: false,
             is_verified: false,
-            has_changed: false,
+            changes: 0,
             plan_at: Some(now),
             limited_until: None,
             refusals,

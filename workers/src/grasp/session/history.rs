@@ -219,9 +219,9 @@ pub(super) async fn verify(
         let (purpose, compares, walked) = (Purpose::Reconnect, true, None);
         let request = Request { filter, since: 0, purpose, compares, walked };
         let clock = clock(session).await?;
-        let compared = windows::compare(session, &request, None, &clock, account).await;
+        let ended = windows::compare(session, &request, None, &clock, account).await;
         if !std::mem::take(&mut account.is_over) {
-            compared?;
+            ended?;
         }
         account.walked = None;
     }

@@ -26,10 +26,10 @@ impl Following {
         let is_daily = self.pass.as_ref().is_some_and(|pass| pass.purpose == Purpose::Daily);
         let is_followed = self.pass.is_none() || (self.is_verified && is_daily);
         let is_verified = is_followed && self.live.is_current();
-        if is_verified != self.is_verified || (is_verified && self.has_changed) {
+        if is_verified != self.is_verified || (is_verified && self.changes > 0) {
             let (db, lease) = (&self.session.context.db, self.session.lease);
             held(followed::note_verified(db, lease, is_verified).await?)?;
-            (self.is_verified, self.has_changed) = (is_verified, false);
+            (self.is_verified, self.changes) = (is_verified, 0);
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Following {
             let reason = format!("neither live nor on request: {}", dropped.reason);
             let (family, items) = (dropped.family, &dropped.items);
             held(coverage::lose(db, lease, family, items, (&reason, true)).await?)?;
-            (self.plan_at, self.has_changed) = (Some(Instant::now()), true);
+            (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
             if dropped.filters > 0 {
                 self.live.dropped.push(dropped);
             }

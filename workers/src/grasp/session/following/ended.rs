@@ -53,7 +53,7 @@ impl Following {
     /// an empty answer costs it nothing.
     async fn fetched(&mut self, done: &Done) -> Result<(), End> {
         self.missing = self.missing.saturating_sub(1);
-        (self.plan_at, self.has_changed) = (Some(Instant::now()), true);
+        (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
         if done.result.is_ok() {
             self.live.confirmed(done.task.family, &done.task.items);
             if done.fetched.is_proof() {
@@ -71,7 +71,7 @@ impl Following {
             let (family, items, reason) = (done.task.family, &done.task.items, error.to_string());
             let why = (reason.as_str(), is_refusal(error));
             held(coverage::lose(db, lease, family, items, why).await?)?;
-            (self.plan_at, self.has_changed) = (Some(Instant::now()), true);
+            (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
         }
         Ok(())
     }

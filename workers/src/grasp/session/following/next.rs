@@ -93,7 +93,7 @@ impl Following {
                 return Ok(None);
             };
             let found = filters::of(batch.family, &batch.items, self.live.bounds);
-            self.has_changed = true;
+            self.changes += 1;
             for unusable in &found.unusable {
                 let item = std::slice::from_ref(&unusable.item);
                 let again = if unusable.is_final { Again::Never } else { Again::Tomorrow };
