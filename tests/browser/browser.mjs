@@ -86,9 +86,9 @@ export async function checkReadable(page, where) {
 }
 
 // Nothing is wider than the window, and no two texts lie over each other.
-/** No column of the overview or of the queues is outside of its frame, and labels of filters are in line. */
+/** No column of the overview, of the queues or of a page of GRASP is outside of its frame, and labels of filters are in line. */
 export async function checkWhole(page, where) {
-  if (/^(fleet|queues) /.test(where)) {
+  if (/^(fleet|queues|repositories|repository|followed|followed-relay|parked) /.test(where)) {
     const cut = await page.$$eval('.scroll', (frames) => frames.filter((frame) => frame.scrollWidth > frame.clientWidth + 1)
       .map((frame) => `${frame.getAttribute('aria-label')}: ${frame.scrollWidth} of ${frame.clientWidth}`));
     check(cut.length === 0, `${where} cuts ${cut}`);
@@ -121,4 +121,24 @@ export async function checkFits(page, where) {
     return '';
   });
   check(over === '', `${where}: ${over}`);
+}
+
+/** No word is broken within: a column is as wide as its longest word, unless the word is an address or an id. */
+export async function checkWords(page, where) {
+  const split = await page.evaluate(() => {
+    const found = [];
+    const texts = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+    for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+      if (!node.parentElement.checkVisibility() || node.parentElement.closest('code, pre')) continue;
+      for (const { 0: word, index } of node.data.matchAll(/(?<![^\s(])[A-Za-z]{2,20}(?![^\s.,:;)])/g)) {
+        const range = document.createRange();
+        range.setStart(node, index);
+        range.setEnd(node, index + word.length);
+        const tops = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+        if (tops.size > 1) found.push(word);
+      }
+    }
+    return found;
+  });
+  check(split.length === 0, `${where} breaks words: ${split}`);
 }

@@ -1,14 +1,18 @@
-// Every page reads in both schemes and fits both widths. Pictures of the wide, light pages go to
-// target/pictures; bin/pictures copies those of the documents.
-import { ask, browse, check, checkCards, checkFits, checkReadable, checkWhole, logIn, open } from './browser.mjs';
+// Every page reads in both schemes and fits every width. Pictures of the light pages go to target/pictures, those
+// that are 1280 wide without their width in the name; bin/pictures copies those of the documents.
+import { ask, browse, check, checkCards, checkFits, checkReadable, checkWhole, checkWords, logIn, open } from './browser.mjs';
 
 const IMAGES = process.env.TENDER_IMAGES ?? new URL('../../target/pictures', import.meta.url).pathname;
 const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 390, height: 844 };
+const TABLET = { width: 768, height: 1024 };
+const DESK = { width: 1440, height: 900 };
 // What is checked: colours do not depend on the width, nor sizes on the scheme.
 const VIEWS = [
-  { viewport: WIDE, colorScheme: 'light', checks: [checkFits, checkReadable, checkWhole], isKept: true },
-  { viewport: NARROW, colorScheme: 'light', checks: [checkFits, checkCards] },
+  { viewport: WIDE, colorScheme: 'light', checks: [checkFits, checkReadable, checkWhole, checkWords], isKept: true },
+  { viewport: NARROW, colorScheme: 'light', checks: [checkFits, checkCards, checkWords], isKept: true },
+  { viewport: TABLET, colorScheme: 'light', checks: [checkFits, checkWhole, checkWords], isKept: true },
+  { viewport: DESK, colorScheme: 'light', checks: [checkFits, checkWhole, checkWords], isKept: true },
   { viewport: WIDE, colorScheme: 'dark', checks: [checkReadable] },
 ];
 
@@ -64,7 +68,8 @@ await browse(async (browser) => {
         .every((time) => /ago|in /.test(time.textContent)));
       check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
       for (const holds of checks) await holds(page, where);
-      if (isKept) await page.screenshot({ path: `${IMAGES}/${name}.png`, fullPage: true });
+      const width = viewport === WIDE ? '' : `-${viewport.width}`;
+      if (isKept) await page.screenshot({ path: `${IMAGES}/${name}${width}.png`, fullPage: true });
       page.failures = []; // the checks' own styles are refused too
     }
     await page.context().close();

@@ -77,7 +77,30 @@ async fn services_repositories_and_relays_are_read() {
         (&relay["relay"]["state"], &relay["gaps"].as_array().unwrap().len()),
         (&json!("catching_up"), &1)
     );
-    for path in ["/relays/x", "/repos/x", "/nothing", "/repos/%00", "/relays/%00"] {
+    let plan = client.get(&format!("/relays/{B}/plan")).await;
+    assert_eq!(plan, json!({"url": "wss://b.example.com", "batches": []}), "nothing is due");
+    sqlx::query("update grasp_coverage set retry_at = now()")
+        .execute(&client.api.world.db)
+        .await
+        .unwrap();
+    let plan = client.get(&format!("/relays/{B}/plan")).await;
+    assert_eq!(plan["batches"][0]["filters"][0], json!({"kinds": [30618], "#d": ["alpha"]}));
+    let explained = client.get(&format!("/events/{}", "01".repeat(32))).await;
+    assert_eq!(
+        (&explained["services"][0]["url"], &explained["services"][0]["code"]),
+        (&json!("wss://git.example.com"), &json!("names-service"))
+    );
+    let unknown = format!("/events/{}", "07".repeat(32));
+    for path in [
+        unknown.as_str(),
+        "/events/x",
+        "/relays/x/plan",
+        "/relays/x",
+        "/repos/x",
+        "/nothing",
+        "/repos/%00",
+        "/relays/%00",
+    ] {
         let (status, body) = client.raw(Method::GET, path, Some(&client.bearer)).await;
         assert_eq!((status, body), (StatusCode::NOT_FOUND, json!({"error": "Resource not found"})));
     }

@@ -75,11 +75,11 @@ async fn a_repository_shows_its_relays_roots_and_what_happened() {
     let words = [
         "wss://b.example.com",
         "catching up",
-        "2 failed: ",
+        "2 attempts failed: ",
         "CLOSED: error: try later",
         "It fails &lt;b&gt;often&lt;/b&gt;",
         "accepted an event of kind 1621 from wss://a.example.com (live; rule names-service)",
-        "items delivered from wss://a.example.com",
+        "1 state delivered from wss://a.example.com",
     ];
     site.shows(&repository(ALPHA), &words).await;
     let beta = format!("30617:{}:beta: with a colon", "b".repeat(64));

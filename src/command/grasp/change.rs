@@ -13,7 +13,10 @@ use tender_jobs::{
 use uuid::Uuid;
 
 use super::service::named;
-use crate::command::{operator, print};
+use crate::{
+    command::{operator, print},
+    words::grasp as words,
+};
 
 /// The longest file of rules, in bytes.
 const MAX_POLICY: u64 = 4 * 1024 * 1024;
@@ -27,8 +30,8 @@ pub(crate) struct Fields {
     /// Relay that is followed even if no repository names it; may be repeated.
     #[arg(long, value_name = "URL")]
     bootstrap: Vec<String>,
-    /// The most relays that are followed in total, 1 to 10000 (default: 1000). A lower limit drops the relays
-    /// that were found last.
+    /// The most relays that are followed in total, 1 to 10000 (default: 1000). A lower number drops the newest of
+    /// the relays beyond it.
     #[arg(long, value_name = "N")]
     max_relays: Option<i32>,
     /// The most relays that are followed for one announcement, 1 to 100 (default: 20).
@@ -125,7 +128,12 @@ pub(super) async fn update(
         by: Some(operator().who),
     };
     let changed = service::update(db, found.id, &change).await?;
-    if as_json { print::json(&changed) } else { print::line(&format!("changed {}", changed.url)) }
+    if as_json {
+        return print::json(&changed);
+    }
+    print::line(&format!("changed {}", changed.url))?;
+    let told = words::new_limit(found.max_relays, changed.max_relays);
+    told.map_or(Ok(()), |told| print::line(&told))
 }
 
 pub(super) async fn remove(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, query, scroll, short_key, time},
+        parts::{Problem, count, maybe_time, numbered, query, scroll, short_key, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -25,6 +25,10 @@ use crate::{
 
 /// Rows of each list of the page.
 const LISTED: i64 = 20;
+/// Moments that are read, to be told together.
+const MOMENTS: i64 = 100;
+/// The most lines that tell what happened.
+const SHOWN: usize = 20;
 
 /// The repository, from the address.
 #[derive(Debug, Clone, Deserialize)]
@@ -77,9 +81,9 @@ pub(in crate::dashboard) async fn live(
 async fn of_service(db: &PgPool, one: &RepoRow) -> Result<Markup, sqlx::Error> {
     let (service, address) = (one.service_id, one.address.as_str());
     let relays = view::repo_relays(db, service, address).await?;
-    let missing = view::missing_of(db, service, address, LISTED).await?;
+    let missing = view::missing_of(db, service, address, words::READ).await?;
     let roots = view::roots(db, service, address, LISTED).await?;
-    let timeline = view::timeline(db, service, address, LISTED).await?;
+    let timeline = view::timeline(db, service, address, MOMENTS).await?;
     let now = queue::now(db).await?;
     Ok(html! {
         (facts(one))
@@ -159,7 +163,7 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
                         (words::root(one.kind)) " "
                         @match &one.subject { Some(subject) => (subject), None => code title=(one.event_id) { (short_key(&one.event_id)) } }
                         @if let Some(at) = one.created_at { " " (maybe_time(chrono::DateTime::from_timestamp(at, 0))) }
-                        @if one.missing > 0 { ": " (one.confirmed) " of " (one.confirmed + one.missing) " relays have delivered" }
+                        @if one.missing > 0 { ": replies from " (one.confirmed) " of " (numbered(one.confirmed + one.missing, "relay")) }
                     }
                 }
                 @if more > 0 { li { (count(more, false)) " more" } }
@@ -174,10 +178,12 @@ fn moments(timeline: &[Moment]) -> Markup {
             h2 #latest { "Latest" }
             @if timeline.is_empty() { p { "Nothing has happened yet." } }
             ol.timeline {
-                @for one in timeline {
-                    li class=(if one.what == "confirmed" { "good" } else { "busy" }) {
-                        p { (time(one.at)) ": " (words::moment(one)) }
-                        @if let Some(id) = &one.event_id { code title=(id) { (short_key(id)) } }
+                @for one in words::moments(timeline).iter().take(SHOWN) {
+                    li class=(if one.first.what == "confirmed" { "good" } else { "busy" }) {
+                        p { (time(one.first.at)) ": " (one.words()) }
+                        @if let Some(id) = one.first.event_id.as_ref().filter(|_| one.number == 1) {
+                            code title=(id) { (short_key(id)) }
+                        }
                     }
                 }
             }
