@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// Everything that the gate reads, 30,000 rows of it. All events point to the repository `x`.
-pub const GROW: &str = "
+const GROW: &str = "
     with stored as (
         insert into event (id, pubkey, created_at, kind, tags, content, sig)
         select sha256(('e' || g)::bytea), sha256(('k' || g)::bytea), 1600000000 + g, 1621, '[]', '',
@@ -53,7 +53,7 @@ pub const GROW: &str = "
     select sha256(('d' || g)::bytea), sha256(('k' || g)::bytea) from generate_series(1, 30000) g;";
 
 /// Without statistics for as long as the test wants.
-pub const UNANALYSED: &str = "
+const UNANALYSED: &str = "
     do $$ declare name text; begin
         for name in select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace loop
             execute format('alter table %I set (autovacuum_enabled = false)', name);

@@ -195,11 +195,11 @@ async fn decided(db: &PgPool, ids: &[EventId]) -> Result<HashSet<EventId>, sqlx:
                  and not exists (
                   select from grasp_service s
                   where s.enabled and s.removing_at is null
-                    and (select true from admission a
-                         where a.upstream_id = s.upstream_id and a.event_id = asked.id limit 1) is null
-                    and (select true from parked p
-                         where p.upstream_id = s.upstream_id and p.event_id = asked.id
-                           and p.policy_rev = s.policy_rev and p.expires_at > now() limit 1) is null)"#,
+                    and not exists (select from admission a
+                                    where a.upstream_id = s.upstream_id and a.event_id = asked.id)
+                    and not exists (select from parked p
+                                    where p.upstream_id = s.upstream_id and p.event_id = asked.id
+                                      and p.policy_rev = s.policy_rev and p.expires_at > now()))"#,
         &rows_of(ids.iter()),
     )
     .fetch_all(db)
