@@ -127,17 +127,29 @@ async fn a_process_that_claims_its_relay_again_opens_no_second_socket() {
     let real = RealRelay::start().await;
     let line = Line::to(&real.url).await;
     world.relay(&line.url, &world.items()).await;
+    let (status, in_step) = ("select status from grasp_relay where url like 'ws:%'", "in_step");
     let process = Process::start(&world.db);
-    world.in_step().await;
+    world.reads(status, in_step).await;
+    // The process has room for another relay, which is not due.
+    world
+        .run(
+            "insert into grasp_relay (url, next_attempt_at) values ('wss://other.test', now() + interval '1 hour')",
+        )
+        .await;
     // The lease ends without the session's knowledge, as after a long pause of the process.
     world
         .run(
             "update grasp_relay set status = 'waiting', verified = false, lease_owner = null, lease_until = null,
-                 next_attempt_at = now()",
+                 next_attempt_at = now() where url like 'ws:%'",
         )
         .await;
-    world.reads("select (lease_epoch > 1)::text from grasp_relay", "true").await;
-    world.in_step().await;
-    assert_eq!(line.open(), (1, 1), "one socket at any time");
+    world
+        .reads("select (lease_epoch = 2)::text from grasp_relay where url like 'ws:%'", "true")
+        .await;
+    world.reads(status, in_step).await;
+    // The earlier session closed its socket before the later one opened another.
+    assert_eq!((line.open().0, line.attempts()), (1, 2));
+    let failures = "select failures::text from grasp_relay where url like 'ws:%'";
+    assert_eq!(world.text(failures).await, "0", "the earlier session took no connection away");
     process.stop().await;
 }

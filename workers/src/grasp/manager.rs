@@ -41,6 +41,8 @@ struct Held {
     plan: Arc<Notify>,
     orders: watch::Sender<Orders>,
     stop: CancellationToken,
+    /// Cancelled when the session has ended.
+    ended: CancellationToken,
 }
 
 /// The relays of this process.
@@ -163,18 +165,20 @@ impl Manager {
         let (orders, of_session) = watch::channel(orders);
         let (plan, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let connecting = self.connects.clone().try_acquire_owned().ok();
+        let (ended, before) = (CancellationToken::new(), self.held.get(&lease.relay));
+        before.inspect(|before| before.lose());
         let hold = Hold {
             claimed,
             plan: plan.clone(),
             orders: of_session,
             stop: stop.clone(),
             connecting,
+            after: before.map(|before| before.ended.clone()),
+            ended: Some(ended.clone().drop_guard()),
         };
         let id = self.sessions.spawn(session::hold(self.context.clone(), hold)).id();
         self.relays.insert(id, lease.relay);
-        if let Some(before) = self.held.insert(lease.relay, Held { lease, plan, orders, stop }) {
-            before.lose();
-        }
+        self.held.insert(lease.relay, Held { lease, plan, orders, stop, ended });
     }
 
     /// Forgets a relay whose session has ended. The session has stored how.
