@@ -21,12 +21,22 @@ create function is_reported(key text) returns boolean language sql stable as $$
     select key like 'relay:%' and exists (select from relay where id = substr(key, 7));
 $$;
 
--- Returns whether a killed job with this metadata needs attention of its own: no operator has seen it, its
--- subject has not succeeded since, and no row of its subject is reported.
-create function killed_is_open(metadata hstore) returns boolean language sql stable as $$
+-- When the last run that succeeded ended. A killed run from before needs no attention: each run does all of the
+-- work.
+alter table recurring_job add column last_succeeded_at timestamptz;
+update recurring_job set last_succeeded_at = last_ended_at where last_error is null;
+alter table recurring_job add constraint recurring_job_success check (coalesce(is_instant(last_succeeded_at), true)) not valid;
+
+-- Returns whether a killed job that ended at `killed_at` needs attention of its own: no operator has seen it,
+-- its subject has not succeeded since, no later run of the recurring job has, and no row of its subject is
+-- reported. The key of a run is `name@instant`.
+create function killed_is_open(metadata hstore, killed_at timestamptz) returns boolean language sql stable as $$
     select not coalesce(exist(metadata, 'seen'), false)
        and not is_settled(metadata->'key') is true
-       and not is_reported(metadata->'key') is true;
+       and not is_reported(metadata->'key') is true
+       and not exists (select from recurring_job
+                       where name = split_part(metadata->'key', '@', 1) and strpos(metadata->'key', '@') > 0
+                         and last_succeeded_at > killed_at);
 $$;
 
 -- Items that an operator has put aside. `key` names the item as in src/fleet/attention.rs.
@@ -35,6 +45,8 @@ create table attention_snooze (
     reason text not null check (length(reason) between 1 and 300),
     -- who snoozed it: as in operator_action
     who text not null,
+    -- how many things the item counted; if it counts more, it is listed again
+    size bigint not null check (size > 0),
     created_at timestamptz not null default now(),
     ends_at timestamptz not null check (ends_at > created_at)
 );

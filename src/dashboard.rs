@@ -14,6 +14,7 @@ mod grasp;
 mod jobs;
 mod json;
 mod layout;
+mod lists;
 mod live;
 mod login;
 mod mirror;

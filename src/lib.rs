@@ -20,6 +20,7 @@ pub mod demo;
 pub mod fleet;
 pub mod http;
 mod nip98;
+mod page;
 pub mod postgres;
 mod random;
 mod signal;

@@ -58,6 +58,22 @@ fn unescaped(part: &str) -> String {
     }
 }
 
+/// Returns a noun as it follows a number: `item` after 1, else `items`.
+pub(crate) fn noun(number: i64, one: &str) -> String {
+    let stem = one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
+    match stem {
+        _ if number == 1 => one.to_owned(),
+        Some(stem) => format!("{stem}ies"),
+        None if one.ends_with(['s', 'h', 'x']) => format!("{one}es"),
+        None => format!("{one}s"),
+    }
+}
+
+/// Returns a number with its noun, such as `1 item` or `3 repositories`.
+pub(crate) fn counted(number: i64, one: &str) -> String {
+    format!("{number} {}", noun(number, one))
+}
+
 /// Formats a number of seconds in its two largest units.
 pub(crate) fn span(seconds: i64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -102,6 +118,13 @@ mod tests {
             ("\" \"", "a b", "\"\"")
         );
         assert_eq!(typed("a\\xb"), "a\\xb");
+    }
+
+    #[test]
+    fn nouns_follow_their_number() {
+        let told = [(1, "item"), (0, "item"), (2, "repository"), (3, "process"), (5, "relay")];
+        let told = told.map(|(number, one)| counted(number, one));
+        assert_eq!(told, ["1 item", "0 items", "2 repositories", "3 processes", "5 relays"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use ledger::{announce_and_plan, fill, rows, serve, worker};
 use relays::{Many, Relay};
 use serde_json::json;
-use support::Bench;
+use support::{Bench, Process};
 use talk::Talk;
 
 fn main() {
@@ -77,7 +77,7 @@ async fn live(bench: &Bench) {
     const PAUSE: Duration = Duration::from_millis(20);
     let (own, a) = (Relay::start().await, Relay::start().await);
     let talk = Talk::new(&own.url);
-    let (announcements, _) = talk.repositories(0, 1, 20, &a.url);
+    let (announcements, _) = talk.repositories(0, 1, 100, &a.url);
     own.fill(&announcements).await;
     serve(bench, &own.url, &[]).await;
     let _worker = worker(bench);
@@ -156,25 +156,32 @@ async fn restart(bench: &Bench) {
     );
 }
 
-/// 500 followed relays in one process, idle.
+/// 500 followed relays in one process, idle; and the same process without a service, for what the queues
+/// cost by themselves.
 async fn many(bench: &Bench) {
     const RELAYS: usize = 500;
-    const IDLE: Duration = Duration::from_mins(1);
     let own = Relay::start().await;
     let many = Many::start(RELAYS).await;
     let talk = Talk::new(&own.url);
     own.fill(&talk.announcements(RELAYS, |number| vec![many.url(number)])).await;
-    serve(bench, &own.url, &[]).await;
     let worker = worker(bench);
+    idle(bench, &worker, "no service").await;
+    serve(bench, &own.url, &[]).await;
     let in_step = "select count(*) from grasp_relay where status = 'in_step'";
     rows(bench, in_step, i64::try_from(RELAYS).unwrap()).await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let before = bench.transactions().await;
-    let cpu = worker.cpu_seconds();
+    idle(bench, &worker, "500 followed relays in step").await;
+}
+
+/// Prints what an idle process costs.
+async fn idle(bench: &Bench, worker: &Process, what: &str) {
+    const SETTLE: Duration = Duration::from_secs(20);
+    const IDLE: Duration = Duration::from_mins(1);
+    tokio::time::sleep(SETTLE).await;
+    let (before, cpu) = (bench.transactions().await, worker.cpu_seconds());
     tokio::time::sleep(IDLE).await;
     let transactions = bench.transactions().await - before;
     println!(
-        "many: {RELAYS} followed relays in step, idle: {:.0} MB, {:.1} transactions/s, {:.1} % of a core",
+        "many: {what}, idle: {:.0} MB, {:.1} transactions/s, {:.1} % of a core",
         worker.rss_mb(),
         transactions as f64 / IDLE.as_secs_f64(),
         (worker.cpu_seconds() - cpu) * 100.0 / IDLE.as_secs_f64()

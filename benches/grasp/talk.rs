@@ -97,6 +97,7 @@ impl Talk {
 
     /// Roots of all kinds with comments of many sizes, a state, and statuses.
     fn talk(&self, name: &str, count: usize) -> Vec<Event> {
+        assert!(count > ROOTS, "a repository has at least a state and its roots");
         let (address, others) = (self.address(name), Keys::generate());
         let mut events =
             vec![self.event(&self.keys, 30618, 1, String::new(), vec![vec!["d", name]])];

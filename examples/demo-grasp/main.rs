@@ -1,7 +1,8 @@
 //! The demo of GRASP, with local relays. A service hosts 300 repositories whose events lie on a chain
 //! of relays: the service's relay names A, announcements on A name B, those on B name C. Tender
 //! discovers the chain and fetches 20,000 events. Meanwhile the line to B is cut for two seconds, the
-//! worker is killed, one more relay never answers, and another one lies. `bin/demo grasp` runs it.
+//! worker is killed, one more relay never answers, and another one lies. `bin/demo grasp` runs it, and keeps
+//! everything running until Ctrl-C; with `--once` it ends.
 #![allow(clippy::print_stdout, reason = "a demo prints")]
 
 mod events;
@@ -9,7 +10,7 @@ mod others;
 mod relays;
 mod show;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
@@ -23,7 +24,10 @@ use tender_jobs::{
     queue,
 };
 use tender_workers::runtime::pause;
-use tokio::process::{Child, Command};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+};
 
 use events::{Events, Size};
 use relays::{Line, Relay};
@@ -42,10 +46,36 @@ async fn main() -> anyhow::Result<()> {
     println!("Creating a private PostgreSQL, which the demo removes at its end …");
     let database = Database::open(&config.database).await?;
     let data_dir = config.database.data_dir.clone();
-    let shown = tokio::time::timeout(PATIENCE, run(&database.pool, &data_dir)).await;
+    let once = std::env::args().any(|argument| argument == "--once");
+    let shown = show_and_stay(&database.pool, &data_dir, once).await;
     database.destroy().await;
     let _not_there = std::fs::remove_dir(&data_dir);
-    shown.context("the demo took longer than five minutes")?
+    shown
+}
+
+/// Shows the demo; then waits for Ctrl-C, unless it is to end.
+async fn show_and_stay(db: &PgPool, data_dir: &Path, once: bool) -> anyhow::Result<()> {
+    let shown = tokio::time::timeout(PATIENCE, run(db, data_dir)).await;
+    let (chain, mut worker) = shown.context("the demo took longer than five minutes")??;
+    if !once {
+        stay(data_dir, &chain).await?;
+    }
+    Ok(worker.kill().await?)
+}
+
+/// Starts the dashboard, says how to look around, and waits for Ctrl-C.
+async fn stay(data_dir: &Path, chain: &Chain) -> anyhow::Result<()> {
+    let free = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.to_string();
+    let of_api = |argument: &str| -> anyhow::Result<Command> {
+        let mut command = tender(data_dir)?;
+        command.arg(argument).env("API_BIND", &free);
+        Ok(command)
+    };
+    let mut api = of_api("api")?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let link = of_api("dashboard-link")?.output().await?;
+    show::suggest(data_dir, chain, String::from_utf8_lossy(&link.stdout).trim());
+    tokio::signal::ctrl_c().await?;
+    Ok(api.kill().await?)
 }
 
 /// The relays of the demo.
@@ -58,7 +88,7 @@ struct Chain {
     line: Line,
 }
 
-async fn run(db: &PgPool, data_dir: &Path) -> anyhow::Result<()> {
+async fn run(db: &PgPool, data_dir: &Path) -> anyhow::Result<(Chain, Child)> {
     database::migrate(db).await?;
     let chain = Chain::start().await?;
     let (silent, liar) = (others::silent().await?, others::liar().await?);
@@ -88,8 +118,7 @@ async fn run(db: &PgPool, data_dir: &Path) -> anyhow::Result<()> {
     show::until_uploaded(&chain.own, &events).await?;
     let took = progress.finish();
     show::end(db, data_dir, &events, took).await?;
-    worker.kill().await?;
-    Ok(())
+    Ok((chain, worker))
 }
 
 impl Chain {
@@ -111,7 +140,7 @@ impl Chain {
 /// Starts the workers as a process of their own, so that they can be killed.
 fn start_worker(data_dir: &Path) -> anyhow::Result<Child> {
     let mut command = tender(data_dir)?;
-    command.arg("work").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.arg("work").stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().context("could not start `tender work`")
 }
 

@@ -126,3 +126,19 @@ pub(crate) async fn end(
     println!("The service holds everything that belongs to its repositories.");
     Ok(())
 }
+
+/// Says how to look around while everything runs.
+pub(crate) fn suggest(data_dir: &Path, chain: &Chain, link: &str) {
+    let (data_dir, c) = (data_dir.display(), &chain.c.url);
+    println!(
+        "\nDashboard (the link is valid once, for ten minutes): {link}\n\n\
+         The demo keeps running. In another terminal, in this directory:\n\
+         \x20 export TENDER_DATA_DIR={data_dir}\n\
+         \x20 tender grasp status                services, relays by state, coverage\n\
+         \x20 tender grasp repos --missing       what the silent relay and the liar owe\n\
+         \x20 tender grasp relays                state, next try, coverage, subscriptions\n\
+         \x20 tender grasp relay {c}\n\
+         \x20 tender grasp parked                events that are refused for now, by reason\n\
+         (`tender` is target/debug/tender.) Ctrl-C ends the demo and removes its database."
+    );
+}

@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Needs},
     postgres::Database,
     telemetry,
-    words::grasp as words,
+    words::{counted, grasp as words},
 };
 
 /// The age at which an open transaction is reported, in seconds: it keeps vacuum from removing dead
@@ -193,7 +193,7 @@ async fn examine_grasp(db: &PgPool, findings: &mut Vec<Finding>) -> Result<(), s
         processes => finding(
             Grade::Ok,
             "grasp",
-            format!("{enabled} services enabled, {processes} processes follow relays"),
+            following(i64::try_from(enabled).unwrap_or(i64::MAX), processes),
         ),
     });
     for one in &services {
@@ -216,6 +216,13 @@ async fn examine_grasp(db: &PgPool, findings: &mut Vec<Finding>) -> Result<(), s
         findings.push(finding(Grade::Warn, "grasp", words));
     }
     Ok(())
+}
+
+/// Returns how many services and processes there are.
+fn following(enabled: i64, processes: i64) -> String {
+    let follow = if processes == 1 { "follows" } else { "follow" };
+    let (services, processes) = (counted(enabled, "service"), counted(processes, "process"));
+    format!("{services} enabled; {processes} {follow} relays")
 }
 
 async fn examine_zooid(config: &Config, findings: &mut Vec<Finding>) {

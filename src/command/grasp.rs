@@ -6,6 +6,7 @@ mod missing;
 mod parked;
 mod relay;
 mod repo;
+mod repos;
 mod service;
 mod status;
 
@@ -46,10 +47,10 @@ pub(crate) enum GraspCommand {
         service: String,
     },
     /// List repositories with their coverage.
-    Repos(repo::List),
+    Repos(repos::List),
     /// Show a repository: its relays, its roots, what is missing and why.
     Repo {
-        /// Address of the repository: 30617:PUBKEY:IDENTIFIER.
+        /// Address of the repository, 30617:PUBKEY:IDENTIFIER, or its identifier if no other repository has it.
         address: String,
     },
     /// List the followed relays.
@@ -100,7 +101,7 @@ impl GraspCommand {
                 Self::Remove { service } => change::remove(db, &service, json).await,
                 Self::List => service::list(db, json).await,
                 Self::Show { service } => service::show(db, &service, json).await,
-                Self::Repos(list) => repo::list(db, list, json).await,
+                Self::Repos(list) => repos::list(db, list, json).await,
                 Self::Repo { address } => repo::show(db, &address, json).await,
                 Self::Relays(list) => relay::list(db, list, json).await,
                 Self::Relay { relay } => relay::show(db, &relay, json).await,

@@ -4,6 +4,7 @@ mod config;
 mod events;
 mod gaps;
 mod lanes;
+mod show;
 mod status;
 mod upstream;
 mod wait;
@@ -145,7 +146,7 @@ impl MirrorCommand {
                     upstream::update(db, &upstream, fields, json).await
                 }
                 Self::List => upstream::list(db, json).await,
-                Self::Show { upstream } => upstream::show(db, &upstream, json).await,
+                Self::Show { upstream } => show::show(db, &upstream, json).await,
                 Self::Remove { upstream } => upstream::remove(db, &upstream, json).await,
                 Self::Seed { file } => upstream::seed(db, &file, private, json).await,
                 Self::Status => status::print(db, json).await,

@@ -45,9 +45,41 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
+/// Whether a terminal has too few columns for every column of a table.
+fn is_narrow(table: &Table) -> bool {
+    table.width().is_some_and(|width| width < WIDE)
+}
+
+/// Prints rows as one table, or as two if the terminal is narrow: the second one has the columns from `at` on,
+/// each row with its first cell again.
+pub(super) fn split_unless_wide(
+    header: &[&str],
+    rows: &[Vec<Cell>],
+    at: usize,
+) -> anyhow::Result<()> {
+    let is_split = is_narrow(&table(header));
+    let columns: Vec<usize> = (0..header.len()).collect();
+    let (first, second) = if is_split { columns.split_at(at) } else { (&columns[..], &[][..]) };
+    line(&picked(header, rows, first))?;
+    if second.is_empty() {
+        return Ok(());
+    }
+    line(&format!("\n{}", picked(header, rows, &[&[0], second].concat())))
+}
+
+/// Returns a table of some columns.
+fn picked(header: &[&str], rows: &[Vec<Cell>], columns: &[usize]) -> String {
+    let header: Vec<&str> = columns.iter().map(|column| header[*column]).collect();
+    let mut table = table(&header);
+    for row in rows {
+        table.add_row(columns.iter().map(|column| row[*column].clone()).collect::<Vec<_>>());
+    }
+    table.trim_fmt()
+}
+
 /// Hides columns that `show` and `--json` have too, if the terminal is narrow.
 pub(super) fn hide_unless_wide(table: &mut Table, columns: &[usize]) {
-    if table.width().is_some_and(|width| width < WIDE) {
+    if is_narrow(table) {
         let wide = table.column_iter_mut().filter(|column| columns.contains(&column.index));
         wide.for_each(|column| {
             column.set_constraint(ColumnConstraint::Hidden);
@@ -131,6 +163,15 @@ mod tests {
     #[test]
     fn control_characters_are_visible() {
         assert_eq!(visible("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
+    }
+
+    #[test]
+    fn a_table_can_be_split_into_two_that_name_their_rows() {
+        let header = ["URL", "STATE", "HOLDER"];
+        let rows = [vec!["wss://a", "in step", "host:1"], vec!["wss://b", "dead", "-"]];
+        let rows = rows.map(|row| row.into_iter().map(Cell::new).collect());
+        let second = picked(&header, &rows, &[0, 2]);
+        assert_eq!(second, "URL      HOLDER\nwss://a  host:1\nwss://b  -");
     }
 
     #[test]

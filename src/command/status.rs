@@ -44,7 +44,8 @@ pub(super) fn line(item: &Item, now: DateTime<Utc>) -> String {
     let since = item.since.map(|since| format!(", {}", print::relative(since, now)));
     let error = (!item.error.is_empty()).then(|| format!(": {}", item.error));
     let command = (!item.command.is_empty()).then(|| format!(" ({})", item.command));
-    let parts = [Some(item.headline.clone()), since, error, command];
+    let grown = item.grown_from().map(|from| format!("; snoozed at {from}, listed again"));
+    let parts = [Some(item.headline.clone()), since, error, grown, command];
     print::visible(&parts.into_iter().flatten().collect::<String>())
 }
 

@@ -49,6 +49,9 @@ pub(super) struct ActionForm {
     pub(super) reason: String,
     #[serde(default)]
     pub(super) hours: String,
+    /// How many things the item counted on the page.
+    #[serde(default)]
+    pub(super) size: String,
     /// The page to return to, if the server asked for the confirmation.
     #[serde(default)]
     back: String,
@@ -123,6 +126,7 @@ impl Asked {
             ("key", &form.key),
             ("reason", &form.reason),
             ("hours", &form.hours),
+            ("size", &form.size),
             ("back", &page),
         ];
         let markup = html! {

@@ -33,7 +33,8 @@ pub(super) async fn snooze(asked: Asked) -> Answer {
         );
         return doing.done(Err(words)).await;
     };
-    snooze::begin(&asked.dashboard.db, &form.key, reason, &asked.viewer.who, hours).await?;
+    let size = form.size.parse().unwrap_or(1);
+    snooze::begin(&asked.dashboard.db, &form.key, reason, &asked.viewer.who, size, hours).await?;
     asked.dashboard.fleet.forget().await;
     doing.done(Ok(format!("Snoozed for {hours} h: {reason}"))).await
 }

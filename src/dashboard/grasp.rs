@@ -15,7 +15,10 @@ use super::{
     PATH,
     parts::{count, query, short_parts, time},
 };
-use crate::words::grasp as words;
+use crate::words::grasp::{self as words, Group, Next};
+
+/// The most lines of items that are missing for the same reason.
+const GROUPS: usize = 20;
 
 /// The path of a repository's page, with its query.
 fn repo_path(address: &str) -> String {
@@ -39,31 +42,36 @@ fn coverage(confirmed: i64, items: i64) -> Markup {
     }
 }
 
-/// Items that are not delivered, each with the reason and the next attempt. `names_relay` shows the relay.
+/// Items that are not delivered, with the reason and the next attempt. `names_relay` shows the relay.
 fn missing_list(
     missing: &[MissingRow],
     total: i64,
     names_relay: bool,
     now: DateTime<Utc>,
 ) -> Markup {
-    let more = total - i64::try_from(missing.len()).unwrap_or_default();
+    let groups = words::grouped(missing, now);
+    let shown = &groups[..groups.len().min(GROUPS)];
+    let more = total - shown.iter().map(|group| group.number).sum::<i64>();
     html! {
         ul.changes {
-            @for one in missing {
-                li {
-                    span title=(one.item) { (words::item(&one.family, &short_parts(&one.item))) }
-                    @if names_relay { " from " a href={ (PATH) "/followed/" (one.relay_id) } { (one.url) } }
-                    ": wanted " (time(one.wanted_at))
-                    @if one.state == "in_flight" { ", in flight" } @else {
-                        @match &one.reason {
-                            Some(reason) => { ", " @if one.attempts > 0 { (one.attempts) " failed: " } span.error { (reason) } }
-                            None => ", not asked yet"
-                        }
-                        @if one.retry_at > now { ", next try " (time(one.retry_at)) }
-                    }
-                }
-            }
+            @for group in shown { li { (missing_group(group, names_relay, now)) } }
             @if more > 0 { li { (count(more, false)) " more" } }
+        }
+    }
+}
+
+fn missing_group(group: &Group<'_>, names_relay: bool, now: DateTime<Utc>) -> Markup {
+    let Group { first, number, next } = group;
+    html! {
+        span title=[(*number == 1).then_some(&first.item)] { (group.words(short_parts)) }
+        @if names_relay { " from " a href={ (PATH) "/followed/" (first.relay_id) } { (first.url) } }
+        ": wanted " (time(first.wanted_at)) ", "
+        span.error[first.reason.is_some() && *next != Next::InFlight] { (words::why(first)) }
+        @match next {
+            Next::InFlight => ", in flight",
+            Next::At(at) if *at > now => { ", next try " (time(*at)) }
+            Next::At(_) => ", next try now",
+            Next::Never => ", no next try",
         }
     }
 }

@@ -13,6 +13,7 @@ use tender_jobs::queue::{self, Cursor, JobFilter, JobState, JobSummary, Page};
 
 use super::{
     Dashboard, PATH, actions, layout,
+    lists::{Field, Pages, filters},
     parts::{Ask, Problem, ask, job_badge, maybe_time, query, scroll, time, worker_link},
     session::Viewer,
 };
@@ -87,7 +88,7 @@ pub(super) async fn page(
 ) -> Result<Response, Problem> {
     let names = queue::names(&dashboard.db).await?;
     let list = live(&dashboard, &shown).await?;
-    let above = html! { (filters(&shown, &names)) (retry_all(&viewer, &shown)) };
+    let above = html! { (filter_form(&shown, &names)) (retry_all(&viewer, &shown)) };
     let source = format!("/jobs{}", shown.query());
     // No index serves a search in errors, so a page with one is not read again every second.
     let is_live = shown.error.is_empty();
@@ -106,28 +107,23 @@ pub(super) async fn page(
 }
 
 /// The filters offer the queues of Tender, then any others that have jobs.
-fn filters(shown: &Shown, names: &[String]) -> Markup {
+fn filter_form(shown: &Shown, names: &[String]) -> Markup {
     let mut queues = tender_jobs::queues();
     for name in names.iter().map(String::as_str).chain([shown.queue.as_str()]) {
         if !name.is_empty() && !queues.contains(&name) {
             queues.push(name);
         }
     }
-    html! {
-        form.filters method="get" action={ (PATH) "/jobs" } role="search" {
-            label { "Queue" select name="queue" {
-                option value="" { "any" }
-                @for name in queues { option value=(name) selected[shown.queue == name] { (name) } }
-            } }
-            label { "State" select name="state" {
-                option value="" { "any" }
-                @for state in JobState::ALL { option value=(state.as_str()) selected[shown.state == state.as_str()] { (state.as_str()) } }
-                option value=(OPEN) selected[shown.state == OPEN] { "killed, needs attention" }
-            } }
-            label { "Error contains" input type="search" name="error" value=(shown.error); }
-            button { "Show" }
-        }
-    }
+    let queues = queues.into_iter().map(|name| (name, name));
+    let states = JobState::ALL.map(|state| (state.as_str(), state.as_str()));
+    let states = states.into_iter().chain([(OPEN, "killed, needs attention")]);
+    let (label, name, value) = ("Error contains", "error", shown.error.as_str());
+    let fields = [
+        Field::any("Queue", "queue", &shown.queue, queues),
+        Field::any("State", "state", &shown.state, states),
+        Field::Search { label, name, value, hint: "" },
+    ];
+    filters("/jobs", false, &fields)
 }
 
 fn retry_all(viewer: &Viewer, shown: &Shown) -> Markup {
@@ -175,13 +171,14 @@ async fn read(dashboard: &Dashboard, shown: &Shown) -> Result<Listed, sqlx::Erro
 /// The live part.
 pub(super) async fn live(dashboard: &Dashboard, shown: &Shown) -> Result<Markup, sqlx::Error> {
     let listed = read(dashboard, shown).await?;
+    let pages = Pages {
+        first: (shown.page() != Page::First).then(|| shown.at("", "")),
+        previous: listed.previous.map(|cursor| shown.at("before", &cursor.to_string())),
+        next: listed.next.map(|cursor| shown.at("after", &cursor.to_string())),
+    };
     Ok(html! {
         @if listed.jobs.is_empty() { p { "No job matches." } } @else { (table(&listed.jobs)) }
-        nav.pages aria-label="Pages" {
-            @if shown.page() != Page::First { a href={ (PATH) "/jobs" (shown.at("", "")) } { "First page" } " " }
-            @if let Some(cursor) = listed.previous { a rel="prev" href={ (PATH) "/jobs" (shown.at("before", &cursor.to_string())) } { "Previous page" } " " }
-            @if let Some(cursor) = listed.next { a rel="next" href={ (PATH) "/jobs" (shown.at("after", &cursor.to_string())) } { "Next page" } }
-        }
+        (pages.of("/jobs"))
     })
 }
 

@@ -11,7 +11,7 @@ use tender_jobs::{
 use uuid::Uuid;
 
 use super::{PATH, session::Viewer};
-use crate::words::span;
+use crate::words::{noun, span};
 
 /// Why a request is not answered with its page.
 #[derive(Debug)]
@@ -90,6 +90,11 @@ pub(super) fn count(count: i64, is_capped: bool) -> String {
         text.push(digit);
     }
     if is_capped { text + "+" } else { text }
+}
+
+/// Formats a count with its noun: `1 item`, `12,345 items`.
+pub(super) fn numbered(number: i64, one: &str) -> String {
+    format!("{} {}", count(number, false), noun(number, one))
 }
 
 /// Formats a number of bytes: `1.2 MB`.

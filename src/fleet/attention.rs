@@ -27,14 +27,15 @@ const LONG_OPEN: f64 = 300.0;
 const KILLED_CAP: i64 = 1000;
 
 impl Fleet {
-    /// Returns the items that need attention and are not snoozed, the worst first.
+    /// Returns the items that need attention and are not put aside, the worst first. A snoozed item that has
+    /// grown since is among them.
     pub fn attention(&self) -> Vec<Item> {
-        self.items().filter(|item| item.snooze.is_none()).collect()
+        self.items().filter(|item| !item.is_put_aside()).collect()
     }
 
     /// Returns the items that an operator has put aside.
     pub fn snoozed(&self) -> Vec<Item> {
-        self.items().filter(|item| item.snooze.is_some()).collect()
+        self.items().filter(Item::is_put_aside).collect()
     }
 
     fn items(&self) -> impl Iterator<Item = Item> {
@@ -108,6 +109,7 @@ impl Fleet {
             let headline = format!("{rest} relays gave up for other causes that are not listed");
             items.push(
                 Item::new("gave_up".to_owned(), headline)
+                    .size(rest)
                     .page("/relays", &[("sync", "gave_up")])
                     .command("tender relay list --sync gave_up".to_owned()),
             );
@@ -131,6 +133,7 @@ impl Fleet {
             late => format!("{late}{plus} relays have waited for zooid for more than 5 minutes"),
         };
         let item = Item::new("late".to_owned(), headline)
+            .size(self.late)
             .since(self.summary.oldest_pending_at)
             .page("/relays", &[("sync", "late"), ("order", "waiting")])
             .command("tender relay list --sync pending".to_owned());
@@ -153,6 +156,7 @@ impl Fleet {
                 format!("{} other lanes failed for causes that are not listed", all - named);
             items.push(
                 Item::new("lanes".to_owned(), headline)
+                    .size(all - named)
                     .page("/upstreams", &[])
                     .command("tender mirror status".to_owned()),
             );
@@ -200,6 +204,7 @@ fn no_worker_at_all(queues: &[&QueueStatus]) -> Item {
     let names: Vec<&str> = queues.iter().map(|queue| queue.queue.as_str()).collect();
     let headline = format!("No worker is running; there is work for {}", names.join(", "));
     Item::new("no_worker".to_owned(), headline)
+        .size(i64::try_from(queues.len()).unwrap_or(i64::MAX))
         .grave()
         .since(queues.iter().filter_map(|queue| queue.oldest_due_at).min())
         .advice("Start `tender work` or `tender serve`.")
@@ -222,6 +227,7 @@ fn gave_up(cause: &Cause) -> Item {
         relays => (format!("{relays} relays gave up"), &cause.cause),
     };
     let item = Item::new(format!("gave_up:{}", cause.cause), headline)
+        .size(cause.relays)
         .since(Some(cause.since))
         .error(error)
         .remedy(Remedy::SyncCause(cause.cause.clone()));
@@ -247,6 +253,7 @@ fn lanes_failed(trouble: &Trouble) -> Item {
     };
     let error = if trouble.lanes == 1 { &trouble.error } else { &trouble.cause };
     let item = Item::new(format!("lanes:{}", trouble.cause), headline)
+        .size(trouble.lanes)
         .since(trouble.since)
         .error(error)
         .command("tender mirror status".to_owned());
@@ -266,6 +273,7 @@ fn killed_jobs(queue: &QueueStatus) -> Item {
     let jobs = if queue.killed_open == 1 { "job was" } else { "jobs were" };
     let headline = format!("{}{plus} {jobs} killed in {}", queue.killed_open, queue.queue);
     Item::new(format!("killed:{}", queue.queue), headline)
+        .size(queue.killed_open)
         .page("/jobs", &[("queue", &queue.queue), ("state", "open")])
         .command(format!("tender queue list --queue {} --state killed", queue.queue))
         .remedy(Remedy::RetryKilled(queue.queue.clone()))

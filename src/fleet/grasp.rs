@@ -74,6 +74,7 @@ fn refuses_others(service: &Service) -> Option<Item> {
 fn over_limit(service: &Service) -> Item {
     let (limit, over) = (service.max_relays, service.relays_over_limit);
     of(service, "over_limit", words::over_limit(&service.url, limit, over))
+        .size(over.into())
         .advice("`tender grasp update --max-relays` raises the limit.")
 }
 
@@ -82,6 +83,7 @@ fn followed(trouble: &Trouble) -> Item {
     let fault = trouble.fault.as_deref().unwrap_or_default();
     let more = if trouble.relays > 3 { ", …" } else { "" };
     Item::new(format!("followed:{state}:{fault}"), words::trouble(trouble))
+        .size(trouble.relays)
         .since(Some(trouble.since))
         .error(&format!("{}{more}", trouble.urls.join(", ")))
         .page("/followed", &[("state", state)])

@@ -13,6 +13,8 @@ pub struct Item {
     pub is_grave: bool,
     /// What is wrong, with its count, without a full stop.
     pub headline: String,
+    /// How many things the headline counts, at least 1.
+    pub size: i64,
     /// Since when.
     pub since: Option<DateTime<Utc>>,
     /// The words of the failure; empty without any.
@@ -26,7 +28,7 @@ pub struct Item {
     /// The action that can help.
     #[serde(skip)]
     pub remedy: Option<Remedy>,
-    /// The snooze, if an operator has put the item aside.
+    /// The snooze, if an operator has put the item aside and it has not ended.
     pub snooze: Option<Snooze>,
 }
 
@@ -51,6 +53,7 @@ impl Item {
             key,
             headline,
             is_grave: false,
+            size: 1,
             since: None,
             error: String::new(),
             advice: String::new(),
@@ -63,6 +66,20 @@ impl Item {
 
     pub(super) fn grave(self) -> Self {
         Self { is_grave: true, ..self }
+    }
+
+    pub(super) fn size(self, size: i64) -> Self {
+        Self { size, ..self }
+    }
+
+    /// Whether the item is put aside: it is snoozed, and has not grown since.
+    pub(super) fn is_put_aside(&self) -> bool {
+        self.snooze.is_some() && self.grown_from().is_none()
+    }
+
+    /// Returns what the item counted when it was snoozed, if it counts more now and is listed again.
+    pub fn grown_from(&self) -> Option<i64> {
+        self.snooze.as_ref().map(|snooze| snooze.size).filter(|size| self.size > *size)
     }
 
     pub(super) fn since(self, since: Option<DateTime<Utc>>) -> Self {

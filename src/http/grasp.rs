@@ -5,14 +5,21 @@ mod page;
 
 use axum::{Json, Router, extract::State, middleware, response::IntoResponse, routing::get};
 use serde_json::json;
-use tender_jobs::grasp::view::{self, ParkedSearch, RelaySearch, RepoSearch};
+use tender_jobs::{
+    grasp::{
+        admission,
+        view::{self, ParkedSearch, RelaySearch, RepoSearch},
+    },
+    mirror::event::EventId,
+};
 
 use super::{
     Api,
     extract::{Params, Segment},
     v1::{Answer, V1Error, authenticate, id_of},
 };
-use page::{Asked, cut};
+use crate::page::cut;
+use page::Asked;
 
 /// Rows of each list within an answer about one thing.
 const LISTED: i64 = 100;
@@ -25,6 +32,8 @@ pub(super) fn router(api: Api) -> Router<Api> {
         .route("/repos/{address}", get(repo))
         .route("/relays", get(relays))
         .route("/relays/{id}", get(relay))
+        .route("/relays/{id}/plan", get(plan))
+        .route("/events/{id}", get(explain))
         .route("/parked", get(parked))
         .fallback(|| async { V1Error::NotFound })
         .route_layer(middleware::from_fn_with_state(api, authenticate))
@@ -111,6 +120,26 @@ pub(super) async fn relay(State(api): State<Api>, Segment(id): Segment) -> Answe
         "minutes": view::minutes(&api.db, id).await?,
     });
     Ok(Json(body).into_response())
+}
+
+/// Returns the batches that a followed relay would be asked for now, with their filters, without asking.
+#[utoipa::path(get, path = "/api/v1/grasp/relays/{id}/plan", tag = "grasp", security(("bearer" = [])),
+    responses((status = 200), (status = 401), (status = 404)))]
+pub(super) async fn plan(State(api): State<Api>, Segment(id): Segment) -> Answer {
+    let relay = view::relay(&api.db, &id_of(&id)?.to_string()).await?.ok_or(V1Error::NotFound)?;
+    let batches = view::plan(&api.db, relay.id).await?;
+    Ok(Json(json!({ "url": relay.url, "batches": batches })).into_response())
+}
+
+/// Returns what each enabled service decides on a stored or parked event: the rule, or the reason and what the
+/// event waits for.
+#[utoipa::path(get, path = "/api/v1/grasp/events/{id}", tag = "grasp", security(("bearer" = [])),
+    params(("id" = String, Path, description = "id of the event, 64 hex characters")),
+    responses((status = 200), (status = 401), (status = 404)))]
+pub(super) async fn explain(State(api): State<Api>, Segment(id): Segment) -> Answer {
+    let id = EventId::parse(&id).ok_or(V1Error::NotFound)?;
+    let event = admission::find_event(&api.db, id).await?.ok_or(V1Error::NotFound)?;
+    Ok(Json(json!({ "services": admission::explain(&api.db, &event).await? })).into_response())
 }
 
 /// Returns the counts of parked events by reason, and one page of the events.

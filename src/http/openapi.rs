@@ -27,7 +27,8 @@ use super::{
         relays::deactivate, relays::reactivate, relays::sync, relays::members, relays::activity,
         v1::relays, v1::relay, v1::create_relay, v1::update_relay, v1::delete_relay, v1::keys::api_keys,
         v1::keys::create_key, v1::keys::revoke_key, v1::sync_states, v1::sync,
-        grasp::services, grasp::repos, grasp::repo, grasp::relays, grasp::relay, grasp::parked,
+        grasp::services, grasp::repos, grasp::repo, grasp::relays, grasp::relay, grasp::plan,
+        grasp::explain, grasp::parked,
         stats::metrics, stats::connections, stats::events, stats::of_system,
         probes::healthz, probes::readyz, probes::up, probes::metrics, root::root, show
     ),

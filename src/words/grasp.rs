@@ -1,7 +1,15 @@
-//! What followed relays, items and parked events tell people.
+//! What followed relays, repositories, items and services tell people.
+
+mod item;
+mod moment;
+mod service;
 
 use chrono::{DateTime, Utc};
-use tender_jobs::grasp::view::{Moment, RelayRow, RelayState, RepoRow, Trouble};
+use tender_jobs::grasp::view::{RelayRow, RelayState, RepoRow, Trouble};
+
+pub(crate) use item::{Group, Next, READ, delivered, grouped, items, why};
+pub(crate) use moment::moments;
+pub(crate) use service::{new_limit, over_limit, refuses_others, stopped};
 
 /// How a followed relay is, in words; and the time that belongs to them, if they end with `since` or
 /// `until`.
@@ -83,22 +91,39 @@ pub(crate) fn next_try(relay: &RelayRow) -> Option<DateTime<Utc>> {
     (!is_over).then_some(due)
 }
 
-/// Returns an item of coverage in words, such as `replies to 12ab…`.
-pub(crate) fn item(family: &str, item: &str) -> String {
-    let item = &super::name(item);
-    match family {
-        "announcements" => "all announcements".to_owned(),
-        "state" => format!("states of {item}"),
-        "address" => format!("events of {item}"),
-        "root" => format!("replies to {item}"),
-        "deletion" => format!("deletions by {item}"),
-        other => format!("{other} {item}"),
+/// Returns the process that holds a relay without the version and the random part of its name.
+pub(crate) fn holder(process: &str) -> &str {
+    match process.split(' ').collect::<Vec<_>>()[..] {
+        [_version, place, _random] => place,
+        _ => process,
     }
 }
 
-/// Returns a number of repositories in words.
-pub(crate) fn repositories(number: i64) -> String {
-    if number == 1 { "1 repository".to_owned() } else { format!("{number} repositories") }
+/// Returns the subscriptions of a followed relay, such as `12 open, 3 closed by the relay: “too many
+/// subscriptions”`.
+pub(crate) fn subscriptions(relay: &RelayRow) -> String {
+    let closed = closed(relay).map(|closed| format!(", {closed}")).unwrap_or_default();
+    let polled = match relay.overflow {
+        0 => String::new(),
+        overflow => format!(", {} more polled in turn", super::counted(overflow.into(), "filter")),
+    };
+    format!("{} open{closed}{polled}", relay.subscriptions)
+}
+
+/// Returns the subscriptions that the relay closed, with its words; `None` if it closed none.
+pub(crate) fn closed(relay: &RelayRow) -> Option<String> {
+    let reason = relay.closed_reason.as_deref().map(super::visible);
+    let reason = reason.map(|reason| format!(": \u{201c}{reason}\u{201d}")).unwrap_or_default();
+    let closed = relay.subscriptions_closed;
+    (closed > 0).then(|| format!("{closed} closed by the relay{reason}"))
+}
+
+/// Returns the number of roots of a repository, such as `2 issues, patches and pull requests`.
+pub(crate) fn roots(number: i64) -> String {
+    match number {
+        1 => "1 issue, patch or pull request".to_owned(),
+        number => format!("{number} issues, patches and pull requests"),
+    }
 }
 
 /// Returns the kind of a root in words.
@@ -109,28 +134,6 @@ pub(crate) fn root(kind: i32) -> &'static str {
         1621 => "issue",
         _ => "root",
     }
-}
-
-/// Returns one sentence if the relay of a service refuses events that others signed, with the relay's words;
-/// `None` if it takes them.
-pub(crate) fn refuses_others(url: &str, reason: Option<&str>) -> Option<String> {
-    let reason = reason?;
-    Some(format!(
-        "{url} refuses events that others signed (\u{201c}{reason}\u{201d}): what Tender accepts from other \
-         relays does not reach it; allow Tender's key there, or use a relay that takes such events"
-    ))
-}
-
-/// Returns one sentence if the mirror does not fetch from the relay of a service, or does not upload to it;
-/// `None` if it does both.
-pub(crate) fn stopped(url: &str, has_feed: bool, has_uploads: bool) -> Option<String> {
-    let what = match (has_feed, has_uploads) {
-        (true, true) => return None,
-        (false, true) => "its own feed is off",
-        (true, false) => "nothing is uploaded to it",
-        (false, false) => "its own feed is off, and nothing is uploaded to it",
-    };
-    Some(format!("{url}: {what}; `tender mirror show {url}` shows the settings of its upstream"))
 }
 
 /// Returns what followed relays need attention for, such as `2 followed relays are dead`.
@@ -162,31 +165,15 @@ pub(crate) fn trouble(trouble: &Trouble) -> String {
     format!("{relays} {verb} {how}")
 }
 
-/// Returns how many relays exceed the limit of a service.
-pub(crate) fn over_limit(url: &str, limit: i32, over: i32) -> String {
-    format!("{url} follows at most {limit} relays; {over} more are named and not followed")
-}
-
 /// Returns the relays of a repository that are not followed, such as `, and 2 more that exceed the limit per
 /// announcement`; nothing if all are.
 pub(crate) fn cut(repo: &RepoRow) -> String {
     let limits = [(repo.relays_cut, "per announcement"), (repo.relays_over, "of the service")];
     let over = limits.into_iter().filter(|(over, _)| *over > 0);
-    let told = over.map(|(over, limit)| format!(", and {over} more that exceed the limit {limit}"));
+    let exceed = |over: i32| if over == 1 { "exceeds" } else { "exceed" };
+    let told = over
+        .map(|(over, limit)| format!(", and {over} more that {} the limit {limit}", exceed(over)));
     told.collect::<Vec<_>>().concat()
-}
-
-/// Returns what happened to a repository, such as `accepted kind 1621 (live)`.
-pub(crate) fn moment(moment: &Moment) -> String {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let from = moment.relay.as_ref().map(|relay| format!(" from {relay}")).unwrap_or_default();
-    if moment.what == "confirmed" {
-        let (items, family) = (moment.items.unwrap_or_default(), text(&moment.family));
-        return format!("{items} {family} items delivered{from}");
-    }
-    let kind = moment.kind.map(|kind| format!(" of kind {kind}")).unwrap_or_default();
-    let (source, rule) = (text(&moment.source), text(&moment.rule));
-    format!("accepted an event{kind}{from} ({source}; rule {rule})")
 }
 
 #[cfg(test)]

@@ -1,14 +1,9 @@
-//! Which events a service accepts, which it parks, and what releases them.
+//! Which events a service accepts, and which it parks.
 
-use nostr::{event::Event, key::Keys};
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestRunner},
-};
+use nostr::key::Keys;
 use tender_jobs::{
     grasp::{
-        admission::{self, Followed},
-        parked,
+        admission::Followed,
         service::{self, ServiceChange},
     },
     mirror::event::{Gate, Reason, Stored},
@@ -18,7 +13,7 @@ use tender_jobs::{
 use crate::support::{
     grasp_store::{
         AT, GraspStore, SERVICE, address, announcement, comment, elsewhere, id_of, issue,
-        new_service, parsed,
+        new_service,
     },
     relays::{event as make, note},
 };
@@ -284,148 +279,4 @@ async fn only_accepted_events_are_uploaded_and_late_ones_are_offered() {
         tender_jobs::mirror::event::outgoing::waiting(&grasp.world.db, grasp.service.id, 10);
     let waiting: Vec<_> = waiting.await.unwrap().iter().map(|one| one.event.id).collect();
     assert_eq!(waiting, [id_of(&root)]);
-}
-
-#[tokio::test]
-async fn a_change_of_the_policy_judges_parked_events_again_and_keeps_accepted_ones() {
-    let (grasp, keys) = (GraspStore::new().await, Keys::generate());
-    let (ours, theirs) = (announcement(&keys, AT, "x", &[]), elsewhere(&keys, AT, "y"));
-    grasp.deliver(&[ours.clone(), theirs.clone()]).await;
-    let author = keys.public_key().to_hex();
-    let policy = |policy| ServiceChange { policy: Some(policy), ..ServiceChange::default() };
-    let archive = policy(serde_json::json!({ "accept_all": true }));
-    service::update(&grasp.world.db, grasp.service.id, &archive).await.unwrap();
-    grasp.scan().await;
-    assert_eq!(grasp.rule(&theirs).await.as_deref(), Some("archive"));
-    let block = policy(serde_json::json!({ "blocked_authors": [author] }));
-    service::update(&grasp.world.db, grasp.service.id, &block).await.unwrap();
-    grasp.scan().await;
-    assert!(grasp.rule(&ours).await.is_some());
-    let late = issue(&keys, AT, &address(&keys, "x"));
-    grasp.deliver(std::slice::from_ref(&late)).await;
-    assert_eq!(grasp.reason(&late).await.as_deref(), Some("blocked-author"));
-}
-
-#[tokio::test]
-async fn parked_events_age_out_and_the_oldest_go_first() {
-    let (grasp, keys) = (GraspStore::new().await, Keys::generate());
-    let orphans: Vec<Event> = (0..6).map(|n| note(&keys, AT, &format!("orphan {n}"))).collect();
-    for orphan in &orphans {
-        grasp.deliver(std::slice::from_ref(orphan)).await;
-    }
-    let first = "update parked set expires_at = now() where event_id = $1";
-    sqlx::query(first).bind(orphans[5].id.to_bytes()).execute(&grasp.world.db).await.unwrap();
-    let expired = parked::expire_beyond(&grasp.world.db, 3).await.unwrap();
-    assert_eq!((expired.expired, expired.evicted), (1, 2));
-    let left = grasp.parked().await;
-    let is_left = |orphan: &Event| left.contains_key(&orphan.id.to_hex());
-    let are_left: Vec<bool> = orphans.iter().map(is_left).collect();
-    assert_eq!(are_left, [false, false, true, true, true, false]);
-    assert_eq!(grasp.count("select count(distinct event_id) from parked_key").await, 3);
-}
-
-#[tokio::test]
-async fn a_large_event_is_fetched_again_when_it_is_released() {
-    let (grasp, keys) = (GraspStore::new().await, Keys::generate());
-    let to = address(&keys, "x");
-    let large = make(&keys, 1621, AT, &"x".repeat(20_000), vec![vec!["a", &to]]);
-    grasp.deliver(std::slice::from_ref(&large)).await;
-    assert_eq!(grasp.count("select count(*) from parked where body is null").await, 1);
-    grasp.deliver(&[announcement(&keys, AT, "x", &[])]).await;
-    grasp.release().await;
-    assert_eq!(grasp.parked().await.len(), 0, "nothing keeps it from being fetched");
-    assert_eq!(grasp.deliver(&[large]).await, [Stored::New]);
-}
-
-#[tokio::test]
-async fn an_explanation_names_the_rule_or_what_the_event_waits_for() {
-    let (grasp, keys) = (GraspStore::new().await, Keys::generate());
-    let (repo, root) = (announcement(&keys, AT, "x", &[]), issue(&keys, AT, &address(&keys, "x")));
-    let explain = async |event: &Event| {
-        admission::explain(&grasp.world.db, &parsed(event)).await.unwrap().remove(0)
-    };
-    let told = explain(&root).await;
-    assert_eq!((told.verdict, told.code), ("refused", "orphan"));
-    assert!(told.waits_for[0].contains(&address(&keys, "x")), "{told:?}");
-    assert_eq!(explain(&repo).await.code, "names-service");
-    assert_eq!(grasp.count("select count(*) from admission").await, 0, "nothing is written");
-    grasp.deliver(std::slice::from_ref(&repo)).await;
-    assert_eq!(explain(&repo).await.verdict, "accepted");
-    let told = explain(&root).await;
-    assert_eq!((told.verdict, told.code), ("would-be-accepted", "repository"));
-    assert_eq!(told.through, [address(&keys, "x")]);
-    let found = admission::find_event(&grasp.world.db, id_of(&repo)).await.unwrap();
-    assert_eq!(found, Some(parsed(&repo)));
-}
-
-/// A world in small: repositories, replies to replies, maintainers, quotes and strangers.
-fn events_of_a_small_world() -> Vec<Event> {
-    let keys: Vec<Keys> = (0..4).map(|_| Keys::generate()).collect();
-    let repo = announcement(&keys[0], AT, "x", &["wss://a.test"]);
-    let other = announcement(&keys[1], AT, "x", &["wss://b.test"]);
-    let root = issue(&keys[2], AT + 1, &address(&keys[0], "x"));
-    let reply = comment(&keys[3], AT + 2, &root);
-    let answer = comment(&keys[2], AT + 3, &reply);
-    let quoted = note(&keys[3], AT, "quoted");
-    let quote = make(
-        &keys[1],
-        1111,
-        AT + 4,
-        "",
-        vec![vec!["E", &root.id.to_hex()], vec!["q", &quoted.id.to_hex()]],
-    );
-    let on_quoted = comment(&keys[0], AT + 5, &quoted);
-    let state = make(&keys[1], 30618, AT + 5, "", vec![vec!["d", "x"]]);
-    let stray = note(&keys[2], AT, "stray");
-    let foreign = elsewhere(&keys[3], AT, "x");
-    let left = announcement(&keys[3], AT, "y", &["wss://c.test"]);
-    let gone = elsewhere(&keys[3], AT + 1, "y");
-    vec![
-        repo, other, root, reply, answer, quoted, quote, on_quoted, state, stray, foreign, left,
-        gone,
-    ]
-}
-
-/// Whatever the order of arrival and the batches, the same events are accepted.
-#[test]
-fn any_order_of_arrival_ends_with_the_same_accepted_events() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let events = events_of_a_small_world();
-    let clean = runtime.block_on(async {
-        let grasp = GraspStore::new().await;
-        grasp.deliver(&events).await;
-        grasp.release().await;
-        (grasp.admitted().await.into_keys().collect::<Vec<_>>(), grasp.coverage().await)
-    });
-    let grasp = runtime.block_on(GraspStore::new());
-    let order = Just((0..events.len()).collect::<Vec<_>>()).prop_shuffle();
-    let case = (order, proptest::collection::vec(1_usize..6, 13));
-    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
-    let run = TestRunner::new(config).run(&case, |(order, sizes)| {
-        runtime.block_on(async {
-            grasp
-                .run("truncate event, event_tag, event_head, event_source, known_id, admission, parked,
-                      parked_key, grasp_release, grasp_repo, grasp_repo_relay, grasp_root, grasp_author,
-                      grasp_coverage, grasp_outbox, upload_verdict, apalis.jobs cascade")
-                .await;
-            grasp.run("delete from grasp_relay where url <> 'wss://followed.test'").await;
-            let mut rest: Vec<Event> = order.iter().map(|place| events[*place].clone()).collect();
-            for size in sizes {
-                let batch: Vec<Event> = rest.drain(..size.min(rest.len())).collect();
-                grasp.deliver(&batch).await;
-            }
-            grasp.deliver(&rest).await;
-            grasp.release().await;
-            let admitted: Vec<String> = grasp.admitted().await.into_keys().collect();
-            // An old version of what left is accepted if it comes first; the wanted is the same.
-            let old = events[11].id.to_hex();
-            let without = |ids: &[String]| -> Vec<String> {
-                ids.iter().filter(|id| **id != old).cloned().collect()
-            };
-            prop_assert_eq!(without(&admitted), without(&clean.0));
-            prop_assert_eq!(grasp.coverage().await, clean.1.clone());
-            Ok(())
-        })
-    });
-    run.unwrap();
 }

@@ -45,30 +45,6 @@ async fn missing(grasp: &GraspStore, url: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn everything_that_waits_for_one_key_is_released() {
-    let (grasp, keys) = (GraspStore::new().await, Keys::generate());
-    let root = issue(&keys, AT, &address(&keys, "x"));
-    sqlx::query(
-        "insert into parked (upstream_id, event_id, kind, pubkey, created_at, reason, detail, policy_rev, expires_at)
-         select $1, sha256(n::text::bytea), 1111, sha256('a'), 0, 'orphan', '', 1, now() + interval '1 day'
-         from generate_series(1, 12000) n",
-    )
-    .bind(grasp.service.id)
-    .execute(&grasp.world.db)
-    .await
-    .unwrap();
-    sqlx::query("insert into parked_key (upstream_id, key, event_id) select upstream_id, $1, event_id from parked")
-        .bind(format!("e:{}", root.id.to_hex()))
-        .execute(&grasp.world.db)
-        .await
-        .unwrap();
-    grasp.deliver(&[announcement(&keys, AT, "x", &[]), root]).await;
-    assert_eq!(grasp.count("select count(*) from grasp_release").await, 12_000);
-    grasp.release().await;
-    assert_eq!(grasp.count("select count(*) from parked").await, 0);
-}
-
-#[tokio::test]
 async fn a_release_waits_while_its_service_is_disabled() {
     let (grasp, keys) = (GraspStore::new().await, Keys::generate());
     let root = issue(&keys, AT, &address(&keys, "x"));

@@ -47,7 +47,9 @@ fn segment(text: &str) -> String {
 #[tokio::test]
 async fn a_token_is_required_and_nothing_is_written() {
     let client = Client::new().await;
-    for path in ["/services", "/repos", "/relays", "/parked", &format!("/relays/{B}")] {
+    let (plan, event) = (format!("/relays/{B}/plan"), format!("/events/{}", "01".repeat(32)));
+    let paths = ["/services", "/repos", "/relays", "/parked", &plan, &event];
+    for path in paths.into_iter().chain([&*format!("/relays/{B}")]) {
         for bearer in [None, Some("Bearer nonsense")] {
             let (status, _) = client.raw(Method::GET, path, bearer).await;
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
@@ -77,7 +79,30 @@ async fn services_repositories_and_relays_are_read() {
         (&relay["relay"]["state"], &relay["gaps"].as_array().unwrap().len()),
         (&json!("catching_up"), &1)
     );
-    for path in ["/relays/x", "/repos/x", "/nothing", "/repos/%00", "/relays/%00"] {
+    let plan = client.get(&format!("/relays/{B}/plan")).await;
+    assert_eq!(plan, json!({"url": "wss://b.example.com", "batches": []}), "nothing is due");
+    sqlx::query("update grasp_coverage set retry_at = now()")
+        .execute(&client.api.world.db)
+        .await
+        .unwrap();
+    let plan = client.get(&format!("/relays/{B}/plan")).await;
+    assert_eq!(plan["batches"][0]["filters"][0], json!({"kinds": [30618], "#d": ["alpha"]}));
+    let explained = client.get(&format!("/events/{}", "01".repeat(32))).await;
+    assert_eq!(
+        (&explained["services"][0]["url"], &explained["services"][0]["code"]),
+        (&json!("wss://git.example.com"), &json!("names-service"))
+    );
+    let unknown = format!("/events/{}", "07".repeat(32));
+    for path in [
+        unknown.as_str(),
+        "/events/x",
+        "/relays/x/plan",
+        "/relays/x",
+        "/repos/x",
+        "/nothing",
+        "/repos/%00",
+        "/relays/%00",
+    ] {
         let (status, body) = client.raw(Method::GET, path, Some(&client.bearer)).await;
         assert_eq!((status, body), (StatusCode::NOT_FOUND, json!({"error": "Resource not found"})));
     }
@@ -156,6 +181,7 @@ async fn the_metrics_tell_states_coverage_and_counts() {
             r#"tender_grasp_pages_total{{{a},purpose="missing",method="pages",outcome="done"}} 3"#
         ),
         format!("tender_grasp_gaps{{{b}}} 1"),
+        format!("tender_grasp_subscriptions_closed{{{a}}} 0"),
         format!("tender_grasp_drift_events_total{{{a}}} 7"),
         format!(r#"tender_grasp_events_total{{{service},source="live"}} 1"#),
         format!(r#"tender_grasp_refused_total{{{service},reason="orphan"}} 2"#),

@@ -8,7 +8,7 @@ use tender_jobs::{
     grasp::{
         batch::{self, Again, Batch, Fetched},
         coverage,
-        followed::{self, Lease, Status, health::Failure},
+        followed::{self, Lease, health::Failure},
     },
     queue::Settled,
 };
@@ -136,7 +136,7 @@ impl Model<'_> {
         let failure = Failure { error: "late", ..Failure::default() };
         let written = match self.dice.roll(6) {
             0 => followed::connected(db, lease).await.unwrap(),
-            1 => followed::note_status(db, lease, Status::InStep).await.unwrap(),
+            1 => followed::note_verified(db, lease, true).await.unwrap(),
             2 => followed::good(db, lease).await.unwrap(),
             3 => followed::fail(db, lease, failure).await.unwrap(),
             4 => followed::release(db, lease, "late").await.unwrap(),

@@ -75,17 +75,39 @@ async fn a_repository_shows_its_relays_roots_and_what_happened() {
     let words = [
         "wss://b.example.com",
         "catching up",
-        "2 failed: ",
+        "2 attempts failed: ",
         "CLOSED: error: try later",
         "It fails &lt;b&gt;often&lt;/b&gt;",
         "accepted an event of kind 1621 from wss://a.example.com (live; rule names-service)",
-        "items delivered from wss://a.example.com",
+        "1 state delivered from wss://a.example.com",
     ];
     site.shows(&repository(ALPHA), &words).await;
     let beta = format!("30617:{}:beta: with a colon", "b".repeat(64));
     site.shows(&repository(&beta), &["2 more that exceed the limit", "no answer within 5 s"]).await;
     assert_eq!(site.page(&repository("30617:x:y")).await.0, StatusCode::NOT_FOUND);
     assert_eq!(site.page("/repository").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_repository_of_two_services_is_shown_for_each() {
+    let site = Site::new().await;
+    for change in [
+        "insert into upstream (id, url, direction, live, admission)
+         values ('00000000-0000-0000-0000-000000000002', 'wss://two.example.com', 'both', true, true)",
+        "insert into grasp_service (upstream_id, names, policy)
+         values ('00000000-0000-0000-0000-000000000002', '{two.example.com}', '{}')",
+        "insert into grasp_repo (upstream_id, address, pubkey, identifier, announcement_id, announced_at)
+         select '00000000-0000-0000-0000-000000000002', address, pubkey, identifier, announcement_id, announced_at
+         from grasp_repo where identifier = 'alpha'",
+    ] {
+        sqlx::query(change).execute(&site.api.world.db).await.unwrap();
+    }
+    let services = ["wss://git.example.com", "wss://two.example.com"];
+    let page = site.shows(&repository(ALPHA), &services).await;
+    for section in ["about", "relays", "roots", "latest"] {
+        let id = format!("id=\"{section}\"");
+        assert_eq!(page.matches(&id).count(), 1, "{id} is there once");
+    }
 }
 
 #[tokio::test]
@@ -96,6 +118,13 @@ async fn followed_relays_show_state_coverage_and_health() {
     site.shows("/followed", &words).await;
     let page = site.shows("/followed?state=dead", &["wss://dead.example.com"]).await;
     assert!(!page.contains("wss://a.example.com"), "{page}");
+    sqlx::query("update grasp_relay set subscriptions_closed = 2, closed_reason = 'too <many>'")
+        .execute(&site.api.world.db)
+        .await
+        .unwrap();
+    site.shows("/followed", &[", 2 closed"]).await;
+    let words = ["2 closed by the relay: \u{201c}too &lt;many&gt;\u{201d}"];
+    site.shows(&format!("/followed/{B}"), &words).await;
     site.shows(&format!("/followed/{DEAD}"), &["dead since", "30", "no answer within 5 s"]).await;
     let words = ["in flight", "Verify now", "the second holds more events", "failed", "Batches"];
     site.shows(&format!("/followed/{B}"), &words).await;

@@ -12,7 +12,7 @@ mod scan;
 mod session;
 mod upkeep;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tender_jobs::{
@@ -33,6 +33,9 @@ const RECONCILE_SCHEDULE: &str = "5,20,35,50 * * * * *";
 /// The jobs that run at the same time.
 const SLOTS: usize = 4;
 
+/// See [`Context::walk_within`].
+const WALK_WITHIN: Duration = Duration::from_mins(10);
+
 /// What the handlers of this wing can reach.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -46,6 +49,9 @@ pub struct Context {
     pub stopping: CancellationToken,
     /// Whether the recurring job runs by itself.
     pub has_schedule: bool,
+    /// The longest time for the history of one filter. What is proven by then is kept, and the rest is fetched
+    /// later.
+    pub walk_within: Duration,
 }
 
 impl Context {
@@ -54,7 +60,8 @@ impl Context {
         let has_schedule = mirror.settings.profile != mirror::Profile::Off;
         let (db, process) = (mirror.db.clone(), mirror.process.clone());
         let stopping = mirror.stopping.clone();
-        Self { db, mirror: mirror.clone(), process, stopping, has_schedule }
+        let walk_within = WALK_WITHIN;
+        Self { db, mirror: mirror.clone(), process, stopping, has_schedule, walk_within }
     }
 }
 

@@ -37,6 +37,7 @@ mod fetch;
 mod heart;
 mod hints;
 pub mod outcome;
+pub(crate) mod pages;
 mod parts;
 mod rescue;
 mod schedule;

@@ -22,6 +22,8 @@ pub struct Snooze {
     pub reason: String,
     /// Who snoozed it: a public key in hex, `password`, `link` or `operator`.
     pub who: String,
+    /// How many things the item counted.
+    pub size: i64,
     /// When it was snoozed.
     pub created_at: DateTime<Utc>,
     /// When it ends.
@@ -29,22 +31,25 @@ pub struct Snooze {
 }
 
 /// Snoozes an item for `hours` hours, from 1 to [`LONGEST_HOURS`]. A snooze of the item that exists is
-/// replaced. `reason` has 1 to [`LONGEST_REASON`] characters; the schema refuses others.
+/// replaced. `size` is how many things the item counts. `reason` has 1 to [`LONGEST_REASON`] characters; the schema refuses others.
 pub async fn begin(
     db: impl PgExecutor<'_>,
     key: &str,
     reason: &str,
     who: &str,
+    size: i64,
     hours: i32,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "insert into attention_snooze (key, reason, who, ends_at)
-         values ($1, $2, $3, now() + make_interval(hours => $4))
+        "insert into attention_snooze (key, reason, who, size, ends_at)
+         values ($1, $2, $3, $4, now() + make_interval(hours => $5))
          on conflict (key) do update
-         set reason = excluded.reason, who = excluded.who, created_at = now(), ends_at = excluded.ends_at",
+         set reason = excluded.reason, who = excluded.who, size = excluded.size, created_at = now(),
+             ends_at = excluded.ends_at",
         key,
         reason,
         who,
+        size.max(1),
         hours.clamp(1, LONGEST_HOURS),
     )
     .execute(db)
@@ -63,7 +68,7 @@ pub async fn end(db: impl PgExecutor<'_>, key: &str) -> Result<bool, sqlx::Error
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Snooze>, sqlx::Error> {
     sqlx::query_as!(
         Snooze,
-        "select key, reason, who, created_at, ends_at from attention_snooze
+        "select key, reason, who, size, created_at, ends_at from attention_snooze
          where ends_at > now() order by ends_at, key limit $1",
         MOST,
     )

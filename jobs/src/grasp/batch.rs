@@ -1,7 +1,11 @@
 //! Batches: items of one family that are fetched together from one relay. A batch belongs to one lease:
 //! its end changes nothing once the lease is over.
 //!
+//! - `again`: when the items of a failed batch are fetched again.
+//!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
+
+mod again;
 
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -14,6 +18,8 @@ use crate::{
     mirror::contended,
     queue::{Settled, one_line},
 };
+
+pub use again::Again;
 
 /// Items that are being fetched.
 #[derive(Debug, Clone)]
@@ -44,6 +50,11 @@ pub struct Fetched {
 }
 
 impl Fetched {
+    /// Whether an answer was proven to be more than an empty one.
+    pub fn is_proof(self) -> bool {
+        self.received > 0 || self.is_compared
+    }
+
     fn method(self) -> &'static str {
         if self.is_compared { "negentropy" } else { "pages" }
     }
@@ -56,19 +67,6 @@ impl std::ops::AddAssign for Fetched {
         self.stored += other.stored;
         self.is_compared |= other.is_compared;
     }
-}
-
-/// When the items of a failed batch are fetched again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
-    /// After 65 s, and after twice as long with each further failure, up to an hour.
-    Later,
-    /// After this many seconds, because the relay limits our rate. No attempt counts.
-    In(i64),
-    /// As soon as the relay is connected. The attempt counts: the batch may have ended the connection.
-    Reconnected,
-    /// After a day: no filter can name the items.
-    Tomorrow,
 }
 
 /// Opens a batch that verifies or polls confirmed items. Returns `None` if the lease is over.
@@ -109,7 +107,8 @@ pub async fn confirm(
         }
         sqlx::query!(
             "update grasp_coverage
-             set state = 'confirmed', batch = null, attempts = 0, reason = null, confirmed_at = now()
+             set state = 'confirmed', batch = null, attempts = 0, reason = null, refused = false, walked = '{}',
+                 batch_size = least(100, 2 * batch_size), retry_at = now(), confirmed_at = now()
              where batch = $1 and relay_id = $2 and state = 'in_flight'",
             batch.id,
             batch.lease.relay,
@@ -210,23 +209,24 @@ async fn make_missing(
     reason: &str,
     again: Again,
 ) -> Result<(), sqlx::Error> {
-    let (attempt, delay) = match again {
-        Again::Later => (1, None),
-        Again::In(seconds) => (0, Some(seconds)),
-        Again::Reconnected => (1, Some(0)),
-        Again::Tomorrow => (1, Some(86_400)),
-    };
+    let (counts, delay) = again.delay();
+    let half = i32::try_from(batch.items.len() / 2).unwrap_or(i32::MAX).max(1);
     sqlx::query!(
         "update grasp_coverage
          set state = 'missing', batch = null, reason = $4, attempts = attempts + $5,
-             retry_at = now() + make_interval(secs => coalesce($6::bigint::float8, least(3600, 65 * 2 ^ least(attempts, 6))))
+             refused = coalesce($7, refused), batch_size = coalesce($8, batch_size),
+             retry_at = case when $9 then null else now() + make_interval(
+                 secs => coalesce($6::bigint::float8, least(3600, 65 * 2 ^ least(attempts, 6)))) end
          where batch = $1 and relay_id = $2 and state = 'in_flight' and ($3::text[] is null or item = any($3))",
         batch.id,
         batch.lease.relay,
         only,
         one_line(reason),
-        attempt,
+        i32::from(counts),
         delay,
+        again.is_refused(),
+        counts.then_some(half),
+        again == Again::Never,
     )
     .execute(tx)
     .await?;
@@ -249,7 +249,8 @@ pub(super) async fn abandon(
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
-        "update grasp_coverage set state = 'missing', batch = null, reason = $2, retry_at = now()
+        "update grasp_coverage
+         set state = 'missing', batch = null, reason = case when refused then reason else $2 end, retry_at = now()
          where relay_id = any($1) and batch is not null",
         relays,
         one_line(reason),
@@ -259,9 +260,31 @@ pub(super) async fn abandon(
     Ok(())
 }
 
-/// Forgets batches that ended long ago: verifications and polls after a day, others after a week.
-/// Returns how many.
-pub async fn prune(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
+/// The ended batches of a relay that are kept.
+const MAX_ENDED: i64 = 200;
+
+/// Forgets batches that ended long ago: verifications and polls after a day, others after a week; and
+/// those of a relay beyond its latest 200 ended ones. Returns how many.
+pub async fn prune(db: &PgPool) -> Result<u64, sqlx::Error> {
+    Ok(prune_old(db).await? + prune_beyond(db).await?)
+}
+
+/// Looks only at relays of which a batch ended a short time ago: the others have no new rows.
+async fn prune_beyond(db: &PgPool) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!(
+        "delete from grasp_batch where id = any(array(
+             select old.id
+             from (select distinct relay_id from grasp_batch where ended_at > now() - interval '5 minutes') r
+             cross join lateral (
+                 select b.id from grasp_batch b where b.relay_id = r.relay_id and b.status <> 'open'
+                 order by b.begun_at desc, b.id desc limit 5000 offset $1) old
+             limit 5000))",
+        MAX_ENDED,
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}
+
+async fn prune_old(db: &PgPool) -> Result<u64, sqlx::Error> {
     let gone = sqlx::query!(
         "delete from grasp_batch where id in (
              (select id from grasp_batch where ended_at < now() - interval '7 days' order by ended_at limit 5000)

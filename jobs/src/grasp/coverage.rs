@@ -2,13 +2,14 @@
 //! of their batch confirms them or makes them missing again ([`batch`](super::batch)).
 //!
 //! - [`filters`]: the filters of items. `gap`: parts of a history that a relay did not show.
-//! - `held`: the events that need not be fetched.
+//! - `held`: the events that need not be fetched. `walked`: how far long walks have come.
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 pub mod filters;
 mod gap;
 mod held;
+mod walked;
 
 use std::time::Duration;
 
@@ -27,12 +28,14 @@ use crate::{
 
 pub use gap::{add_gaps, note_gaps};
 pub use held::{held, holds_at_least};
+pub use walked::{Walked, note_walked, walked};
 
 /// The items of one batch, and of one filter.
 pub const ITEMS: usize = 100;
 
 /// Takes due missing items in flight: at most 100 of one family, under a new batch. Items that failed
-/// before go apart from others, and fewer together with each failure, so that a bad item is soon alone.
+/// before go apart from others, at most half as many together as in the batch that failed, so that a bad item
+/// is soon alone.
 /// Returns `None` if nothing is due or the lease is over.
 pub async fn plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Error> {
     contended::retried(|| try_plan(db, lease)).await
@@ -45,18 +48,18 @@ async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Erro
                select id from grasp_relay
                where id = $1 and lease_epoch = $2 and lease_until > now() for share),
            head as materialized (
-               select f.family, c.attempts
+               select f.family, c.attempts, c.batch_size
                from holder, unnest($3::text[]) with ordinality as f (family, rank), lateral (
-                   select attempts from grasp_coverage c
+                   select attempts, batch_size from grasp_coverage c
                    where c.relay_id = holder.id and c.family = f.family and c.state = 'missing'
                      and c.retry_at <= now()
-                   order by c.attempts limit 1) c
+                   order by c.attempts, c.item limit 1) c
                order by f.rank limit 1),
            due as materialized (
                select c.item from grasp_coverage c, head
                where c.relay_id = $1 and c.family = head.family and c.attempts = head.attempts
-                 and c.state = 'missing' and c.retry_at <= now()
-               order by c.item limit (select greatest(1, $4::int >> least(attempts, 7)) from head)
+                 and c.batch_size = head.batch_size and c.state = 'missing' and c.retry_at <= now()
+               order by c.item limit (select batch_size from head)
                for update of c skip locked),
            batch as (
                insert into grasp_batch (relay_id, epoch, family, purpose, items)
@@ -72,7 +75,6 @@ async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Erro
         lease.relay,
         lease.epoch,
         &families,
-        i32::try_from(ITEMS).unwrap_or(i32::MAX),
     )
     .fetch_optional(db)
     .await?;
@@ -83,14 +85,16 @@ async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Erro
 }
 
 /// Makes confirmed items missing, for this reason: the relay does not let them be verified or followed.
-/// They are due after 65 s, and back off with each further failure.
+/// They are due after 65 s, and back off with each further failure. `is_refused` says that the reason is the
+/// relay's own.
 pub async fn lose(
     db: &PgPool,
     lease: Lease,
     family: Family,
     items: &[String],
-    reason: &str,
+    (reason, is_refused): (&str, bool),
 ) -> Result<Settled<()>, sqlx::Error> {
+    let half = i32::try_from(items.len() / 2).unwrap_or(i32::MAX).clamp(1, 100);
     let lost = contended::retried(|| {
         sqlx::query_scalar!(
             r#"with holder as materialized (
@@ -98,7 +102,8 @@ pub async fn lose(
                    where id = $1 and lease_epoch = $2 and lease_until > now() for share),
                lost as (
                    update grasp_coverage c
-                   set state = 'missing', reason = $5, attempts = attempts + 1, retry_at = now() + interval '65 seconds'
+                   set state = 'missing', reason = $5, attempts = attempts + 1, refused = $6, batch_size = $7,
+                       retry_at = now() + interval '65 seconds'
                    from holder
                    where c.relay_id = holder.id and c.family = $3 and c.item = any($4) and c.state = 'confirmed')
                select exists (select from holder) as "is_held!""#,
@@ -107,13 +112,15 @@ pub async fn lose(
             family.as_str(),
             items,
             one_line(reason),
+            is_refused,
+            half,
         )
         .fetch_one(db)
     });
     Ok(Settled::of(u64::from(lost.await?)))
 }
 
-/// Returns in how long the next missing item is due; `None` if no item is missing.
+/// Returns in how long the next missing item is due; `None` if no item is to be tried.
 pub async fn next_due(
     db: impl PgExecutor<'_>,
     relay: Uuid,
@@ -122,7 +129,7 @@ pub async fn next_due(
         r#"select extract(epoch from min(c.retry_at) - now())::float8
            from unnest(array['announcements', 'state', 'address', 'root', 'deletion']) as f (family), lateral (
                select retry_at from grasp_coverage c
-               where c.relay_id = $1 and c.family = f.family and c.state = 'missing'
+               where c.relay_id = $1 and c.family = f.family and c.state = 'missing' and c.retry_at is not null
                order by retry_at limit 1) c"#,
         relay,
     )
@@ -158,6 +165,26 @@ pub async fn confirmed(
     .fetch_optional(db)
     .await?;
     Ok(row.and_then(|row| Some((Family::parse(&row.family)?, row.items))))
+}
+
+/// Returns items that are not confirmed, in order after `after`, at most 1,000: each with the number of items
+/// that may be asked for together.
+pub async fn unconfirmed(
+    db: impl PgExecutor<'_>,
+    relay: Uuid,
+    after: Option<&(String, String)>,
+) -> Result<Vec<(String, String, i32)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select family, item, batch_size from grasp_coverage
+         where relay_id = $1 and state <> 'confirmed' and (family, item) > ($2, $3)
+         order by family, item limit 1000",
+        relay,
+        after.map_or("", |(family, _)| family.as_str()),
+        after.map_or("", |(_, item)| item.as_str()),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.family, row.item, row.batch_size)).collect())
 }
 
 /// Returns those of the items that are still wanted from the relay.

@@ -22,7 +22,10 @@ use uuid::Uuid;
 
 pub use claim::{Claimed, claim};
 pub use lease::{Kept, fail, give_back, limit, release, release_all, renew, renew_busy};
-pub use note::{connected, count, good, note_status, note_subscriptions, resynced};
+pub use note::{
+    Subscriptions, connected, count, good, note_refusals, note_subscriptions, note_verified,
+    resynced,
+};
 pub use process::{Tick, forget_process, heartbeat, tick};
 pub use upkeep::{Dropped, drop_unwanted, forget_dead_processes, reap, wake_due};
 
@@ -36,23 +39,4 @@ pub struct Lease {
     pub relay: Uuid,
     /// Grows with each claim.
     pub epoch: i64,
-}
-
-/// What a held relay does; a relay that nobody holds waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// The connection is open, and something has yet to be verified.
-    CatchingUp,
-    /// Everything confirmed is verified, and followed live.
-    InStep,
-}
-
-impl Status {
-    /// The name in rows, metrics and pages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CatchingUp => "catching_up",
-            Self::InStep => "in_step",
-        }
-    }
 }

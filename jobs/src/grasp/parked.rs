@@ -3,9 +3,12 @@
 //!
 //! A parked event is kept for 7 days, and a service keeps at most 200,000 of them; the oldest go first.
 
+mod keys;
 mod release;
 mod upkeep;
 mod wake;
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor};
@@ -13,7 +16,7 @@ use uuid::Uuid;
 
 use super::policy::Reason;
 use crate::{
-    mirror::event::{Event, EventId, column},
+    mirror::event::{Event, EventId, column, rows_of},
     queue::one_line,
 };
 
@@ -76,7 +79,9 @@ pub(super) async fn park(
     }
     let before = write(tx, relay, parked).await?;
     if before {
-        forget_keys(tx, parked).await?;
+        let events: Vec<(Uuid, EventId)> =
+            parked.iter().map(|one| (one.service, one.event.id)).collect();
+        forget_keys(tx, &events).await?;
     }
     write_keys(tx, parked).await
 }
@@ -115,16 +120,27 @@ async fn write(
     Ok(rows.contains(&true))
 }
 
-async fn forget_keys(tx: &mut PgConnection, parked: &[Parked<'_>]) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "delete from parked_key k using unnest($1::uuid[], $2::bytea[]) n (upstream_id, event_id)
-         where (k.upstream_id, k.event_id) = (n.upstream_id, n.event_id)",
-        &column(parked, |one| one.service),
-        &column(parked, |one| one.event.id.0.to_vec()),
-    )
-    .execute(tx)
-    .await?;
+async fn forget_keys(tx: &mut PgConnection, events: &[(Uuid, EventId)]) -> Result<(), sqlx::Error> {
+    for (service, ids) in by_service(events) {
+        sqlx::query!(
+            "delete from parked_key where upstream_id = $1 and event_id = any($2)",
+            service,
+            &rows_of(ids.iter()),
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(())
+}
+
+/// Groups events by their service. One statement for each service looks them up by an index, whatever
+/// the planner knows; a join with the events could read the whole table.
+fn by_service(events: &[(Uuid, EventId)]) -> BTreeMap<Uuid, Vec<EventId>> {
+    let mut by_service: BTreeMap<Uuid, Vec<EventId>> = BTreeMap::new();
+    for (service, id) in events {
+        by_service.entry(*service).or_default().push(*id);
+    }
+    by_service
 }
 
 async fn write_keys(tx: &mut PgConnection, parked: &[Parked<'_>]) -> Result<(), sqlx::Error> {
@@ -151,14 +167,15 @@ pub(super) async fn forget(
     tx: &mut PgConnection,
     events: &[(Uuid, EventId)],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "delete from parked p using unnest($1::uuid[], $2::bytea[]) n (upstream_id, event_id)
-         where (p.upstream_id, p.event_id) = (n.upstream_id, n.event_id)",
-        &column(events, |(service, _)| *service),
-        &column(events, |(_, id)| id.0.to_vec()),
-    )
-    .execute(tx)
-    .await?;
+    for (service, ids) in by_service(events) {
+        sqlx::query!(
+            "delete from parked where upstream_id = $1 and event_id = any($2)",
+            service,
+            &rows_of(ids.iter()),
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(())
 }
 

@@ -1,14 +1,19 @@
 //! Services: relays of ours that host repositories.
 //!
-//! - `change`: adding and changing a service. `check`: the rules of the fields.
+//! - `create`, `update`: adding and changing a service. `start`: the relays that it starts from.
+//! - `fields`: what an operator sets. `check`: the rules of each field. `conflicts`: those between fields.
 //! - `scan`: judges the events of the store. `remove`: removes a service, page by page.
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
-mod change;
 mod check;
+mod conflicts;
+mod create;
+mod fields;
 mod remove;
 mod scan;
+mod start;
+mod update;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -16,9 +21,11 @@ use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use change::{NewService, ServiceChange, create, update};
+pub use create::create;
+pub use fields::{NewService, ServiceChange};
 pub use remove::{delete, remove_page};
 pub use scan::{ScanPage, scan_page};
+pub use update::update;
 
 use super::work::Work;
 use crate::{mirror::upstream::UpstreamUrl, queue};
@@ -130,7 +137,8 @@ pub async fn resume(db: &PgPool) -> Result<usize, sqlx::Error> {
         r#"select s.upstream_id, s.removing_at is not null as "is_removing!",
                   s.enabled and (s.scan_rev <> s.policy_rev
                       or s.scan_position < coalesce((select max(position) from event), 0)) as "scans!",
-                  s.enabled and exists (select from grasp_release r where r.upstream_id = s.upstream_id)
+                  s.enabled and (exists (select from grasp_release r where r.upstream_id = s.upstream_id)
+                                 or exists (select from grasp_wake w where w.upstream_id = s.upstream_id))
                       as "releases!"
            from grasp_service s order by s.upstream_id"#
     )

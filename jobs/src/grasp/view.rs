@@ -2,6 +2,7 @@
 //! is bounded, and its cost does not grow with what it leaves out.
 
 mod batch;
+mod missing;
 mod overview;
 mod parked;
 mod plan;
@@ -9,19 +10,20 @@ mod relay;
 mod repo;
 mod resync;
 mod service;
+mod state;
 mod timeline;
 mod trouble;
 
-pub use batch::{BatchCount, BatchRow, GapRow, MissingRow, batch_counts, batches, gaps, missing};
+pub use batch::{BatchCount, BatchRow, GapRow, batch_counts, batches, gaps};
+pub use missing::{MissingRow, missing, missing_of};
 pub use overview::{Coverage, Decision, Overview, decisions, overview, processes};
 pub use parked::{ParkedGroup, ParkedRow, ParkedSearch, parked, parked_groups};
 pub use plan::{PlannedBatch, plan};
-pub use relay::{Minute, RelayRow, RelaySearch, RelayState, minutes, relay, relays};
-pub use repo::{
-    RepoRelay, RepoRow, RepoSearch, RootRow, missing_of, repo, repo_relays, repos, roots,
-};
+pub use relay::{Minute, RelayRow, RelaySearch, minutes, relay, relays};
+pub use repo::{RepoRelay, RepoRow, RepoSearch, RootRow, repo, repo_relays, repos, roots};
 pub use resync::request_resync;
 pub use service::{ServiceRow, service, services};
+pub use state::RelayState;
 pub use timeline::{Moment, timeline};
 pub use trouble::{Trouble, troubles};
 

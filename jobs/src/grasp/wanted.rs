@@ -2,17 +2,20 @@
 //! they ask of the followed relays. Changes are written in the transaction that stores the event, under
 //! the lock of admission; relays with new coverage get a row in the outbox.
 //!
-//! - `announce`: the newest announcement of a repository decides on its relays.
+//! - `announce`: the newest announcement of a repository decides on its relays. `rooms`: the limits of relays.
+//! - `find`: what a new repository has among the accepted events.
 //! - `leave`: repositories that leave. `delete`: what deletions take back. `ask`: the coverage that follows from a change.
 //! - `lose`: items that are fetched again. `relays`: the rows of followed relays. `reconcile`: compares all coverage with all wanted.
 
 mod announce;
 mod ask;
 mod delete;
+mod find;
 mod leave;
 mod lose;
 mod reconcile;
 mod relays;
+mod rooms;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -26,6 +29,7 @@ pub(super) use delete::{Deletion, delete};
 pub(super) use lose::{Lost, lose, lose_announcements, lose_of};
 pub use reconcile::{Reconciled, reconcile, reconcile_all};
 pub(super) use relays::ensure;
+pub(super) use rooms::shrink;
 
 /// What changes with some accepted events.
 #[derive(Debug, Default)]
@@ -67,7 +71,7 @@ async fn add_roots(
         "insert into grasp_root (upstream_id, address, event_id, kind)
          select distinct n.* from unnest($1::uuid[], $2::text[], $3::bytea[], $4::int[])
              n (upstream_id, address, event_id, kind)
-         join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
+         where (select true from grasp_repo r where r.upstream_id = n.upstream_id and r.address = n.address)
          order by 1, 2, 3
          on conflict do nothing
          returning upstream_id, address, event_id",
@@ -96,7 +100,7 @@ async fn add_authors(
     let rows = sqlx::query!(
         "insert into grasp_author (upstream_id, address, pubkey)
          select distinct n.* from unnest($1::uuid[], $2::text[], $3::bytea[]) n (upstream_id, address, pubkey)
-         join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
+         where (select true from grasp_repo r where r.upstream_id = n.upstream_id and r.address = n.address)
          order by 1, 2, 3
          on conflict do nothing
          returning upstream_id, address, pubkey",

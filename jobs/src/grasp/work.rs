@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::GRASP;
-use crate::queue::NewJob;
+use crate::queue::{self, NewJob};
 
 /// The payload of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,31 +29,19 @@ pub enum Work {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Versioned {
-    v: u32,
-    #[serde(flatten)]
-    work: Work,
-}
-
 impl Work {
     /// Reads the payload of a job.
     ///
     /// # Errors
     /// The reason why this job can never be done: its payload is malformed, or of another version.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let read = serde_json::from_slice::<Versioned>(bytes);
-        let read = read.map_err(|error| format!("the payload is unreadable: {error}"))?;
-        match read.v {
-            1 => Ok(read.work),
-            v => Err(format!("the payload has version {v}; this worker reads version 1")),
-        }
+        queue::parse(bytes)
     }
 
     /// Returns the job that carries this work, due now. The work of a service has a key, so that each
     /// kind has at most one job per service.
     pub fn job(&self) -> NewJob {
-        let job = NewJob::new(GRASP, &Versioned { v: 1, work: self.clone() });
+        let job = NewJob::versioned(GRASP, self);
         match self {
             Self::Reconcile => job.max_attempts(1).priority(10),
             Self::Release { service } => {

@@ -30,7 +30,7 @@ pub use kinds::{KindCount, roll_up};
 pub use parse::{Limits, Unusable, parse};
 pub use purge::{Purged, purge, wipe};
 pub use set::{Item, Set, set};
-pub use stats::{EventStats, stats};
+pub use stats::{EventStats, ReasonCount, rejected_of, stats};
 
 pub use store::{Batch, Known, Refused, Stored, known, store};
 pub use tally::Tally;
@@ -114,8 +114,10 @@ pub enum Reason {
     Malformed,
     /// The event is larger than the limit.
     TooLarge,
-    /// The event has more tags than the limit, or a `d` tag of more than 1,024 bytes.
+    /// The event has more tags than the limit.
     TooManyTags,
+    /// The identifier (tag `d`) is longer than 1,024 bytes, which no setting admits.
+    IdentifierTooLong,
     /// The id is not the hash of the event.
     WrongId,
     /// The signature was not made by the author's key.
@@ -145,6 +147,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::TooLarge => "too-large",
             Self::TooManyTags => "too-many-tags",
+            Self::IdentifierTooLong => "identifier-too-long",
             Self::WrongId => "wrong-id",
             Self::BadSignature => "bad-signature",
             Self::Ephemeral => "ephemeral",
@@ -166,6 +169,7 @@ impl Reason {
             Self::Malformed
                 | Self::TooLarge
                 | Self::TooManyTags
+                | Self::IdentifierTooLong
                 | Self::WrongId
                 | Self::BadSignature
         )

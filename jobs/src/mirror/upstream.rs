@@ -4,6 +4,7 @@
 
 mod change;
 mod connection;
+mod error;
 mod forget;
 mod knowledge;
 mod learned;
@@ -20,11 +21,12 @@ use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-pub use change::{Change, UpstreamError, create, update};
+pub use change::{Change, create, update};
 pub use connection::{
     Connection, ConnectionState, connections, forget_connections, forget_dead_connections,
     note_connections,
 };
+pub use error::UpstreamError;
 pub use forget::reset;
 pub use knowledge::{
     judge_negentropy, note_authors_only, note_information, tries_negentropy, wants_information,

@@ -72,25 +72,13 @@ pub enum Work {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Versioned {
-    v: u32,
-    #[serde(flatten)]
-    work: Work,
-}
-
 impl Work {
     /// Reads the payload of a job.
     ///
     /// # Errors
     /// The reason why this job can never be done: its payload is malformed, or of another version.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let read = serde_json::from_slice::<Versioned>(bytes);
-        let read = read.map_err(|error| format!("the payload is unreadable: {error}"))?;
-        match read.v {
-            1 => Ok(read.work),
-            v => Err(format!("the payload has version {v}; this worker reads version 1")),
-        }
+        queue::parse(bytes)
     }
 
     /// Returns the queue of this work.
@@ -134,7 +122,7 @@ impl Work {
     /// Returns the job that carries this work, due now. A lane and a removal have a key, so that each
     /// has at most one job.
     pub fn job(&self) -> NewJob {
-        let job = NewJob::new(self.queue(), &Versioned { v: 1, work: self.clone() })
+        let job = NewJob::versioned(self.queue(), self)
             .max_attempts(self.max_attempts())
             .priority(self.priority());
         match self {

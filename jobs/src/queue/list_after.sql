@@ -45,7 +45,7 @@ from (
         select * from apalis.jobs
         where 'Killed' = any($2) and status = 'Killed'
           and ($3 is null or strpos(last_result->>'Err', $3) > 0)
-          and (not $10::bool or killed_is_open(metadata))
+          and (not $10::bool or killed_is_open(metadata, done_at))
           and (job_type, done_at) > (queue, '-infinity')
           and (job_type, done_at, id) < (queue, coalesce($6, 'infinity'), coalesce($7, ''))
         order by job_type desc, done_at desc, id desc

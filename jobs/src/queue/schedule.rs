@@ -94,7 +94,8 @@ pub async fn started(db: impl PgExecutor<'_>, name: &str) -> Result<(), sqlx::Er
     Ok(())
 }
 
-/// Records the end of a run, with its error if it failed.
+/// Records the end of a run, with its error if it failed. Killed runs from before a success need no
+/// attention any more.
 ///
 /// # Errors
 /// See [`queue`](super).
@@ -104,7 +105,10 @@ pub async fn ended(
     error: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update recurring_job set last_ended_at = now(), last_error = $2 where name = $1",
+        "update recurring_job
+         set last_ended_at = now(), last_error = $2,
+             last_succeeded_at = case when $2::text is null then now() else last_succeeded_at end
+         where name = $1",
         name,
         error.map(one_line),
     )

@@ -6,10 +6,17 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 use sqlx::PgPool;
-use tender_jobs::grasp::service::{self, NewService, ServiceChange, ServiceError};
+use tender_jobs::{
+    grasp::service::{self, NewService, ServiceChange, ServiceError},
+    mirror::upstream,
+};
+use uuid::Uuid;
 
 use super::service::named;
-use crate::command::{operator, print};
+use crate::{
+    command::{operator, print},
+    words::grasp as words,
+};
 
 /// The longest file of rules, in bytes.
 const MAX_POLICY: u64 = 4 * 1024 * 1024;
@@ -23,7 +30,8 @@ pub(crate) struct Fields {
     /// Relay that is followed even if no repository names it; may be repeated.
     #[arg(long, value_name = "URL")]
     bootstrap: Vec<String>,
-    /// The most relays that are followed in total, 1 to 10000 (default: 1000).
+    /// The most relays that are followed in total, 1 to 10000 (default: 1000). A lower number drops the newest of
+    /// the relays beyond it.
     #[arg(long, value_name = "N")]
     max_relays: Option<i32>,
     /// The most relays that are followed for one announcement, 1 to 100 (default: 20).
@@ -120,7 +128,12 @@ pub(super) async fn update(
         by: Some(operator().who),
     };
     let changed = service::update(db, found.id, &change).await?;
-    if as_json { print::json(&changed) } else { print::line(&format!("changed {}", changed.url)) }
+    if as_json {
+        return print::json(&changed);
+    }
+    print::line(&format!("changed {}", changed.url))?;
+    let told = words::new_limit(found.max_relays, changed.max_relays);
+    told.map_or(Ok(()), |told| print::line(&told))
 }
 
 pub(super) async fn remove(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
@@ -131,12 +144,25 @@ pub(super) async fn remove(db: &PgPool, name: &str, as_json: bool) -> anyhow::Re
             "{url} is being removed already; `tender grasp list` shows it until its rows are deleted"
         );
     }
+    let left = left(db, found.id, url).await?;
     print::done(
         as_json,
         &format!(
-            "removing {url}: it judges nothing and wants nothing any more; its events are kept. If its relay \
-             was an upstream before, it is mirrored again, with direction down (`tender mirror update {url}`); \
-             otherwise it is not mirrored (`tender mirror add {url}`)"
+            "removing {url}: it judges nothing and wants nothing any more; its events are kept. {left}"
         ),
     )
+}
+
+/// Says what the mirror does with the relay of a removed service.
+async fn left(db: &PgPool, id: Uuid, url: &str) -> anyhow::Result<String> {
+    let relay = upstream::find(db, id).await?.filter(|relay| relay.mirrored);
+    let Some(relay) = relay else {
+        return Ok(format!("Its relay is not mirrored (`tender mirror add {url}`)"));
+    };
+    let state = if relay.enabled { "enabled" } else { "disabled" };
+    let direction = relay.direction;
+    Ok(format!(
+        "Its relay is an upstream of the mirror as before: {state}, direction {direction} \
+         (`tender mirror show {url}`)"
+    ))
 }

@@ -7,7 +7,16 @@ use sqlx::PgPool;
 use tender_jobs::grasp::view::{self, BatchRow, GapRow, MissingRow, PlannedBatch};
 
 use super::relay::named;
-use crate::{command::print, words::grasp as words};
+use crate::{
+    command::print,
+    words::{
+        counted,
+        grasp::{self as words, Group, Next},
+    },
+};
+
+/// The most lines of items that are missing for the same reason.
+const GROUPS: usize = 20;
 
 pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
     let one = named(db, name).await?;
@@ -17,9 +26,8 @@ pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
     }
     if batches.is_empty() {
         return print::line(&format!(
-            "nothing is due: {} of {} items are delivered, {} in flight, {} wait for their next try",
-            one.confirmed,
-            one.items(),
+            "nothing is due: {} delivered, {} in flight, {} missing",
+            words::delivered(one.confirmed, one.items()),
             one.in_flight,
             one.missing
         ));
@@ -30,9 +38,10 @@ pub(super) async fn plan(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
 fn print_planned(batch: &PlannedBatch) -> anyhow::Result<()> {
     let failed = match batch.attempts {
         0 => String::new(),
-        number => format!(", after {} that failed", attempts(number)),
+        number => format!(", after {} that failed", counted(i64::from(number), "attempt")),
     };
-    print::line(&format!("{}: {} items{failed}", batch.family, batch.items))?;
+    let items = i64::try_from(batch.items).unwrap_or(i64::MAX);
+    print::line(&format!("{}: {}{failed}", batch.family, counted(items, "item")))?;
     for filter in &batch.filters {
         print::line(&format!("  {filter}"))?;
     }
@@ -52,35 +61,31 @@ pub(super) fn print_missing(
         return Ok(());
     }
     print::line("\nmissing, the oldest first")?;
-    for one in missing {
-        let next = match one.state.as_str() {
-            "in_flight" => "in flight".to_owned(),
-            _ => format!("next try {}", print::relative(one.retry_at.max(now), now)),
-        };
-        let reason = one.reason.as_deref().map_or_else(
-            || "not asked yet".to_owned(),
-            |reason| match one.attempts {
-                0 => print::visible(reason),
-                number => format!("{} failed: {}", attempts(number), print::visible(reason)),
-            },
-        );
-        print::line(&format!(
-            "  {} from {}: {reason}; wanted {}, {next}",
-            print::visible(&words::item(&one.family, &one.item)),
-            one.url,
-            print::relative(one.wanted_at, now),
-        ))?;
-    }
-    more(total, missing.len())
+    let groups = words::grouped(missing, now);
+    let shown = &groups[..groups.len().min(GROUPS)];
+    shown.iter().try_for_each(|group| print_group(group, now))?;
+    more(total, shown.iter().map(|group| group.number).sum())
 }
 
-fn attempts(number: i32) -> String {
-    if number == 1 { "1 attempt".to_owned() } else { format!("{number} attempts") }
+fn print_group(group: &Group<'_>, now: DateTime<Utc>) -> anyhow::Result<()> {
+    let next = match group.next {
+        Next::InFlight => "in flight".to_owned(),
+        Next::At(at) => format!("next try {}", print::relative(at, now)),
+        Next::Never => "no next try".to_owned(),
+    };
+    let Group { first, .. } = group;
+    print::line(&format!(
+        "  {} from {}, wanted {}",
+        print::visible(&group.words(str::to_owned)),
+        first.url,
+        print::relative(first.wanted_at, now),
+    ))?;
+    print::line(&format!("    {}; {next}", words::why(first)))
 }
 
 /// Prints how many rows a list leaves out.
-fn more(total: i64, listed: usize) -> anyhow::Result<()> {
-    match total - i64::try_from(listed).unwrap_or_default() {
+fn more(total: i64, listed: i64) -> anyhow::Result<()> {
+    match total - listed {
         ..=0 => Ok(()),
         more => print::line(&format!("  and {more} more")),
     }
@@ -98,7 +103,7 @@ pub(super) fn print_batches(batches: &[BatchRow], now: DateTime<Utc>) -> anyhow:
             Cell::new(one.id),
             one.status.as_str().into(),
             print::distance(one.begun_at, now).into(),
-            format!("{} {}", one.items, one.family).into(),
+            words::items(one.items.into(), &one.family).into(),
             one.purpose.as_str().into(),
             format!("{}/{}", one.stored, one.received).into(),
             print::short(&print::visible(one.reason.as_deref().unwrap_or_default()), 200).into(),
@@ -118,13 +123,12 @@ pub(super) fn print_gaps(gaps: &[GapRow], total: i64) -> anyhow::Result<()> {
             at.map_or_else(|| second.to_string(), |at| at.format("%F %T").to_string())
         };
         print::line(&format!(
-            "  {} to {}, {} items of {}: {}",
+            "  {} to {}, {}: {}",
             at(one.since),
             at(one.until),
-            one.items,
-            one.family,
+            words::items(one.items.into(), &one.family),
             print::visible(&one.reason)
         ))?;
     }
-    more(total, gaps.len())
+    more(total, i64::try_from(gaps.len()).unwrap_or(i64::MAX))
 }

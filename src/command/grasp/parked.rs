@@ -16,7 +16,7 @@ use tender_jobs::{
 };
 
 use super::service;
-use crate::command::print;
+use crate::{command::print, page::cut};
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
@@ -58,10 +58,8 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     }
     let after = after.flatten();
     let search = ParkedSearch { service, reason: Some(reason), after };
-    let mut rows = view::parked(db, &search, i64::from(list.limit) + 1).await?;
-    let has_more = rows.len() > usize::from(list.limit);
-    rows.truncate(list.limit.into());
-    let next = rows.last().filter(|_| has_more).map(ParkedRow::mark);
+    let limit = i64::from(list.limit);
+    let (rows, next) = cut(view::parked(db, &search, limit + 1).await?, limit, ParkedRow::mark);
     if as_json {
         return print::json(&json!({ "events": rows, "after": next }));
     }

@@ -15,13 +15,16 @@ use tender_jobs::{
 use super::missing::{print_batches, print_gaps, print_missing};
 use crate::{
     command::{operator, print},
-    words::grasp as words,
+    page::cut,
+    words::{counted, grasp as words},
 };
 
 /// Rows of each list of `grasp relay`.
 const LISTED: i64 = 20;
-/// The columns OPEN SUBS, NIP-77, DRIFT and HOLDER.
-const WIDE_COLUMNS: [usize; 4] = [5, 6, 7, 8];
+const COLUMNS: [&str; 9] =
+    ["URL", "STATE", "SINCE", "NEXT TRY", "COVERAGE", "OPEN SUBS", "NIP-77", "DRIFT", "HOLDER"];
+/// The column OPEN SUBS, from which a narrow terminal shows a second table.
+const OPEN_SUBS: usize = 5;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum StateArg {
@@ -72,9 +75,9 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
     let state = list.state.map(RelayState::from);
     let is_search = state.is_some() || list.q.is_some() || list.after.is_some();
     let search = RelaySearch { state, text: list.q, after: list.after };
-    let mut rows = view::relays(db, &search, i64::from(list.limit) + 1).await?;
-    let has_more = rows.len() > usize::from(list.limit);
-    rows.truncate(list.limit.into());
+    let limit = i64::from(list.limit);
+    let (rows, next) =
+        cut(view::relays(db, &search, limit + 1).await?, limit, |last| last.url.clone());
     if as_json {
         return print::json(&rows);
     }
@@ -87,39 +90,26 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         );
     }
     print_table(&rows, queue::now(db).await?)?;
-    match rows.last().filter(|_| has_more) {
-        Some(end) => print::line(&format!("more: --after {}", end.url)),
-        None => Ok(()),
-    }
+    next.map_or(Ok(()), |next| print::line(&format!("more: --after {next}")))
 }
 
 fn print_table(rows: &[RelayRow], now: DateTime<Utc>) -> anyhow::Result<()> {
-    let mut table = print::table(&[
-        "URL",
-        "STATE",
-        "SINCE",
-        "NEXT TRY",
-        "COVERAGE",
-        "OPEN SUBS",
-        "NIP-77",
-        "DRIFT",
-        "HOLDER",
-    ]);
-    for one in rows {
-        table.add_row(vec![
-            Cell::new(&one.url),
-            Cell::new(words::state(one.state, one.fault.as_deref())).fg(relay_color(one.state)),
-            print::distance(words::since(one), now).into(),
-            words::next_try(one).map_or_else(|| "-".to_owned(), |at| soon(at, now)).into(),
-            format!("{}/{}", one.confirmed, one.items()).into(),
-            subscriptions(one).into(),
-            one.nip77.as_str().into(),
-            one.drift_total.into(),
-            one.holder.as_deref().unwrap_or("-").into(),
-        ]);
-    }
-    print::hide_unless_wide(&mut table, &WIDE_COLUMNS);
-    print::line(&table.trim_fmt())
+    let rows: Vec<Vec<Cell>> = rows.iter().map(|one| cells(one, now)).collect();
+    print::split_unless_wide(&COLUMNS, &rows, OPEN_SUBS)
+}
+
+fn cells(one: &RelayRow, now: DateTime<Utc>) -> Vec<Cell> {
+    vec![
+        Cell::new(&one.url),
+        Cell::new(words::state(one.state, one.fault.as_deref())).fg(relay_color(one.state)),
+        print::distance(words::since(one), now).into(),
+        words::next_try(one).map_or_else(|| "-".to_owned(), |at| soon(at, now)).into(),
+        format!("{}/{}", one.confirmed, one.items()).into(),
+        subscriptions(one).into(),
+        one.nip77.as_str().into(),
+        one.drift_total.into(),
+        one.holder.as_deref().map_or("-", words::holder).into(),
+    ]
 }
 
 /// Returns how long until a time that is due; `now` if it has passed.
@@ -137,11 +127,12 @@ pub(super) fn relay_color(state: RelayState) -> Color {
     }
 }
 
+/// Returns the open subscriptions in short, such as `12, 3 closed`.
 fn subscriptions(one: &RelayRow) -> String {
-    match one.overflow {
-        0 => one.subscriptions.to_string(),
-        overflow => format!("{} + {overflow} polled", one.subscriptions),
-    }
+    let also = [(one.subscriptions_closed, "closed"), (one.overflow, "polled")];
+    let also = also.into_iter().filter(|(number, _)| *number > 0);
+    let also: Vec<_> = also.map(|(number, what)| format!(", {number} {what}")).collect();
+    format!("{}{}", one.subscriptions, also.concat())
 }
 
 /// Returns the state with its time, such as `dead since 3 h 5 min ago`.
@@ -165,7 +156,7 @@ pub(super) async fn show(db: &PgPool, name: &str, as_json: bool) -> anyhow::Resu
     let one = named(db, name).await?;
     let (batches, gaps) =
         (view::batches(db, one.id, LISTED).await?, view::gaps(db, one.id, LISTED).await?);
-    let missing = view::missing(db, one.id, LISTED).await?;
+    let missing = view::missing(db, one.id, words::READ).await?;
     if as_json {
         return print::json(
             &json!({ "relay": one, "batches": batches, "missing": missing, "gaps": gaps }),
@@ -184,6 +175,8 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     };
     let error = one.last_error.as_deref().map(print::visible);
     let error = error.map(|error| format!("{error} ({})", at(one.last_error_at)));
+    let note = one.resync_note.as_deref().map(|note| format!("; {}", print::visible(note)));
+    let note = note.unwrap_or_default();
     let named = if one.is_bootstrap { ", and a service starts from it" } else { "" };
     vec![
         ("url", one.url.clone()),
@@ -192,30 +185,30 @@ fn facts(one: &RelayRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("since", print::relative(words::since(one), now)),
         ("next try", at(words::next_try(one))),
         ("holder", one.holder.clone().unwrap_or_else(|| "-".to_owned())),
-        ("named by", format!("{}{named}", words::repositories(one.repositories))),
+        ("named by", format!("{}{named}", counted(one.repositories, "repository"))),
         (
             "coverage",
             format!(
-                "{} of {} items delivered, {} in flight",
-                one.confirmed,
-                one.items(),
+                "{} delivered, {} in flight",
+                words::delivered(one.confirmed, one.items()),
                 one.in_flight
             ),
         ),
         ("oldest missing", at(one.oldest_missing_at)),
-        ("subscriptions", subscriptions(one)),
+        ("subscriptions", words::subscriptions(one)),
         ("live", format!("{:.1} accepted events per minute", one.live_per_minute)),
         ("NIP-77", one.nip77.clone()),
         ("last good", at(one.last_good_at)),
-        ("verified", format!("{}; next {}", at(one.resynced_at), at(one.resync_due_at))),
+        ("verified", format!("{}; next {}{note}", at(one.resynced_at), at(one.resync_due_at))),
         (
             "drift",
             format!(
-                "{} events at the last verification, {} in total",
-                one.drift_last, one.drift_total
+                "{} at the last verification, {} in total",
+                counted(one.drift_last, "event"),
+                one.drift_total
             ),
         ),
-        ("connections", format!("{} of {} attempts", one.connects, one.attempts)),
+        ("connections", format!("{} of {}", one.connects, counted(one.attempts, "attempt"))),
         ("failures", format!("{} in a row", one.failures)),
         ("last error", error.unwrap_or_else(|| "-".to_owned())),
         ("events", format!("{} received, {} stored", one.received, one.stored)),
@@ -232,7 +225,9 @@ pub(super) async fn resync(db: &PgPool, url: Option<&str>, as_json: bool) -> any
         bail!("no relay is followed; see `tender grasp relays`");
     }
     let target = url.as_deref().unwrap_or("all");
-    let told = format!("{relays} relays are verified again from now on");
+    let number = i64::try_from(relays).unwrap_or(i64::MAX);
+    let are = if number == 1 { "is" } else { "are" };
+    let told = format!("{} {are} verified again from now on", counted(number, "relay"));
     record::record(db, &operator().who, "resync_grasp", target, &told).await?;
     print::done(as_json, &format!("{told}; `tender grasp relays` shows the progress"))
 }

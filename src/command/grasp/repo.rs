@@ -1,9 +1,10 @@
-//! `grasp repos`, `repo`: repositories with their coverage.
+//! `grasp repo`: one repository with its coverage.
+
+use std::collections::BTreeSet;
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
-use clap::Args;
-use comfy_table::{Cell, Color};
+use comfy_table::Cell;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
@@ -11,98 +12,50 @@ use tender_jobs::{
     queue,
 };
 
-use super::{missing::print_missing, relay::relay_color, service};
+use super::{missing::print_missing, relay::relay_color};
 use crate::{command::print, words::grasp as words};
 
+/// The most repositories among which one is searched by its identifier.
+const MOST_NAMED: i64 = 1000;
 /// Rows of each list of `grasp repo`.
 const LISTED: i64 = 20;
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Only repositories of which something is missing.
-    #[arg(long)]
-    missing: bool,
-    /// Only repositories of this service: its address or id.
-    #[arg(long, value_name = "URL")]
-    service: Option<String>,
-    /// Only repositories whose address or name contains this text.
-    #[arg(long, value_name = "TEXT")]
-    q: Option<String>,
-    /// Only repositories after this one: the mark at the end of the page before.
-    #[arg(long, value_name = "MARK")]
-    after: Option<String>,
-    /// Repositories on a page.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    limit: u16,
-}
-
-pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
-    let service = match &list.service {
-        Some(name) => Some(service::named(db, name).await?.id),
-        None => None,
-    };
-    let after = list.after.as_deref().map(RepoSearch::parse_mark);
-    if after == Some(None) {
-        bail!("--after is not the mark of a page: copy the one that `tender grasp repos` prints");
-    }
-    let after = after.flatten();
-    let search = RepoSearch { service, text: list.q, is_missing: list.missing, after };
-    let mut rows = view::repos(db, &search, i64::from(list.limit) + 1).await?;
-    let has_more = rows.len() > usize::from(list.limit);
-    rows.truncate(list.limit.into());
-    if as_json {
-        return print::json(&rows);
-    }
-    if rows.is_empty() {
-        return print::line("no repository matches");
-    }
-    print_table(&rows, queue::now(db).await?)?;
-    match rows.last().filter(|_| has_more) {
-        Some(end) => print::line(&format!("more: --after '{}'", end.mark())),
-        None => Ok(()),
-    }
-}
-
-fn print_table(rows: &[RepoRow], now: DateTime<Utc>) -> anyhow::Result<()> {
-    let mut table =
-        print::table(&["REPOSITORY", "RELAYS", "ROOTS", "COVERAGE", "BEHIND", "ADDRESS"]);
-    for one in rows {
-        table.add_row(vec![
-            Cell::new(title(one)),
-            one.relays.into(),
-            one.roots.into(),
-            coverage_cell(one),
-            one.oldest_missing_at
-                .map_or_else(|| "-".to_owned(), |at| print::distance(at, now))
-                .into(),
-            crate::words::address(&one.address).into(),
-        ]);
-    }
-    print::hide_unless_wide(&mut table, &[5]);
-    print::line(&table.trim_fmt())
-}
+/// Moments that are read, to be told together.
+const MOMENTS: i64 = 100;
+/// The most lines that tell what happened.
+const SHOWN: usize = 20;
 
 /// Returns the name of a repository, or its identifier.
-fn title(one: &RepoRow) -> String {
+pub(super) fn title(one: &RepoRow) -> String {
     let name = one.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&one.identifier);
     let left = if one.left_at.is_some() { " (left)" } else { "" };
     format!("{}{left}", print::short(&crate::words::name(name), 40))
 }
 
-fn coverage_cell(one: &RepoRow) -> Cell {
-    let is_whole = one.confirmed == one.items();
-    let cell = Cell::new(format!("{}/{}", one.confirmed, one.items()));
-    cell.fg(if is_whole { Color::Green } else { Color::Yellow })
+/// Finds a repository by its address, or by its identifier if only one repository has it; in each service that
+/// has it.
+async fn named(db: &PgPool, name: &str) -> anyhow::Result<Vec<RepoRow>> {
+    for address in [name, &crate::words::typed(name)] {
+        let found = view::repo(db, address).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let search = RepoSearch { text: Some(name.to_owned()), ..RepoSearch::default() };
+    let mut found = view::repos(db, &search, MOST_NAMED).await?;
+    found.retain(|one| one.identifier == name);
+    let addresses: BTreeSet<_> = found.iter().map(|one| one.address.as_str()).collect();
+    match addresses.len() {
+        0 => bail!("there is no repository {name}; see `tender grasp repos`"),
+        1 => Ok(found),
+        _ => bail!(
+            "several repositories are called {name}: give the address of one:\n{}",
+            addresses.into_iter().map(crate::words::address).collect::<Vec<_>>().join("\n")
+        ),
+    }
 }
 
 pub(super) async fn show(db: &PgPool, address: &str, as_json: bool) -> anyhow::Result<()> {
-    let mut found = view::repo(db, address).await?;
-    if found.is_empty() {
-        found = view::repo(db, &crate::words::typed(address)).await?;
-    }
-    if found.is_empty() {
-        bail!("there is no repository {address}; see `tender grasp repos`");
-    }
+    let found = named(db, address).await?;
     let mut shown = Vec::with_capacity(found.len());
     for one in found {
         shown.push(Shown::read(db, one).await?);
@@ -129,9 +82,9 @@ impl Shown {
         let (service, address) = (repo.service_id, repo.address.as_str());
         Ok(Self {
             relays: view::repo_relays(db, service, address).await?,
-            missing: view::missing_of(db, service, address, LISTED).await?,
+            missing: view::missing_of(db, service, address, words::READ).await?,
             roots: view::roots(db, service, address, LISTED).await?,
-            timeline: view::timeline(db, service, address, LISTED).await?,
+            timeline: view::timeline(db, service, address, MOMENTS).await?,
             repo,
         })
     }
@@ -162,14 +115,13 @@ fn facts(one: &RepoRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
         ("announcement", one.announcement_id.clone()),
         ("announced", announced.map_or_else(|| "-".to_owned(), |at| print::relative(at, now))),
         ("relays", format!("{}{cut}", one.relays)),
-        ("roots", format!("{} issues, patches and pull requests", one.roots)),
+        ("roots", words::roots(one.roots)),
         ("authors", one.authors.to_string()),
         (
             "coverage",
             format!(
-                "{} of {} items delivered, {} in flight",
-                one.confirmed,
-                one.items(),
+                "{} delivered, {} in flight",
+                words::delivered(one.confirmed, one.items()),
                 one.in_flight
             ),
         ),
@@ -214,12 +166,12 @@ fn print_roots(roots: &[RootRow], total: i64) -> anyhow::Result<()> {
         let subject =
             one.subject.as_deref().map(|subject| print::short(&print::visible(subject), 60));
         print::line(&format!(
-            "  {:<12} {} {} ({} of {} relays)",
+            "  {:<12} {} {} ({} of {})",
             words::root(one.kind),
             one.event_id,
             subject.unwrap_or_default(),
             one.confirmed,
-            one.confirmed + one.missing,
+            crate::words::counted(one.confirmed + one.missing, "relay"),
         ))?;
     }
     match total - i64::try_from(roots.len()).unwrap_or_default() {
@@ -233,8 +185,8 @@ fn print_timeline(timeline: &[Moment], now: DateTime<Utc>) -> anyhow::Result<()>
         return Ok(());
     }
     print::line("\nlatest")?;
-    for one in timeline {
-        print::line(&format!("  {:<18} {}", print::relative(one.at, now), words::moment(one)))?;
+    for one in words::moments(timeline).iter().take(SHOWN) {
+        print::line(&format!("  {:<18} {}", print::relative(one.first.at, now), one.words()))?;
     }
     Ok(())
 }

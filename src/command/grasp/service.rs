@@ -84,6 +84,7 @@ fn facts(one: &ServiceRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let over = match one.relays_over_limit {
         0 => String::new(),
+        1 => ", 1 more is named and not followed".to_owned(),
         over => format!(", {over} more are named and not followed"),
     };
     vec![

@@ -8,7 +8,10 @@ use tender_jobs::{
     queue,
 };
 
-use crate::{command::print, words::grasp as words};
+use crate::{
+    command::print,
+    words::{counted, grasp as words},
+};
 
 pub(super) async fn print(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
     let (overview, parked) = (view::overview(db).await?, view::parked_groups(db).await?);
@@ -36,8 +39,8 @@ fn facts(
         (
             "coverage",
             format!(
-                "{} items delivered, {} in flight, {} missing",
-                overview.items_in("confirmed"),
+                "{} delivered, {} in flight, {} missing",
+                counted(overview.items_in("confirmed"), "item"),
                 overview.items_in("in_flight"),
                 overview.items_in("missing"),
             ),

@@ -14,7 +14,7 @@ use tender_jobs::{
     queue::{self, WaitingKind},
 };
 
-use super::upstream::uploads_of;
+use super::show::uploads_of;
 use crate::{command::print, words::lane as words};
 
 /// The columns REJECTED, FILTER and DIRECTION.

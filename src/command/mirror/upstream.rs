@@ -1,23 +1,12 @@
-//! `mirror add`, `list`, `show`, `update`, `remove`, `seed`: the commands on upstreams.
+//! `mirror add`, `list`, `update`, `remove`, `seed`: the commands on upstreams.
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, Color};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::PgPool;
-use tender_jobs::{
-    mirror::{
-        deployment, lane,
-        upstream::{self, Change, Removal, Upstream, UpstreamError, UpstreamUrl},
-    },
-    provision::relay::{self, RelayId},
-    queue,
-};
+use tender_jobs::mirror::upstream::{self, Change, Removal, Upstream, UpstreamError, UpstreamUrl};
 
-use super::{
-    gaps,
-    status::{lanes_json, print_lanes},
-};
 use crate::command::{operator, print, provision};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -204,59 +193,6 @@ pub(super) fn negentropy_of(upstream: &Upstream) -> String {
         (true, "unknown") => "yes".to_owned(),
         (true, verdict) => format!("yes ({verdict})"),
     }
-}
-
-/// Returns what is known of the uploads that the upstream takes.
-pub(super) fn uploads_of(upstream: &Upstream) -> String {
-    match (&upstream.authors_only_reason, upstream.direction.uploads()) {
-        (Some(reason), _) => {
-            format!("only events of our own key, since it refused others: {reason}")
-        }
-        (None, true) if upstream.admission => "accepted events only".to_owned(),
-        (None, true) => "all events".to_owned(),
-        (None, false) => "none".to_owned(),
-    }
-}
-
-pub(super) async fn show(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
-    let upstream = named(db, name).await?;
-    let stale = 60 * deployment::settings(db).await?.stale_threshold_minutes;
-    let lanes = lane::states_of(db, upstream.id, stale).await?;
-    let gaps = gaps::of(db, &lanes).await?;
-    let learned = upstream::learned(db, upstream.id).await?;
-    if json {
-        let lanes = lanes_json(&lanes)?;
-        return print::json(&json!({
-            "upstream": upstream, "learned": learned, "lanes": lanes, "gaps": gaps,
-        }));
-    }
-    let now = queue::now(db).await?;
-    let hosted = match upstream.relay_id.as_deref().and_then(|id| id.parse::<RelayId>().ok()) {
-        Some(id) => relay::find(db, &id).await?.map(|relay| relay.host()).unwrap_or_default(),
-        None => "-".to_owned(),
-    };
-    print::pairs(&[
-        ("url", upstream.url.clone()),
-        ("id", upstream.id.to_string()),
-        ("enabled", yes(upstream.enabled).to_owned()),
-        ("direction", upstream.direction.to_string()),
-        ("backfill", yes(upstream.backfill).to_owned()),
-        ("negentropy", negentropy_of(&upstream)),
-        ("live", yes(upstream.live).to_owned()),
-        ("hosted relay", hosted),
-        ("private addresses", yes(upstream.allow_private).to_owned()),
-        ("config", upstream.config.to_string()),
-        ("uploads", uploads_of(&upstream)),
-        (
-            "NIP-11 document",
-            upstream.information.as_ref().map_or_else(|| "-".to_owned(), Value::to_string),
-        ),
-        ("learned", learned.sentences().join("; ")),
-        ("notes", print::visible(upstream.notes.as_deref().unwrap_or_default())),
-    ])?;
-    print::line("")?;
-    print_lanes(&lanes, now)?;
-    gaps::print(&lanes, &gaps, now)
 }
 
 pub(super) async fn seed(

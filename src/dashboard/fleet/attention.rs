@@ -50,6 +50,7 @@ fn sentence(item: &Item) -> Markup {
         @if let Some(since) = item.since { ", since " (time(since)) }
         @if item.error.is_empty() { "." } @else { ": " span.error { (item.error) } }
         @if !item.advice.is_empty() { " " (item.advice) }
+        @if let Some(from) = item.grown_from() { " Listed again: it was snoozed at " (from) "." }
     }
 }
 
@@ -95,6 +96,7 @@ fn snooze(item: &Item, viewer: &Viewer) -> Markup {
                 input type="hidden" name="form_token" value=(viewer.form_token);
                 input type="hidden" name="confirmed" value="yes";
                 input type="hidden" name="key" value=(item.key);
+                input type="hidden" name="size" value=(item.size);
                 label { "Why can it wait?" input name="reason" id={ "reason-" (id) } required maxlength="300"; }
                 label { "For" select name="hours" id={ "hours-" (id) } {
                     @for (hours, name) in SNOOZES { option value=(hours) { (name) } }

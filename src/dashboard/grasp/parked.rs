@@ -13,17 +13,21 @@ use tender_jobs::grasp::{
     view::{self, ParkedGroup, ParkedRow, ParkedSearch},
 };
 
-use crate::dashboard::{
-    Dashboard, PATH,
-    layout::{self, Page},
-    parts::{Problem, count, query, scroll, short_key, short_parts, time},
-    session::Viewer,
+use crate::{
+    dashboard::{
+        Dashboard, PATH,
+        layout::{self, Page},
+        lists::{Pages, query_of},
+        parts::{Problem, count, query, scroll, short_key, short_parts, time},
+        session::Viewer,
+    },
+    page::cut,
 };
 
 /// All open pages share counts of this age, because counting reads every parked event.
 const FRESH: Duration = Duration::from_secs(5);
 /// Events on a page.
-const SIZE: u16 = 50;
+const SIZE: i64 = 50;
 
 /// The reason and the page, from the address.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -43,10 +47,6 @@ impl Shown {
             after: ParkedSearch::parse_mark(&self.after),
         }
     }
-
-    fn query(&self) -> String {
-        serde_urlencoded::to_string(self).unwrap_or_default()
-    }
 }
 
 pub(in crate::dashboard) async fn page(
@@ -54,7 +54,7 @@ pub(in crate::dashboard) async fn page(
     viewer: Viewer,
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
-    let source = format!("/parked?{}", shown.query());
+    let source = format!("/parked{}", query_of(&shown));
     let page = Page {
         title: "Parked",
         section: "/parked",
@@ -71,20 +71,15 @@ pub(in crate::dashboard) async fn live(
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
     let groups = dashboard.parked.get(FRESH, view::parked_groups(&dashboard.db)).await?;
-    let mut rows = view::parked(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
-    let has_more = rows.len() > usize::from(SIZE);
-    rows.truncate(SIZE.into());
-    let next =
-        rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
+    let rows = view::parked(&dashboard.db, &shown.search(), SIZE + 1).await?;
+    let (rows, next) = cut(rows, SIZE, ParkedRow::mark);
+    let at = |after: String| query_of(&Shown { after, ..shown.clone() });
+    let first = (!shown.after.is_empty()).then(|| at(String::new()));
+    let pages = Pages { first, next: next.map(at), ..Pages::default() };
     Ok(html! {
         (group_table(&groups, shown))
         @if !rows.is_empty() { (event_table(&rows, shown)) }
-        nav.pages aria-label="Pages" {
-            @if !shown.after.is_empty() {
-                a href={ (PATH) "/parked" (query(&[("reason", &shown.reason)])) } { "First page" }
-            }
-            @if let Some(next) = next { " " a href={ (PATH) "/parked?" (next.query()) } { "Next page" } }
-        }
+        (pages.of("/parked"))
     })
 }
 
@@ -140,10 +135,16 @@ fn event_row(one: &ParkedRow) -> Markup {
             td data-label="Author" { code title=(one.pubkey) { (short_key(&one.pubkey)) } }
             td data-label="Why" { (one.reason) ": " (one.detail) }
             td.none[one.waits_for.is_empty()] data-label="Waits for" {
-                @for key in &one.waits_for { code title=(key) { (parked::describe(&short_parts(key))) } " " }
+                @for key in &one.waits_for { span title=(key) { (awaited(key)) } " " }
             }
             td.none[one.relay.is_none()] data-label="Relay" { @if let Some(relay) = &one.relay { (relay) } }
             td data-label="Parked" { (time(one.parked_at)) }
         }
     }
+}
+
+/// Returns what a parked event waits for, such as `the event 01ab…cd to be accepted`.
+fn awaited(key: &str) -> String {
+    let told = parked::describe(&short_parts(key));
+    told.strip_prefix("waits for ").unwrap_or(&told).to_owned()
 }

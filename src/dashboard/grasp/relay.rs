@@ -19,7 +19,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH, actions,
         layout::{self, Page},
-        parts::{Ask, Problem, ask, count, maybe_time, scroll, time},
+        parts::{Ask, Problem, ask, count, maybe_time, numbered, scroll, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -27,6 +27,8 @@ use crate::{
 
 /// Rows of each list of the page.
 const LISTED: i64 = 20;
+/// Batches are long as cards.
+const BATCHES: i64 = 10;
 
 pub(in crate::dashboard) async fn page(
     State(dashboard): State<Dashboard>,
@@ -61,8 +63,8 @@ pub(in crate::dashboard) async fn live(
     one: &RelayRow,
     viewer: &Viewer,
 ) -> Result<Markup, sqlx::Error> {
-    let missing = view::missing(db, one.id, LISTED).await?;
-    let batches = view::batches(db, one.id, LISTED).await?;
+    let missing = view::missing(db, one.id, words::READ).await?;
+    let batches = view::batches(db, one.id, BATCHES).await?;
     let gaps = view::gaps(db, one.id, LISTED).await?;
     let minutes = view::minutes(db, one.id).await?;
     let now = queue::now(db).await?;
@@ -104,22 +106,25 @@ fn facts(one: &RelayRow) -> Markup {
                     @match told.at { Some(at) => { (told.words) " " (time(at)) } None => { "since " (time(one.status_at)) } }
                 }
                 dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) }
-                dt { "In flight" } dd { (count(one.in_flight, false)) " items in " (count(one.open_batches, false)) " batches" }
+                dt { "In flight" } dd { (numbered(one.in_flight, "item")) " in " (numbered(one.open_batches, "batch")) }
                 dt { "Named by" } dd {
-                    (count(one.repositories, false)) " repositories" @if one.is_bootstrap { ", and a service starts from it" }
+                    (numbered(one.repositories, "repository")) @if one.is_bootstrap { ", and a service starts from it" }
                 }
                 dt { "Next try" } dd { (maybe_time(words::next_try(one))) }
-                dt { "Held by" } dd { (one.holder.as_deref().unwrap_or("–")) }
+                dt { "Held by" } dd { @match &one.holder { Some(holder) => span title=(holder) { (words::holder(holder)) }, None => "–" } }
                 dt { "Subscriptions" } dd {
-                    (one.subscriptions) " open"
-                    @if one.overflow > 0 { ", " (one.overflow) " more filters are polled in turn" }
+                    (words::subscriptions(one))
                 }
                 dt { "Live" } dd { (format!("{:.1}", one.live_per_minute)) " accepted events per minute (5-minute average)" }
                 dt { "NIP-77" } dd { (one.nip77) }
                 dt { "Last good" } dd { (maybe_time(one.last_good_at)) }
-                dt { "Verified" } dd { (maybe_time(one.resynced_at)) ", next " (maybe_time(one.resync_due_at)) }
-                dt { "Drift" } dd { (count(one.drift_last, false)) " events at the last verification, " (count(one.drift_total, false)) " in total" }
-                dt { "Connections" } dd { (one.connects) " of " (one.attempts) " attempts" }
+                dt { "Verified" } dd {
+                    @match one.resynced_at { Some(at) => (time(at)), None => "not yet" }
+                    @if let Some(at) = one.resync_due_at { ", next " (time(at)) }
+                    @if let Some(note) = &one.resync_note { ": " span.error { (crate::words::visible(note)) } }
+                }
+                dt { "Drift" } dd { (numbered(one.drift_last, "event")) " at the last verification, " (count(one.drift_total, false)) " in total" }
+                dt { "Connections" } dd { (count(one.connects, false)) " of " (numbered(one.attempts, "attempt")) }
                 @if one.failures > 0 { dt { "Failures in a row" } dd { (one.failures) } }
                 @if let Some(error) = &one.last_error { dt { "Last error" } dd { (maybe_time(one.last_error_at)) ": " span.error { (error) } } }
                 dt { "Events" } dd { (count(one.received, false)) " received, " (count(one.stored, false)) " stored" }
@@ -158,7 +163,7 @@ fn batch_row(one: &BatchRow) -> Markup {
             td data-label="Batch" { (one.id) }
             td data-label="Status" { span class={ "badge " (class) } { (one.status) } }
             td data-label="Begun" { (time(one.begun_at)) }
-            td.word data-label="Items" { (one.items) " " (one.family) }
+            td.word data-label="Items" { (words::items(one.items.into(), &one.family)) }
             td data-label="Purpose" { (one.purpose) }
             td data-label="Method" { (one.method.as_deref().unwrap_or("–")) }
             td.n data-label="Pages" { (one.pages) }
@@ -170,7 +175,10 @@ fn batch_row(one: &BatchRow) -> Markup {
 }
 
 fn gap_list(gaps: &[GapRow], total: i64) -> Markup {
-    let at = |second: i64| DateTime::from_timestamp(second, 0);
+    let at = |second: i64| match DateTime::from_timestamp(second, 0) {
+        Some(at) => at.format("%F %T UTC").to_string(),
+        None => second.to_string(),
+    };
     let more = total - i64::try_from(gaps.len()).unwrap_or_default();
     html! {
         @if !gaps.is_empty() {
@@ -179,9 +187,9 @@ fn gap_list(gaps: &[GapRow], total: i64) -> Markup {
                 ul.changes {
                     @for one in gaps {
                         li {
-                            @if one.since == one.until { "second " (maybe_time(at(one.since))) }
-                            @else { (maybe_time(at(one.since))) " to " (maybe_time(at(one.until))) }
-                            ", " (one.items) " items of " (one.family) ": " (one.reason) "; found " (time(one.first_seen_at))
+                            @if one.since == one.until { "second " (at(one.since)) }
+                            @else { (at(one.since)) " to " (at(one.until)) }
+                            ", " (words::items(one.items.into(), &one.family)) ": " (one.reason) "; found " (time(one.first_seen_at))
                         }
                     }
                     @if more > 0 { li { (count(more, false)) " more" } }

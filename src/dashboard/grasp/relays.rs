@@ -4,23 +4,29 @@ use axum::{
     extract::{Query, State},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
-use tender_jobs::grasp::view::{self, Overview, RelayRow, RelaySearch, RelayState};
+use tender_jobs::{
+    grasp::view::{self, Overview, RelayRow, RelaySearch, RelayState},
+    queue,
+};
 
 use super::{coverage, state_badge};
 use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, query, scroll, time},
+        lists::{Field, Pages, filters, query_of},
+        parts::{Problem, count, query, scroll, time},
         session::Viewer,
     },
-    words::grasp as words,
+    page::cut,
+    words::{grasp as words, noun},
 };
 
 /// Relays on a page.
-const SIZE: u16 = 50;
+const SIZE: i64 = 50;
 
 /// The search, from the address. A value that is not understood is ignored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -43,10 +49,6 @@ impl Shown {
             after: text(&self.after),
         }
     }
-
-    fn query(&self) -> String {
-        serde_urlencoded::to_string(self).unwrap_or_default()
-    }
 }
 
 pub(in crate::dashboard) async fn page(
@@ -54,30 +56,21 @@ pub(in crate::dashboard) async fn page(
     viewer: Viewer,
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
-    let source = format!("/followed?{}", shown.query());
+    let source = format!("/followed{}", query_of(&shown));
     let page = Page {
         title: "Followed relays",
         section: "/followed",
         notice: None,
-        fixed: filters(&shown),
+        fixed: filter_form(&shown),
         live: Some((&source, live(&dashboard, &shown).await?)),
     };
     Ok(layout::page(&viewer, &page).into_response())
 }
 
-fn filters(shown: &Shown) -> Markup {
-    html! {
-        form.filters method="get" action={ (PATH) "/followed" } role="search" data-filters="/followed" {
-            label { "Search" input type="search" name="q" value=(shown.q) placeholder="address"; }
-            label { "State" select name="state" {
-                option value="" { "any" }
-                @for state in RelayState::ALL {
-                    option value=(state.as_str()) selected[shown.state == state.as_str()] { (words::name(state)) }
-                }
-            } }
-            button { "Show" }
-        }
-    }
+fn filter_form(shown: &Shown) -> Markup {
+    let states = RelayState::ALL.map(|state| (state.as_str(), words::name(state)));
+    let search = Field::Search { label: "Search", name: "q", value: &shown.q, hint: "address" };
+    filters("/followed", true, &[search, Field::any("State", "state", &shown.state, states)])
 }
 
 /// The live part: the sums, and one page of the list.
@@ -86,41 +79,45 @@ pub(in crate::dashboard) async fn live(
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
     let overview = view::overview(&dashboard.db).await?;
-    let mut rows = view::relays(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
-    let has_more = rows.len() > usize::from(SIZE);
-    rows.truncate(SIZE.into());
-    let next = rows.last().filter(|_| has_more);
-    let next = next.map(|last| Shown { after: last.url.clone(), ..shown.clone() });
+    let now = queue::now(&dashboard.db).await?;
+    let rows = view::relays(&dashboard.db, &shown.search(), SIZE + 1).await?;
+    let (rows, next) = cut(rows, SIZE, |last| last.url.clone());
+    let at = |after: String| query_of(&Shown { after, ..shown.clone() });
+    let first = (!shown.after.is_empty()).then(|| at(String::new()));
+    let pages = Pages { first, next: next.map(at), ..Pages::default() };
     Ok(html! {
         (numbers(&overview))
-        @if rows.is_empty() { p { "No followed relay matches." } } @else { (table(&rows)) }
-        nav.pages aria-label="Pages" {
-            @if !shown.after.is_empty() {
-                a href={ (PATH) "/followed?" (Shown { after: String::new(), ..shown.clone() }.query()) } { "First page" }
-            }
-            @if let Some(next) = next { " " a href={ (PATH) "/followed?" (next.query()) } { "Next page" } }
-        }
+        @if rows.is_empty() { p { "No followed relay matches." } } @else { (table(&rows, now)) }
+        (pages.of("/followed"))
     })
 }
 
 fn numbers(overview: &Overview) -> Markup {
+    let delivered = overview.items_in("confirmed");
     let missing = overview.items_in("missing") + overview.items_in("in_flight");
     html! {
         section.numbers aria-label="Counts" {
-            @for (state, relays) in &overview.relays {
-                a class={ "number " (words::grade(*state)) } href={ (PATH) "/followed" (query(&[("state", state.as_str())])) } {
-                    span.figure { (count(*relays, false)) }
-                    span { (words::name(*state)) }
+            @for state in RelayState::ALL {
+                @let relays = overview.relays_in(state);
+                @if relays > 0 {
+                    a class={ "number " (words::grade(state)) } href={ (PATH) "/followed" (query(&[("state", state.as_str())])) } {
+                        span.figure { (count(relays, false)) }
+                        span { (words::name(state)) }
+                    }
                 }
             }
-            div.number { span.figure { (count(overview.items_in("confirmed"), false)) } span { "items delivered" } }
-            div.number { span.figure { (count(missing, false)) } span { "items missing" } }
-            div.number { span.figure { (count(overview.open_batches, false)) } span { "open batches" } }
+            (figure(delivered, &format!("{} delivered", noun(delivered, "item"))))
+            (figure(missing, &format!("{} missing", noun(missing, "item"))))
+            (figure(overview.open_batches, &noun(overview.open_batches, "open batch")))
         }
     }
 }
 
-fn table(rows: &[RelayRow]) -> Markup {
+fn figure(number: i64, words: &str) -> Markup {
+    html! { div.number { span.figure { (count(number, false)) } span { (words) } } }
+}
+
+fn table(rows: &[RelayRow], now: DateTime<Utc>) -> Markup {
     scroll(
         "Followed relays",
         &html! {
@@ -129,15 +126,15 @@ fn table(rows: &[RelayRow]) -> Markup {
                     th { "Relay" } th { "State" } th { "Since" } th { "Coverage" } th.n { "Live per min" }
                     th.n { "Open subscriptions" } th { "Next try" } th { "Last error" }
                 } }
-                tbody { @for row in rows { (table_row(row)) } }
+                tbody { @for row in rows { (table_row(row, now)) } }
             }
         },
     )
 }
 
-fn table_row(row: &RelayRow) -> Markup {
-    let (next, error) =
-        (words::next_try(row), row.last_error.as_ref().filter(|_| row.failures > 0));
+fn table_row(row: &RelayRow, now: DateTime<Utc>) -> Markup {
+    let next = words::next_try(row);
+    let error = row.last_error.as_ref().filter(|_| row.failures > 0);
     html! {
         tr {
             td data-label="Relay" {
@@ -149,9 +146,13 @@ fn table_row(row: &RelayRow) -> Markup {
             td data-label="Coverage" { (coverage(row.confirmed, row.items())) }
             td.n data-label="Live per min" { (format!("{:.1}", row.live_per_minute)) }
             td.n data-label="Open subscriptions" {
-                (row.subscriptions) @if row.overflow > 0 { " + " (row.overflow) " polled" }
+                span title=[words::closed(row)] { (row.subscriptions) }
+                @if row.subscriptions_closed > 0 { ", " (row.subscriptions_closed) " closed" }
+                @if row.overflow > 0 { ", " (row.overflow) " polled" }
             }
-            td.none[next.is_none()] data-label="Next try" { (maybe_time(next)) }
+            td.none[next.is_none()] data-label="Next try" {
+                @match next { Some(at) if at > now => (time(at)), Some(_) => "now", None => "–" }
+            }
             td.error.none[error.is_none()] data-label="Last error" { @if let Some(error) = error { (error) } }
         }
     }

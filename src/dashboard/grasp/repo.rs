@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, query, scroll, short_key, time},
+        parts::{Problem, count, maybe_time, numbered, query, scroll, short_key, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -25,6 +25,10 @@ use crate::{
 
 /// Rows of each list of the page.
 const LISTED: i64 = 20;
+/// Moments that are read, to be told together.
+const MOMENTS: i64 = 100;
+/// The most lines that tell what happened.
+const SHOWN: usize = 20;
 
 /// The repository, from the address.
 #[derive(Debug, Clone, Deserialize)]
@@ -68,36 +72,49 @@ pub(in crate::dashboard) async fn live(
     found: &[RepoRow],
 ) -> Result<Markup, sqlx::Error> {
     let mut parts = Vec::with_capacity(found.len());
-    for one in found {
-        parts.push(of_service(db, one).await?);
+    for (place, one) in found.iter().enumerate() {
+        parts.push(of_service(db, one, Ids(place)).await?);
     }
     Ok(html! { @for part in &parts { (part) } })
 }
 
-async fn of_service(db: &PgPool, one: &RepoRow) -> Result<Markup, sqlx::Error> {
+/// Makes the ids of a page's sections unique, which has them once for each service.
+#[derive(Debug, Clone, Copy)]
+struct Ids(usize);
+
+impl Ids {
+    fn of(self, section: &str) -> String {
+        match self.0 {
+            0 => section.to_owned(),
+            place => format!("{section}-{place}"),
+        }
+    }
+}
+
+async fn of_service(db: &PgPool, one: &RepoRow, ids: Ids) -> Result<Markup, sqlx::Error> {
     let (service, address) = (one.service_id, one.address.as_str());
     let relays = view::repo_relays(db, service, address).await?;
-    let missing = view::missing_of(db, service, address, LISTED).await?;
+    let missing = view::missing_of(db, service, address, words::READ).await?;
     let roots = view::roots(db, service, address, LISTED).await?;
-    let timeline = view::timeline(db, service, address, LISTED).await?;
+    let timeline = view::timeline(db, service, address, MOMENTS).await?;
     let now = queue::now(db).await?;
     Ok(html! {
-        (facts(one))
-        (relay_table(&relays))
+        (facts(one, ids))
+        (relay_table(&relays, ids))
         @if !missing.is_empty() {
-            section aria-labelledby="missing" {
-                h2 #missing { "Missing" }
+            section aria-labelledby=(ids.of("missing")) {
+                h2 id=(ids.of("missing")) { "Missing" }
                 (missing_list(&missing, one.missing + one.in_flight, true, now))
             }
         }
-        div.columns { (root_list(&roots, one.roots)) (moments(&timeline)) }
+        div.columns { (root_list(&roots, one.roots, ids)) (moments(&timeline, ids)) }
     })
 }
 
-fn facts(one: &RepoRow) -> Markup {
+fn facts(one: &RepoRow, ids: Ids) -> Markup {
     html! {
-        section aria-labelledby="about" {
-            h2 #about { "Repository" }
+        section aria-labelledby=(ids.of("about")) {
+            h2 id=(ids.of("about")) { "Repository" }
             dl.facts {
                 dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) }
                 dt { "Address" } dd { a href=(repo_path(&one.address)) { code { (crate::words::address(&one.address)) } } }
@@ -114,10 +131,10 @@ fn facts(one: &RepoRow) -> Markup {
     }
 }
 
-fn relay_table(relays: &[RepoRelay]) -> Markup {
+fn relay_table(relays: &[RepoRelay], ids: Ids) -> Markup {
     html! {
-        section aria-labelledby="relays" {
-            h2 #relays { "Relays" }
+        section aria-labelledby=(ids.of("relays")) {
+            h2 id=(ids.of("relays")) { "Relays" }
             @if relays.is_empty() { p { "Its announcement names no other relay." } } @else {
                 (scroll("Relays", &html! {
                     table.cards {
@@ -147,11 +164,11 @@ fn relay_row(one: &RepoRelay) -> Markup {
     }
 }
 
-fn root_list(roots: &[RootRow], total: i64) -> Markup {
+fn root_list(roots: &[RootRow], total: i64, ids: Ids) -> Markup {
     let more = total - i64::try_from(roots.len()).unwrap_or_default();
     html! {
-        section aria-labelledby="roots" {
-            h2 #roots { "Issues, patches and pull requests" }
+        section aria-labelledby=(ids.of("roots")) {
+            h2 id=(ids.of("roots")) { "Issues, patches and pull requests" }
             @if roots.is_empty() { p { "None." } }
             ul.changes {
                 @for one in roots {
@@ -159,7 +176,7 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
                         (words::root(one.kind)) " "
                         @match &one.subject { Some(subject) => (subject), None => code title=(one.event_id) { (short_key(&one.event_id)) } }
                         @if let Some(at) = one.created_at { " " (maybe_time(chrono::DateTime::from_timestamp(at, 0))) }
-                        @if one.missing > 0 { ": " (one.confirmed) " of " (one.confirmed + one.missing) " relays have delivered" }
+                        @if one.missing > 0 { ": replies from " (one.confirmed) " of " (numbered(one.confirmed + one.missing, "relay")) }
                     }
                 }
                 @if more > 0 { li { (count(more, false)) " more" } }
@@ -168,16 +185,18 @@ fn root_list(roots: &[RootRow], total: i64) -> Markup {
     }
 }
 
-fn moments(timeline: &[Moment]) -> Markup {
+fn moments(timeline: &[Moment], ids: Ids) -> Markup {
     html! {
-        section aria-labelledby="latest" {
-            h2 #latest { "Latest" }
+        section aria-labelledby=(ids.of("latest")) {
+            h2 id=(ids.of("latest")) { "Latest" }
             @if timeline.is_empty() { p { "Nothing has happened yet." } }
             ol.timeline {
-                @for one in timeline {
-                    li class=(if one.what == "confirmed" { "good" } else { "busy" }) {
-                        p { (time(one.at)) ": " (words::moment(one)) }
-                        @if let Some(id) = &one.event_id { code title=(id) { (short_key(id)) } }
+                @for one in words::moments(timeline).iter().take(SHOWN) {
+                    li class=(if one.first.what == "confirmed" { "good" } else { "busy" }) {
+                        p { (time(one.first.at)) ": " (one.words()) }
+                        @if let Some(id) = one.first.event_id.as_ref().filter(|_| one.number == 1) {
+                            code title=(id) { (short_key(id)) }
+                        }
                     }
                 }
             }
@@ -200,7 +219,7 @@ mod tests {
             confirmed: 0,
             missing: 0,
         };
-        let markup = root_list(slice::from_ref(&root), 1).0;
+        let markup = root_list(slice::from_ref(&root), 1, Ids(0)).0;
         assert!(markup.contains("issue &lt;script&gt;"), "{markup}");
     }
 }

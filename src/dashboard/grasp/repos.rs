@@ -5,7 +5,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
-use nostr::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use tender_jobs::grasp::view::{self, RepoRow, RepoSearch, ServiceRow};
 
@@ -14,14 +13,16 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, scroll, short_key},
+        lists::{Field, Pages, filters, query_of, searched},
+        parts::{Problem, count, maybe_time, numbered, scroll, short_key},
         session::Viewer,
     },
-    words::{grasp as words, name as shown_name},
+    page::cut,
+    words::{grasp as words, name as shown_name, noun},
 };
 
 /// Repositories on a page.
-const SIZE: u16 = 50;
+const SIZE: i64 = 50;
 
 /// The search, from the address. A value that is not understood is ignored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -39,22 +40,12 @@ pub(in crate::dashboard) struct Shown {
 
 impl Shown {
     fn search(&self) -> RepoSearch {
-        let text = self.q.trim();
-        // The search compares keys in hex; people also write npub.
-        let text = match PublicKey::parse(text) {
-            Ok(key) if text.starts_with("npub1") => key.to_hex(),
-            _ => text.to_owned(),
-        };
         RepoSearch {
             service: self.service.parse().ok(),
-            text: (!text.is_empty()).then_some(text),
+            text: searched(&self.q),
             is_missing: !self.missing.is_empty(),
             after: RepoSearch::parse_mark(&self.after),
         }
-    }
-
-    fn query(&self) -> String {
-        serde_urlencoded::to_string(self).unwrap_or_default()
     }
 }
 
@@ -64,12 +55,12 @@ pub(in crate::dashboard) async fn page(
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
     let services = view::services(&dashboard.db).await?;
-    let source = format!("/repositories?{}", shown.query());
+    let source = format!("/repositories{}", query_of(&shown));
     let page = Page {
         title: "Repositories",
         section: "/repositories",
         notice: None,
-        fixed: html! { (introduction(&services)) (filters(&shown, &services)) },
+        fixed: html! { (introduction(&services)) (filter_form(&shown, &services)) },
         live: Some((&source, live(&dashboard, &shown).await?)),
     };
     Ok(layout::page(&viewer, &page).into_response())
@@ -90,10 +81,12 @@ fn service_line(one: &ServiceRow) -> Markup {
             a href={ (PATH) "/upstreams/" (one.id) } { (one.url) }
             @if one.removing_at.is_some() { " " span class="badge warn" { "removing" } }
             @else if !one.enabled { " " span class="badge off" { "off" } }
-            ": " (count(one.repositories, false)) " repositories, " (count(one.relays, false)) " relays, "
-            (count(one.accepted, false)) " events accepted."
+            ": " (numbered(one.repositories, "repository")) ", " (numbered(one.relays, "relay")) ", "
+            (numbered(one.accepted, "event")) " accepted."
             @if one.relays_over_limit > 0 {
-                " " (one.relays_over_limit) " more relays are named and not followed: the limit is " (one.max_relays) "."
+                @let over = i64::from(one.relays_over_limit);
+                " " (over) " more " (noun(over, "relay")) @if over == 1 { " is" } @else { " are" }
+                " named and not followed: the limit is " (one.max_relays) "."
             }
             @if let Some(told) = words::stopped(&one.url, one.has_feed, one.has_uploads).filter(|_| one.removing_at.is_none()) { " " span.error { (told) "." } }
             @if let Some(told) = words::refuses_others(&one.url, one.refuses_others.as_deref()) { " " span.error { (told) "." } }
@@ -101,23 +94,18 @@ fn service_line(one: &ServiceRow) -> Markup {
     }
 }
 
-fn filters(shown: &Shown, services: &[ServiceRow]) -> Markup {
-    html! {
-        form.filters method="get" action={ (PATH) "/repositories" } role="search" data-filters="/repositories" {
-            label { "Search" input type="search" name="q" value=(shown.q) placeholder="name, identifier, npub"; }
-            @if services.len() > 1 {
-                label { "Service" select name="service" {
-                    option value="" { "any" }
-                    @for one in services { option value=(one.id) selected[shown.service == one.id.to_string()] { (one.url) } }
-                } }
-            }
-            label { "Coverage" select name="missing" {
-                option value="" { "any" }
-                option value="yes" selected[!shown.missing.is_empty()] { "something is missing" }
-            } }
-            button { "Show" }
-        }
+fn filter_form(shown: &Shown, services: &[ServiceRow]) -> Markup {
+    let ids: Vec<_> = services.iter().map(|one| (one.id.to_string(), one.url.as_str())).collect();
+    let named = ids.iter().map(|(id, url)| (id.as_str(), *url));
+    let hint = "name, identifier, npub";
+    let mut fields = vec![Field::Search { label: "Search", name: "q", value: &shown.q, hint }];
+    if services.len() > 1 {
+        fields.push(Field::any("Service", "service", &shown.service, named));
     }
+    let missing = if shown.missing.is_empty() { "" } else { "yes" };
+    let options = [("yes", "something is missing")];
+    fields.push(Field::any("Coverage", "missing", missing, options));
+    filters("/repositories", true, &fields)
 }
 
 /// The live part: one page of the list.
@@ -125,11 +113,11 @@ pub(in crate::dashboard) async fn live(
     dashboard: &Dashboard,
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
-    let mut rows = view::repos(&dashboard.db, &shown.search(), i64::from(SIZE) + 1).await?;
-    let has_more = rows.len() > usize::from(SIZE);
-    rows.truncate(SIZE.into());
-    let next =
-        rows.last().filter(|_| has_more).map(|last| Shown { after: last.mark(), ..shown.clone() });
+    let rows = view::repos(&dashboard.db, &shown.search(), SIZE + 1).await?;
+    let (rows, next) = cut(rows, SIZE, RepoRow::mark);
+    let at = |after: String| query_of(&Shown { after, ..shown.clone() });
+    let first = (!shown.after.is_empty()).then(|| at(String::new()));
+    let pages = Pages { first, next: next.map(at), ..Pages::default() };
     Ok(html! {
         @if rows.is_empty() { p { "No repository matches." } } @else {
             (scroll("Repositories", &html! {
@@ -142,12 +130,7 @@ pub(in crate::dashboard) async fn live(
                 }
             }))
         }
-        nav.pages aria-label="Pages" {
-            @if !shown.after.is_empty() {
-                a href={ (PATH) "/repositories?" (Shown { after: String::new(), ..shown.clone() }.query()) } { "First page" }
-            }
-            @if let Some(next) = next { " " a href={ (PATH) "/repositories?" (next.query()) } { "Next page" } }
-        }
+        (pages.of("/repositories"))
     })
 }
 

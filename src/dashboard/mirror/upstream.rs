@@ -10,6 +10,7 @@ use axum::{
 use maud::{Markup, html};
 use sqlx::PgPool;
 use tender_jobs::mirror::{
+    event::{self, ReasonCount},
     lane::{
         self, LaneKind, LaneState,
         gap::{self, GapRow},
@@ -67,6 +68,7 @@ pub(in crate::dashboard) async fn live(
     let lanes = lane::states_of(db, upstream.id, stale_secs(db).await?).await?;
     let gaps = gaps_of(db, &lanes).await?;
     let learned = upstream::learned(db, upstream.id).await?;
+    let rejected = event::rejected_of(db, upstream.id).await?;
     let mut connections = upstream::connections(db).await?;
     connections.retain(|one| one.upstream_id == upstream.id);
     Ok(html! {
@@ -76,7 +78,7 @@ pub(in crate::dashboard) async fn live(
             @if lanes.is_empty() { p { "No lane has run yet." } }
             @for lane in &lanes { (lane_section(lane, gaps.get(&lane.id).map_or(&[], Vec::as_slice))) }
         }
-        (facts(upstream, &learned))
+        (facts(upstream, &learned, &rejected))
         (connection_table(&connections))
     })
 }
@@ -210,7 +212,7 @@ fn numbers(lane: &LaneState) -> Vec<(&'static str, i64)> {
     all.into_iter().filter(|(_, number)| *number > 0).collect()
 }
 
-fn facts(upstream: &Upstream, learned: &Learned) -> Markup {
+fn facts(upstream: &Upstream, learned: &Learned, rejected: &[ReasonCount]) -> Markup {
     html! {
         section aria-labelledby="about" {
             h2 #about { "Settings" }
@@ -228,6 +230,7 @@ fn facts(upstream: &Upstream, learned: &Learned) -> Markup {
                 @if let Some(reason) = &upstream.authors_only_reason {
                     dt { "Uploads" } dd { "Only events of our own key: it refused others with “" (reason) "”" }
                 }
+                @for one in rejected { dt { "Rejected events" } dd { (count(one.events, false)) " " (one.reason) } }
                 @for sentence in learned.sentences() { dt { "Learned" } dd { (sentence) } }
                 @if let Some(information) = &upstream.information { dt { "NIP-11 document" } dd { code { (information) } } }
                 @if let Some(notes) = &upstream.notes { dt { "Notes" } dd { (notes) } }

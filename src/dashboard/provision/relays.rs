@@ -5,17 +5,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
-use nostr::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use tender_jobs::provision::relay::{self, Order, RelayId, Row, Search, Status, SyncState};
 
-use crate::dashboard::{
-    Dashboard, PATH,
-    layout::{self, Page},
-    parts::{Problem, maybe_time, scroll, short_key, status_badge, sync_badge},
-    session::Viewer,
+use crate::{
+    dashboard::{
+        Dashboard, PATH,
+        layout::{self, Page},
+        lists::{Field, Pages, filters, query_of, searched},
+        parts::{Problem, maybe_time, scroll, short_key, status_badge, sync_badge},
+        session::Viewer,
+    },
+    fleet::LONG_PENDING,
+    page::cut,
 };
-use crate::fleet::LONG_PENDING;
 
 /// Relays on a page.
 const SIZE: i64 = 50;
@@ -55,14 +58,8 @@ const ORDERS: [(&str, &str); 3] =
 
 impl Shown {
     fn search(&self) -> Search {
-        let text = self.q.trim().trim_start_matches("wss://");
-        // The search compares keys in hex; people also write npub.
-        let text = match PublicKey::parse(text) {
-            Ok(key) if text.starts_with("npub1") => key.to_hex(),
-            _ => text.to_owned(),
-        };
         Search {
-            text: (!text.is_empty()).then_some(text),
+            text: searched(self.q.trim().trim_start_matches("wss://")),
             sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
@@ -76,10 +73,6 @@ impl Shown {
             after: self.after.parse::<RelayId>().ok(),
         }
     }
-
-    fn query(&self) -> String {
-        serde_urlencoded::to_string(self).unwrap_or_default()
-    }
 }
 
 pub(in crate::dashboard) async fn page(
@@ -88,41 +81,52 @@ pub(in crate::dashboard) async fn page(
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
     let table = table(&dashboard, &shown).await?;
-    let source = format!("/relays?{}", shown.query());
+    let source = format!("/relays{}", query_of(&shown));
     let page = Page {
         title: "Relays",
         section: "/relays",
         notice: None,
-        fixed: filters(&shown),
+        fixed: html! { (filter_form(&shown)) (only_cause(&shown.cause)) },
         live: Some((&source, table)),
     };
     Ok(layout::page(&viewer, &page).into_response())
 }
 
-fn filters(shown: &Shown) -> Markup {
+/// Says that the list is of one cause, which no field shows.
+fn only_cause(cause: &str) -> Markup {
     html! {
-        form.filters method="get" action={ (PATH) "/relays" } role="search" data-filters="/relays" {
-            label { "Search" input type="search" name="q" value=(shown.q) placeholder="host, id, npub"; }
-            label { "Sync" select name="sync" {
-                option value="" { "any" }
-                @for (name, text, _) in STATES { option value=(name) selected[shown.sync == name] { (text) } }
-                option value="late" selected[shown.sync == "late"] { "waiting > 5 min" }
-            } }
-            label { "Status" select name="status" {
-                option value="" { "any" }
-                @for (name, _) in STATUSES { option value=(name) selected[shown.status == name] { (name) } }
-                option value="off" selected[shown.status == "off"] { "switched off" }
-            } }
-            label { "Order" select name="order" {
-                @for (name, text) in ORDERS { option value=(name) selected[shown.order == name] { (text) } }
-            } }
-            button { "Show" }
-            @if !shown.cause.is_empty() {
-                input type="hidden" name="cause" value=(shown.cause);
-                p.quiet { "Only relays that gave up with: " span.error { (shown.cause) } ". " a href={ (PATH) "/relays?sync=gave_up" } { "Show all that gave up" } }
+        @if !cause.is_empty() {
+            p.quiet {
+                "Only relays that gave up with: " span.error { (cause) } ". "
+                a href={ (PATH) "/relays?sync=gave_up" } { "Show all that gave up" }
             }
         }
     }
+}
+
+fn filter_form(shown: &Shown) -> Markup {
+    let states = STATES.map(|(name, text, _)| (name, text));
+    let states = states.into_iter().chain([("late", "waiting > 5 min")]);
+    let statuses = STATUSES.map(|(name, _)| (name, name));
+    let statuses = statuses.into_iter().chain([("off", "switched off")]);
+    let order = Field::Choice {
+        label: "Order",
+        name: "order",
+        chosen: &shown.order,
+        options: ORDERS.to_vec(),
+    };
+    let hint = "host, id, npub";
+    filters(
+        "/relays",
+        true,
+        &[
+            Field::Search { label: "Search", name: "q", value: &shown.q, hint },
+            Field::any("Sync", "sync", &shown.sync, states),
+            Field::any("Status", "status", &shown.status, statuses),
+            order,
+            Field::Kept { name: "cause", value: &shown.cause },
+        ],
+    )
 }
 
 /// The live part: one page of the list.
@@ -130,13 +134,11 @@ pub(in crate::dashboard) async fn table(
     dashboard: &Dashboard,
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
-    let mut rows = relay::search(&dashboard.db, &shown.search(), SIZE + 1).await?;
-    let has_more = rows.len() > usize::try_from(SIZE).unwrap_or(usize::MAX);
-    rows.truncate(usize::try_from(SIZE).unwrap_or(usize::MAX));
-    let next = rows
-        .last()
-        .filter(|_| has_more)
-        .map(|row| Shown { after: row.id.clone(), ..shown.clone() });
+    let rows = relay::search(&dashboard.db, &shown.search(), SIZE + 1).await?;
+    let (rows, next) = cut(rows, SIZE, |row| row.id.clone());
+    let at = |after: String| query_of(&Shown { after, ..shown.clone() });
+    let first = (!shown.after.is_empty()).then(|| at(String::new()));
+    let pages = Pages { first, next: next.map(at), ..Pages::default() };
     Ok(html! {
         @if rows.is_empty() { p { "No relay matches." } } @else {
             (scroll("Relays", &html! {
@@ -149,12 +151,7 @@ pub(in crate::dashboard) async fn table(
                 }
             }))
         }
-        nav.pages aria-label="Pages" {
-            @if !shown.after.is_empty() {
-                a href={ (PATH) "/relays?" (Shown { after: String::new(), ..shown.clone() }.query()) } { "First page" }
-            }
-            @if let Some(next) = next { a href={ (PATH) "/relays?" (next.query()) } { "Next page" } }
-        }
+        (pages.of("/relays"))
     })
 }
 

@@ -78,16 +78,3 @@ impl Asked {
         }
     }
 }
-
-/// Cuts rows at the limit; also returns the mark of the last row if there are more.
-pub(super) fn cut<T>(
-    mut rows: Vec<T>,
-    limit: i64,
-    mark: impl Fn(&T) -> String,
-) -> (Vec<T>, Option<String>) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
-    let after = rows.last().filter(|_| has_more).map(mark);
-    (rows, after)
-}

@@ -37,6 +37,7 @@ impl From<UpstreamError> for V1Error {
             UpstreamError::Taken
             | UpstreamError::BeingRemoved(_)
             | UpstreamError::OfService
+            | UpstreamError::DecidedByService { .. }
             | UpstreamError::StopsService(_) => Self::Invalid(vec![error.to_string()]),
             UpstreamError::NotFound => Self::NotFound,
             UpstreamError::Database(error) => error.into(),

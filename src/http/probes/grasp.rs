@@ -102,6 +102,7 @@ fn of_relay(one: &RelayRow, now: DateTime<Utc>) {
     gauge("tender_grasp_relay_failures", f64::from(one.failures));
     gauge("tender_grasp_oldest_missing_seconds", age(one.oldest_missing_at, now));
     gauge("tender_grasp_subscriptions", f64::from(one.subscriptions));
+    gauge("tender_grasp_subscriptions_closed", f64::from(one.subscriptions_closed));
     gauge("tender_grasp_overflow_filters", f64::from(one.overflow));
     gauge("tender_grasp_gaps", number(one.gaps));
     of_events(one);

@@ -41,6 +41,8 @@ struct Held {
     plan: Arc<Notify>,
     orders: watch::Sender<Orders>,
     stop: CancellationToken,
+    /// Cancelled when the session has ended.
+    ended: CancellationToken,
 }
 
 /// The relays of this process.
@@ -54,8 +56,7 @@ struct Manager {
     relays: HashMap<Id, Uuid>,
     connects: Arc<Semaphore>,
     renewed: Option<Instant>,
-    /// No relay is claimed before this, because there was no room for the last one.
-    full_until: Option<Instant>,
+    full: Full,
 }
 
 /// Holds followed relays until the process stops.
@@ -69,7 +70,7 @@ pub(super) async fn run(context: Context) {
         relays: HashMap::new(),
         connects: Arc::new(Semaphore::new(CONNECTS)),
         renewed: None,
-        full_until: None,
+        full: Full::default(),
     };
     let stopping = manager.context.stopping.clone();
     let mut ticks = tokio::time::interval(TICK);
@@ -116,8 +117,7 @@ impl Manager {
         }
         let connects = i64::try_from(self.connects.available_permits()).unwrap_or(0);
         let most = connects.min(share - held);
-        let is_full = self.full_until.is_some_and(|until| until > Instant::now());
-        if !tick.is_claimable || most <= 0 || is_full {
+        if !tick.is_claimable || most <= 0 || self.full.lasts(Instant::now()) {
             return Ok(());
         }
         let begun = Instant::now();
@@ -165,26 +165,27 @@ impl Manager {
         let (orders, of_session) = watch::channel(orders);
         let (plan, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let connecting = self.connects.clone().try_acquire_owned().ok();
+        let (ended, before) = (CancellationToken::new(), self.held.get(&lease.relay));
+        before.inspect(|before| before.lose());
         let hold = Hold {
             claimed,
             plan: plan.clone(),
             orders: of_session,
             stop: stop.clone(),
             connecting,
+            after: before.map(|before| before.ended.clone()),
+            ended: Some(ended.clone().drop_guard()),
         };
         let id = self.sessions.spawn(session::hold(self.context.clone(), hold)).id();
         self.relays.insert(id, lease.relay);
-        if let Some(before) = self.held.insert(lease.relay, Held { lease, plan, orders, stop }) {
-            before.lose();
-        }
+        self.held.insert(lease.relay, Held { lease, plan, orders, stop, ended });
     }
 
     /// Forgets a relay whose session has ended. The session has stored how.
     fn ended(&mut self, ended: Result<(Id, bool), JoinError>) {
         let (id, was_full) = ended.unwrap_or_else(|error| (error.id(), false));
         if was_full {
-            self.full_until =
-                Some(Instant::now() + FULL_FOR.mul_f64(0.8 + 0.4 * session::random()));
+            self.full.begin(Instant::now(), session::random());
         }
         if let Some(relay) = self.relays.remove(&id)
             && !self.relays.values().any(|other| *other == relay)
@@ -213,6 +214,21 @@ impl Manager {
     }
 }
 
+/// The pause in claims after there was no room for a relay. Else it would be claimed and given back each second.
+#[derive(Debug, Default)]
+struct Full(Option<Instant>);
+
+impl Full {
+    /// `random` from 0 to 1 spreads the pause by ±20 %.
+    fn begin(&mut self, now: Instant, random: f64) {
+        self.0 = Some(now + FULL_FOR.mul_f64(0.4f64.mul_add(random, 0.8)));
+    }
+
+    fn lasts(&self, now: Instant) -> bool {
+        self.0.is_some_and(|until| until > now)
+    }
+}
+
 impl Held {
     fn keep(&self, kept: &Kept, begun: Instant) {
         self.orders.send_replace(Orders {
@@ -234,4 +250,23 @@ impl Held {
 /// Returns when a lease ends for us that was taken or renewed after `begun`.
 fn end(begun: Instant) -> Instant {
     begun + HOLDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_room_claims_nothing_for_about_30_seconds() {
+        let (mut full, now) = (Full::default(), Instant::now());
+        assert!(!full.lasts(now));
+        full.begin(now, 0.0);
+        assert!(
+            full.lasts(now + Duration::from_secs(23)) && !full.lasts(now + Duration::from_secs(24))
+        );
+        full.begin(now, 1.0);
+        assert!(
+            full.lasts(now + Duration::from_secs(35)) && !full.lasts(now + Duration::from_secs(37))
+        );
+    }
 }

@@ -1,43 +1,21 @@
-//! The job that judges the events of the store for a service, page by page. Each page commits alone, so a
-//! job that starts again continues where the last one ended.
+//! The job that judges the events of the store for a service, page by page.
 
-use std::time::{Duration, Instant};
+use std::ops::ControlFlow;
 
 use serde_json::json;
 use tender_jobs::{grasp::service, queue::Job};
 use uuid::Uuid;
 
 use super::Context;
-use crate::runtime::{Outcome, outcome};
-
-/// A job that has run for this long leaves the other pages to its next run.
-const WITHIN: Duration = Duration::from_secs(20);
-/// When a job that failed is retried.
-const AFTER_ERROR: Duration = Duration::from_secs(30);
+use crate::runtime::{outcome, pages};
 
 /// Runs the job, and settles it.
 pub(super) async fn run(context: &Context, job: &Job, service: Uuid) {
-    outcome::attempt(&context.db, job, async {
-        match Box::pin(scan(context, service)).await {
-            Ok(Some(judged)) => Outcome::Done(json!({ "judged": judged })),
-            Ok(None) => Outcome::Requeue(Duration::ZERO),
-            Err(error) => Outcome::Retry { after: AFTER_ERROR, error: error.to_string() },
-        }
-    })
-    .await;
-}
-
-/// Judges pages until none is left, and returns the number of events, or `None` if the time is over.
-async fn scan(context: &Context, service: Uuid) -> Result<Option<usize>, sqlx::Error> {
-    let (begun, mut judged) = (Instant::now(), 0);
-    loop {
+    let page = || async {
         let page = service::scan_page(&context.db, service).await?;
-        judged += page.judged;
-        if !page.more {
-            return Ok(Some(judged));
-        }
-        if begun.elapsed() > WITHIN || context.stopping.is_cancelled() {
-            return Ok(None);
-        }
-    }
+        let more = page.more;
+        Ok(if more { ControlFlow::Continue(page.judged) } else { ControlFlow::Break(page.judged) })
+    };
+    let work = pages::run(&context.stopping, page, |judged| json!({ "judged": judged }));
+    outcome::attempt(&context.db, job, work).await;
 }

@@ -23,7 +23,7 @@ use tender_jobs::{
     queue::Settled,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Context;
 use crate::{
@@ -51,6 +51,10 @@ pub(super) struct Hold {
     pub(super) stop: CancellationToken,
     /// Held until the connection is open.
     pub(super) connecting: Option<OwnedSemaphorePermit>,
+    /// Cancelled when an earlier session of the relay has ended in this process. It closes its connection.
+    pub(super) after: Option<CancellationToken>,
+    /// Tells the end of this session.
+    pub(super) ended: Option<DropGuard>,
 }
 
 /// Why a session ended.
@@ -154,8 +158,16 @@ struct Session {
     ending: CancellationToken,
 }
 
-async fn follow(context: &Context, hold: Hold) -> Result<Never, End> {
+async fn follow(context: &Context, mut hold: Hold) -> Result<Never, End> {
+    // Told after the connection is closed.
+    let _ended = hold.ended.take();
     let (stop, mut orders) = (hold.stop.clone(), hold.orders.clone());
+    if let Some(after) = &hold.after {
+        tokio::select! {
+            () = after.cancelled() => {}
+            () = over(&mut orders) => return Err(End::LeaseLost),
+        }
+    }
     let (session, _opened) = tokio::select! {
         session = connect(context, &hold.claimed) => session?,
         () = stop.cancelled() => return Err(End::Released),

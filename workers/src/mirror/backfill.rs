@@ -24,26 +24,26 @@ pub(super) use poll::{Keep, asked, request, walk_through};
 pub(super) use retry::retry;
 
 /// The shortest window that a refusal makes, in seconds.
-pub(super) const SHORTEST: i64 = 60;
+pub(crate) const SHORTEST: i64 = 60;
 /// The number of cheap windows in a row after which windows get longer.
 const CHEAP_RUN: i32 = 3;
 
 /// A window of history. Both ends are inclusive, so that neighbours share a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    since: i64,
-    until: i64,
+pub(crate) struct Span {
+    pub(crate) since: i64,
+    pub(crate) until: i64,
 }
 
 impl Span {
-    fn seconds(self) -> i64 {
+    pub(crate) fn seconds(self) -> i64 {
         self.until - self.since
     }
 }
 
 /// Returns the window that ends where history is complete. It is `length` seconds long, but does
 /// not reach beyond the target.
-fn next_span(until: i64, target: i64, length: i64) -> Span {
+pub(crate) fn next_span(until: i64, target: i64, length: i64) -> Span {
     Span { since: (until - length).max(target), until }
 }
 
@@ -71,11 +71,11 @@ enum Way {
 
 /// The lengths of windows, in seconds.
 #[derive(Debug, Clone, Copy)]
-struct Lengths {
-    next: i64,
-    longest: i64,
+pub(crate) struct Lengths {
+    pub(crate) next: i64,
+    pub(crate) longest: i64,
     /// The number of events at which the upstream cuts a reconciliation.
-    cap: Option<i64>,
+    pub(crate) cap: Option<i64>,
 }
 
 /// Does the next window of a backfill or full lane.
@@ -174,7 +174,7 @@ fn ending(lane: &Lane, span: Span) -> Ending {
 
 /// Returns the length of the next window, and the number of cheap windows that count towards a
 /// longer one.
-fn grown(Lengths { next, longest, cap: _ }: Lengths, cheap: i32) -> (i64, i32) {
+pub(crate) fn grown(Lengths { next, longest, cap: _ }: Lengths, cheap: i32) -> (i64, i32) {
     if cheap >= CHEAP_RUN { ((2 * next).min(longest.max(next)), 0) } else { (next, cheap) }
 }
 
@@ -188,7 +188,7 @@ fn fitting(lengths: Lengths, span: Span, count: usize) -> Option<(i64, i32)> {
 
 /// Halves a length once, or as often as `most` records of the upstream require, down to the
 /// shortest.
-fn halved(seconds: i64, most: Option<u64>, items: usize) -> i64 {
+pub(crate) fn halved(seconds: i64, most: Option<u64>, items: usize) -> i64 {
     let mut shorter = seconds / 2;
     let mut records = u64::try_from(items).unwrap_or(u64::MAX) / 2;
     while most.is_some_and(|most| most > 0 && records > most) && shorter > SHORTEST {

@@ -101,15 +101,6 @@ pub struct Rejudged {
 }
 
 impl Gate for Rejudged {
-    fn known<'a>(
-        &'a self,
-        _db: &'a PgPool,
-        _upstream: Uuid,
-        _ids: &'a [EventId],
-    ) -> Gated<'a, HashSet<EventId>> {
-        Box::pin(async { Ok(HashSet::new()) })
-    }
-
     fn judge<'a, 'e: 'a>(
         &'a self,
         tx: &'a mut PgConnection,
@@ -136,15 +127,6 @@ pub struct Scanned {
 }
 
 impl Gate for Scanned {
-    fn known<'a>(
-        &'a self,
-        _db: &'a PgPool,
-        _upstream: Uuid,
-        _ids: &'a [EventId],
-    ) -> Gated<'a, HashSet<EventId>> {
-        Box::pin(async { Ok(HashSet::new()) })
-    }
-
     fn judge<'a, 'e: 'a>(
         &'a self,
         tx: &'a mut PgConnection,

@@ -27,6 +27,8 @@ struct Kept<'a> {
     through: &'a [String],
     /// Whether it was admitted before.
     stands: bool,
+    /// Whether it announces a repository that the service had before.
+    replaces: bool,
 }
 
 /// Writes what follows from the judgement of events that are in the store.
@@ -65,7 +67,8 @@ fn kept<'a>(bench: &'a Bench<'_>, there: &HashSet<EventId>) -> Vec<Kept<'a>> {
                 Verdict::Stands(rule) => (*rule, [].as_slice(), true),
                 Verdict::Refused(_) | Verdict::Deleted => continue,
             };
-            kept.push(Kept { service, subject, rule, through, stands });
+            let replaces = subject.repo().is_some_and(|repo| judgement.held.contains(&repo));
+            kept.push(Kept { service, subject, rule, through, stands, replaces });
         }
     }
     kept
@@ -170,6 +173,9 @@ fn accepted<'a>(one: &Kept<'a>) -> Option<Accepted<'a>> {
         service: one.service.id,
         id: subject.event.id,
         own: subject.own.as_deref(),
+        // What points to the repository was found when its first announcement was accepted, or is found by
+        // the scan of what the store gets since.
+        finds_own: one.stands || !one.replaces,
         addresses: &subject.addresses,
         ids: &subject.ids,
         maintained,

@@ -81,8 +81,11 @@ async fn repos(
            from (select r.*, r.left_at is not null as has_left from grasp_repo r
                  where r.upstream_id = any($1) and r.address = any($2)
                  union
-                 select r.*, r.left_at is not null from grasp_repo r
-                 where r.identifier = any($3) and r.upstream_id = any($1)
+                 select r.*, r.left_at is not null
+                 from unnest($3::text[]) n (identifier)
+                 cross join lateral (
+                     select * from grasp_repo r where r.identifier = n.identifier offset 0) r
+                 where r.upstream_id = any($1)
                  limit $4) found"#,
         services,
         &repos,
@@ -122,9 +125,9 @@ async fn accepted(
     ids.extend(subjects.iter().flat_map(|subject| subject.ids.iter().copied()));
     let rows = sqlx::query!(
         r#"select a.upstream_id, a.event_id, a.rule, a.address,
-                  array(select o.address from grasp_root o
-                        where o.event_id = a.event_id and o.upstream_id = a.upstream_id
-                          and o.address is distinct from a.address
+                  array(select o.address
+                        from (select * from grasp_root where event_id = a.event_id offset 0) o
+                        where o.upstream_id = a.upstream_id and o.address is distinct from a.address
                         order by 1 limit 20) as "others!"
            from admission a
            where a.upstream_id = any($1) and a.event_id = any($2)"#,
@@ -165,7 +168,9 @@ async fn accepted_addresses(
                select id from event e
                where e.pubkey = n.pubkey and e.kind = n.kind and e.d_tag = n.d_tag
                  and e.deleted_at is null limit 1) live
-           join admission a on a.event_id = live.id and a.upstream_id = any($1)"#,
+           cross join lateral (
+               select * from admission a
+               where a.event_id = live.id and a.upstream_id = any($1) offset 0) a"#,
         services,
         &column(&named, ToString::to_string),
         &column(&named, |address| i32::from(address.kind)),
@@ -205,12 +210,18 @@ async fn outside(
            cross join lateral (
                (select h.created_at, h.id as event_id from event_head h
                 where h.pubkey = n.pubkey and h.kind = 30617 and h.d_tag = n.identifier
-                  and not exists (select from admission a where a.upstream_id = s.id and a.event_id = h.id))
+                  and (select true from admission a
+                       where a.upstream_id = s.id and a.event_id = h.id limit 1) is null
+                offset 0)
                union all
                (select p.created_at, p.event_id
-                from parked_key k join parked p on (p.upstream_id, p.event_id) = (k.upstream_id, k.event_id)
-                where k.upstream_id = s.id and p.kind = 30617
-                  and k.key = 'm:' || encode(n.pubkey, 'hex') || ':' || n.identifier)) known"#,
+                from (select k.event_id from parked_key k
+                      where k.upstream_id = s.id
+                        and k.key = 'm:' || encode(n.pubkey, 'hex') || ':' || n.identifier offset 0) k
+                cross join lateral (
+                    select p.created_at, p.event_id from parked p
+                    where p.upstream_id = s.id and p.event_id = k.event_id and p.kind = 30617 offset 0) p)
+               ) known"#,
         services,
         &column(&announced, ToString::to_string),
         &column(&announced, |address| address.pubkey().to_vec()),
@@ -243,10 +254,14 @@ pub(super) async fn pointed(
            cross join unnest($1::uuid[]) s (id)
            cross join lateral (
                select a.address
-               from event_tag t join event e on e.position = t.position
-                   join admission a on a.upstream_id = s.id and a.event_id = e.id
-               where t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
-                 and t.value = n.target and a.rule not in ('deletion', 'grasp-list')
+               from (select t.position from event_tag t
+                     where t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
+                       and t.value = n.target offset 0) t
+               cross join lateral (select e.id from event e where e.position = t.position offset 0) e
+               cross join lateral (
+                   select a.address from admission a
+                   where a.upstream_id = s.id and a.event_id = e.id
+                     and a.rule not in ('deletion', 'grasp-list') offset 0) a
                limit 1) hit"#,
         &ids_of(services),
         &column(&targets, |(is_id, _)| *is_id),

@@ -57,8 +57,19 @@ impl Bounds {
 pub struct Filters {
     /// Together they match everything that belongs to the items.
     pub filters: Vec<Filter>,
-    /// Items that no filter can name, and why.
-    pub unusable: Vec<(String, String)>,
+    /// Items that no filter can name.
+    pub unusable: Vec<Unusable>,
+}
+
+/// An item that no filter can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// The item.
+    pub item: String,
+    /// Why.
+    pub reason: String,
+    /// Whether no relay can be asked for it; else the relay may take longer messages later.
+    pub is_final: bool,
 }
 
 /// Returns the filters of items of one family, with at most 100 values each, within the bounds of the
@@ -72,7 +83,9 @@ pub fn of(family: Family, items: &[String], bounds: Bounds) -> Filters {
     for item in items {
         match problem(family, item, bounds) {
             None => drop(usable.insert(item.clone())),
-            Some(problem) => unusable.push((item.clone(), problem)),
+            Some((reason, is_final)) => {
+                unusable.push(Unusable { item: item.clone(), reason, is_final });
+            }
         }
     }
     let parts = parts(usable, bounds);
@@ -85,20 +98,23 @@ pub fn of(family: Family, items: &[String], bounds: Bounds) -> Filters {
     Filters { filters, unusable }
 }
 
-/// Returns why no filter can name the item; `None` if one can.
-fn problem(family: Family, item: &str, bounds: Bounds) -> Option<String> {
+/// Returns why no filter can name the item, and whether that is final; `None` if one can.
+fn problem(family: Family, item: &str, bounds: Bounds) -> Option<(String, bool)> {
     let is_hex = matches!(family, Family::Root | Family::Deletion);
     if is_hex && EventId::parse(item).is_none() {
-        return Some("the item is not 64 lower-case hex characters".to_owned());
+        return Some(("the item is not 64 lower-case hex characters".to_owned(), true));
     }
     if !filter::is_tag_value(item) {
         let most = filter::MAX_TAG_VALUE;
-        return Some(format!(
+        let reason = format!(
             "no filter of Tender can name the item: it is longer than {most} characters, or contains U+0000; no attempt can succeed"
-        ));
+        );
+        return Some((reason, true));
     }
     (size(item) + ENVELOPE > bounds.message).then(|| {
-        format!("the relay takes no message that names the item: at most {} bytes", bounds.message)
+        let most = bounds.message;
+        let said = format!("its NIP-11 document says \"max_message_length\": {most}");
+        (format!("the relay takes no message that names the item: {said}"), false)
     })
 }
 
@@ -200,9 +216,12 @@ mod tests {
         let Filters { filters, unusable } = of(Family::State, &items, FREE);
         assert_eq!(filters.len(), 1);
         assert_eq!(unusable.len(), 2);
-        assert!(unusable[0].1.contains("255 characters"));
+        let oversized = &of(Family::State, &["y".repeat(250)], Bounds { message: 500, ..FREE });
+        let why = &oversized.unusable[0];
+        assert!(!why.is_final && why.reason.contains("\"max_message_length\": 500"), "{why:?}");
+        assert!(unusable[0].is_final && unusable[0].reason.contains("255 characters"));
         let (none, bad) = (of(Family::Root, &["AB".to_owned()], FREE), "64 lower-case hex");
-        assert!(none.filters.is_empty() && none.unusable[0].1.contains(bad));
+        assert!(none.filters.is_empty() && none.unusable[0].reason.contains(bad));
     }
 
     #[test]

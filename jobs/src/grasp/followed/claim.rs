@@ -1,5 +1,7 @@
 //! The claim of relays that are due.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -22,6 +24,10 @@ pub struct Claimed {
     pub resync_due_at: Option<DateTime<Utc>>,
     /// Whether it is due now.
     pub is_resync_due: bool,
+    /// Requests that the relay refused since its last success.
+    pub refusals: u32,
+    /// In how long the next request may begin; `None` if any may.
+    pub probe_in: Option<Duration>,
 }
 
 /// Claims relays that are due and that no process holds, at most `most`, the longest due first. What an
@@ -57,9 +63,10 @@ async fn take(
            update grasp_relay r
            set lease_owner = $1, lease_until = now() + make_interval(secs => $3), lease_epoch = lease_epoch + 1,
                status = 'connecting', status_at = now(), connected_at = null, attempts = attempts + 1,
-               subscriptions = 0, overflow = 0
+               subscriptions = 0, overflow = 0, subscriptions_closed = 0, closed_reason = null, verified = false
            from due where r.id = due.id
-           returning r.id, r.lease_epoch, r.url, r.resync_due_at,
+           returning r.id, r.lease_epoch, r.url, r.resync_due_at, r.refusals,
+                     extract(epoch from r.probe_at - now())::float8 as probe_in,
                      coalesce(r.resync_due_at <= now(), false) as "is_resync_due!",
                      case when r.last_good_at > now() - interval '15 minutes' then r.last_good_at end as good_until"#,
         process,
@@ -75,6 +82,10 @@ async fn take(
         good_until: row.good_until,
         resync_due_at: row.resync_due_at,
         is_resync_due: row.is_resync_due,
+        refusals: row.refusals.try_into().unwrap_or(0),
+        probe_in: row
+            .probe_in
+            .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
     });
     Ok(claimed.collect())
 }

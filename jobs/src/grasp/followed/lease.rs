@@ -28,7 +28,8 @@ pub struct Kept {
 }
 
 /// Renews the leases of a process in one statement, except for those whose rows are locked:
-/// [`renew_busy`] renews these. A relay in step is known good up to now.
+/// [`renew_busy`] renews these. A verified relay is known good up to now, unless an item is not confirmed whose
+/// refusal by the relay is not recorded.
 pub async fn renew(db: &PgPool, process: &str) -> Result<Vec<Kept>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"with mine as (
@@ -36,7 +37,10 @@ pub async fn renew(db: &PgPool, process: &str) -> Result<Vec<Kept>, sqlx::Error>
                order by id for update skip locked)
            update grasp_relay r
            set lease_until = now() + make_interval(secs => $2),
-               last_good_at = case when status = 'in_step' then now() else last_good_at end
+               last_good_at = case when verified and grasp_lacks(r.id) <> 'unproven' then now()
+                                   else last_good_at end,
+               status = case when verified then grasp_step(true, r.id) else status end,
+               status_at = case when verified and status <> grasp_step(true, r.id) then now() else status_at end
            from mine where r.id = mine.id
            returning r.id, r.lease_epoch, r.resync_due_at,
                      coalesce(r.unwanted_since < now() - interval '60 seconds', false) as "is_unwanted!",
@@ -60,7 +64,10 @@ pub async fn renew_busy(db: &PgPool, lease: Lease) -> Result<Option<Kept>, sqlx:
     let row = sqlx::query!(
         r#"update grasp_relay
            set lease_until = now() + make_interval(secs => $3),
-               last_good_at = case when status = 'in_step' then now() else last_good_at end
+               last_good_at = case when verified and grasp_lacks(id) <> 'unproven' then now()
+                                   else last_good_at end,
+               status = case when verified then grasp_step(true, id) else status end,
+               status_at = case when verified and status <> grasp_step(true, id) then now() else status_at end
            where id = $1 and lease_epoch = $2 and lease_until > now()
            returning resync_due_at,
                      coalesce(unwanted_since < now() - interval '60 seconds', false) as "is_unwanted!",
@@ -101,7 +108,7 @@ async fn try_fail(
     sqlx::query!(
         "update grasp_relay
          set status = 'waiting', status_at = now(), lease_owner = null, lease_until = null, connected_at = null,
-             subscriptions = 0, overflow = 0, failures = $2, failing_since = $3, fault = $4, fault_since = $5,
+             subscriptions = 0, overflow = 0, subscriptions_closed = 0, closed_reason = null, failures = $2, failing_since = $3, fault = $4, fault_since = $5,
              next_attempt_at = $6, last_error = $7, last_error_at = now()
          where id = $1",
         lease.relay,
@@ -195,8 +202,8 @@ async fn end(
         let released = sqlx::query!(
             "update grasp_relay
              set status = 'waiting', status_at = now(), lease_owner = null, lease_until = null,
-                 connected_at = null, subscriptions = 0, overflow = 0,
-                 next_attempt_at = case when $3 then now() else next_attempt_at end
+                 connected_at = null, subscriptions = 0, overflow = 0, subscriptions_closed = 0,
+                 closed_reason = null, next_attempt_at = case when $3 then now() else next_attempt_at end
              where id = $1 and lease_epoch = $2 and lease_until > now()",
             lease.relay,
             lease.epoch,
@@ -221,7 +228,8 @@ pub async fn release_all(db: &PgPool, process: &str) -> Result<usize, sqlx::Erro
                  select id from grasp_relay where lease_owner = $1 order by id for update)
              update grasp_relay r
              set status = 'waiting', status_at = now(), lease_owner = null, lease_until = null,
-                 connected_at = null, subscriptions = 0, overflow = 0, next_attempt_at = now()
+                 connected_at = null, subscriptions = 0, overflow = 0, subscriptions_closed = 0,
+                 closed_reason = null, next_attempt_at = now()
              from mine where r.id = mine.id returning r.id",
             process,
         )

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::PgExecutor;
 
-use super::{Lease, Status};
-use crate::queue::Settled;
+use super::Lease;
+use crate::queue::{Settled, one_line};
 
 /// Stores that the connection is open.
 pub async fn connected(db: impl PgExecutor<'_>, lease: Lease) -> Result<Settled<()>, sqlx::Error> {
@@ -19,22 +19,24 @@ pub async fn connected(db: impl PgExecutor<'_>, lease: Lease) -> Result<Settled<
     Ok(Settled::of(noted.execute(db).await?.rows_affected()))
 }
 
-/// Stores whether everything confirmed is verified and followed. In step, everything up to now has been
-/// offered to us.
-pub async fn note_status(
+/// Stores whether everything confirmed is verified and followed live. The relay is then in step, unless
+/// something wanted is not confirmed (`grasp_step` in the schema), and everything up to now has been offered to
+/// us, unless an item is not confirmed whose refusal by the relay is not recorded (`grasp_lacks`).
+pub async fn note_verified(
     db: impl PgExecutor<'_>,
     lease: Lease,
-    status: Status,
+    is_verified: bool,
 ) -> Result<Settled<()>, sqlx::Error> {
     let noted = sqlx::query!(
         "update grasp_relay
-         set status = $3, status_at = case when status = $3 then status_at else now() end,
-             last_good_at = case when $3 = 'in_step' then now() else last_good_at end,
+         set verified = $3, status = grasp_step($3, id),
+             status_at = case when status = grasp_step($3, id) then status_at else now() end,
+             last_good_at = case when $3 and grasp_lacks(id) <> 'unproven' then now() else last_good_at end,
              resync_due_at = coalesce(resync_due_at, now() + (23 + 2 * random()) * interval '1 hour')
          where id = $1 and lease_epoch = $2 and lease_until > now()",
         lease.relay,
         lease.epoch,
-        status.as_str(),
+        is_verified,
     );
     Ok(Settled::of(noted.execute(db).await?.rows_affected()))
 }
@@ -51,21 +53,61 @@ pub async fn good(db: impl PgExecutor<'_>, lease: Lease) -> Result<Settled<()>, 
     Ok(Settled::of(noted.execute(db).await?.rows_affected()))
 }
 
-/// Stores the number of open subscriptions, and of filters that are polled instead.
+/// The live subscriptions of a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subscriptions {
+    /// Those that the relay has confirmed.
+    pub open: usize,
+    /// Those that the relay ended or did not confirm.
+    pub closed: usize,
+    /// Why the first of these was closed, in the relay's words.
+    pub closed_reason: Option<String>,
+    /// Filters beyond the relay's limit, which are polled instead.
+    pub overflow: usize,
+}
+
+/// Stores the number of live subscriptions.
 pub async fn note_subscriptions(
     db: impl PgExecutor<'_>,
     lease: Lease,
-    open: usize,
-    overflow: usize,
+    of: &Subscriptions,
 ) -> Result<Settled<()>, sqlx::Error> {
     let number = |of: usize| i32::try_from(of).unwrap_or(i32::MAX);
     let noted = sqlx::query!(
-        "update grasp_relay set subscriptions = $3, overflow = $4
+        "update grasp_relay
+         set subscriptions = $3, overflow = $4, subscriptions_closed = $5, closed_reason = $6
          where id = $1 and lease_epoch = $2 and lease_until > now()",
         lease.relay,
         lease.epoch,
-        number(open),
-        number(overflow),
+        number(of.open),
+        number(of.overflow),
+        number(of.closed),
+        of.closed_reason.as_deref().map(short),
+    );
+    Ok(Settled::of(noted.execute(db).await?.rows_affected()))
+}
+
+/// Returns a remote text as one line of at most 200 bytes.
+fn short(text: &str) -> String {
+    let mut line = one_line(text);
+    line.truncate(line.floor_char_boundary(200));
+    line
+}
+
+/// Stores the requests that the relay refused since its last success, and in how long the next may begin.
+pub async fn note_refusals(
+    db: impl PgExecutor<'_>,
+    lease: Lease,
+    refusals: u32,
+    probe_in: Option<Duration>,
+) -> Result<Settled<()>, sqlx::Error> {
+    let noted = sqlx::query!(
+        "update grasp_relay set refusals = $3, probe_at = now() + make_interval(secs => $4)
+         where id = $1 and lease_epoch = $2 and lease_until > now()",
+        lease.relay,
+        lease.epoch,
+        i32::try_from(refusals).unwrap_or(i32::MAX),
+        probe_in.map(|wait| wait.as_secs_f64()),
     );
     Ok(Settled::of(noted.execute(db).await?.rows_affected()))
 }
@@ -89,23 +131,26 @@ pub async fn count(
 }
 
 /// Stores the end of a verification of everything confirmed. `drift` is the number of events that only
-/// the verification has found; `None` if nothing was followed live before it. The next one is due after
-/// `next`.
+/// the verification has found; `None` if nothing was followed live before it. `unverified` says why nothing could
+/// be verified; `None` if something was. The next one is due after `next`.
 pub async fn resynced(
     db: impl PgExecutor<'_>,
     lease: Lease,
     drift: Option<i64>,
+    unverified: Option<&str>,
     next: Duration,
 ) -> Result<Settled<()>, sqlx::Error> {
     let noted = sqlx::query!(
         "update grasp_relay
-         set resynced_at = now(), resync_due_at = now() + make_interval(secs => $4),
+         set resynced_at = case when $5::text is null then now() else resynced_at end, resync_note = $5,
+             resync_due_at = now() + make_interval(secs => $4),
              drift_last = coalesce($3, drift_last), drift_total = drift_total + coalesce($3, 0)
          where id = $1 and lease_epoch = $2 and lease_until > now()",
         lease.relay,
         lease.epoch,
         drift,
         next.as_secs_f64(),
+        unverified.map(one_line),
     );
     Ok(Settled::of(noted.execute(db).await?.rows_affected()))
 }

@@ -43,7 +43,7 @@ async fn reap_page(db: &PgPool) -> Result<usize, sqlx::Error> {
              select id from grasp_relay where lease_until < now() order by id limit $1 for update skip locked)
          update grasp_relay r
          set status = 'waiting', status_at = now(), lease_owner = null, lease_until = null, connected_at = null,
-             subscriptions = 0, overflow = 0
+             subscriptions = 0, overflow = 0, subscriptions_closed = 0, closed_reason = null
          from dead where r.id = dead.id returning r.id",
         PAGE,
     )

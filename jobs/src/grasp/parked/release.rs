@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::keys::wake_page;
 use crate::{
     grasp::{
         admission::{self, Rejudged},
@@ -30,8 +31,8 @@ pub struct Released {
 /// A page of released events.
 pub type Page = Option<Released>;
 
-/// Judges the next 200 released events of a service; `None` if there are none, or if the service is
-/// disabled: then they wait until it is enabled.
+/// Judges the next 200 released events of a service, or releases a page of those that wait for a key;
+/// `None` if there are none, or if the service is disabled: then they wait until it is enabled.
 ///
 /// # Errors
 /// The database is unreachable or refused a statement; the page is judged again then.
@@ -45,7 +46,8 @@ pub async fn released(db: &PgPool, service: Uuid) -> Result<Page, sqlx::Error> {
     );
     let ids = ids.fetch_all(db).await?;
     if ids.is_empty() {
-        return Ok(None);
+        let more = wake_page(db, service).await?;
+        return Ok(more.then_some(Released { judged: 0, gone: 0 }));
     }
     let ids: Vec<EventId> = ids.iter().map(|id| EventId::of_row(id)).collect();
     let events = at_hand(db, service, &ids).await?;
@@ -160,7 +162,8 @@ pub async fn resume_releases(db: &PgPool) -> Result<usize, sqlx::Error> {
     let services = sqlx::query_scalar!(
         "select upstream_id from grasp_service s
          where enabled and removing_at is null
-           and exists (select from grasp_release r where r.upstream_id = s.upstream_id)"
+           and (exists (select from grasp_release r where r.upstream_id = s.upstream_id)
+                or exists (select from grasp_wake w where w.upstream_id = s.upstream_id))"
     );
     let services = services.fetch_all(db).await?;
     let jobs: Vec<_> =

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::keys::wake_keys;
 use crate::{
     grasp::{
         address::{ANNOUNCEMENT, Address, STATE},
@@ -26,6 +27,8 @@ pub(in crate::grasp) struct Accepted<'a> {
     pub(in crate::grasp) id: EventId,
     /// Its own address.
     pub(in crate::grasp) own: Option<&'a str>,
+    /// Whether stored events that point to this address are looked for.
+    pub(in crate::grasp) finds_own: bool,
     /// The addresses that it points to.
     pub(in crate::grasp) addresses: &'a [String],
     /// The ids that it points to.
@@ -42,7 +45,8 @@ pub(in crate::grasp) async fn wake(
     if accepted.is_empty() {
         return Ok(());
     }
-    let parked = wake_parked(tx, accepted).await?;
+    let keys: Vec<(Uuid, String)> = accepted.iter().flat_map(Accepted::keys).collect();
+    let parked = wake_keys(tx, &keys).await?;
     let stored = wake_stored(tx, accepted).await?;
     if stored.len() >= MAX_WOKEN {
         wake_again(tx, accepted).await?;
@@ -56,31 +60,9 @@ pub(in crate::grasp) async fn wake(
     Ok(())
 }
 
-/// Wakes parked events: all of them, since a service keeps a limited number. Returns their services.
-async fn wake_parked(
-    tx: &mut PgConnection,
-    accepted: &[Accepted<'_>],
-) -> Result<Vec<Uuid>, sqlx::Error> {
-    let keys: Vec<(Uuid, String)> = accepted.iter().flat_map(Accepted::keys).collect();
-    sqlx::query_scalar!(
-        r#"with woken as (
-             insert into grasp_release (upstream_id, event_id)
-             select distinct k.upstream_id, k.event_id
-             from unnest($1::uuid[], $2::text[]) n (service, key)
-             join parked_key k on k.upstream_id = n.service and k.key = n.key
-             order by 1, 2
-             on conflict do nothing
-             returning upstream_id
-         )
-         select distinct upstream_id as "upstream_id!" from woken"#,
-        &column(&keys, |(service, _)| *service),
-        &column(&keys, |(_, key)| key.clone()),
-    )
-    .fetch_all(tx)
-    .await
-}
-
 /// Wakes events that are in the store without a decision of the service. Returns the service of each.
+/// Each step looks up the rows of the one before by an index: `offset 0` keeps the planner from joining in
+/// another order, and a condition with `limit 1` from reading a whole table.
 async fn wake_stored(
     tx: &mut PgConnection,
     accepted: &[Accepted<'_>],
@@ -93,31 +75,41 @@ async fn wake_stored(
         "insert into grasp_release (upstream_id, event_id)
          select distinct found.service, found.id
          from (
-             select n.service, e.id, e.kind
+             select n.service, e.id, e.kind, e.pubkey, e.d_tag
              from unnest($1::uuid[], $2::bool[], $3::text[]) n (service, is_id, target)
-             join event_tag t on t.value = n.target
-                 and t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
-             join event e on e.position = t.position and e.deleted_at is null
+             cross join lateral (
+                 select t.position from event_tag t
+                 where t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
+                   and t.value = n.target offset 0) t
+             cross join lateral (
+                 select e.id, e.kind, e.pubkey, e.d_tag from event e
+                 where e.position = t.position and e.deleted_at is null offset 0) e
              union all
-             select n.service, e.id, e.kind from unnest($4::uuid[], $5::bytea[]) n (service, id)
-             join event e on e.id = n.id and e.deleted_at is null
+             select n.service, e.id, e.kind, e.pubkey, e.d_tag
+             from unnest($4::uuid[], $5::bytea[]) n (service, id)
+             cross join lateral (
+                 select e.id, e.kind, e.pubkey, e.d_tag from event e
+                 where e.id = n.id and e.deleted_at is null offset 0) e
              union all
-             select n.service, e.id, e.kind
+             select n.service, e.id, n.kind, n.pubkey, n.d_tag
              from unnest($6::uuid[], $7::int[], $8::bytea[], $9::text[]) n (service, kind, pubkey, d_tag)
-             join event e on e.pubkey = n.pubkey and e.kind = n.kind and e.d_tag = n.d_tag
-                 and e.deleted_at is null) found
-         where (not exists (select from admission a
-                            where a.upstream_id = found.service and a.event_id = found.id)
+             cross join lateral (
+                 select e.id from event e
+                 where e.pubkey = n.pubkey and e.kind = n.kind and e.d_tag = n.d_tag
+                   and e.deleted_at is null offset 0) e) found
+         where ((select true from admission a
+                 where a.upstream_id = found.service and a.event_id = found.id limit 1) is null
                 -- its repository has left, and may come back
-                or found.kind = 30617 and exists (
-                    select from event e join grasp_repo r on r.upstream_id = found.service
-                        and r.address = '30617:' || encode(e.pubkey, 'hex') || ':' || e.d_tag
-                    where e.id = found.id and r.announcement_id = e.id
-                      and r.by_maintainer and r.left_at is not null))
-           and not exists (select from parked p
-                           where p.upstream_id = found.service and p.event_id = found.id)
-           and not exists (select from grasp_release r
-                           where r.upstream_id = found.service and r.event_id = found.id)
+                or found.kind = 30617 and (
+                    select true from grasp_repo r
+                    where r.upstream_id = found.service
+                      and r.address = '30617:' || encode(found.pubkey, 'hex') || ':' || found.d_tag
+                      and r.announcement_id = found.id and r.by_maintainer and r.left_at is not null
+                    limit 1))
+           and (select true from parked p
+                where p.upstream_id = found.service and p.event_id = found.id limit 1) is null
+           and (select true from grasp_release r
+                where r.upstream_id = found.service and r.event_id = found.id limit 1) is null
          order by 1, 2 limit $10
          on conflict do nothing
          returning upstream_id",
@@ -164,7 +156,8 @@ impl Accepted<'_> {
 
     /// The values of tags that point to the event; true marks an id.
     fn targets(&self) -> Vec<(Uuid, bool, String)> {
-        let own = self.own.iter().map(|own| (self.service, false, (*own).to_owned()));
+        let own = self.own.iter().filter(|_| self.finds_own);
+        let own = own.map(|own| (self.service, false, (*own).to_owned()));
         own.chain([(self.service, true, self.id.to_string())]).collect()
     }
 

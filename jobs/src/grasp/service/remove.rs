@@ -1,12 +1,11 @@
 //! Removing a service. Its row is marked, so that it judges nothing and wants nothing; a job then deletes
 //! its rows, page by page, and the service last. Its events stay. If its relay was an upstream of the mirror
-//! before, what it publishes is still fetched, and nothing is uploaded to it any more; otherwise the mirror
-//! has no upstream of it any more.
+//! before, the upstream has its former settings again; otherwise the mirror has no upstream of it any more.
 
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::change::mark_relays;
+use super::start::mark_relays;
 use crate::{
     console::operator,
     grasp::{admission, work::Work},
@@ -29,8 +28,13 @@ pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
 async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
     let url = sqlx::query_scalar!(
-        "update upstream u set direction = 'down', admission = false, updated_at = now(),
-             mirrored = u.created_at <> s.created_at, enabled = u.enabled and u.created_at <> s.created_at
+        "update upstream u set admission = false, updated_at = now(), mirrored = u.created_at <> s.created_at,
+             enabled = coalesce((s.former->>'enabled')::bool, u.enabled) and u.created_at <> s.created_at,
+             direction = case when u.relay_id is null then coalesce(s.former->>'direction', 'down') else 'down' end,
+             live = coalesce((s.former->>'live')::bool, u.live),
+             backfill = coalesce((s.former->>'backfill')::bool, u.backfill),
+             negentropy = coalesce((s.former->>'negentropy')::bool, u.negentropy),
+             allow_private = coalesce((s.former->>'allow_private')::bool, u.allow_private)
          from grasp_service s
          where u.id = $1 and s.upstream_id = u.id and s.removing_at is null
          returning u.url",
@@ -41,8 +45,10 @@ async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
     sqlx::query!("update grasp_service set removing_at = now() where upstream_id = $1", id)
         .execute(&mut *tx)
         .await?;
+    // The lane of uploads has passed what the service did not accept: a new one begins at the first event.
     sqlx::query!(
-        "delete from lane using upstream u where lane.upstream_id = $1 and u.id = $1 and not u.mirrored",
+        "delete from lane using upstream u
+         where lane.upstream_id = $1 and u.id = $1 and (not u.mirrored or lane.lane = 'upload')",
         id,
     )
     .execute(&mut *tx)
@@ -75,6 +81,9 @@ pub async fn remove_page(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
         r#"with release as (
                delete from grasp_release where ctid = any(array(
                    select ctid from grasp_release where upstream_id = $1 limit $2)) returning 1
+           ), wake as (
+               delete from grasp_wake where ctid = any(array(
+                   select ctid from grasp_wake where upstream_id = $1 limit $2)) returning 1
            ), key as (
                delete from parked_key where ctid = any(array(
                    select ctid from parked_key where upstream_id = $1 limit $2)) returning 1
@@ -93,7 +102,7 @@ pub async fn remove_page(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
            ), bootstrap as (
                delete from grasp_bootstrap where upstream_id = $1 returning 1
            )
-           select (select count(*) from release) + (select count(*) from key) + (select count(*) from admitted)
+           select (select count(*) from release) + (select count(*) from wake) + (select count(*) from key) + (select count(*) from admitted)
                   + (select count(*) from root) + (select count(*) from author) + (select count(*) from relay)
                   + (select count(*) from bootstrap) as "rows!""#,
         id,

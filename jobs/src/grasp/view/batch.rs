@@ -1,4 +1,4 @@
-//! What is fetched from a followed relay: batches, missing items, gaps.
+//! What is fetched from a followed relay: batches and gaps.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -44,47 +44,6 @@ pub async fn batches(
         BatchRow,
         "select id, family, purpose, items, method, status, reason, pages, received, stored, begun_at, ended_at
          from grasp_batch where relay_id = $1 order by begun_at desc, id desc limit $2",
-        relay,
-        limit,
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// An item that a followed relay has not delivered.
-#[derive(Debug, Clone, Serialize)]
-pub struct MissingRow {
-    /// The address of the relay.
-    pub url: String,
-    /// The id of the relay.
-    pub relay_id: Uuid,
-    /// The family of the item.
-    pub family: String,
-    /// The item.
-    pub item: String,
-    /// `missing` or `in_flight`.
-    pub state: String,
-    /// Failed attempts since it was last confirmed.
-    pub attempts: i32,
-    /// Why the last one failed.
-    pub reason: Option<String>,
-    /// When the next is due.
-    pub retry_at: DateTime<Utc>,
-    /// Since when it is wanted.
-    pub wanted_at: DateTime<Utc>,
-}
-
-/// Returns at most `limit` items that a followed relay has not delivered, the oldest first.
-pub async fn missing(
-    db: impl PgExecutor<'_>,
-    relay: Uuid,
-    limit: i64,
-) -> Result<Vec<MissingRow>, sqlx::Error> {
-    sqlx::query_as!(
-        MissingRow,
-        "select r.url, c.relay_id, c.family, c.item, c.state, c.attempts, c.reason, c.retry_at, c.wanted_at
-         from grasp_coverage c join grasp_relay r on r.id = c.relay_id
-         where c.relay_id = $1 and c.state <> 'confirmed' order by c.wanted_at, c.family, c.item limit $2",
         relay,
         limit,
     )

@@ -6,10 +6,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::grasp::{
-    coverage::{
-        ITEMS,
-        filters::{self, Bounds},
-    },
+    coverage::filters::{self, Bounds},
     family::Family,
 };
 
@@ -42,9 +39,10 @@ pub async fn plan(db: &PgPool, relay: Uuid) -> Result<Vec<PlannedBatch>, sqlx::E
     let bounds = Bounds::of(information.as_ref());
     let families: Vec<String> = Family::ALL.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        r#"select f.family as "family!", c.item as "item!", c.attempts as "attempts!"
+        r#"select f.family as "family!", c.item as "item!", c.attempts as "attempts!",
+                  c.batch_size as "batch_size!"
            from unnest($2::text[]) with ordinality as f (family, rank), lateral (
-               select c.item, c.attempts from grasp_coverage c
+               select c.item, c.attempts, c.batch_size from grasp_coverage c
                where c.relay_id = $1 and c.family = f.family and c.state = 'missing' and c.retry_at <= now()
                order by c.attempts, c.item limit $3) c
            order by f.rank, c.attempts, c.item"#,
@@ -54,33 +52,34 @@ pub async fn plan(db: &PgPool, relay: Uuid) -> Result<Vec<PlannedBatch>, sqlx::E
     )
     .fetch_all(db)
     .await?;
-    let items = rows
-        .into_iter()
-        .filter_map(|row| Some((Family::parse(&row.family)?, row.attempts, row.item)));
+    let items = rows.into_iter().filter_map(|row| {
+        Some((Family::parse(&row.family)?, (row.attempts, row.batch_size), row.item))
+    });
     Ok(batches(items).iter().map(|batch| planned(batch, bounds)).collect())
 }
 
-/// Items of one family with the same number of failed attempts.
+/// Items of one family with the same number of failed attempts, which are fetched in batches of the same size.
 struct Together {
     family: Family,
     attempts: i32,
+    most: i32,
     items: Vec<String>,
 }
 
-/// Puts items together as [`coverage::plan`](crate::grasp::coverage::plan) does: 100 of a family, and half
-/// as many with each failed attempt.
-fn batches(items: impl Iterator<Item = (Family, i32, String)>) -> Vec<Together> {
+/// Puts items together as [`coverage::plan`](crate::grasp::coverage::plan) does: 100 of a family, or half
+/// of the batch that failed.
+fn batches(items: impl Iterator<Item = (Family, (i32, i32), String)>) -> Vec<Together> {
     let mut all: Vec<Together> = Vec::new();
-    for (family, attempts, item) in items {
-        let most = (ITEMS >> attempts.clamp(0, 7)).max(1);
+    for (family, (attempts, most), item) in items {
+        let room = usize::try_from(most).unwrap_or(1).max(1);
         match all.last_mut() {
             Some(last)
-                if (last.family, last.attempts) == (family, attempts)
-                    && last.items.len() < most =>
+                if (last.family, last.attempts, last.most) == (family, attempts, most)
+                    && last.items.len() < room =>
             {
                 last.items.push(item);
             }
-            _ => all.push(Together { family, attempts, items: vec![item] }),
+            _ => all.push(Together { family, attempts, most, items: vec![item] }),
         }
     }
     all
@@ -93,7 +92,7 @@ fn planned(batch: &Together, bounds: Bounds) -> PlannedBatch {
         items: batch.items.len(),
         attempts: batch.attempts,
         filters: filters.filters.iter().map(|filter| Value::Object(filter.to_json())).collect(),
-        unusable: filters.unusable,
+        unusable: filters.unusable.into_iter().map(|one| (one.item, one.reason)).collect(),
     }
 }
 
@@ -103,9 +102,9 @@ mod tests {
 
     #[test]
     fn items_that_failed_go_apart_and_fewer_together() {
-        let fresh = (0..150).map(|n| (Family::Address, 0, n.to_string()));
-        let failed = (0..60).map(|n| (Family::Address, 1, n.to_string()));
-        let roots = std::iter::once((Family::Root, 9, "x".to_owned()));
+        let fresh = (0..150).map(|n| (Family::Address, (0, 100), n.to_string()));
+        let failed = (0..60).map(|n| (Family::Address, (1, 50), n.to_string()));
+        let roots = std::iter::once((Family::Root, (9, 1), "x".to_owned()));
         let sizes: Vec<_> = batches(fresh.chain(failed).chain(roots))
             .iter()
             .map(|batch| (batch.family, batch.items.len()))

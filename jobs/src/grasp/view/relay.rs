@@ -1,81 +1,12 @@
 //! Followed relays.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{MOST, anywhere, are_texts};
+use super::{MOST, RelayState, anywhere, are_texts};
 use crate::mirror::upstream::UpstreamUrl;
-
-/// How a followed relay is: its status, and what lies over it. The function `grasp_relay_state` of the
-/// schema decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum RelayState {
-    /// Everything confirmed is verified, and the live subscriptions are open.
-    InStep,
-    /// Connected; history is fetched or verified.
-    CatchingUp,
-    /// A process opens the connection.
-    Connecting,
-    /// The next attempt is due later.
-    Waiting,
-    /// The relay limits our rate; nothing new is asked until a time.
-    Limited,
-    /// A permanent fault: dns, tls, protocol or private.
-    Fault,
-    /// Failing for a day or longer; one attempt a day.
-    Dead,
-    /// An attempt has been due for a minute, and no process has taken it.
-    NoRoom,
-    /// No repository names it any more; it is dropped within a minute or two.
-    Unwanted,
-}
-
-impl RelayState {
-    /// Every state, in the order in which people read them.
-    pub const ALL: [Self; 9] = [
-        Self::InStep,
-        Self::CatchingUp,
-        Self::Connecting,
-        Self::Waiting,
-        Self::Limited,
-        Self::Fault,
-        Self::Dead,
-        Self::NoRoom,
-        Self::Unwanted,
-    ];
-
-    /// Returns the name in JSON, metrics and queries.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InStep => "in_step",
-            Self::CatchingUp => "catching_up",
-            Self::Connecting => "connecting",
-            Self::Waiting => "waiting",
-            Self::Limited => "limited",
-            Self::Fault => "fault",
-            Self::Dead => "dead",
-            Self::NoRoom => "no_room",
-            Self::Unwanted => "unwanted",
-        }
-    }
-
-    /// Returns the state with this name; `None` if there is none.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-}
-
-impl fmt::Display for RelayState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A followed relay with its coverage.
 #[derive(Debug, Clone, Serialize)]
@@ -118,12 +49,18 @@ pub struct RelayRow {
     pub resync_due_at: Option<DateTime<Utc>>,
     /// When it last ended.
     pub resynced_at: Option<DateTime<Utc>>,
+    /// Why the last one could verify nothing; `None` if it did.
+    pub resync_note: Option<String>,
     /// Events that the last verification found although the live subscriptions had missed them.
     pub drift_last: i64,
     /// Such events of all verifications.
     pub drift_total: i64,
     /// Open subscriptions.
     pub subscriptions: i32,
+    /// Subscriptions that the relay closed and that are to be opened again.
+    pub subscriptions_closed: i32,
+    /// The relay's words when it closed the last of them.
+    pub closed_reason: Option<String>,
     /// Filters beyond the limit of subscriptions, polled in turn.
     pub overflow: i32,
     /// Events received.
@@ -217,8 +154,9 @@ async fn select(
                   r.last_error_at, r.fault, r.fault_since, r.next_attempt_at as "next_attempt_at!",
                   r.connected_at, r.last_good_at, r.limited_until,
                   case when r.lease_until > now() then r.lease_owner end as holder, r.unwanted_since,
-                  r.resync_due_at, r.resynced_at, r.drift_last as "drift_last!", r.drift_total as "drift_total!",
-                  r.subscriptions as "subscriptions!", r.overflow as "overflow!", r.received as "received!",
+                  r.resync_due_at, r.resynced_at, r.resync_note, r.drift_last as "drift_last!", r.drift_total as "drift_total!",
+                  r.subscriptions as "subscriptions!", coalesce(r.subscriptions_closed, 0) as "subscriptions_closed!", r.closed_reason,
+                  r.overflow as "overflow!", r.received as "received!",
                   r.stored as "stored!", r.attempts as "attempts!", r.connects as "connects!",
                   c.missing as "missing!", c.in_flight as "in_flight!", c.confirmed as "confirmed!",
                   (select min(wanted_at) from grasp_coverage w

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{MOST, MissingRow, RelayState, anywhere, are_texts};
+use super::{MOST, RelayState, anywhere, are_texts};
 
 /// A repository of a service with its coverage over the relays that its announcement names.
 #[derive(Debug, Clone, Serialize)]
@@ -206,29 +206,6 @@ pub async fn repo_relays(
            group by r.id order by r.url limit 100"#,
         service,
         address,
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Returns at most `limit` items of a repository that are not confirmed, the oldest first.
-pub async fn missing_of(
-    db: impl PgExecutor<'_>,
-    service: Uuid,
-    address: &str,
-    limit: i64,
-) -> Result<Vec<MissingRow>, sqlx::Error> {
-    sqlx::query_as!(
-        MissingRow,
-        "select r.url, c.relay_id, c.family, c.item, c.state, c.attempts, c.reason, c.retry_at, c.wanted_at
-         from grasp_repo_relay n join grasp_relay r on r.url = n.url
-         join grasp_repo_item i on (i.upstream_id, i.address) = (n.upstream_id, n.address)
-         join grasp_coverage c on (c.relay_id, c.family, c.item) = (r.id, i.family, i.item)
-         where n.upstream_id = $1 and n.address = $2 and c.state <> 'confirmed'
-         order by c.wanted_at, r.url, c.family, c.item limit $3",
-        service,
-        address,
-        limit,
     )
     .fetch_all(db)
     .await

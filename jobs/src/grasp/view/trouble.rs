@@ -36,7 +36,8 @@ pub async fn troubles(db: impl PgExecutor<'_>) -> Result<Vec<Trouble>, sqlx::Err
                             when 'no_room' then r.next_attempt_at
                             else coalesce(missing.since, r.status_at) end as since
                  from (select r.*, grasp_relay_state(r) as state,
-                              status = 'catching_up' and status_at < now() - interval '1 hour' as is_slow
+                              status = 'catching_up' and not verified
+                                  and status_at < now() - interval '1 hour' as is_slow
                        from grasp_relay r) r
                  left join lateral (
                      select min(c.wanted_at) as since, mode() within group (order by c.reason) as reason

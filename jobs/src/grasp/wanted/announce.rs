@@ -1,11 +1,16 @@
 //! Announcements: the newest one of a repository decides on its relays.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Touched, relays};
+use super::{
+    Touched,
+    find::{find_authors, find_roots},
+    relays,
+    rooms::{Chosen, chosen},
+};
 use crate::{
     grasp::address::RepoAddress,
     mirror::event::{EventId, column, rows_of},
@@ -74,108 +79,6 @@ fn newest(announced: Vec<Announced>) -> Vec<Announced> {
     newest.into_values().collect()
 }
 
-/// An announcement, and the relays that are followed for it.
-struct Chosen {
-    announced: Announced,
-    urls: Vec<String>,
-    /// Relays beyond the limit per announcement.
-    cut: i32,
-    /// Relays beyond the limit of the service.
-    over: i32,
-}
-
-/// Chooses the relays of each announcement within the limits: the first ones that it names. A relay that
-/// the service follows already is within its limit.
-async fn chosen(
-    tx: &mut PgConnection,
-    announced: Vec<Announced>,
-) -> Result<Vec<Chosen>, sqlx::Error> {
-    let mut rooms = Rooms { followed: followed(tx, &announced).await?, free: HashMap::new() };
-    let mut chosen = Vec::new();
-    for one in announced {
-        let limit = one.max_relays_per_announcement.min(one.targets.len());
-        let cut = i32::try_from(one.targets.len() - limit).unwrap_or(i32::MAX);
-        let (mut urls, mut over) = (Vec::new(), 0);
-        for url in &one.targets[..limit] {
-            if rooms.take(tx, &one, url).await? {
-                urls.push(url.clone());
-            } else {
-                over += 1;
-            }
-        }
-        chosen.push(Chosen { announced: one, urls, cut, over });
-    }
-    Ok(chosen)
-}
-
-/// The relays that the services follow, and how many more they may.
-struct Rooms {
-    followed: HashSet<(Uuid, String)>,
-    free: HashMap<Uuid, i64>,
-}
-
-impl Rooms {
-    /// Returns whether the service of an announcement may follow a relay.
-    async fn take(
-        &mut self,
-        tx: &mut PgConnection,
-        of: &Announced,
-        url: &str,
-    ) -> Result<bool, sqlx::Error> {
-        let key = (of.service, url.to_owned());
-        if self.followed.contains(&key) {
-            return Ok(true);
-        }
-        let free = match self.free.entry(of.service) {
-            Entry::Occupied(free) => free.into_mut(),
-            Entry::Vacant(free) => free.insert(of.max_relays - count(tx, of.service).await?),
-        };
-        if *free <= 0 {
-            return Ok(false);
-        }
-        *free -= 1;
-        self.followed.insert(key);
-        Ok(true)
-    }
-}
-
-/// Returns which of the announced relays the services follow already.
-async fn followed(
-    tx: &mut PgConnection,
-    announced: &[Announced],
-) -> Result<HashSet<(Uuid, String)>, sqlx::Error> {
-    let named = announced.iter().flat_map(|one| one.targets.iter().map(|url| (one.service, url)));
-    let named: BTreeSet<(Uuid, &String)> = named.collect();
-    let named: Vec<(Uuid, &String)> = named.into_iter().collect();
-    let rows = sqlx::query!(
-        r#"select n.service as "service!", n.url as "url!"
-           from unnest($1::uuid[], $2::text[]) n (service, url)
-           where exists (select from grasp_repo_relay w where w.upstream_id = n.service and w.url = n.url)"#,
-        &column(&named, |(service, _)| *service),
-        &column(&named, |(_, url)| (*url).clone()),
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.service, row.url)).collect())
-}
-
-/// Counts the relays that a service follows, with one index lookup for each.
-async fn count(tx: &mut PgConnection, service: Uuid) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"with recursive followed (url) as (
-               (select url from grasp_repo_relay where upstream_id = $1 order by url limit 1)
-               union all
-               select (select w.url from grasp_repo_relay w
-                       where w.upstream_id = $1 and w.url > followed.url order by w.url limit 1)
-               from followed where followed.url is not null
-           )
-           select count(url) as "count!" from followed"#,
-        service,
-    )
-    .fetch_one(tx)
-    .await
-}
-
 /// Writes the repositories, except for those of which a newer announcement is known. Returns those that
 /// were written, and whether the service did not have them before.
 async fn write(
@@ -191,7 +94,10 @@ async fn write(
                          maintainers, by_maintainer, relays_cut, relays_over)
            ), before as (
                select r.upstream_id, r.address, r.left_at
-               from given n join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
+               from given n
+               cross join lateral (
+                   select * from grasp_repo r
+                   where r.upstream_id = n.upstream_id and r.address = n.address offset 0) r
            ), written as (
                insert into grasp_repo as r (upstream_id, address, pubkey, identifier, announcement_id, announced_at,
                                             name, maintainers, by_maintainer, relays_cut, relays_over)
@@ -208,7 +114,8 @@ async fn write(
                       or (excluded.announced_at = r.announced_at and excluded.announcement_id <= r.announcement_id)
                returning upstream_id, address
            )
-           select w.upstream_id, w.address, before.address is null or before.left_at is not null as "is_new!"
+           select w.upstream_id as "upstream_id!", w.address as "address!",
+                  before.address is null or before.left_at is not null as "is_new!"
            from written w left join before
                on before.upstream_id = w.upstream_id and before.address = w.address"#,
         &column(repos, |repo| repo.announced.service),
@@ -272,54 +179,5 @@ async fn replace_relays(
     .fetch_all(tx)
     .await?;
     came.relays.extend(added.into_iter().map(|row| (row.upstream_id, row.address, row.url)));
-    Ok(())
-}
-
-/// Finds the roots of repositories that a service wants from now on, among its accepted events.
-async fn find_roots(tx: &mut PgConnection, repos: &[(Uuid, String)]) -> Result<(), sqlx::Error> {
-    if repos.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "insert into grasp_root (upstream_id, address, event_id, kind)
-         select distinct n.upstream_id, n.address, e.id, e.kind
-         from unnest($1::uuid[], $2::text[]) n (upstream_id, address)
-         join event_tag t on t.name in ('a', 'A', 'q') and t.value = n.address
-         join event e on e.position = t.position and e.kind in (1617, 1618, 1621) and e.deleted_at is null
-         join admission a on a.upstream_id = n.upstream_id and a.event_id = e.id
-         on conflict do nothing",
-        &column(repos, |repo| repo.0),
-        &column(repos, |repo| repo.1.clone()),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// Finds the authors of repositories that a service wants from now on, among its accepted events.
-async fn find_authors(tx: &mut PgConnection, repos: &[(Uuid, String)]) -> Result<(), sqlx::Error> {
-    if repos.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "insert into grasp_author (upstream_id, address, pubkey)
-         select distinct n.upstream_id, n.address, e.pubkey
-         from unnest($1::uuid[], $2::text[]) n (upstream_id, address)
-         join admission a on a.upstream_id = n.upstream_id and a.address = n.address
-         join event e on e.id = a.event_id
-         union
-         select n.upstream_id, n.address, e.pubkey
-         from unnest($1::uuid[], $2::text[]) n (upstream_id, address)
-         join grasp_root o on o.upstream_id = n.upstream_id and o.address = n.address
-         join event_tag t on t.name in ('e', 'E', 'q') and t.value = encode(o.event_id, 'hex')
-         join event e on e.position = t.position and e.deleted_at is null
-         join admission a on a.upstream_id = n.upstream_id and a.event_id = e.id
-             and a.rule not in ('deletion', 'grasp-list')
-         on conflict do nothing",
-        &column(repos, |repo| repo.0),
-        &column(repos, |repo| repo.1.clone()),
-    )
-    .execute(tx)
-    .await?;
     Ok(())
 }

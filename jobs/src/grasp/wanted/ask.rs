@@ -39,26 +39,36 @@ pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sql
         "with named as (
              select relay.id as relay_id, r.upstream_id, r.address, r.identifier
              from unnest($1::uuid[], $2::text[], $3::text[]) n (upstream_id, address, url)
-             join grasp_relay relay on relay.url = n.url
-             join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address and r.left_at is null
-             join grasp_service s on s.upstream_id = r.upstream_id and s.enabled and s.removing_at is null
+             cross join lateral (select id, url from grasp_relay g where g.url = n.url offset 0) relay
+             cross join lateral (
+                 select r.upstream_id, r.address, r.identifier from grasp_repo r
+                 where r.upstream_id = n.upstream_id and r.address = n.address and r.left_at is null
+                 offset 0) r
+             where (select s.enabled and s.removing_at is null from grasp_service s
+                    where s.upstream_id = n.upstream_id)
          ), asked (relay_id, family, item) as (
              select relay_id, 'announcements', '*' from named
              union select relay_id, 'state', identifier from named
              union select relay_id, 'address', address from named
              union select relay_id, 'root', encode(o.event_id, 'hex')
-                   from named join grasp_root o using (upstream_id, address)
+                   from named cross join lateral (
+                       select o.event_id from grasp_root o
+                       where o.upstream_id = named.upstream_id and o.address = named.address offset 0) o
              union select relay_id, 'deletion', encode(a.pubkey, 'hex')
-                   from named join grasp_author a using (upstream_id, address)
+                   from named cross join lateral (
+                       select a.pubkey from grasp_author a
+                       where a.upstream_id = named.upstream_id and a.address = named.address offset 0) a
              union select relay.id, n.family, n.item
                    from unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
                        n (upstream_id, address, family, item)
-                   join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
-                       and r.left_at is null
-                   join grasp_service s on s.upstream_id = r.upstream_id and s.enabled
-                       and s.removing_at is null
-                   join grasp_repo_relay w on w.upstream_id = r.upstream_id and w.address = r.address
-                   join grasp_relay relay on relay.url = w.url
+                   cross join lateral (
+                       select w.url from grasp_repo_relay w
+                       where w.upstream_id = n.upstream_id and w.address = n.address offset 0) w
+                   cross join lateral (select id from grasp_relay g where g.url = w.url offset 0) relay
+                   where (select r.left_at is null from grasp_repo r
+                          where r.upstream_id = n.upstream_id and r.address = n.address)
+                     and (select s.enabled and s.removing_at is null from grasp_service s
+                          where s.upstream_id = n.upstream_id)
          ), added as (
              insert into grasp_coverage as c (relay_id, family, item)
              select relay_id, family, item from asked order by 1, 2, 3
@@ -93,21 +103,30 @@ pub(super) async fn take_back(tx: &mut PgConnection, gone: &Touched) -> Result<(
         "with named as (
              select relay.id as relay_id, relay.url, r.upstream_id, r.address, r.identifier
              from unnest($1::uuid[], $2::text[], $3::text[]) n (upstream_id, address, url)
-             join grasp_relay relay on relay.url = n.url
-             join grasp_repo r on r.upstream_id = n.upstream_id and r.address = n.address
+             cross join lateral (select id, url from grasp_relay g where g.url = n.url offset 0) relay
+             cross join lateral (
+                 select r.upstream_id, r.address, r.identifier from grasp_repo r
+                 where r.upstream_id = n.upstream_id and r.address = n.address offset 0) r
          ), touched (relay_id, url, family, item) as (
              select relay_id, url, 'announcements', '*' from named
              union select relay_id, url, 'state', identifier from named
              union select relay_id, url, 'address', address from named
              union select relay_id, url, 'root', encode(o.event_id, 'hex')
-                   from named join grasp_root o using (upstream_id, address)
+                   from named cross join lateral (
+                       select o.event_id from grasp_root o
+                       where o.upstream_id = named.upstream_id and o.address = named.address offset 0) o
              union select relay_id, url, 'deletion', encode(a.pubkey, 'hex')
-                   from named join grasp_author a using (upstream_id, address)
+                   from named cross join lateral (
+                       select a.pubkey from grasp_author a
+                       where a.upstream_id = named.upstream_id and a.address = named.address offset 0) a
              union select relay.id, relay.url, n.family, n.item
                    from unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
                        n (upstream_id, address, family, item)
-                   join grasp_repo_relay w on w.upstream_id = n.upstream_id and w.address = n.address
-                   join grasp_relay relay on relay.url = w.url
+                   cross join lateral (
+                       select w.url from grasp_repo_relay w
+                       where w.upstream_id = n.upstream_id and w.address = n.address offset 0) w
+                   cross join lateral (
+                       select id, url from grasp_relay g where g.url = w.url offset 0) relay
          )
          delete from grasp_coverage c using touched t
          where c.relay_id = t.relay_id and c.family = t.family and c.item = t.item

@@ -91,28 +91,38 @@ async fn mark_unreached(
     let left = sqlx::query!(
         "with recursive asked as materialized (
              select n.* from unnest($1::uuid[], $2::text[]) n (service, identifier)
-             where exists (select from grasp_repo r
-                           where r.upstream_id = n.service and r.identifier = n.identifier
-                             and r.by_maintainer and r.left_at is null)
+             where (select true
+                    from (select * from grasp_repo where identifier = n.identifier offset 0) r
+                    where r.upstream_id = n.service and r.by_maintainer and r.left_at is null limit 1)
          ), reached (service, identifier, pubkey) as (
              select n.service, n.identifier, key
-             from asked n join grasp_repo r on r.upstream_id = n.service and r.identifier = n.identifier
+             from asked n
+             cross join lateral (
+                 select * from grasp_repo where identifier = n.identifier offset 0) r
              cross join unnest(r.maintainers || r.pubkey) key
-             where r.left_at is null and not r.by_maintainer
+             where r.upstream_id = n.service and r.left_at is null and not r.by_maintainer
              union
              select f.service, f.identifier, key
-             from reached f join grasp_repo r on r.upstream_id = f.service
-                 and r.address = '30617:' || encode(f.pubkey, 'hex') || ':' || f.identifier
+             from reached f
+             cross join lateral (
+                 select * from grasp_repo
+                 where upstream_id = f.service
+                   and address = '30617:' || encode(f.pubkey, 'hex') || ':' || f.identifier offset 0) r
              cross join unnest(r.maintainers) key
              where r.left_at is null
+         ), unreached as materialized (
+             select n.service, r.address
+             from asked n
+             cross join lateral (
+                 select * from grasp_repo where identifier = n.identifier offset 0) r
+             where r.upstream_id = n.service and r.by_maintainer and r.left_at is null
+               and not exists (select from reached f where f.service = n.service
+                               and f.identifier = n.identifier and f.pubkey = r.pubkey)
          )
          update grasp_repo r
          set left_at = now(), relays_cut = 0, relays_over = 0, updated_at = now()
-         from asked n
-         where r.upstream_id = n.service and r.identifier = n.identifier and r.by_maintainer
-           and r.left_at is null
-           and not exists (select from reached f where f.service = r.upstream_id
-                           and f.identifier = r.identifier and f.pubkey = r.pubkey)
+         from unreached n
+         where r.upstream_id = n.service and r.address = n.address
          returning r.upstream_id, r.address",
         &column(changed, |(service, _)| *service),
         &column(changed, |(_, identifier)| identifier.clone()),

@@ -32,11 +32,11 @@ pub struct Unusable {
 impl Unusable {
     /// Returns the reason for people.
     pub fn words(&self) -> String {
-        match (self.reason, self.size) {
-            (Reason::TooManyTags, Some(i32::MAX)) => {
+        match self.reason {
+            Reason::IdentifierTooLong => {
                 format!("its identifier (tag `d`) is longer than {MAX_D_TAG} bytes")
             }
-            (reason, _) => reason.as_str().to_owned(),
+            reason => reason.as_str().to_owned(),
         }
     }
 
@@ -90,8 +90,7 @@ pub fn parse(json: &str, limits: Limits) -> Result<Event, Unusable> {
         return Err(Unusable { size, ..unusable(Reason::TooManyTags) });
     }
     if event.d_tag().is_some_and(|d_tag| d_tag.len() > MAX_D_TAG) {
-        // No limit would admit it.
-        return Err(Unusable { size: Some(i32::MAX), ..unusable(Reason::TooManyTags) });
+        return Err(unusable(Reason::IdentifierTooLong));
     }
     Ok(event)
 }
@@ -195,6 +194,11 @@ mod tests {
         assert_eq!(reason(&ephemeral), Reason::Ephemeral, "before its size is looked at");
         let tags = json!([["a"], ["b"], ["c"], ["d"]]);
         assert_eq!(reason(&with("tags", tags)), Reason::TooManyTags);
+        let named = with("tags", json!([["d", "x".repeat(MAX_D_TAG + 1)]]));
+        let named = named.replace(r#""kind":1,"#, r#""kind":30617,"#);
+        let long = parse(&named, Limits { bytes: 4000, ..LIMITS }).expect_err("refused");
+        assert_eq!(long.reason, Reason::IdentifierTooLong);
+        assert!(long.words().contains("longer than 1024 bytes"), "{}", long.words());
         let mut missing = event();
         missing.as_object_mut().expect("an object").remove("tags");
         assert_eq!(reason(&missing.to_string()), Reason::Malformed);

@@ -113,6 +113,21 @@ async fn days(db: &PgPool) -> Result<Vec<DayCount>, sqlx::Error> {
     .await
 }
 
+/// Returns the rejected events of an upstream by reason, in descending order.
+pub async fn rejected_of(
+    db: impl PgExecutor<'_>,
+    upstream: Uuid,
+) -> Result<Vec<ReasonCount>, sqlx::Error> {
+    sqlx::query_as!(
+        ReasonCount,
+        "select reason, events from rejection where upstream_id = $1
+         order by events desc, reason limit 100",
+        upstream,
+    )
+    .fetch_all(db)
+    .await
+}
+
 async fn rejected(db: &PgPool) -> Result<Vec<ReasonCount>, sqlx::Error> {
     sqlx::query_as!(
         ReasonCount,

@@ -6,10 +6,10 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
-    Direction, Upstream, UpstreamUrl,
+    Direction, Upstream, UpstreamError, UpstreamUrl,
     forget::forget,
     remove,
-    service::stops,
+    service::{refuse_fields, stops},
     settings::{Settings, SettingsError},
 };
 use crate::{console::operator, mirror::contended};
@@ -60,40 +60,6 @@ impl Change {
         let (Some(who), Some(changed)) = (&self.by, changed) else { return Ok(()) };
         operator::record(tx, who, action, &changed.url, "").await
     }
-}
-
-/// Why an upstream was not created or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// Fields violate their rules; each message names its field.
-    #[error("{}", .0.join("; "))]
-    Invalid(Vec<String>),
-    /// Another upstream has this address.
-    #[error("Url has already been taken")]
-    Taken,
-    /// The upstream with this address is being removed; the number of rows deleted so far.
-    #[error(
-        "Url belongs to an upstream that is being removed ({0} rows deleted so far); add it again \
-         when `tender mirror list` does not show it any more"
-    )]
-    BeingRemoved(i64),
-    /// The upstream is the relay of a GRASP service.
-    #[error(
-        "the upstream is the relay of a GRASP service; remove the service first: `tender grasp remove`"
-    )]
-    OfService,
-    /// The change would stop the own feed of a GRASP service, or the uploads to its relay.
-    #[error(
-        "the upstream is the relay of a GRASP service, and the change would stop {0}; pause the service \
-         instead (`tender grasp update --enabled false`), or remove it (`tender grasp remove`)"
-    )]
-    StopsService(&'static str),
-    /// The upstream does not exist.
-    #[error("the upstream does not exist; `tender mirror list` lists the upstreams")]
-    NotFound,
-    /// The database is unreachable or refused a statement.
-    #[error("could not store the upstream")]
-    Database(#[from] sqlx::Error),
 }
 
 /// Why a relay that we host gets no uploads.
@@ -205,8 +171,8 @@ async fn try_create(
 /// loses the permission of private addresses, which was given for the former host.
 ///
 /// # Errors
-/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`], [`UpstreamError::StopsService`] or
-/// [`UpstreamError::NotFound`].
+/// [`UpstreamError::Invalid`], [`UpstreamError::Taken`], [`UpstreamError::DecidedByService`],
+/// [`UpstreamError::StopsService`] or [`UpstreamError::NotFound`].
 pub async fn update(db: &PgPool, id: Uuid, change: &Change) -> Result<Upstream, UpstreamError> {
     let valid = check(change, false)?;
     if valid.direction.is_some_and(Direction::uploads) && is_hosted(db, id).await? {
@@ -223,7 +189,12 @@ async fn try_update(
     valid: &Valid,
 ) -> Result<Result<Option<Upstream>, UpstreamError>, sqlx::Error> {
     let mut tx = db.begin().await?;
-    if moves(&mut tx, id, valid.url.as_ref()).await? {
+    let moves = moves(&mut tx, id, valid.url.as_ref()).await?;
+    let refused = refuse_fields(&mut tx, id, change, valid.url.as_ref(), valid.direction).await?;
+    if let Err(error) = refused {
+        return Ok(Err(error));
+    }
+    if moves {
         forget(&mut tx, id).await?;
     }
     let updated = write(&mut tx, id, change, valid).await?;

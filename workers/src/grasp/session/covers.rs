@@ -3,7 +3,10 @@
 //! are read until the relay has confirmed it, so that no event is lost in between; if the relay refuses it,
 //! they stay. What does not fit is polled in turn.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tender_jobs::{
     grasp::{
@@ -17,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Session,
-    live::{Cover, Live, Polled, Standing, stand},
+    live::{Cover, Dropped, Live, Polled, Standing, stand},
 };
 use crate::mirror::error::StepError;
 
@@ -31,24 +34,52 @@ const PACK_AGAIN: Duration = Duration::from_mins(15);
 const HOPELESS: u32 = 3;
 
 impl Live {
-    /// Follows everything that the relay has confirmed.
+    /// Follows everything that is wanted: first what the relay has confirmed, then the rest.
     pub(super) async fn fill(&mut self, session: &Session) -> Result<(), StepError> {
         let (db, relay, mut after) = (&session.context.db, session.lease.relay, None);
         while let Some((family, items)) = coverage::confirmed(db, relay, after.as_ref()).await? {
             after = items.last().map(|last| (family, last.clone()));
-            self.cover(session, family, items).await?;
+            self.cover(session, family, items, false).await?;
+        }
+        self.fill_wanting(session).await
+    }
+
+    /// Follows what is not confirmed, until the limit is reached: the rest is followed when its history is fetched.
+    /// Items that failed before stay apart from others, as in their batches, so that an item that the relay refuses
+    /// costs no other item its subscription.
+    async fn fill_wanting(&mut self, session: &Session) -> Result<(), StepError> {
+        let (db, relay, mut after) = (&session.context.db, session.lease.relay, None);
+        while self.overflow.is_empty() {
+            let page = coverage::unconfirmed(db, relay, after.as_ref()).await?;
+            let Some((family, item, _)) = page.last() else { break };
+            after = Some((family.clone(), item.clone()));
+            let mut groups: BTreeMap<(String, i32), Vec<String>> = BTreeMap::new();
+            for (family, item, most) in page {
+                groups.entry((family, most)).or_default().push(item);
+            }
+            for ((family, most), items) in groups.into_iter().rev() {
+                let Some(family) = Family::parse(&family) else { continue };
+                for part in items.chunks(usize::try_from(most).unwrap_or(1).max(1)) {
+                    self.cover(session, family, part.to_vec(), true).await?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Follows items, unless they are followed already.
+    /// Follows items, unless they are followed already or no filter can name them. `is_wanting` says that their
+    /// history has yet to come.
     pub(super) async fn cover(
         &mut self,
         session: &Session,
         family: Family,
         mut items: Vec<String>,
+        is_wanting: bool,
     ) -> Result<(), StepError> {
+        self.recover(family, &items);
         items.retain(|item| !self.covers(family, item));
+        let unusable = filters::of(family, &items, self.bounds).unusable;
+        items.retain(|item| !unusable.iter().any(|unusable| unusable.item == *item));
         if items.is_empty() {
             return Ok(());
         }
@@ -59,10 +90,10 @@ impl Live {
         }
         if self.count() + needed > self.bounds.live && !self.covers.is_empty() {
             let since = queue::now(&session.context.db).await?.timestamp();
-            self.overflow.push_back(Polled::new(family, items, since));
+            self.overflow.push_back(Polled::new(family, items, since, is_wanting));
             return Ok(());
         }
-        self.open(session, family, items).await?;
+        self.open(session, family, items, is_wanting).await?;
         Ok(())
     }
 
@@ -77,13 +108,14 @@ impl Live {
         session: &Session,
         family: Family,
         items: Vec<String>,
+        is_wanting: bool,
     ) -> Result<Uuid, StepError> {
         let (id, mut standing) = (Uuid::new_v4(), Vec::new());
         let at = queue::now(&session.context.db).await?.timestamp();
         for filter in filters::of(family, &items, self.bounds).filters {
             standing.push(stand(session, filter, at).await?);
         }
-        self.covers.push(Cover { id, successor: None, family, items, standing });
+        self.covers.push(Cover { id, successor: None, family, items, standing, is_wanting });
         Ok(id)
     }
 
@@ -101,7 +133,8 @@ impl Live {
                 let wanted =
                     coverage::still_wanted(db, session.lease.relay, family, &items).await?;
                 // Without an item, the packed cover has no filter, and is confirmed at once.
-                let packed = self.open(session, family, wanted).await?;
+                let is_wanting = small.iter().all(|index| self.covers[*index].is_wanting);
+                let packed = self.open(session, family, wanted, is_wanting).await?;
                 for index in small {
                     self.covers[index].successor = Some(packed);
                 }
@@ -130,6 +163,7 @@ impl Live {
                 self.pack_from = Instant::now() + PACK_AGAIN;
                 let replaced = self.covers.iter_mut().filter(|cover| cover.successor == Some(id));
                 replaced.for_each(|cover| cover.successor = None);
+                self.shed(session).await?;
             }
         }
         Ok(())
@@ -152,21 +186,47 @@ impl Live {
         Ok(())
     }
 
-    /// Drops the covers and polls that a relay refuses in every way. Returns their items, which are then
-    /// missing.
-    pub(super) fn drop_hopeless(&mut self) -> Vec<(Family, Vec<String>)> {
+    /// Polls the newest covers instead that exceed the limit, because the relay refused a packed one.
+    async fn shed(&mut self, session: &Session) -> Result<(), StepError> {
+        let (id, mut shed) = (Uuid::new_v4(), Vec::new());
+        for index in (1..self.covers.len()).rev() {
+            if self.count() > self.bounds.live && self.covers[index].successor.is_none() {
+                self.covers[index].successor = Some(id);
+            }
+        }
+        while let Some(message) = self.waiting(id).await {
+            self.take(session, message).await?;
+        }
+        let now = queue::now(&session.context.db).await?.timestamp();
+        self.covers.retain(|cover| {
+            let is_shed = cover.successor == Some(id);
+            if is_shed {
+                let missed = cover.standing.iter().filter_map(Standing::missed).min();
+                let (items, since) = (cover.items.clone(), missed.unwrap_or(now).min(now));
+                shed.push(Polled::new(cover.family, items, since, cover.is_wanting));
+            }
+            !is_shed
+        });
+        self.overflow.extend(shed);
+        Ok(())
+    }
+
+    /// Drops the covers and polls that a relay refuses in every way. Returns them; their items are then missing.
+    pub(super) fn drop_hopeless(&mut self) -> Vec<Dropped> {
         let mut dropped = Vec::new();
         self.covers.retain(|cover| {
-            let is_kept = !cover.standing.iter().any(Standing::is_hopeless);
-            if !is_kept {
-                dropped.push((cover.family, cover.items.clone()));
-            }
-            is_kept
+            let hopeless = cover.standing.iter().find(|one| one.is_hopeless());
+            dropped.extend(hopeless.map(|one| {
+                let (items, filters) = (cover.items.clone(), cover.standing.len());
+                Dropped { family: cover.family, items, filters, reason: one.words.clone() }
+            }));
+            hopeless.is_none()
         });
         self.overflow.retain(|polled| {
             let is_kept = polled.failures < HOPELESS;
             if !is_kept {
-                dropped.push((polled.family, polled.items.clone()));
+                let (items, reason) = (polled.items.clone(), polled.reason.clone());
+                dropped.push(Dropped { family: polled.family, items, filters: 0, reason });
             }
             is_kept
         });
@@ -196,13 +256,5 @@ impl Live {
         let mut small: Vec<usize> = sizes.into_iter().map(|(_, index)| index).collect();
         small.sort_unstable();
         (small.len() > 1).then_some(small)
-    }
-}
-
-impl Polled {
-    fn new(family: Family, items: Vec<String>, since: i64) -> Self {
-        let now = Instant::now();
-        let (due, good, begun) = (now + ROTATE, now, now);
-        Self { family, items, due, since, asked: since, good, begun, failures: 0 }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use refusals::Refusals;
 use tender_jobs::{
-    grasp::{family::Purpose, followed::Status},
+    grasp::{family::Purpose, followed::Subscriptions},
     queue::Settled,
 };
 use tokio::{task::JoinSet, time::MissedTickBehavior};
@@ -50,7 +50,10 @@ struct Following {
     turn: usize,
     /// Whether the last work that began fetches missing items.
     was_missing: bool,
-    status: Status,
+    /// Whether everything confirmed is verified and followed live, as it was stored.
+    is_verified: bool,
+    /// How often items were planned, confirmed or lost since that was stored.
+    changes: usize,
     /// When the next missing items are due; `None` if none is missing.
     plan_at: Option<Instant>,
     limited_until: Option<Instant>,
@@ -58,7 +61,7 @@ struct Following {
     begun: Instant,
     is_good: bool,
     counted: Instant,
-    told: (usize, usize),
+    told: Subscriptions,
     /// Not before this, if a verification was overdue at the claim.
     resync_from: Instant,
     /// The due time that the last verification has served. The manager tells a new one a little later.
@@ -75,6 +78,7 @@ pub(super) async fn run(session: Arc<Session>, hold: Hold) -> Result<Never, End>
 impl Following {
     fn new(session: Arc<Session>, hold: Hold) -> Self {
         let now = Instant::now();
+        let refusals = Refusals::new(hold.claimed.refusals, hold.claimed.probe_in);
         let spread = if hold.claimed.is_resync_due { random() * SPREAD } else { 0.0 };
         Self {
             live: Live::new(&session),
@@ -85,14 +89,15 @@ impl Following {
             pass: None,
             turn: 0,
             was_missing: false,
-            status: Status::CatchingUp,
+            is_verified: false,
+            changes: 0,
             plan_at: Some(now),
             limited_until: None,
-            refusals: Refusals::default(),
+            refusals,
             begun: now,
             is_good: false,
             counted: now,
-            told: (0, 0),
+            told: Subscriptions::default(),
             resync_from: now + Duration::from_secs_f64(spread),
             served: None,
         }

@@ -1,7 +1,10 @@
-//! How a filter is fetched: page by page, or by negentropy against what we hold.
+//! How a filter is fetched: page by page, or by negentropy against what we hold, within a bound of time.
+//!
+//! - `windows`: the comparison, window by window.
+
+mod windows;
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,41 +13,32 @@ use tender_jobs::{
     grasp::{
         admission::Followed,
         batch::Fetched,
-        coverage,
+        coverage::{self, Walked},
         family::{Purpose, Source},
     },
     mirror::{
-        event::{EventId, Tally},
+        event::Tally,
         filter::Filter,
         lane::gap::Gap,
         upstream::{self, Learned},
     },
     queue,
 };
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::Session;
+use super::{Session, passes::OVERLAP};
 use crate::mirror::{
     backfill::poll,
     error::StepError,
-    fetch::{self, How, Wanted},
     intake::Intake,
-    negentropy::{self, Compared, NegError, Window},
-    page::{Asked, FUTURE, Walk},
-    proof::{self, Proof, Revealed},
+    page::{Asked, Walk},
 };
+use windows::Compared;
 
 /// A filter is compared instead of paged if we hold this many of its events.
 const WORTH_COMPARING: i64 = 100;
-/// The rounds in which ids are requested that the relay lists and does not deliver.
-const ROUNDS: usize = 3;
-/// The comparisons of one filter: a fetch that ran out of time goes on with another one.
-const COMPARISONS: usize = 60;
-/// The ids that may wait to be requested.
-const WAITING_IDS: usize = 1000;
-/// The longest time for one filter; a longer history fails, and its items go on in smaller batches.
-const WITHIN: Duration = Duration::from_hours(1);
+/// How much longer a fetch may take that has proven nothing yet.
+const GRACE: Duration = Duration::from_mins(1);
 
 /// Requests everything of a filter since a second, and stores it.
 pub(super) struct Request<'a> {
@@ -54,6 +48,8 @@ pub(super) struct Request<'a> {
     pub(super) purpose: Purpose,
     /// Whether events are compared that we hold, if the relay can.
     pub(super) compares: bool,
+    /// What earlier fetches have proven.
+    pub(super) walked: Option<Walked>,
 }
 
 /// The account of a filter.
@@ -61,6 +57,9 @@ pub(super) struct Request<'a> {
 pub(super) struct Account {
     pub(super) fetched: Fetched,
     pub(super) gaps: Vec<Gap>,
+    /// Whether the fetch ended because it took too long, and what it has proven.
+    pub(super) is_over: bool,
+    pub(super) walked: Option<Walked>,
 }
 
 impl Account {
@@ -77,20 +76,42 @@ pub(super) async fn fetch(
     request: &Request<'_>,
     account: &mut Account,
 ) -> Result<(), StepError> {
-    let begun = Instant::now();
+    let mut clock = clock(session).await?;
+    let Some(walked) = request.walked else {
+        return fetch_below(session, request, None, &clock, account).await;
+    };
+    walk(session, request, (walked.at - OVERLAP, None), &clock, account).await.inspect_err(
+        |_| {
+            account.walked = None; // what is proven of the newest part is proven again
+        },
+    )?;
+    clock.at = walked.at;
+    if walked.until > 0 {
+        fetch_below(session, request, Some(walked.until), &clock, account).await?;
+    }
+    Ok(())
+}
+
+async fn clock(session: &Session) -> Result<Clock, sqlx::Error> {
+    let ends = Instant::now() + session.context.walk_within;
+    Ok(Clock { at: queue::now(&session.context.db).await?.timestamp(), ends })
+}
+
+/// Fetches what is not newer than a second.
+async fn fetch_below(
+    session: &Session,
+    request: &Request<'_>,
+    mut until: Option<i64>,
+    clock: &Clock,
+    account: &mut Account,
+) -> Result<(), StepError> {
     if request.since == 0 && is_compared(session, request).await? {
-        for _ in 0..COMPARISONS {
-            match compare(session, request.filter, request.purpose, account).await? {
-                Verdict::Whole => return Ok(()),
-                Verdict::Again if begun.elapsed() < WITHIN => {}
-                Verdict::Again | Verdict::Paged(None) => break,
-                Verdict::Paged(Some(until)) => {
-                    return walk(session, request, Some(until), begun, account).await;
-                }
-            }
+        match windows::compare(session, request, until, clock, account).await? {
+            Compared::Whole => return Ok(()),
+            Compared::Below(second) => until = second,
         }
     }
-    walk(session, request, None, begun, account).await
+    walk(session, request, (request.since, until), clock, account).await
 }
 
 /// Whether a filter is compared: the relay may support NIP-77, and we hold enough to save a download.
@@ -122,24 +143,57 @@ impl Session {
     }
 }
 
-/// Pages through the history.
+/// The time of a fetch, and what it has proven.
+struct Clock {
+    /// When the fetch began, in Unix seconds.
+    at: i64,
+    ends: Instant,
+}
+
+impl Clock {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.ends
+    }
+
+    /// Whether a fetch ends that has proven nothing.
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.ends + GRACE
+    }
+
+    /// Ends a fetch that takes too long. Everything after the second `until` is proven, if given.
+    fn end(&self, until: Option<i64>, account: &mut Account) -> StepError {
+        account.is_over = true;
+        account.walked = until.map(|until| Walked { at: self.at, until });
+        let rest = match until {
+            Some(until) => format!("it goes on from second {until}"),
+            None => "nothing of it is proven".to_owned(),
+        };
+        StepError::Silent(format!("the history of the filter takes too long; {rest}"))
+    }
+}
+
+/// Pages through a part of the history: since a second, until another one.
 async fn walk(
     session: &Session,
     request: &Request<'_>,
-    until: Option<i64>,
-    begun: Instant,
+    (since, until): (i64, Option<i64>),
+    clock: &Clock,
     account: &mut Account,
 ) -> Result<(), StepError> {
-    let asked = session.asked(request.filter, request.since, until).await?;
+    let asked = session.asked(request.filter, since, until).await?;
     // A number of its own tells late events of this walk from those of others.
     let mut walk = Walk::new(Asked { lane: Some(Uuid::new_v4()), ..asked });
     let mut intake = session.intake(Source::Batch(request.purpose));
+    let top = until.unwrap_or(i64::MAX);
     let walked = loop {
         account.fetched.pages += 1;
         match walk.next(&session.connection, &mut intake).await {
-            Ok(None) => break Ok(()),
-            Ok(Some(_)) if begun.elapsed() < WITHIN => {}
-            Ok(Some(_)) => break Err(endless()),
+            Ok(None) => break Ok(None),
+            Ok(Some(oldest)) if clock.is_over() && oldest < top && !walk.is_repeated() => {
+                break Ok(Some(Some(oldest)));
+            }
+            Ok(Some(_)) if clock.is_late() => break Ok(Some(None)),
+            Ok(Some(_)) => {}
             Err(error) => break Err(error),
         }
     };
@@ -148,128 +202,9 @@ async fn walk(
     }
     account.gaps.append(&mut walk.gaps);
     account.add(&intake.settle().await?);
-    walked
-}
-
-fn endless() -> StepError {
-    let hours = WITHIN.as_secs() / 3600;
-    StepError::Protocol(format!("the history of the filter has no end after {hours} h"))
-}
-
-/// How a comparison ended.
-enum Verdict {
-    /// The relay has nothing of the filter that we have not decided on.
-    Whole,
-    /// Events came, and there are more.
-    Again,
-    /// The history is paged, up to this second if later ones are proven.
-    Paged(Option<i64>),
-}
-
-/// Compares what we hold with the relay's events, and fetches what we lack. After a short loss of the
-/// connection, the relay's set is not proven to be whole.
-async fn compare(
-    session: &Session,
-    filter: &Filter,
-    purpose: Purpose,
-    account: &mut Account,
-) -> Result<Verdict, StepError> {
-    let (db, id) = (&session.context.db, session.upstream.id);
-    let asked = session.asked(filter, 0, None).await?;
-    let until = asked.now + FUTURE;
-    let Some(items) = coverage::held(db, id, filter).await? else {
-        return Ok(Verdict::Paged(None));
-    };
-    let items = Arc::new(items);
-    let window = Window {
-        filter,
-        since: 0,
-        until,
-        frame_size: session.settings.negentropy_frame_size,
-        first_answer: session.settings.negentropy_timeout(),
-    };
-    let mut intake = session.intake(Source::Batch(purpose));
-    let both = both(session, &window, items.clone(), &mut intake).await;
-    account.fetched.is_compared = true;
-    let tally = intake.settle().await?;
-    account.add(&tally);
-    let (compared, fetched) = match both {
-        Ok(both) => both,
-        Err(NegError::Step(error)) => return Err(error),
-        Err(NegError::Busy(why)) => return Err(StepError::RateLimited(why)),
-        Err(NegError::Unsupported(why) | NegError::Protocol(why)) => {
-            upstream::judge_negentropy(db, id, Some(&why)).await?;
-            return Ok(Verdict::Paged(None));
-        }
-        Err(_) => return Ok(Verdict::Paged(None)),
-    };
-    if session.upstream.negentropy_verdict != "supported" {
-        upstream::judge_negentropy(db, id, None).await?;
-    }
-    if fetched.is_cut {
-        return Ok(if fetched.delivered > 0 { Verdict::Again } else { Verdict::Paged(None) });
-    }
-    deliver_rest(session, filter, purpose, fetched.undelivered, account).await?;
-    if purpose == Purpose::Reconnect {
-        return Ok(Verdict::Whole); // as far as the relay shows; the daily verification proves it
-    }
-    let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
-    Ok(match proof::prove(&session.connection, asked, until, &revealed).await? {
-        Proof::Whole => Verdict::Whole,
-        Proof::CutBelow(at) | Proof::UnclearBelow(at) => Verdict::Paged(Some(at)),
-        Proof::Cut => Verdict::Paged(None),
-    })
-}
-
-async fn both(
-    session: &Session,
-    window: &Window<'_>,
-    items: Arc<Vec<(u64, EventId)>>,
-    intake: &mut Intake,
-) -> Result<(Compared, fetch::Fetched), NegError> {
-    let connection = &session.connection;
-    let (needed, to_fetch) = mpsc::channel(WAITING_IDS);
-    let none = HashSet::new();
-    let compared = negentropy::compare(connection, window, items, needed);
-    let fetched = fetch::fetch(connection, to_fetch, how(session, window.filter, &none), intake);
-    tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
-}
-
-fn how<'a>(session: &Session, filter: &'a Filter, waiting: &'a HashSet<EventId>) -> How<'a> {
-    let size = usize::try_from(session.settings.batch_size).unwrap_or(usize::MAX);
-    How { size, wanted: Wanted { filter, limits: session.settings.limits() }, waiting }
-}
-
-/// Requests ids again that were listed and not delivered. Fails if some are not delivered in three
-/// rounds: then the items stay missing.
-async fn deliver_rest(
-    session: &Session,
-    filter: &Filter,
-    purpose: Purpose,
-    mut missing: Vec<EventId>,
-    account: &mut Account,
-) -> Result<(), StepError> {
-    for _ in 1..ROUNDS {
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let (sender, ids) = mpsc::channel(missing.len());
-        for id in &missing {
-            let _fits = sender.try_send(*id);
-        }
-        drop(sender);
-        let (mut intake, none) = (session.intake(Source::Batch(purpose)), HashSet::new());
-        let fetched =
-            fetch::fetch(&session.connection, ids, how(session, filter, &none), &mut intake).await;
-        account.add(&intake.settle().await?);
-        missing = fetched?.undelivered;
-    }
-    match missing.first() {
+    match walked? {
         None => Ok(()),
-        Some(id) => Err(StepError::Refused(format!(
-            "it listed {} events, such as {id}, and did not deliver them in {ROUNDS} rounds",
-            missing.len()
-        ))),
+        Some(until) => Err(clock.end(until, account)),
     }
 }
 
@@ -280,14 +215,15 @@ pub(super) async fn verify(
     filter: &Filter,
     account: &mut Account,
 ) -> Result<(), StepError> {
-    for _ in 0..COMPARISONS {
-        if !upstream::tries_negentropy(&session.context.db, session.upstream.id).await? {
-            return Ok(());
+    if upstream::tries_negentropy(&session.context.db, session.upstream.id).await? {
+        let (purpose, compares, walked) = (Purpose::Reconnect, true, None);
+        let request = Request { filter, since: 0, purpose, compares, walked };
+        let clock = clock(session).await?;
+        let ended = windows::compare(session, &request, None, &clock, account).await;
+        if !std::mem::take(&mut account.is_over) {
+            ended?;
         }
-        match compare(session, filter, Purpose::Reconnect, account).await? {
-            Verdict::Again => {}
-            Verdict::Whole | Verdict::Paged(_) => return Ok(()),
-        }
+        account.walked = None;
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The standing subscriptions of a relay, and the events that come by them.
 //!
-//! - `standing`: one subscription, its state, and what it may have missed.
+//! - `standing`: one subscription, its state, and what it may have missed. `cover`: items that are followed together.
 
+mod cover;
 mod standing;
 
 use std::{
@@ -24,52 +25,25 @@ use tender_jobs::{
 
 use uuid::Uuid;
 
-use super::{Session, covers::CURRENT_FOR};
+use super::Session;
 use crate::mirror::{
     connection::Heard,
     error::StepError,
     intake::{FLUSH_AFTER, Intake},
 };
 
+pub(super) use cover::{Cover, Dropped, Polled};
 pub(super) use standing::Standing;
 
 /// The longest wait until a relay confirms a subscription, by EOSE or an event.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
-/// Items that are followed, and the subscriptions that cover them.
-#[derive(Debug)]
-pub(super) struct Cover {
-    pub(super) id: Uuid,
-    /// The packed cover that replaces this one as soon as the relay has confirmed it.
-    pub(super) successor: Option<Uuid>,
-    pub(super) family: Family,
-    /// Sorted.
-    pub(super) items: Vec<String>,
-    pub(super) standing: Vec<Standing>,
-}
-
-/// Items beyond the limit of open subscriptions. They are polled in turn.
-#[derive(Debug)]
-pub(super) struct Polled {
-    pub(super) family: Family,
-    /// Sorted.
-    pub(super) items: Vec<String>,
-    pub(super) due: Instant,
-    /// Everything up to this second was polled.
-    pub(super) since: i64,
-    /// When the last poll began, in Unix seconds.
-    pub(super) asked: i64,
-    /// When the last poll began that succeeded.
-    pub(super) good: Instant,
-    pub(super) begun: Instant,
-    /// Failed polls in a row.
-    pub(super) failures: u32,
-}
 
 /// What is followed of a relay.
 pub(super) struct Live {
     pub(super) bounds: Bounds,
     pub(super) covers: Vec<Cover>,
     pub(super) overflow: VecDeque<Polled>,
+    pub(super) dropped: Vec<Dropped>,
     intake: Intake,
     /// When the events that wait are stored at the latest.
     flush_at: Option<Instant>,
@@ -111,24 +85,13 @@ impl Live {
             bounds: Bounds::of(session.upstream.information.as_ref()),
             covers: Vec::new(),
             overflow: VecDeque::new(),
+            dropped: Vec::new(),
             intake: session.intake(Source::Live),
             flush_at: None,
             turn: 0,
             pack_from: Instant::now(),
             violations: 0,
         }
-    }
-
-    /// The number of followed filters, open or not, without those that are being replaced.
-    pub(super) fn count(&self) -> usize {
-        let stay = self.covers.iter().filter(|cover| cover.successor.is_none());
-        stay.map(|cover| cover.standing.len()).sum()
-    }
-
-    /// Whether everything that is followed is known up to now, or to the last poll.
-    pub(super) fn is_current(&self) -> bool {
-        self.covers.iter().flat_map(|cover| &cover.standing).all(Standing::is_current)
-            && self.overflow.iter().all(|polled| polled.good.elapsed() < CURRENT_FOR)
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Standing> {
@@ -220,19 +183,16 @@ impl Live {
             Err(error) if session.connection.lost().is_some() => return Err(error),
             Err(error) => error,
         };
-        one.close(queue::now(&session.context.db).await?.timestamp());
+        one.close(queue::now(&session.context.db).await?.timestamp(), &error.to_string());
         Ok(Some(Ended { standing: one.id, error }))
     }
 
     /// Closes the subscriptions that the relay has not confirmed in time. Returns whether there are any.
     pub(super) async fn close_silent(&mut self, session: &Session) -> Result<bool, StepError> {
-        let is_late = |one: &Standing| matches!(&one.state, State::Asked(_, until, _) if *until < Instant::now());
-        if !self.covers.iter().flat_map(|cover| &cover.standing).any(is_late) {
+        if !self.all().any(|one| one.is_late()) {
             return Ok(false);
         }
-        let now = queue::now(&session.context.db).await?.timestamp();
-        let all = self.covers.iter_mut().flat_map(|cover| &mut cover.standing);
-        all.filter(|one| is_late(one)).for_each(|one| one.close(now));
+        self.close_late(queue::now(&session.context.db).await?.timestamp());
         Ok(true)
     }
 

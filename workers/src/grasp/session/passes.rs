@@ -32,6 +32,10 @@ pub(super) struct Pass {
     running: usize,
     /// The parts that have succeeded.
     pub(super) verified: usize,
+    /// Whether something was proven that an earlier connection need not have proven.
+    pub(super) is_progress: bool,
+    /// Why the last part failed.
+    error: Option<String>,
     again: Vec<(Instant, Task)>,
     /// Events that only the verification has found.
     pub(super) drift: i64,
@@ -40,12 +44,29 @@ pub(super) struct Pass {
 impl Pass {
     pub(super) fn new(purpose: Purpose, since: i64) -> Self {
         let (after, again) = (None, Vec::new());
-        Self { purpose, since, after, is_read: false, running: 0, verified: 0, again, drift: 0 }
+        Self {
+            purpose,
+            since,
+            after,
+            is_read: false,
+            running: 0,
+            verified: 0,
+            is_progress: false,
+            error: None,
+            again,
+            drift: 0,
+        }
     }
 
     /// Whether every part has succeeded or was given up.
     pub(super) fn is_over(&self) -> bool {
         self.is_read && self.running == 0 && self.again.is_empty()
+    }
+
+    /// Returns why nothing could be verified; `None` if something was.
+    pub(super) fn unverified(&self) -> Option<String> {
+        let why = self.error.as_deref().unwrap_or("nothing was confirmed when it began");
+        (self.verified == 0).then(|| format!("nothing could be verified: {why}"))
     }
 
     /// Whether a part can begin.
@@ -86,6 +107,7 @@ impl Pass {
             batch: None,
             failures: 0,
             repairs: None,
+            walked: Vec::new(),
         }))
     }
 
@@ -93,19 +115,28 @@ impl Pass {
     pub(super) fn ended(&mut self, done: &Done) -> bool {
         self.running = self.running.saturating_sub(1);
         self.drift += done.fetched.stored;
-        if done.result.is_ok() {
+        let Err(error) = &done.result else {
             self.verified += 1;
-        } else {
-            let mut task = done.task.clone();
-            let pause = AGAIN.saturating_mul(1 << task.failures.min(6));
-            let asked =
-                Duration::from_secs(done.pause.and_then(|s| s.try_into().ok()).unwrap_or(0));
-            task.failures += u32::from(done.pause.is_none());
-            if task.failures >= GIVE_UP {
-                return false;
-            }
-            self.again.push((Instant::now() + pause.max(asked), task));
+            // After a short loss, the same recent events come again and again.
+            let is_whole = self.purpose != Purpose::Reconnect && done.fetched.is_proof();
+            self.is_progress |= is_whole || done.fetched.stored > 0;
+            return true;
+        };
+        self.error = Some(error.to_string());
+        self.repeat(done)
+    }
+
+    /// Repeats a part that failed, later. Returns false if it is given up. A part that ran out of time and has
+    /// proven something goes on, however often.
+    fn repeat(&mut self, done: &Done) -> bool {
+        let mut task = done.task.clone();
+        let pause = AGAIN.saturating_mul(1 << task.failures.min(6));
+        let asked = Duration::from_secs(done.pause.and_then(|s| s.try_into().ok()).unwrap_or(0));
+        task.failures += u32::from(done.pause.is_none() && !done.is_further);
+        if task.failures >= GIVE_UP {
+            return false;
         }
+        self.again.push((Instant::now() + pause.max(asked), task));
         true
     }
 }

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tender_jobs::{
     grasp::{
         batch::{self, Again, Batch, Fetched},
-        coverage,
+        coverage::{self, Walked},
         family::{Family, Purpose},
         followed,
     },
     mirror::filter::Filter,
-    queue::Settled,
+    queue::{self, Settled},
 };
 
 use uuid::Uuid;
@@ -39,6 +39,8 @@ pub(super) struct Task {
     pub(super) failures: u32,
     /// The closed subscription for which the task fetches what it may have missed.
     pub(super) repairs: Option<Uuid>,
+    /// What earlier fetches of each filter have proven; empty if there were none.
+    pub(super) walked: Vec<Option<Walked>>,
 }
 
 /// A task that has ended.
@@ -48,16 +50,37 @@ pub(super) struct Done {
     pub(super) result: Result<(), StepError>,
     /// For how many seconds the relay gets no further request, if it limits our rate.
     pub(super) pause: Option<i64>,
+    /// Whether the task took too long, and has proven more of the history than before.
+    pub(super) is_further: bool,
+}
+
+/// Whether the relay itself refused a request.
+pub(super) fn is_refusal(error: &StepError) -> bool {
+    matches!(error, StepError::Auth(_) | StepError::Refused(_) | StepError::Connection(_))
+}
+
+/// Returns what earlier fetches of filters of missing items have proven.
+pub(super) async fn walked(
+    session: &Session,
+    family: Family,
+    filters: &[Filter],
+) -> Result<Vec<Option<Walked>>, sqlx::Error> {
+    let (db, relay, mut all) = (&session.context.db, session.lease.relay, Vec::new());
+    for filter in filters {
+        all.push(coverage::walked(db, relay, family, filter).await?);
+    }
+    Ok(all)
 }
 
 /// Runs a task to its end, and stores the end.
-pub(super) async fn run(session: Arc<Session>, task: Task) -> Done {
+pub(super) async fn run(session: Arc<Session>, mut task: Task) -> Done {
     let mut account = Account::default();
-    let (result, pause) = match try_run(&session, &task, &mut account).await {
+    let (result, pause) = match try_run(&session, &mut task, &mut account).await {
         Ok(ended) => ended,
         Err(error) => (Err(error), None),
     };
-    Done { task, fetched: account.fetched, result, pause }
+    let is_further = account.is_over && account.walked.is_some();
+    Done { task, fetched: account.fetched, result, pause, is_further }
 }
 
 /// How a task ended, and the pause that the relay asked for.
@@ -66,9 +89,10 @@ type Ended = (Result<(), StepError>, Option<i64>);
 /// Fails only if the end could not be stored.
 async fn try_run(
     session: &Session,
-    task: &Task,
+    task: &mut Task,
     account: &mut Account,
 ) -> Result<Ended, StepError> {
+    let is_resumed = task.walked.iter().any(Option::is_some);
     let db = &session.context.db;
     let batch = if let Some(batch) = &task.batch {
         batch.clone()
@@ -80,7 +104,7 @@ async fn try_run(
     match fetch(session, task, account).await {
         Ok(()) => {
             let (family, items, gaps) = (task.family, &task.items, &account.gaps);
-            if task.since == 0 {
+            if task.since == 0 && !is_resumed {
                 coverage::note_gaps(db, session.lease, family, items, gaps).await?;
             } else {
                 coverage::add_gaps(db, session.lease, family, items, gaps).await?;
@@ -89,7 +113,10 @@ async fn try_run(
             Ok((if_held(confirmed), None))
         }
         Err(StepError::LeaseLost) => Err(StepError::LeaseLost),
-        Err(error) => fail(session, &batch, error, account.fetched).await,
+        Err(error) => {
+            keep(session, task, account).await?;
+            fail(session, &batch, error, account).await
+        }
     }
 }
 
@@ -100,14 +127,39 @@ fn if_held(settled: Settled<()>) -> Result<(), StepError> {
     }
 }
 
-async fn fetch(session: &Session, task: &Task, account: &mut Account) -> Result<(), StepError> {
-    for filter in &task.filters {
+async fn fetch(session: &Session, task: &mut Task, account: &mut Account) -> Result<(), StepError> {
+    task.walked.resize(task.filters.len(), None);
+    for (filter, walked) in task.filters.iter().zip(&mut task.walked) {
         let purpose = task.purpose;
         let compares = matches!(purpose, Purpose::Fresh | Purpose::Daily);
-        let request = Request { filter, since: task.since, purpose, compares };
-        history::fetch(session, &request, account).await?;
+        let at = queue::now(&session.context.db).await?.timestamp();
+        let request = Request { filter, since: task.since, purpose, compares, walked: *walked };
+        if let Err(error) = history::fetch(session, &request, account).await {
+            *walked = account.walked.or(*walked);
+            return Err(error);
+        }
+        // Of use only if a later filter takes too long.
+        *walked = Some(Walked { at: walked.map_or(at, |walked| walked.at), until: 0 });
         if purpose == Purpose::Reconnect {
             history::verify(session, filter, account).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what a task that took too long has proven. A verification keeps it in memory.
+async fn keep(session: &Session, task: &mut Task, account: &Account) -> Result<(), sqlx::Error> {
+    if !account.is_over {
+        task.walked.clear();
+        return Ok(());
+    }
+    let (db, lease, family) = (&session.context.db, session.lease, task.family);
+    coverage::add_gaps(db, lease, family, &task.items, &account.gaps).await?;
+    if task.purpose == Purpose::Missing {
+        for (filter, walked) in task.filters.iter().zip(&task.walked) {
+            if let Some(walked) = walked {
+                coverage::note_walked(db, lease, family, filter, *walked).await?;
+            }
         }
     }
     Ok(())
@@ -118,13 +170,18 @@ async fn fail(
     session: &Session,
     batch: &Batch,
     error: StepError,
-    fetched: Fetched,
+    account: &Account,
 ) -> Result<Ended, StepError> {
     if session.ending.is_cancelled() {
         return Ok((Err(StepError::Stopping), None));
     }
     let db = &session.context.db;
     let (mut again, mut pause) = (Again::Later, None);
+    if account.is_over && account.walked.is_some() {
+        again = Again::Further;
+    } else if is_refusal(&error) {
+        again = Again::Refused;
+    }
     if session.connection.lost().is_some() {
         again = Again::Reconnected;
     } else if let StepError::RateLimited(reason) = &error {
@@ -135,6 +192,6 @@ async fn fail(
     }
     let reason = error.to_string();
     tracing::debug!(url = session.upstream.url, reason, "a batch failed; its items are missing");
-    if_held(batch::fail(db, batch, &reason, again, fetched).await?)?;
+    if_held(batch::fail(db, batch, &reason, again, account.fetched).await?)?;
     Ok((Err(error), pause))
 }

@@ -20,8 +20,9 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Splits a batch: deletions have a transaction of their own, which is the first one here and
-    /// the last one to be stored. There is always a part, even if there is nothing but counts.
+    /// Splits a batch: deletions have a transaction of their own. The last part is stored first: the
+    /// other events, or the deletions if there is a gate. A gate must not admit an event because of
+    /// one that the same batch deletes. There is always a part, even if there is nothing but counts.
     pub(super) fn of(batch: &Batch<'a>) -> Vec<Self> {
         let (deletions, events): (Vec<&Event>, Vec<&Event>) =
             batch.events.iter().partition(|event| event.is_deletion());
@@ -34,6 +35,9 @@ impl<'a> Part<'a> {
             parts.push(Self { events: deletions, are_deletions: true, ..Self::default() });
         }
         parts.push(Self { events, refused, tally, are_deletions: false });
+        if batch.gate.is_some() {
+            parts.reverse();
+        }
         parts
     }
 

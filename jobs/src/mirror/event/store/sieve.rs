@@ -100,10 +100,10 @@ pub(crate) async fn deleted(
         r#"select n.id as "id!"
            from unnest($1::bytea[], $2::bytea[], $3::int[], $4::text[], $5::bigint[])
                as n (id, pubkey, kind, d_tag, created_at)
-           where exists (select from deletion_mark m where m.target = n.id and m.author = n.pubkey)
-              or exists (select from deletion_address a
-                         where a.author = n.pubkey and a.kind = n.kind and a.d_tag = n.d_tag
-                           and a.up_to >= n.created_at)"#,
+           where (select true from deletion_mark m where m.target = n.id and m.author = n.pubkey limit 1)
+              or (select true from deletion_address a
+                  where a.author = n.pubkey and a.kind = n.kind and a.d_tag = n.d_tag
+                    and a.up_to >= n.created_at limit 1)"#,
         &rows_of(events.iter().map(|event| &event.id)),
         &column(events, |event| event.pubkey.to_vec()),
         &column(events, |event| i32::from(event.kind)),

@@ -3,11 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tender_jobs::{
-    grasp::{
-        coverage,
-        family::Purpose,
-        followed::{self, Status},
-    },
+    grasp::{coverage, family::Purpose, followed},
     queue::Settled,
 };
 
@@ -23,27 +19,28 @@ const GOOD_AFTER: Duration = Duration::from_mins(5);
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 impl Following {
-    /// Stores whether the relay is in step: verified, followed live, and nothing is due. It is not while a
-    /// subscription is closed, unless the relay refuses its filter and it is polled instead.
+    /// Stores whether everything confirmed is verified and followed live, whenever that or the coverage has
+    /// changed. It is not while a subscription is closed, unless the relay refuses its filter and it is polled
+    /// instead.
     pub(super) async fn tell(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        let is_current = self.live.is_current();
-        let is_caught_up = self.pass.is_none()
-            && is_current
-            && (self.status == Status::InStep
-                || (self.missing == 0 && self.plan_at.is_none_or(|at| at > now)));
         let is_daily = self.pass.as_ref().is_some_and(|pass| pass.purpose == Purpose::Daily);
-        let stays = self.status == Status::InStep && is_daily && is_current;
-        let status = if is_caught_up || stays { Status::InStep } else { Status::CatchingUp };
-        let (db, lease) = (&self.session.context.db, self.session.lease);
-        if status != self.status {
-            held(followed::note_status(db, lease, status).await?)?;
-            self.status = status;
+        let is_followed = self.pass.is_none() || (self.is_verified && is_daily);
+        let is_verified = is_followed && self.live.is_current();
+        if is_verified != self.is_verified || (is_verified && self.changes > 0) {
+            let (db, lease) = (&self.session.context.db, self.session.lease);
+            held(followed::note_verified(db, lease, is_verified).await?)?;
+            (self.is_verified, self.changes) = (is_verified, 0);
         }
-        let counts = (self.live.count(), self.live.overflow.len());
-        if counts != self.told && self.live.flush_at()?.is_none() {
-            held(followed::note_subscriptions(db, lease, counts.0, counts.1).await?)?;
-            self.told = counts;
+        Ok(())
+    }
+
+    /// Stores the number of subscriptions.
+    async fn tell_subscriptions(&mut self) -> Result<(), End> {
+        let now = self.live.subscriptions();
+        if now != self.told && self.live.flush_at()?.is_none() {
+            let (db, lease) = (&self.session.context.db, self.session.lease);
+            held(followed::note_subscriptions(db, lease, &now).await?)?;
+            self.told = now;
         }
         Ok(())
     }
@@ -109,6 +106,7 @@ impl Following {
             self.live.reopen(&self.session).await?;
         }
         self.drop_hopeless().await?;
+        self.tell_subscriptions().await?;
         if self.counted.elapsed() > COUNT_EVERY {
             self.count().await?;
         }
@@ -119,10 +117,14 @@ impl Following {
     /// What the relay refuses in every way is missing: its history is fetched again, later and later.
     async fn drop_hopeless(&mut self) -> Result<(), End> {
         let (db, lease) = (&self.session.context.db, self.session.lease);
-        for (family, items) in self.live.drop_hopeless() {
-            let reason = "the relay refuses to show new events of it, live and on request";
-            held(coverage::lose(db, lease, family, &items, reason).await?)?;
-            self.plan_at = Some(Instant::now());
+        for dropped in self.live.drop_hopeless() {
+            let reason = format!("neither live nor on request: {}", dropped.reason);
+            let (family, items) = (dropped.family, &dropped.items);
+            held(coverage::lose(db, lease, family, items, (&reason, true)).await?)?;
+            (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
+            if dropped.filters > 0 {
+                self.live.dropped.push(dropped);
+            }
         }
         Ok(())
     }

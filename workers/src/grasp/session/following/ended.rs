@@ -8,7 +8,11 @@ use uuid::Uuid;
 
 use super::{End, Following, held};
 use crate::{
-    grasp::session::{live::Polled, random, work::Done},
+    grasp::session::{
+        live::Polled,
+        random,
+        work::{Done, is_refusal},
+    },
     mirror::error::StepError,
 };
 
@@ -22,20 +26,39 @@ impl Following {
         if let Some(seconds) = done.pause {
             self.pause(seconds);
         }
-        self.refusals.note(&done.result);
-        if done.result.is_ok() && done.task.purpose == Purpose::Missing {
-            self.note_good().await?;
-        }
+        self.note_refusal(&done).await?;
         match done.task.purpose {
-            Purpose::Missing => {
-                self.missing = self.missing.saturating_sub(1);
-                self.plan_at = Some(Instant::now());
-            }
+            Purpose::Missing => self.fetched(&done).await?,
             Purpose::Rotation => self.polled(&done),
             _ => match done.task.repairs {
                 Some(standing) => self.repaired(standing, &done),
                 None => self.verified(&done).await?,
             },
+        }
+        Ok(())
+    }
+
+    async fn note_refusal(&mut self, done: &Done) -> Result<(), End> {
+        // The end of the connection is no refusal.
+        let is_lost = self.session.connection.lost().is_some();
+        if !is_lost && self.refusals.note(&done.result) {
+            let (db, lease) = (&self.session.context.db, self.session.lease);
+            let (count, probe_in) = self.refusals.kept();
+            held(followed::note_refusals(db, lease, count, probe_in).await?)?;
+        }
+        Ok(())
+    }
+
+    /// Notes the end of a batch of missing items. The relay has recovered only if it sent or compared something:
+    /// an empty answer costs it nothing.
+    async fn fetched(&mut self, done: &Done) -> Result<(), End> {
+        self.missing = self.missing.saturating_sub(1);
+        (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
+        if done.result.is_ok() {
+            self.live.confirmed(done.task.family, &done.task.items);
+            if done.fetched.is_proof() {
+                self.note_good().await?;
+            }
         }
         Ok(())
     }
@@ -46,8 +69,9 @@ impl Following {
         if let (false, Err(error)) = (pass.ended(done), &done.result) {
             let (db, lease) = (&self.session.context.db, self.session.lease);
             let (family, items, reason) = (done.task.family, &done.task.items, error.to_string());
-            held(coverage::lose(db, lease, family, items, &reason).await?)?;
-            self.plan_at = Some(Instant::now());
+            let why = (reason.as_str(), is_refusal(error));
+            held(coverage::lose(db, lease, family, items, why).await?)?;
+            (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
         }
         Ok(())
     }
@@ -57,10 +81,12 @@ impl Following {
         let is_it =
             |one: &&mut Polled| one.family == done.task.family && one.items == done.task.items;
         let Some(one) = self.live.overflow.iter_mut().find(is_it) else { return };
-        if done.result.is_ok() {
-            (one.since, one.good, one.failures) = (one.asked, one.begun, 0);
-        } else if done.pause.is_none() {
-            one.failures += 1;
+        match &done.result {
+            Ok(()) => (one.since, one.good, one.failures) = (one.asked, one.begun, 0),
+            Err(error) => {
+                one.failures += u32::from(done.pause.is_none());
+                one.reason = error.to_string();
+            }
         }
     }
 
@@ -77,15 +103,18 @@ impl Following {
     /// Ends the verification if all of it has ended.
     pub(super) async fn end_pass(&mut self) -> Result<(), End> {
         let Some(pass) = self.pass.take_if(|pass| pass.is_over()) else { return Ok(()) };
-        if pass.verified > 0 {
+        if pass.is_progress {
             self.note_good().await?;
         }
         if pass.purpose != Purpose::Reconnect {
             self.served = self.hold.orders.borrow().resync_due_at;
-            let drift = (pass.purpose == Purpose::Daily).then_some(pass.drift);
+            let unverified = pass.unverified();
+            let is_daily = pass.purpose == Purpose::Daily && unverified.is_none();
+            let drift = is_daily.then_some(pass.drift);
             let next = Duration::from_secs_f64((23.0 + 2.0 * random()) * 3600.0);
             let (db, lease) = (&self.session.context.db, self.session.lease);
-            held(followed::resynced(db, lease, drift, next).await?)?;
+            let why = unverified.as_deref();
+            held(followed::resynced(db, lease, drift, why, next).await?)?;
         }
         Ok(())
     }

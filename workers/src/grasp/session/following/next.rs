@@ -39,10 +39,7 @@ impl Following {
     /// turns.
     pub(super) async fn next_task(&mut self) -> Result<Option<Task>, End> {
         let (places, others) = (self.live.bounds.batches, self.has_other_work());
-        let reserved = usize::from(others && places > 1);
-        let yields = others && places == 1 && self.was_missing;
-        if !yields
-            && self.missing < places - reserved
+        if takes_missing(places, self.missing, others, self.was_missing)
             && let Some(task) = self.next_missing().await?
         {
             self.missing += 1;
@@ -96,19 +93,21 @@ impl Following {
                 return Ok(None);
             };
             let found = filters::of(batch.family, &batch.items, self.live.bounds);
-            for (item, reason) in &found.unusable {
-                let item = std::slice::from_ref(item);
-                let refused = batch::refuse(db, &batch, item, reason, Again::Tomorrow).await?;
-                held(refused)?;
+            self.changes += 1;
+            for unusable in &found.unusable {
+                let item = std::slice::from_ref(&unusable.item);
+                let again = if unusable.is_final { Again::Never } else { Again::Tomorrow };
+                held(batch::refuse(db, &batch, item, &unusable.reason, again).await?)?;
             }
             let mut items = batch.items.clone();
-            items.retain(|item| !found.unusable.iter().any(|(unusable, _)| unusable == item));
+            items.retain(|item| !found.unusable.iter().any(|unusable| unusable.item == *item));
             if items.is_empty() {
                 held(batch::confirm(db, &batch, Fetched::default()).await?)?;
                 continue;
             }
-            self.live.cover(&self.session, batch.family, items.clone()).await?;
+            self.live.cover(&self.session, batch.family, items.clone(), true).await?;
             let (family, filters) = (batch.family, found.filters);
+            let walked = work::walked(&self.session, family, &filters).await?;
             let (purpose, batch) = (Purpose::Missing, Some(batch));
             return Ok(Some(Task {
                 purpose,
@@ -119,6 +118,7 @@ impl Following {
                 batch,
                 failures: 0,
                 repairs: None,
+                walked,
             }));
         }
         Ok(None)
@@ -145,6 +145,7 @@ impl Following {
             batch: None,
             failures: 0,
             repairs: None,
+            walked: Vec::new(),
         }))
     }
 }
@@ -154,5 +155,34 @@ fn repair(missed: Missed) -> Task {
     let Missed { standing, family, items, filter, since } = missed;
     let (purpose, filters) = (Purpose::Reconnect, vec![filter]);
     let (since, repairs) = ((since - OVERLAP).max(1), Some(standing));
-    Task { purpose, family, items, filters, since, batch: None, failures: 0, repairs }
+    let walked = Vec::new();
+    Task { purpose, family, items, filters, since, batch: None, failures: 0, repairs, walked }
+}
+
+/// Whether a place is for missing items: with other work, they leave it one of several places, and take turns
+/// with it at a single one.
+fn takes_missing(places: usize, missing: usize, others: bool, was_missing: bool) -> bool {
+    let reserved = usize::from(others && places > 1);
+    let yields = others && places == 1 && was_missing;
+    !yields && missing < places - reserved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::takes_missing;
+
+    #[test]
+    fn missing_items_leave_a_place_for_polls_and_verifications() {
+        assert!(takes_missing(3, 2, false, true), "without other work they take all places");
+        assert!(!takes_missing(3, 3, false, true));
+        assert!(takes_missing(3, 1, true, true));
+        assert!(!takes_missing(3, 2, true, true), "one place is reserved");
+    }
+
+    #[test]
+    fn missing_items_and_other_work_take_turns_at_a_single_place() {
+        assert!(takes_missing(1, 0, true, false));
+        assert!(!takes_missing(1, 0, true, true));
+        assert!(takes_missing(1, 0, false, true));
+    }
 }

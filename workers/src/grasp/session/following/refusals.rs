@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::mirror::error::StepError;
+use crate::{grasp::session::work::is_refusal, mirror::error::StepError};
 
 /// After so many refusals without a success in between, the relay is taken to refuse everything.
 const MANY: u32 = 3;
@@ -20,17 +20,28 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Notes the end of a request.
-    pub(super) fn note(&mut self, result: &Result<(), StepError>) {
+    /// As an earlier session left it.
+    pub(super) fn new(count: u32, probe_in: Option<Duration>) -> Self {
+        Self { count, probe_at: probe_in.map(|wait| Instant::now() + wait.min(PROBE_CAP)) }
+    }
+
+    /// What the next session has to know: the refusals, and in how long a request may begin.
+    pub(super) fn kept(&self) -> (u32, Option<Duration>) {
+        (self.count, self.probe_at.map(|at| at.saturating_duration_since(Instant::now())))
+    }
+
+    /// Notes the end of a request. Returns whether that changed anything.
+    pub(super) fn note(&mut self, result: &Result<(), StepError>) -> bool {
         match result {
-            Ok(()) => *self = Self::default(),
-            Err(StepError::Auth(_) | StepError::Refused(_) | StepError::Connection(_)) => {
+            Ok(()) => std::mem::take(self).count > 0,
+            Err(error) if is_refusal(error) => {
                 self.count = self.count.saturating_add(1);
                 let times = self.count.saturating_sub(MANY).min(8);
                 let pause = PROBE.saturating_mul(1 << times).min(PROBE_CAP);
                 self.probe_at = (self.count >= MANY).then(|| Instant::now() + pause);
+                true
             }
-            Err(_) => {}
+            Err(_) => false,
         }
     }
 
@@ -66,6 +77,7 @@ mod tests {
         assert!(wait > Some(Duration::from_mins(59)) && wait <= Some(PROBE_CAP));
         refusals.note(&Ok(()));
         assert!(refusals.allow(2), "a success ends it");
+        assert_eq!(refusals.kept(), (0, None));
     }
 
     #[test]

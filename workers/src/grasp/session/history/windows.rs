@@ -1,0 +1,226 @@
+//! The comparison of a filter by negentropy (NIP-77), window by window, newest first. A window that is too large for
+//! the relay is split as the mirror splits its windows.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tender_jobs::{
+    grasp::{
+        coverage,
+        family::{Purpose, Source},
+    },
+    mirror::{
+        event::{EventId, Item},
+        filter::Filter,
+        upstream,
+    },
+};
+use tokio::sync::mpsc;
+
+use super::{Account, Clock, Request, Session, walk};
+use crate::mirror::{
+    backfill::{self, Lengths, SHORTEST, Span},
+    error::StepError,
+    fetch::{self, How, Wanted},
+    intake::Intake,
+    negentropy::{self, NegError, Window},
+    page::FUTURE,
+    proof::{self, Proof, Revealed},
+};
+
+/// The rounds in which ids are requested that the relay lists and does not deliver.
+const ROUNDS: usize = 3;
+/// The comparisons of one filter: a fetch that ran out of time goes on with another one.
+const COMPARISONS: usize = 500;
+/// The ids that may wait to be requested.
+const WAITING_IDS: usize = 1000;
+
+/// How far a filter was compared.
+pub(super) enum Compared {
+    /// The relay has nothing of the filter that we have not decided on.
+    Whole,
+    /// The rest is paged: from the beginning, or from this second down.
+    Below(Option<i64>),
+}
+
+/// How the comparison of a window ended.
+enum Verdict {
+    Whole,
+    /// Events came, and there are more.
+    Again,
+    /// The window is too large. The relay accepts so many records, if it says so.
+    TooBig(Option<u64>),
+    /// The history is paged, from this second down if later ones of the window are proven.
+    Paged(Option<i64>),
+}
+
+/// What we hold of a filter.
+type Items = Arc<Vec<Item>>;
+
+/// Compares a filter from `until` down, as far as the relay lets it be compared.
+pub(super) async fn compare(
+    session: &Session,
+    request: &Request<'_>,
+    until: Option<i64>,
+    clock: &Clock,
+    account: &mut Account,
+) -> Result<Compared, StepError> {
+    let top = until.unwrap_or(clock.at + FUTURE);
+    let (mut below, mut lengths, mut cheap) = (until, longest(top), 0);
+    let Some(mut items) = held(session, request).await? else { return Ok(Compared::Below(until)) };
+    for _ in 0..COMPARISONS {
+        let span = backfill::next_span(below.unwrap_or(top), 0, lengths.next);
+        let ours = within(&items, span);
+        match compare_window(session, request, span, ours.clone(), account).await? {
+            Verdict::Again => {
+                let Some(more) = held(session, request).await? else { break };
+                items = more;
+            }
+            Verdict::TooBig(most) if span.seconds() > SHORTEST => {
+                (lengths.next, cheap) = (backfill::halved(span.seconds(), most, ours.len()), 0);
+                continue;
+            }
+            Verdict::TooBig(_) => {
+                walk(session, request, (span.since, Some(span.until)), clock, account).await?;
+                below = Some(span.since);
+            }
+            Verdict::Paged(second) => return Ok(Compared::Below(second.or(below))),
+            Verdict::Whole if span.since <= 0 => return Ok(Compared::Whole),
+            Verdict::Whole => {
+                below = Some(span.since);
+                (lengths.next, cheap) = backfill::grown(lengths, cheap + 1);
+            }
+        }
+        if clock.is_over() {
+            return Err(clock.end(below.filter(|_| below != until), account));
+        }
+    }
+    Ok(Compared::Below(below))
+}
+
+/// The first window is the whole history.
+fn longest(top: i64) -> Lengths {
+    Lengths { next: top, longest: top, cap: None }
+}
+
+async fn held(session: &Session, request: &Request<'_>) -> Result<Option<Items>, sqlx::Error> {
+    let (db, id) = (&session.context.db, session.upstream.id);
+    Ok(coverage::held(db, id, request.filter).await?.map(Arc::new))
+}
+
+fn within(items: &Items, span: Span) -> Items {
+    let is_within =
+        |at: u64| i64::try_from(at).is_ok_and(|at| (span.since..=span.until).contains(&at));
+    if items.iter().all(|(at, _)| is_within(*at)) {
+        return items.clone();
+    }
+    Arc::new(items.iter().filter(|(at, _)| is_within(*at)).copied().collect())
+}
+
+/// Compares what we hold of a window with the relay's events, and fetches what we lack.
+async fn compare_window(
+    session: &Session,
+    request: &Request<'_>,
+    span: Span,
+    items: Items,
+    account: &mut Account,
+) -> Result<Verdict, StepError> {
+    let (db, id) = (&session.context.db, session.upstream.id);
+    let window = Window {
+        filter: request.filter,
+        since: span.since,
+        until: span.until,
+        frame_size: session.settings.negentropy_frame_size,
+        first_answer: session.settings.negentropy_timeout(),
+    };
+    let mut intake = session.intake(Source::Batch(request.purpose));
+    let asked = session.asked(request.filter, span.since, Some(span.until)).await?;
+    let both = both(session, &window, items.clone(), &mut intake).await;
+    account.add(&intake.settle().await?);
+    let (compared, fetched) = match both {
+        Ok(both) => both,
+        Err(NegError::Step(error)) => return Err(error),
+        Err(NegError::Busy(why)) => return Err(StepError::RateLimited(why)),
+        Err(NegError::TooBig(most)) => return Ok(Verdict::TooBig(most)),
+        Err(NegError::Slow | NegError::Ended(_)) if span.seconds() > SHORTEST => {
+            return Ok(Verdict::TooBig(None));
+        }
+        Err(NegError::Unsupported(why) | NegError::Protocol(why)) => {
+            upstream::judge_negentropy(db, id, Some(&why)).await?;
+            return Ok(Verdict::Paged(None));
+        }
+        Err(_) => return Ok(Verdict::Paged(None)),
+    };
+    account.fetched.is_compared = true;
+    if session.upstream.negentropy_verdict != "supported" {
+        upstream::judge_negentropy(db, id, None).await?;
+    }
+    if fetched.is_cut {
+        return Ok(if fetched.delivered > 0 { Verdict::Again } else { Verdict::Paged(None) });
+    }
+    deliver_rest(session, request, fetched.undelivered, account).await?;
+    if request.purpose == Purpose::Reconnect {
+        return Ok(Verdict::Whole); // as far as the relay shows; the daily verification proves it
+    }
+    let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
+    Ok(match proof::prove(&session.connection, asked, span.until, &revealed).await? {
+        Proof::Whole => Verdict::Whole,
+        Proof::CutBelow(at) | Proof::UnclearBelow(at) => Verdict::Paged(Some(at)),
+        Proof::Cut => Verdict::Paged(None),
+    })
+}
+
+async fn both(
+    session: &Session,
+    window: &Window<'_>,
+    items: Items,
+    intake: &mut Intake,
+) -> Result<(negentropy::Compared, fetch::Fetched), NegError> {
+    let connection = &session.connection;
+    let (needed, to_fetch) = mpsc::channel(WAITING_IDS);
+    let none = HashSet::new();
+    let compared = negentropy::compare(connection, window, items, needed);
+    let fetched = fetch::fetch(connection, to_fetch, how(session, window.filter, &none), intake);
+    tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
+}
+
+fn how<'a>(session: &Session, filter: &'a Filter, waiting: &'a HashSet<EventId>) -> How<'a> {
+    let size = usize::try_from(session.settings.batch_size).unwrap_or(usize::MAX);
+    How { size, wanted: Wanted { filter, limits: session.settings.limits() }, waiting }
+}
+
+/// Requests ids again that were listed and not delivered. Fails if some are not delivered in three
+/// rounds: then the items stay missing.
+async fn deliver_rest(
+    session: &Session,
+    request: &Request<'_>,
+    mut missing: Vec<EventId>,
+    account: &mut Account,
+) -> Result<(), StepError> {
+    for _ in 1..ROUNDS {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (sender, ids) = mpsc::channel(missing.len());
+        for id in &missing {
+            let _fits = sender.try_send(*id);
+        }
+        drop(sender);
+        let (mut intake, none) = (session.intake(Source::Batch(request.purpose)), HashSet::new());
+        let fetched = fetch::fetch(
+            &session.connection,
+            ids,
+            how(session, request.filter, &none),
+            &mut intake,
+        )
+        .await;
+        account.add(&intake.settle().await?);
+        missing = fetched?.undelivered;
+    }
+    match missing.first() {
+        None => Ok(()),
+        Some(id) => Err(StepError::Refused(format!(
+            "it listed {} events, such as {id}, and did not deliver them in {ROUNDS} rounds",
+            missing.len()
+        ))),
+    }
+}
