@@ -3,6 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use anyhow::bail;
+use chrono::{DateTime, Utc};
 use ratatui::{
     Frame,
     crossterm::event::{self, Event, KeyCode, KeyModifiers},
@@ -25,6 +26,9 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// The most items that need attention on the screen; a line counts the others.
 const MOST_ITEMS: usize = 9;
+/// Lines of the chart, and the fewest lines of the tables below it.
+const CHART_HEIGHT: u16 = 7;
+const REST_HEIGHT: u16 = 4;
 /// Longest wait for a key before the thread checks whether to end.
 const KEY: Duration = Duration::from_millis(200);
 
@@ -103,16 +107,21 @@ fn is_end(code: KeyCode, modifiers: KeyModifiers) -> bool {
 }
 
 fn draw(frame: &mut Frame<'_>, fleet: &Fleet) {
-    let attention: Vec<Line<'_>> = attention(fleet);
+    let area = frame.area();
+    let attention = attention(&fleet.attention(), fleet.now, area.width.saturating_sub(2).into());
     let height = u16::try_from(attention.len()).unwrap_or(u16::MAX) + 2;
+    let queues_height = 3 + u16::try_from(fleet.queues.len()).unwrap_or(4);
+    // A low terminal has no room for the chart.
+    let needed = 2 + height + CHART_HEIGHT + queues_height + REST_HEIGHT;
+    let hour_height = if area.height < needed { 0 } else { CHART_HEIGHT };
     let [counts_at, attention_at, hour_at, queues_at, rest_at] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(height),
-        Constraint::Length(7),
-        Constraint::Length(3 + u16::try_from(fleet.queues.len()).unwrap_or(4)),
-        Constraint::Min(4),
+        Constraint::Length(hour_height),
+        Constraint::Length(queues_height),
+        Constraint::Min(REST_HEIGHT),
     ])
-    .areas(frame.area());
+    .areas(area);
     let [workers_at, instances_at] =
         Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(rest_at);
     frame.render_widget(counts(fleet), counts_at);
@@ -144,14 +153,14 @@ fn counts(fleet: &Fleet) -> Paragraph<'static> {
     Paragraph::new(Line::from(spans))
 }
 
-fn attention(fleet: &Fleet) -> Vec<Line<'static>> {
-    let items = fleet.attention();
+/// Returns a line per item. What does not fit is marked: a line by `…`, items by their number.
+fn attention(items: &[Item], now: DateTime<Utc>, width: usize) -> Vec<Line<'static>> {
     if items.is_empty() {
         return vec![Line::from("nothing: no relay, queue or lane has a problem").green()];
     }
     let left_out = items.len().saturating_sub(MOST_ITEMS);
     let line = |item: &Item| {
-        let line = Line::from(status::line(item, fleet.now));
+        let line = Line::from(print::short(&status::line(item, now), width.max(2)));
         if item.is_grave { line.red() } else { line.yellow() }
     };
     let mut lines: Vec<Line<'static>> = items.iter().take(MOST_ITEMS).map(line).collect();
@@ -242,4 +251,22 @@ fn instances(fleet: &Fleet) -> Table<'static> {
     Table::new(rows, widths)
         .header(Row::new(["zooid", "breaker", "in flight", "limit"]).bold())
         .block(Block::bordered().title(" instances "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_marked() {
+        let item = |number: usize| Item::named(&format!("{number} relays gave up").repeat(3));
+        let items: Vec<Item> = (1..=12).map(item).collect();
+        let lines: Vec<String> =
+            attention(&items, Utc::now(), 40).iter().map(ToString::to_string).collect();
+        assert_eq!(lines.len(), MOST_ITEMS + 1);
+        assert!(lines[0].starts_with("1 relays gave up") && lines[0].ends_with('…'), "{lines:?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 40), "{lines:?}");
+        assert_eq!(lines[MOST_ITEMS], "and 3 more: tender status");
+        assert!(attention(&[], Utc::now(), 40)[0].to_string().starts_with("nothing"));
+    }
 }

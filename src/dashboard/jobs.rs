@@ -43,7 +43,7 @@ impl Shown {
         // PostgreSQL does not accept NUL in text.
         let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
         let (queue, error) = (text(&self.queue), text(&self.error));
-        JobFilter { queue, state: state_of(&self.state), error, is_open: self.state == OPEN }
+        JobFilter { queue, state: state_of(&self.state), error, is_open: is_open(&self.state) }
     }
 
     fn page(&self) -> Page {
@@ -73,8 +73,12 @@ impl Shown {
 /// Killed jobs that need attention.
 const OPEN: &str = "open";
 
+pub(super) fn is_open(state: &str) -> bool {
+    state == OPEN
+}
+
 pub(super) fn state_of(name: &str) -> Option<JobState> {
-    if name == OPEN {
+    if is_open(name) {
         return Some(JobState::Killed);
     }
     JobState::ALL.into_iter().find(|state| state.as_str() == name)

@@ -9,7 +9,7 @@ use tender_jobs::{
 use super::{
     PATH,
     actions::{Action, Answer, Asked, begin},
-    jobs::state_of,
+    jobs::{is_open, state_of},
     parts::Problem,
 };
 
@@ -87,7 +87,7 @@ pub(super) async fn retry_all(asked: Asked) -> Answer {
     let doing = begin!(asked, action);
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (queue, error, state) = (text(&form.queue), text(&form.error), state_of(&form.state));
-    let matching = Matching { queue, state, error };
+    let matching = Matching { queue, state, error, is_open: is_open(&form.state) };
     let retried = steer::retry_all(&asked.dashboard.db, &matching, &doing.by()).await;
     let words = retried.map(|retried| format!("{retried} jobs requeued."));
     doing.done(words.map_err(|error| error.to_string())).await

@@ -64,6 +64,12 @@ impl Item {
         }
     }
 
+    /// An item for tests.
+    #[cfg(test)]
+    pub(crate) fn named(headline: &str) -> Self {
+        Self::new(headline.to_owned(), headline.to_owned())
+    }
+
     pub(super) fn grave(self) -> Self {
         Self { is_grave: true, ..self }
     }

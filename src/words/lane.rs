@@ -1,6 +1,14 @@
 //! What a lane tells people beyond its state: failures, and what it knows to be missing.
 
-use tender_jobs::mirror::lane::LaneState;
+use tender_jobs::mirror::lane::{Condition, LaneState};
+
+/// Returns the share of the history that is done, in per cent; `None` for a lane without a backfill, and
+/// for one that does not work and has done nothing: `0.0 %` would look like a beginning.
+pub(crate) fn progress(lane: &LaneState) -> Option<f64> {
+    let is_failing =
+        matches!(lane.condition(), Condition::Error | Condition::Retrying | Condition::Stale);
+    lane.progress.filter(|done| *done > 0.0 || !is_failing)
+}
 
 /// Returns which attempt failed, such as `attempt 2 of 5 failed`; or how often the lane failed in a row.
 pub(crate) fn failure(lane: &LaneState) -> Option<String> {

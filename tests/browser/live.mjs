@@ -1,5 +1,8 @@
 // A page has one stream, says how old its content is, and says when it is not live and why.
-import { ask, browse, check, logIn, open } from './browser.mjs';
+// With TENDER_LOOK, pictures of a page in these states go there.
+import { ask, browse, check, checkReadable, logIn, open } from './browser.mjs';
+
+const LOOK = process.env.TENDER_LOOK;
 
 // The streams of a page that are open now.
 function streams(page) {
@@ -11,6 +14,16 @@ function streams(page) {
 }
 
 const isLive = (page) => page.locator('#fresh .badge', { hasText: /^live$/ }).waitFor();
+// A page that is not live can still be read, in both schemes.
+async function checkStale(page, state) {
+  check(await page.locator('#live.stale').count() === 1, `the content is greyed: ${state}`);
+  for (const colorScheme of ['dark', 'light']) {
+    await page.emulateMedia({ colorScheme });
+    if (LOOK) await page.screenshot({ path: `${LOOK}/${state}-${colorScheme}.png`, fullPage: true });
+    await checkReadable(page, `a page: ${state}, ${colorScheme}`);
+  }
+}
+
 const banner = (page, text) => page.locator('#banner', { hasText: text }).waitFor();
 
 await browse(async (browser) => {
@@ -63,7 +76,7 @@ await browse(async (browser) => {
   // A database that does not answer is not "all in step".
   await ask('break_database');
   await banner(page, 'The database does not answer since');
-  check(await page.locator('#live.stale').count() === 1, 'the content is greyed');
+  await checkStale(page, 'no-database');
   await ask('mend_database');
   await page.locator('#banner').waitFor({ state: 'hidden' });
   await isLive(page);
@@ -71,7 +84,7 @@ await browse(async (browser) => {
   // A server that hangs, with its connections open.
   await ask('silence');
   await banner(page, 'Disconnected since');
-  check(await page.locator('#live.stale').count() === 1, 'the content is greyed');
+  await checkStale(page, 'disconnected');
   await ask('reopen');
   await page.locator('#banner').waitFor({ state: 'hidden' });
   await isLive(page);
@@ -90,7 +103,7 @@ await browse(async (browser) => {
   await isLive(page);
   await ask('end_sessions');
   await banner(page, 'Your session has ended');
-  check(await page.locator('#live.stale').count() === 1, 'the content is greyed');
+  await checkStale(page, 'session-ended');
   await page.locator('#banner a').click();
   await page.waitForURL('**/dashboard/login?next=*');
 });

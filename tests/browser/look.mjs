@@ -49,10 +49,15 @@ const EMPTY = [
   ['actions', '/dashboard/actions'],
   ['upstreams', '/dashboard/upstreams'],
   ['events', '/dashboard/events'],
+  ['repositories', '/dashboard/repositories'],
+  ['followed', '/dashboard/followed'],
+  ['parked', '/dashboard/parked'],
 ];
 
 await browse(async (browser) => {
   await look(browser, EMPTY, '-empty');
+  const one = await ask('relay', { subdomain: 'one', name: 'The only relay' });
+  await look(browser, [...EMPTY, ['relay', `/dashboard/relays/${one}`]], '-one');
   await ask('relays', { prefix: 'garden', count: 12 });
   const broken = await ask('relay', { subdomain: 'broken', name: 'A relay that zooid refuses' });
   await ask('fail', { id: broken, status: 422 });

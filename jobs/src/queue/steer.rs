@@ -18,6 +18,9 @@ pub struct Matching {
     pub state: Option<JobState>,
     /// Jobs whose last error contains this text.
     pub error: Option<String>,
+    /// Of the killed jobs, only those that need attention of their own; see
+    /// [`QueueStatus::killed_open`](super::QueueStatus::killed_open).
+    pub is_open: bool,
 }
 
 impl Matching {

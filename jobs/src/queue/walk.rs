@@ -13,6 +13,7 @@ const PAGE: i64 = 500;
 pub(crate) struct Walk<'a> {
     queue: &'a str,
     error: Option<&'a str>,
+    is_open: bool,
     /// The statuses that are still to be walked, the next one last.
     statuses: Vec<String>,
     /// The last job of the page before.
@@ -23,7 +24,8 @@ impl<'a> Walk<'a> {
     pub(crate) fn new(queue: &'a str, matching: &'a Matching) -> Self {
         let mut statuses = matching.statuses();
         statuses.reverse();
-        Self { queue, error: matching.error.as_deref(), statuses, at: None }
+        let (error, is_open) = (matching.error.as_deref(), matching.is_open);
+        Self { queue, error, is_open, statuses, at: None }
     }
 
     /// Returns the ids of the next page; `None` at the end.
@@ -51,6 +53,7 @@ impl<'a> Walk<'a> {
                  and (job_type, done_at, id)
                      < ($1, coalesce($2::timestamptz, 'infinity'), coalesce($3::text, ''))
                  and ($4::text is null or strpos(last_result->>'Err', $4) > 0)
+                 and (not $6::bool or killed_is_open(metadata, done_at))
                order by job_type desc, done_at desc, id desc
                limit $5"#,
             self.queue,
@@ -58,6 +61,7 @@ impl<'a> Walk<'a> {
             id,
             self.error,
             PAGE,
+            self.is_open,
         )
         .fetch_all(db)
         .await?;

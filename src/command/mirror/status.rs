@@ -131,7 +131,9 @@ pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Re
             lane.url.as_str().into(),
             lane.lane.as_str().into(),
             status(lane).into(),
-            lane.progress.map_or_else(|| "-".to_owned(), |done| format!("{done:.1} %")).into(),
+            words::progress(lane)
+                .map_or_else(|| "-".to_owned(), |done| format!("{done:.1} %"))
+                .into(),
             lane.stored.into(),
             lane.uploaded.into(),
             (lane.rejected + lane.upload_rejected).into(),

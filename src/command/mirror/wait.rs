@@ -110,12 +110,12 @@ fn bar() -> ProgressBar {
 #[expect(clippy::print_stderr, reason = "progress for people, where there is no terminal")]
 fn show(bar: &ProgressBar, lane: &LaneState, display: &Display, is_due: bool) {
     let words = message(lane, display.begun.elapsed());
-    if let Some(progress) = lane.progress {
+    if let Some(progress) = words::progress(lane) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
         bar.set_position((10.0 * progress) as u64);
     }
     if is_due {
-        let done = lane.progress.map(|done| format!("{done:.1} %  ")).unwrap_or_default();
+        let done = words::progress(lane).map(|done| format!("{done:.1} %  ")).unwrap_or_default();
         eprintln!("{done}{words}");
     }
     bar.set_message(words);

@@ -77,11 +77,9 @@ fn action(remedy: &Remedy, viewer: &Viewer) -> Markup {
             button("/reconcile", "Reconcile now", question, &[])
         }
         Remedy::RetryKilled(queue) => {
-            let question = format!(
-                "Retry every killed job of {queue}, except those of relays that are in step?"
-            );
-            let fields = [("queue", queue.as_str()), ("state", "killed")];
-            button("/jobs/retry-all", "Retry all", &question, &fields)
+            let question = format!("Retry the killed jobs of {queue} that need attention?");
+            let fields = [("queue", queue.as_str()), ("state", "open")];
+            button("/jobs/retry-all", "Retry", &question, &fields)
         }
     }
 }

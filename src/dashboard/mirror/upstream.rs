@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use tender_jobs::mirror::{
     event::{self, ReasonCount},
     lane::{
-        self, LaneKind, LaneState,
+        self, Condition, LaneKind, LaneState,
         gap::{self, GapRow},
     },
     upstream::{self, Connection, Learned, Upstream},
@@ -129,7 +129,7 @@ fn lane_section(lane: &LaneState, gaps: &[GapRow]) -> Markup {
     html! {
         div class={ "item " (class_of(lane)) } {
             h3 { (lane.lane) " " span class={ "badge " (class_of(lane)) } { (lane.condition().as_str()) } }
-            @if let Some(done) = lane.progress { (progress(lane, done)) }
+            @if let Some(done) = words::progress(lane) { (progress(lane, done)) }
             (failure(lane))
             @if let Some(words) = &lane.upload_refusal {
                 p { "It last refused an upload " (maybe_time(lane.upload_refused_at)) ": " span.error { (words) } }
@@ -186,7 +186,9 @@ fn progress(lane: &LaneState, done: f64) -> Markup {
     let instant = |at: i64| chrono::DateTime::from_timestamp(at, 0);
     html! {
         p {
-            progress max="100" value=(format!("{done:.1}")) aria-label="share of the history that is done" {}
+            @if lane.condition() == Condition::Syncing {
+                progress max="100" value=(format!("{done:.1}")) aria-label="share of the history that is done" {}
+            }
             (format!(" {done:.1} % of history"))
             @if let Some(until) = lane.backfill_until.and_then(instant) { ", back to " (until.format("%F %T UTC")) }
             @if let Some(target) = lane.backfill_target.and_then(instant) { ", target " (target.format("%F")) }

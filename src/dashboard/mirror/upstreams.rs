@@ -155,7 +155,7 @@ pub(super) fn class_of(lane: &LaneState) -> &'static str {
 }
 
 fn lane_badge(lane: &LaneState) -> Markup {
-    let progress = lane.progress.filter(|done| *done < 100.0);
+    let progress = words::progress(lane).filter(|done| *done < 100.0);
     let title = match words::gaps(lane) {
         Some(gaps) => format!("{}: {gaps}", lane.condition().as_str()),
         None => lane.condition().as_str().to_owned(),

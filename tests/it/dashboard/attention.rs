@@ -1,9 +1,14 @@
 //! What needs attention: worst first, one line per cause, nothing twice, and snoozed only with a reason.
 
+use serde_json::{Value, json};
 use tender::fleet::Fleet;
-use tender_jobs::{console::operator, queue};
+use tender_jobs::{
+    console::operator,
+    queue::{self, NewJob, schedule},
+};
 
 use super::Site;
+use crate::support::{DOMAIN, process::run};
 
 /// Statements that make `relays` with this prefix give up with an error.
 async fn give_up(site: &Site, prefix: &str, relays: usize, error: &str) {
@@ -144,4 +149,149 @@ async fn an_item_is_snoozed_with_a_reason_and_an_end_and_listed_again_then() {
     let form = [("form_token", token.as_str()), ("confirmed", "yes"), ("key", "paused:prune")];
     site.post("/attention/wake", &cookie, &form).await;
     assert_eq!(headlines(&site).await, ["prune is paused"]);
+}
+
+#[tokio::test]
+async fn a_snoozed_item_that_grows_is_listed_again() {
+    let site = calm().await;
+    let error = "zooid refused the S3 keys of HOST";
+    give_up(&site, "two", 2, error).await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let key = "gave_up:zooid refused the S3 keys of …";
+    let snooze = async |size: &str| {
+        let form = [
+            ("form_token", token.as_str()),
+            ("confirmed", "yes"),
+            ("key", key),
+            ("size", size),
+            ("reason", "the keys are being renewed"),
+            ("hours", "4"),
+        ];
+        site.post("/attention/snooze", &cookie, &form).await;
+    };
+    let page = site.get("", &cookie).await.text().await.unwrap();
+    assert!(page.contains("name=\"size\" value=\"2\""), "the form says what was counted: {page}");
+    snooze("2").await;
+    assert_eq!(headlines(&site).await, Vec::<String>::new());
+
+    give_up(&site, "third", 1, error).await;
+    assert_eq!(headlines(&site).await, ["3 relays gave up"]);
+    let page = site.get("", &cookie).await.text().await.unwrap();
+    assert!(page.contains("Listed again: it was snoozed at 2."), "{page}");
+    assert!(!page.contains(" snoozed</summary>"), "it is not also listed as snoozed: {page}");
+
+    snooze("3").await;
+    assert_eq!(headlines(&site).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_killed_run_needs_no_attention_once_a_later_run_succeeded() {
+    let site = calm().await;
+    let db = &site.api.world.db;
+    schedule::plan(db, "upkeep", "prune", "30 * * * * *", None).await.unwrap();
+    let kill = async |run: &str| {
+        let job = NewJob::new("prune", &json!({ "v": 1 })).key(format!("prune@{run}"));
+        queue::enqueue(db, &[job]).await.unwrap();
+        sqlx::query(
+            "update apalis.jobs set status = 'Killed', done_at = now(), idempotency_key = null,
+                 metadata = hstore('key', idempotency_key), last_result = '{\"Err\": \"no disk\"}'
+             where idempotency_key = 'prune@' || $1",
+        )
+        .bind(run)
+        .execute(db)
+        .await
+        .unwrap();
+    };
+    kill("1").await;
+    schedule::ended(db, "prune", Some("no disk")).await.unwrap();
+    assert_eq!(headlines(&site).await, ["1 job was killed in prune"]);
+    schedule::ended(db, "prune", None).await.unwrap();
+    assert_eq!(headlines(&site).await, Vec::<String>::new());
+    // A later failure is one failure: the run from before the success stays settled.
+    kill("2").await;
+    schedule::ended(db, "prune", Some("no disk")).await.unwrap();
+    assert_eq!(headlines(&site).await, ["1 job was killed in prune"]);
+    let (cookie, _) = site.log_in(&site.api.admin).await;
+    let page = site.get("/jobs?queue=prune&state=open", &cookie).await.text().await.unwrap();
+    assert_eq!(page.matches("data-label=\"Job\"").count(), 1, "{page}");
+    // The action reaches exactly the job that is counted.
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let form = [
+        ("form_token", token.as_str()),
+        ("confirmed", "yes"),
+        ("queue", "prune"),
+        ("state", "open"),
+    ];
+    site.post("/jobs/retry-all", &cookie, &form).await;
+    let action = operator::last(db, 1).await.unwrap().remove(0);
+    assert_eq!(action.result, "1 jobs requeued.");
+    assert_eq!(headlines(&site).await, Vec::<String>::new());
+}
+
+/// Runs a command on the site's database. Returns its exit code and its output.
+async fn tender(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
+    let (url, zooid) = (site.api.world.database.url(), site.api.world.zooid.url());
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("RELAY_DOMAIN", DOMAIN),
+        ("ZOOID_API_URL", zooid.as_str()),
+        ("ROBOT_SECRET", crate::support::process::ROBOT_SECRET),
+    ];
+    let output = run(arguments, &environment).await;
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn the_page_status_and_top_list_the_same() {
+    let site = calm().await;
+    let db = &site.api.world.db;
+    assert_eq!(tender(&site, &["status"]).await.0, Some(0));
+
+    give_up(&site, "keys", 3, "zooid refused the S3 keys of HOST").await;
+    give_up(&site, "name", 1, "zooid answered: \u{1b}[2J HOST is taken").await;
+    queue::pause(db, "mirror", "me").await.unwrap();
+    queue::pause(db, "prune", "me").await.unwrap();
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let form = [
+        ("form_token", token.as_str()),
+        ("confirmed", "yes"),
+        ("key", "paused:prune"),
+        ("size", "1"),
+        ("reason", "the disk is being replaced"),
+        ("hours", "4"),
+    ];
+    site.post("/attention/snooze", &cookie, &form).await;
+    let expected = ["mirror is paused", "3 relays gave up", "name-0.zooid.test gave up"];
+    assert_eq!(headlines(&site).await, expected);
+
+    let page = site.get("", &cookie).await.text().await.unwrap();
+    let places: Vec<_> = expected.iter().map(|headline| page.find(headline).unwrap()).collect();
+    assert!(places.is_sorted() && page.contains("Needs attention (3)"), "{page}");
+    assert!(page.contains("<title>(3) Fleet"), "{page}");
+
+    let named = |list: &Value| {
+        let items = list.as_array().unwrap().iter();
+        items.map(|item| item["headline"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (code, status) = tender(&site, &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(
+        (code, named(&status["attention"])),
+        (Some(1), expected.map(str::to_owned).to_vec())
+    );
+    assert_eq!(named(&status["snoozed"]), ["prune is paused"]);
+    assert_eq!(status["snoozed"][0]["snooze"]["reason"], "the disk is being replaced");
+    let (code, top) = tender(&site, &["top", "--json"]).await;
+    let top: Value = serde_json::from_str(&top).unwrap();
+    assert_eq!((code, named(&top["attention"])), (Some(0), expected.map(str::to_owned).to_vec()));
+
+    // In words: one line per item with the command that helps, and what zooid said cannot steer the terminal.
+    let (code, text) = tender(&site, &["status"]).await;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((code, lines.len()), (Some(1), 5), "{text}");
+    assert!(lines[0].starts_with("5 relays: 1 synced"), "{text}");
+    assert!(lines[1].contains("tender queue resume mirror"), "{text}");
+    assert!(lines[2].contains("zooid refused the S3 keys of …"), "{text}");
+    assert!(lines[3].contains("\\u{1b}[2J") && !text.contains('\u{1b}'), "{text}");
+    assert!(lines[4].contains("prune is paused (snoozed by"), "{text}");
 }
