@@ -1,5 +1,6 @@
 //! Sessions of followed relays, against real and scripted relays.
 
+mod covers;
 mod follow;
 mod packing;
 mod reconnect;
