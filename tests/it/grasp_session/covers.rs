@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::{Process, World, live};
-use crate::support::relays::{Client, FakeRelay};
+use crate::support::{
+    eventually,
+    relays::{Client, FakeRelay},
+};
 
 type Pending = Arc<Mutex<Vec<(Client, Value)>>>;
 
@@ -24,6 +27,66 @@ async fn slow_relay(pending: &Pending) -> FakeRelay {
         }
     })
     .await
+}
+
+/// The live requests that name the slow item and were not closed.
+fn followed(relay: &FakeRelay) -> usize {
+    let heard = relay.heard();
+    let closed: Vec<&Value> = heard.iter().filter(|m| m[0] == "CLOSE").map(|m| &m[1]).collect();
+    let is_open = |m: &&&Value| m.to_string().contains("slow\"") && !closed.contains(&&m[1]);
+    live(&heard).iter().filter(is_open).count()
+}
+
+/// Answers the slow requests until the item is confirmed.
+async fn answer(world: &World, pending: &Pending) {
+    eventually("the slow item is confirmed", async || {
+        let waiting = std::mem::take(&mut *pending.lock().unwrap());
+        for (client, id) in waiting {
+            client.send(json!(["EOSE", id])).await;
+        }
+        let sql = "select string_agg(distinct state, ',') from grasp_coverage";
+        world.text(sql).await == "confirmed"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_item_that_lost_its_subscription_while_it_was_fetched_is_followed() {
+    let world = World::new().await;
+    let pending = Pending::default();
+    let relay = slow_relay(&pending).await;
+    let slow = format!("{} slow", world.address);
+    let id = world.relay(&relay.url, &[("address", &slow)]).await;
+    // Three items have room for their three subscriptions each, before they are packed.
+    world.run("insert into upstream (url, enabled, mirrored, negentropy, information, information_at)
+               select url, false, false, true, '{\"max_subscriptions\": 20}', now() from grasp_relay").await;
+    let process = Process::start(&world.db);
+    eventually("the slow item is asked for", async || !pending.lock().unwrap().is_empty()).await;
+    assert_eq!(followed(&relay), 3);
+    // Nothing wants the item while the others are packed. Then it is wanted again.
+    world.run("create table kept as select * from grasp_coverage where item like '%slow'").await;
+    world.run("delete from grasp_coverage where item like '%slow'").await;
+    for number in 0..3 {
+        let address = format!("{} {number}", world.address);
+        world.want(id, &[("address", &address)]).await;
+        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
+        world.reads(sql, &format!("{}", number + 1)).await;
+    }
+    eventually("the subscriptions are packed without it", async || followed(&relay) == 0).await;
+    world.run("insert into grasp_coverage select * from kept").await;
+    answer(&world, &pending).await;
+    eventually("the item is followed", async || followed(&relay) == 3).await;
+    let fetched =
+        "select count(*)::text from grasp_batch where purpose = 'reconnect' and status = 'done'";
+    eventually("what came meanwhile is fetched", async || {
+        let waiting = std::mem::take(&mut *pending.lock().unwrap());
+        for (client, id) in waiting {
+            client.send(json!(["EOSE", id])).await;
+        }
+        world.text(fetched).await == "3"
+    })
+    .await;
+    process.stop().await;
 }
 
 #[tokio::test]

@@ -54,6 +54,35 @@ impl Live {
         Ok(())
     }
 
+    /// Follows items whose history has come, unless they are followed already. If they were not while it came,
+    /// events since the second `begun` may be missed.
+    pub(super) async fn follow(
+        &mut self,
+        session: &Session,
+        family: Family,
+        items: &[String],
+        begun: Option<i64>,
+    ) -> Result<(), StepError> {
+        let items = self.unfollowed(family, items);
+        if items.is_empty() {
+            return Ok(());
+        }
+        let db = &session.context.db;
+        let mut items = coverage::still_wanted(db, session.lease.relay, family, &items).await?;
+        items.sort_unstable();
+        let now = queue::now(db).await?.timestamp();
+        let since = begun.unwrap_or(now).min(now);
+        self.recover(family, &items);
+        if items.is_empty() || self.try_open(session, family, &items, false).await? {
+            let opened = self.covers.last_mut().filter(|cover| cover.items == items);
+            let standing = opened.into_iter().flat_map(|cover| &mut cover.standing);
+            standing.for_each(|one| one.miss(since));
+        } else {
+            self.overflow.push_back(Polled::new(family, items, since, false).behind(now - since));
+        }
+        Ok(())
+    }
+
     /// Returns those of the items that are not followed and that a filter can name, sorted.
     fn unfollowed(&self, family: Family, items: &[String]) -> Vec<String> {
         let mut items = items.to_vec();

@@ -55,7 +55,10 @@ impl Following {
         self.missing = self.missing.saturating_sub(1);
         (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
         if done.result.is_ok() {
-            self.live.confirmed(done.task.family, &done.task.items);
+            let (family, items) = (done.task.family, &done.task.items);
+            let begun = done.task.walked.iter().flatten().map(|walked| walked.at).min();
+            self.live.confirmed(family, items);
+            self.live.follow(&self.session, family, items, begun).await?;
             if done.fetched.is_proof() {
                 self.note_good().await?;
             }
