@@ -2,6 +2,7 @@
 
 mod covers;
 mod follow;
+mod others;
 mod packing;
 mod reconnect;
 mod refusal;

@@ -41,10 +41,14 @@ impl Following {
     async fn note_refusal(&mut self, done: &Done) -> Result<(), End> {
         // The end of the connection is no refusal.
         let is_lost = self.session.connection.lost().is_some();
-        if !is_lost && self.refusals.note(&done.result) {
+        if !is_lost && self.refusals.note(done) {
             let (db, lease) = (&self.session.context.db, self.session.lease);
-            let (count, probe_in) = self.refusals.kept();
-            held(followed::note_refusals(db, lease, count, probe_in).await?)?;
+            let (all, first) = self.refusals.kept();
+            held(followed::note_refusals(db, lease, all, first).await?)?;
+            if done.result.is_ok() {
+                // Refused items need not wait any more.
+                self.plan_at = Some(Instant::now());
+            }
         }
         Ok(())
     }
