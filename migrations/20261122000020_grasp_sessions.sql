@@ -8,6 +8,9 @@ alter table grasp_relay
     -- requests that the relay refused since its last success, and when the next one may begin
     add column refusals int not null default 0,
     add column probe_at timestamptz,
+    -- of these, the first refusals of their items, and when the next request for other items may begin
+    add column first_refusals int not null default 0,
+    add column first_probe_at timestamptz,
     -- why the last verification could verify nothing; null if it did
     add column resync_note text check (length(resync_note) <= 1000);
 

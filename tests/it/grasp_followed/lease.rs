@@ -53,7 +53,8 @@ async fn a_dead_holders_relay_is_taken_over_and_its_late_writes_change_nothing()
         lost
     );
     assert_eq!(followed::resynced(db, dead, Some(1), None, Duration::ZERO).await.unwrap(), lost);
-    assert_eq!(followed::note_refusals(db, dead, 1, None).await.unwrap(), lost);
+    let none = followed::Refusals::default();
+    assert_eq!(followed::note_refusals(db, dead, none, none).await.unwrap(), lost);
     assert_eq!(followed::limit(db, dead, "late").await.unwrap(), Settled::LeaseLost);
     assert_eq!(followed::fail(db, dead, failure("late")).await.unwrap(), lost);
     assert_eq!(followed::release(db, dead, "late").await.unwrap(), lost);

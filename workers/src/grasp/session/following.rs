@@ -78,7 +78,7 @@ pub(super) async fn run(session: Arc<Session>, hold: Hold) -> Result<Never, End>
 impl Following {
     fn new(session: Arc<Session>, hold: Hold) -> Self {
         let now = Instant::now();
-        let refusals = Refusals::new(hold.claimed.refusals, hold.claimed.probe_in);
+        let refusals = Refusals::new(hold.claimed.refusals, hold.claimed.first_refusals);
         let spread = if hold.claimed.is_resync_due { random() * SPREAD } else { 0.0 };
         Self {
             live: Live::new(&session),

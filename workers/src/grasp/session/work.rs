@@ -41,6 +41,8 @@ pub(super) struct Task {
     pub(super) repairs: Option<Uuid>,
     /// What earlier fetches of each filter have proven; empty if there were none.
     pub(super) walked: Vec<Option<Walked>>,
+    /// Whether the relay is known to refuse the items: one more refusal says nothing about other items.
+    pub(super) is_refused: bool,
 }
 
 /// A task that has ended.
