@@ -1,11 +1,14 @@
 //! What a session fetches next.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use tender_jobs::{
     grasp::{
         batch::{self, Again, Fetched},
-        coverage::{self, filters},
+        coverage::{
+            self,
+            filters::{self, Unusable},
+        },
         family::Purpose,
     },
     queue,
@@ -94,10 +97,9 @@ impl Following {
             };
             let found = filters::of(batch.family, &batch.items, self.live.bounds);
             self.changes += 1;
-            for unusable in &found.unusable {
-                let item = std::slice::from_ref(&unusable.item);
-                let again = if unusable.is_final { Again::Never } else { Again::Tomorrow };
-                held(batch::refuse(db, &batch, item, &unusable.reason, again).await?)?;
+            for ((reason, is_final), items) in by_reason(&found.unusable) {
+                let again = if is_final { Again::Never } else { Again::Tomorrow };
+                held(batch::refuse(db, &batch, &items, reason, again).await?)?;
             }
             let mut items = batch.items.clone();
             items.retain(|item| !found.unusable.iter().any(|unusable| unusable.item == *item));
@@ -148,6 +150,16 @@ impl Following {
             walked: Vec::new(),
         }))
     }
+}
+
+/// The items that no filter can name, by the reason and whether it is final.
+fn by_reason(unusable: &[Unusable]) -> BTreeMap<(&str, bool), Vec<String>> {
+    let mut reasons = BTreeMap::<_, Vec<String>>::new();
+    for one in unusable {
+        let items = reasons.entry((one.reason.as_str(), one.is_final)).or_default();
+        items.push(one.item.clone());
+    }
+    reasons
 }
 
 /// Fetches what a closed subscription may have missed.
