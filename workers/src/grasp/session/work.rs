@@ -92,7 +92,7 @@ async fn try_run(
     task: &mut Task,
     account: &mut Account,
 ) -> Result<Ended, StepError> {
-    let is_resumed = task.walked.iter().any(Option::is_some);
+    let begun = task.walked.iter().flatten().map(|walked| walked.at).min();
     let db = &session.context.db;
     let batch = if let Some(batch) = &task.batch {
         batch.clone()
@@ -104,8 +104,8 @@ async fn try_run(
     match fetch(session, task, account).await {
         Ok(()) => {
             let (family, items, gaps) = (task.family, &task.items, &account.gaps);
-            if task.since == 0 && !is_resumed {
-                coverage::note_gaps(db, session.lease, family, items, gaps).await?;
+            if task.since == 0 {
+                coverage::note_gaps(db, session.lease, family, items, gaps, begun).await?;
             } else {
                 coverage::add_gaps(db, session.lease, family, items, gaps).await?;
             }
