@@ -114,7 +114,7 @@ async fn try_run(
         }
         Err(StepError::LeaseLost) => Err(StepError::LeaseLost),
         Err(error) => {
-            keep(session, task, account).await?;
+            keep(session, task, &batch, account).await?;
             fail(session, &batch, error, account).await
         }
     }
@@ -148,7 +148,12 @@ async fn fetch(session: &Session, task: &mut Task, account: &mut Account) -> Res
 }
 
 /// Keeps what a task that took too long has proven. A verification keeps it in memory.
-async fn keep(session: &Session, task: &mut Task, account: &Account) -> Result<(), sqlx::Error> {
+async fn keep(
+    session: &Session,
+    task: &mut Task,
+    batch: &Batch,
+    account: &Account,
+) -> Result<(), sqlx::Error> {
     if !account.is_over {
         task.walked.clear();
         return Ok(());
@@ -158,7 +163,7 @@ async fn keep(session: &Session, task: &mut Task, account: &Account) -> Result<(
     if task.purpose == Purpose::Missing {
         for (filter, walked) in task.filters.iter().zip(&task.walked) {
             if let Some(walked) = walked {
-                coverage::note_walked(db, lease, family, filter, *walked).await?;
+                coverage::note_walked(db, batch, filter, *walked).await?;
             }
         }
     }
