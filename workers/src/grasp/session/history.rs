@@ -17,7 +17,7 @@ use tender_jobs::{
         family::{Purpose, Source},
     },
     mirror::{
-        event::Tally,
+        event::{EventId, Tally},
         filter::Filter,
         lane::gap::Gap,
         upstream::{self, Learned},
@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::{Session, passes::OVERLAP};
 use crate::mirror::{
-    backfill::poll,
+    backfill::{Span, poll},
     error::StepError,
     intake::Intake,
     page::{Asked, Walk},
@@ -60,6 +60,8 @@ pub(super) struct Account {
     /// Whether the fetch ended because it took too long, and what it has proven.
     pub(super) is_over: bool,
     pub(super) walked: Option<Walked>,
+    /// What the relay listed in a window of the current filter, and did not deliver.
+    withheld: Option<(Span, Vec<EventId>)>,
 }
 
 impl Account {
@@ -111,7 +113,13 @@ async fn fetch_below(
             Compared::Below(second) => until = second,
         }
     }
-    walk(session, request, (request.since, until), clock, account).await
+    // Else a relay that is slow to compare would leave no time to the pages.
+    let clock = Clock { ends: Instant::now() + session.context.walk_within, ..*clock };
+    let walked = walk(session, request, (request.since, until), &clock, account).await;
+    if walked.is_ok() || account.is_over {
+        windows::note_withheld(session, request, account).await?;
+    }
+    walked
 }
 
 /// Whether a filter is compared: the relay may support NIP-77, and we hold enough to save a download.
@@ -227,3 +235,4 @@ pub(super) async fn verify(
     }
     Ok(())
 }
+        windows::note_withheld(session, &request, account).await?;

@@ -14,6 +14,7 @@ use tender_jobs::{
         upstream,
     },
 };
+        lane::gap::Gap,
 use tokio::sync::mpsc;
 
 use super::{Account, Clock, Request, Session, walk};
@@ -32,6 +33,8 @@ const ROUNDS: usize = 3;
 /// The comparisons of one filter: a fetch that ran out of time goes on with another one.
 const COMPARISONS: usize = 500;
 /// The ids that may wait to be requested.
+/// The ids that the reason of a gap names.
+const NAMED: usize = 10;
 const WAITING_IDS: usize = 1000;
 
 /// How far a filter was compared.
@@ -157,7 +160,11 @@ async fn compare_window(
     if fetched.is_cut {
         return Ok(if fetched.delivered > 0 { Verdict::Again } else { Verdict::Paged(None) });
     }
-    deliver_rest(session, request, fetched.undelivered, account).await?;
+    let withheld = deliver_rest(session, request, fetched.undelivered, account).await?;
+    let is_delivered = withheld.is_empty();
+    if !is_delivered {
+        account.withheld = Some((span, withheld));
+    }
     if request.purpose == Purpose::Reconnect {
         return Ok(Verdict::Whole); // as far as the relay shows; the daily verification proves it
     }
@@ -181,6 +188,9 @@ async fn both(
     let compared = negentropy::compare(connection, window, items, needed);
     let fetched = fetch::fetch(connection, to_fetch, how(session, window.filter, &none), intake);
     tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
+    if !is_delivered {
+        return Ok(Verdict::Paged(None));
+    }
 }
 
 fn how<'a>(session: &Session, filter: &'a Filter, waiting: &'a HashSet<EventId>) -> How<'a> {
@@ -188,17 +198,17 @@ fn how<'a>(session: &Session, filter: &'a Filter, waiting: &'a HashSet<EventId>)
     How { size, wanted: Wanted { filter, limits: session.settings.limits() }, waiting }
 }
 
-/// Requests ids again that were listed and not delivered. Fails if some are not delivered in three
-/// rounds: then the items stay missing.
+/// Requests ids again that were listed and not delivered. Returns those that are not delivered in three rounds
+/// either.
 async fn deliver_rest(
     session: &Session,
     request: &Request<'_>,
     mut missing: Vec<EventId>,
     account: &mut Account,
-) -> Result<(), StepError> {
+) -> Result<Vec<EventId>, StepError> {
     for _ in 1..ROUNDS {
         if missing.is_empty() {
-            return Ok(());
+            break;
         }
         let (sender, ids) = mpsc::channel(missing.len());
         for id in &missing {
@@ -216,11 +226,29 @@ async fn deliver_rest(
         account.add(&intake.settle().await?);
         missing = fetched?.undelivered;
     }
-    match missing.first() {
-        None => Ok(()),
-        Some(id) => Err(StepError::Refused(format!(
-            "it listed {} events, such as {id}, and did not deliver them in {ROUNDS} rounds",
-            missing.len()
-        ))),
+    Ok(missing)
+}
+
+/// Notes a gap for events that the relay lists in a window, and shows neither by id nor page by page.
+pub(super) async fn note_withheld(
+    session: &Session,
+    request: &Request<'_>,
+    account: &mut Account,
+) -> Result<(), sqlx::Error> {
+    let Some((span, mut ids)) = account.withheld.take() else { return Ok(()) };
+    if let Some(items) = held(session, request).await? {
+        let ours: HashSet<EventId> = items.iter().map(|(_, id)| *id).collect();
+        ids.retain(|id| !ours.contains(id));
+    }
+    if !ids.is_empty() {
+        account.gaps.push(Gap::span(span.since, span.until, &why_withheld(&ids)));
     }
 }
+    Ok(())
+}
+
+fn why_withheld(ids: &[EventId]) -> String {
+    let named: Vec<String> = ids.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if ids.len() > NAMED { ", and others" } else { "" };
+    let (count, named) = (ids.len(), named.join(", "));
+    format!("the relay lists {count} events and does not deliver them: {named}{more}")
