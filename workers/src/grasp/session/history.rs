@@ -5,7 +5,7 @@
 mod windows;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -125,9 +125,15 @@ async fn fetch_below(
 /// Whether a filter is compared: the relay may support NIP-77, and we hold enough to save a download.
 async fn is_compared(session: &Session, request: &Request<'_>) -> Result<bool, sqlx::Error> {
     let db = &session.context.db;
-    Ok(upstream::tries_negentropy(db, session.upstream.id).await?
+    Ok(tries_negentropy(session).await?
         && (request.compares
             || coverage::holds_at_least(db, request.filter, WORTH_COMPARING).await?))
+}
+
+/// Whether a comparison is worth an attempt in this session.
+async fn tries_negentropy(session: &Session) -> Result<bool, sqlx::Error> {
+    Ok(!session.is_slow_to_compare.load(Ordering::Relaxed)
+        && upstream::tries_negentropy(&session.context.db, session.upstream.id).await?)
 }
 
 impl Session {
@@ -223,7 +229,7 @@ pub(super) async fn verify(
     filter: &Filter,
     account: &mut Account,
 ) -> Result<(), StepError> {
-    if upstream::tries_negentropy(&session.context.db, session.upstream.id).await? {
+    if tries_negentropy(session).await? {
         let (purpose, compares, walked) = (Purpose::Reconnect, true, None);
         let request = Request { filter, since: 0, purpose, compares, walked };
         let clock = clock(session).await?;
@@ -231,8 +237,8 @@ pub(super) async fn verify(
         if !std::mem::take(&mut account.is_over) {
             ended?;
         }
+        windows::note_withheld(session, &request, account).await?;
         account.walked = None;
     }
     Ok(())
 }
-        windows::note_withheld(session, &request, account).await?;

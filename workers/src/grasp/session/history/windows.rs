@@ -1,7 +1,10 @@
 //! The comparison of a filter by negentropy (NIP-77), window by window, newest first. A window that is too large for
 //! the relay is split as the mirror splits its windows.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tender_jobs::{
     grasp::{
@@ -11,10 +14,10 @@ use tender_jobs::{
     mirror::{
         event::{EventId, Item},
         filter::Filter,
+        lane::gap::Gap,
         upstream,
     },
 };
-        lane::gap::Gap,
 use tokio::sync::mpsc;
 
 use super::{Account, Clock, Request, Session, walk};
@@ -30,11 +33,11 @@ use crate::mirror::{
 
 /// The rounds in which ids are requested that the relay lists and does not deliver.
 const ROUNDS: usize = 3;
+/// The ids that the reason of a gap names.
+const NAMED: usize = 10;
 /// The comparisons of one filter: a fetch that ran out of time goes on with another one.
 const COMPARISONS: usize = 500;
 /// The ids that may wait to be requested.
-/// The ids that the reason of a gap names.
-const NAMED: usize = 10;
 const WAITING_IDS: usize = 1000;
 
 /// How far a filter was compared.
@@ -52,6 +55,8 @@ enum Verdict {
     Again,
     /// The window is too large. The relay accepts so many records, if it says so.
     TooBig(Option<u64>),
+    /// The relay began the comparison, and did not go on with it or took too long.
+    Slow,
     /// The history is paged, from this second down if later ones of the window are proven.
     Paged(Option<i64>),
 }
@@ -68,19 +73,27 @@ pub(super) async fn compare(
     account: &mut Account,
 ) -> Result<Compared, StepError> {
     let top = until.unwrap_or(clock.at + FUTURE);
-    let (mut below, mut lengths, mut cheap) = (until, longest(top), 0);
+    let (mut below, mut lengths, mut cheap, mut is_slow) = (until, longest(top), 0, false);
     let Some(mut items) = held(session, request).await? else { return Ok(Compared::Below(until)) };
     for _ in 0..COMPARISONS {
         let span = backfill::next_span(below.unwrap_or(top), 0, lengths.next);
         let ours = within(&items, span);
-        match compare_window(session, request, span, ours.clone(), account).await? {
+        let verdict = compare_window(session, request, span, ours.clone(), account).await?;
+        let was_slow = std::mem::replace(&mut is_slow, matches!(verdict, Verdict::Slow));
+        match verdict {
+            Verdict::Slow if was_slow || span.seconds() <= SHORTEST => {
+                session.is_slow_to_compare.store(true, Ordering::Relaxed);
+                return Ok(Compared::Below(below));
+            }
+            Verdict::Slow => {
+                (lengths.next, cheap) = (backfill::halved(span.seconds(), None, ours.len()), 0);
+            }
             Verdict::Again => {
                 let Some(more) = held(session, request).await? else { break };
                 items = more;
             }
             Verdict::TooBig(most) if span.seconds() > SHORTEST => {
                 (lengths.next, cheap) = (backfill::halved(span.seconds(), most, ours.len()), 0);
-                continue;
             }
             Verdict::TooBig(_) => {
                 walk(session, request, (span.since, Some(span.until)), clock, account).await?;
@@ -94,7 +107,12 @@ pub(super) async fn compare(
             }
         }
         if clock.is_over() {
-            return Err(clock.end(below.filter(|_| below != until), account));
+            // Pages prove a part in any case.
+            let is_proven = below.is_some() && below != until;
+            if is_proven {
+                return Err(clock.end(below, account));
+            }
+            break;
         }
     }
     Ok(Compared::Below(below))
@@ -134,6 +152,7 @@ async fn compare_window(
         until: span.until,
         frame_size: session.settings.negentropy_frame_size,
         first_answer: session.settings.negentropy_timeout(),
+        silence: session.context.frame_within,
     };
     let mut intake = session.intake(Source::Batch(request.purpose));
     let asked = session.asked(request.filter, span.since, Some(span.until)).await?;
@@ -144,7 +163,8 @@ async fn compare_window(
         Err(NegError::Step(error)) => return Err(error),
         Err(NegError::Busy(why)) => return Err(StepError::RateLimited(why)),
         Err(NegError::TooBig(most)) => return Ok(Verdict::TooBig(most)),
-        Err(NegError::Slow | NegError::Ended(_)) if span.seconds() > SHORTEST => {
+        Err(NegError::Slow) => return Ok(Verdict::Slow),
+        Err(NegError::Ended(_)) if span.seconds() > SHORTEST => {
             return Ok(Verdict::TooBig(None));
         }
         Err(NegError::Unsupported(why) | NegError::Protocol(why)) => {
@@ -168,6 +188,9 @@ async fn compare_window(
     if request.purpose == Purpose::Reconnect {
         return Ok(Verdict::Whole); // as far as the relay shows; the daily verification proves it
     }
+    if !is_delivered {
+        return Ok(Verdict::Paged(None));
+    }
     let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
     Ok(match proof::prove(&session.connection, asked, span.until, &revealed).await? {
         Proof::Whole => Verdict::Whole,
@@ -188,9 +211,6 @@ async fn both(
     let compared = negentropy::compare(connection, window, items, needed);
     let fetched = fetch::fetch(connection, to_fetch, how(session, window.filter, &none), intake);
     tokio::try_join!(compared, async { fetched.await.map_err(NegError::from) })
-    if !is_delivered {
-        return Ok(Verdict::Paged(None));
-    }
 }
 
 fn how<'a>(session: &Session, filter: &'a Filter, waiting: &'a HashSet<EventId>) -> How<'a> {
@@ -243,7 +263,6 @@ pub(super) async fn note_withheld(
     if !ids.is_empty() {
         account.gaps.push(Gap::span(span.since, span.until, &why_withheld(&ids)));
     }
-}
     Ok(())
 }
 
@@ -252,3 +271,4 @@ fn why_withheld(ids: &[EventId]) -> String {
     let more = if ids.len() > NAMED { ", and others" } else { "" };
     let (count, named) = (ids.len(), named.join(", "));
     format!("the relay lists {count} events and does not deliver them: {named}{more}")
+}
