@@ -28,7 +28,7 @@ use crate::{
 
 pub use gap::{add_gaps, note_gaps};
 pub use held::{held, holds_at_least};
-pub use walked::{Walked, note_walked, walked};
+pub use walked::{Walked, forget_walked, note_walked, walked};
 
 /// The items of one batch, and of one filter.
 pub const ITEMS: usize = 100;

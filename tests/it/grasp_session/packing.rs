@@ -9,6 +9,7 @@ use crate::support::{
     eventually,
     line::Line,
     relays::{Client, FakeRelay, RealRelay},
+    scripted::{Manner, scripted},
 };
 
 #[tokio::test]
@@ -127,5 +128,19 @@ async fn a_relay_that_refuses_a_packed_request_keeps_the_small_ones() {
         live(&heard).iter().filter(is_small).filter(|m| !closed.contains(&&m[1])).count() == 69
     })
     .await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn items_that_no_filter_can_name_are_refused_together() {
+    let world = World::new().await;
+    let relay = scripted(&[], Manner::default()).await;
+    let items: Vec<String> = (0..5).map(|number| format!("no id {number}")).collect();
+    let items: Vec<_> = items.iter().map(|item| ("root", item.as_str())).collect();
+    world.relay(&relay.url, &items).await;
+    let process = Process::start(&world.db);
+    let refused = "select concat_ws(' ', count(*), count(distinct xmin::text)) from grasp_coverage
+                   where refused and retry_at is null";
+    world.reads(refused, "5 1").await;
     process.stop().await;
 }

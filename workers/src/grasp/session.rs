@@ -11,7 +11,10 @@ mod live;
 mod passes;
 mod work;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tender_jobs::{
@@ -156,6 +159,8 @@ struct Session {
     connection: InUse,
     /// Cancelled when the session ends: what fails then, fails for this reason.
     ending: CancellationToken,
+    /// Whether two comparisons in a row were too slow. The relay is paged from then on.
+    is_slow_to_compare: AtomicBool,
 }
 
 async fn follow(context: &Context, mut hold: Hold) -> Result<Never, End> {
@@ -225,6 +230,8 @@ async fn connect(
     let upstream = upstream::find(&context.db, upstream.id).await?.unwrap_or(upstream);
     let settings = context.mirror.settings_of(&upstream).await?;
     let (context, lease, ending) = (context.clone(), claimed.lease, CancellationToken::new());
-    let session = Session { context, lease, upstream, settings, connection, ending };
+    let is_slow_to_compare = AtomicBool::new(false);
+    let session =
+        Session { context, lease, upstream, settings, connection, ending, is_slow_to_compare };
     Ok((Arc::new(session), opened))
 }

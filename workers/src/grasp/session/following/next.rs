@@ -1,11 +1,17 @@
 //! What a session fetches next.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tender_jobs::{
     grasp::{
         batch::{self, Again, Batch, Fetched},
-        coverage::{self, filters},
+        coverage::{
+            self,
+            filters::{self, Unusable},
+        },
         family::Purpose,
     },
     queue,
@@ -96,10 +102,9 @@ impl Following {
             let Some(batch) = self.plan().await? else { return Ok(None) };
             let found = filters::of(batch.family, &batch.items, self.live.bounds);
             self.changes += 1;
-            for unusable in &found.unusable {
-                let item = std::slice::from_ref(&unusable.item);
-                let again = if unusable.is_final { Again::Never } else { Again::Tomorrow };
-                held(batch::refuse(db, &batch, item, &unusable.reason, again).await?)?;
+            for ((reason, is_final), items) in by_reason(&found.unusable) {
+                let again = if is_final { Again::Never } else { Again::Tomorrow };
+                held(batch::refuse(db, &batch, &items, reason, again).await?)?;
             }
             let mut items = batch.items.clone();
             items.retain(|item| !found.unusable.iter().any(|unusable| unusable.item == *item));
@@ -185,6 +190,16 @@ impl Following {
             is_refused,
         }))
     }
+}
+
+/// The items that no filter can name, by the reason and whether it is final.
+fn by_reason(unusable: &[Unusable]) -> BTreeMap<(&str, bool), Vec<String>> {
+    let mut reasons = BTreeMap::<_, Vec<String>>::new();
+    for one in unusable {
+        let items = reasons.entry((one.reason.as_str(), one.is_final)).or_default();
+        items.push(one.item.clone());
+    }
+    reasons
 }
 
 /// Fetches what a closed subscription may have missed.
