@@ -60,6 +60,37 @@ async fn a_comparison_that_is_too_big_is_split_by_time() {
     process.stop().await;
 }
 
+/// Refuses every comparison.
+async fn refuse_all(client: Client, message: Value) -> bool {
+    let is_refused = message[0] == "NEG-OPEN";
+    if is_refused {
+        client.send(json!(["NEG-ERR", message[1], "blocked: this query is too big"])).await;
+    }
+    is_refused
+}
+
+#[tokio::test]
+async fn a_relay_that_refuses_every_comparison_as_too_big_is_paged() {
+    let world = World::new().await;
+    let events = world.issues(120);
+    let manner = Manner {
+        negentropy: Some((10_000, Kept::Newest)),
+        before: Some(|client, message| Box::pin(refuse_all(client, message))),
+        ..Manner::default()
+    };
+    let relay = scripted(&events, manner).await;
+    world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.in_step().await;
+    process.stop().await;
+    world.run("update grasp_relay set last_good_at = null").await;
+    let process = Process::start(&world.db);
+    world.reads("select status from grasp_batch where purpose = 'fresh'", "done").await;
+    let comparisons = relay.verbs("NEG-OPEN").len();
+    assert!((1..60).contains(&comparisons), "{comparisons} comparisons");
+    process.stop().await;
+}
+
 #[tokio::test]
 async fn a_walk_that_takes_too_long_goes_on_where_it_ended() {
     let world = World::new().await;

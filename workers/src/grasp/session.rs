@@ -159,8 +159,9 @@ struct Session {
     connection: InUse,
     /// Cancelled when the session ends: what fails then, fails for this reason.
     ending: CancellationToken,
-    /// Whether two comparisons in a row were too slow. The relay is paged from then on.
-    is_slow_to_compare: AtomicBool,
+    /// Whether two comparisons in a row were too slow, or even a minute was too large. The relay is paged from
+    /// then on.
+    compares_nothing: AtomicBool,
 }
 
 async fn follow(context: &Context, mut hold: Hold) -> Result<Never, End> {
@@ -230,8 +231,8 @@ async fn connect(
     let upstream = upstream::find(&context.db, upstream.id).await?.unwrap_or(upstream);
     let settings = context.mirror.settings_of(&upstream).await?;
     let (context, lease, ending) = (context.clone(), claimed.lease, CancellationToken::new());
-    let is_slow_to_compare = AtomicBool::new(false);
+    let compares_nothing = AtomicBool::new(false);
     let session =
-        Session { context, lease, upstream, settings, connection, ending, is_slow_to_compare };
+        Session { context, lease, upstream, settings, connection, ending, compares_nothing };
     Ok((Arc::new(session), opened))
 }

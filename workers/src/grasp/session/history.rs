@@ -132,7 +132,7 @@ async fn is_compared(session: &Session, request: &Request<'_>) -> Result<bool, s
 
 /// Whether a comparison is worth an attempt in this session.
 async fn tries_negentropy(session: &Session) -> Result<bool, sqlx::Error> {
-    Ok(!session.is_slow_to_compare.load(Ordering::Relaxed)
+    Ok(!session.compares_nothing.load(Ordering::Relaxed)
         && upstream::tries_negentropy(&session.context.db, session.upstream.id).await?)
 }
 

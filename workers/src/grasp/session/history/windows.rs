@@ -33,6 +33,8 @@ use crate::mirror::{
 
 /// The rounds in which ids are requested that the relay lists and does not deliver.
 const ROUNDS: usize = 3;
+/// See the comparison of a window that is refused as too large.
+const FEW: usize = 100;
 /// The ids that the reason of a gap names.
 const NAMED: usize = 10;
 /// The comparisons of one filter: a fetch that ran out of time goes on with another one.
@@ -82,7 +84,7 @@ pub(super) async fn compare(
         let was_slow = std::mem::replace(&mut is_slow, matches!(verdict, Verdict::Slow));
         match verdict {
             Verdict::Slow if was_slow || span.seconds() <= SHORTEST => {
-                session.is_slow_to_compare.store(true, Ordering::Relaxed);
+                session.compares_nothing.store(true, Ordering::Relaxed);
                 return Ok(Compared::Below(below));
             }
             Verdict::Slow => {
@@ -94,6 +96,11 @@ pub(super) async fn compare(
             }
             Verdict::TooBig(most) if span.seconds() > SHORTEST => {
                 (lengths.next, cheap) = (backfill::halved(span.seconds(), most, ours.len()), 0);
+            }
+            // A relay that refuses the shortest window, in which we know few events, refuses all.
+            Verdict::TooBig(_) if ours.len() < FEW => {
+                session.compares_nothing.store(true, Ordering::Relaxed);
+                return Ok(Compared::Below(below));
             }
             Verdict::TooBig(_) => {
                 walk(session, request, (span.since, Some(span.until)), clock, account).await?;
