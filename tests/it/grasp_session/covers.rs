@@ -23,6 +23,8 @@ async fn slow_relay(pending: &Pending) -> FakeRelay {
                 pending.lock().unwrap().push((client, message[1].clone()));
             } else if message[0] == "REQ" {
                 client.send(json!(["EOSE", message[1]])).await;
+            } else if message[0] == "NEG-OPEN" {
+                client.send(json!(["NEG-ERR", message[1], "error: negentropy disabled"])).await;
             }
         }
     })

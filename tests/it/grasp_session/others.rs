@@ -16,6 +16,8 @@ async fn relay() -> FakeRelay {
             client.send(json!(["CLOSED", message[1], "error: no states"])).await;
         } else if message[0] == "REQ" {
             client.send(json!(["EOSE", message[1]])).await;
+        } else if message[0] == "NEG-OPEN" {
+            client.send(json!(["NEG-ERR", message[1], "error: negentropy disabled"])).await;
         }
     })
     .await
