@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Process, World, live, now};
 use crate::support::{
@@ -11,6 +12,16 @@ use crate::support::{
     relays::{Client, FakeRelay, RealRelay},
     scripted::{Manner, scripted},
 };
+
+/// Wants 24 addresses, each after the one before is confirmed.
+async fn want_one_by_one(world: &World, id: Uuid) {
+    for number in 0..24 {
+        let address = format!("{} {number}", world.address);
+        world.want(id, &[("address", &address)]).await;
+        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
+        world.reads(sql, &format!("{}", number + 2)).await;
+    }
+}
 
 #[tokio::test]
 async fn many_items_are_packed_into_few_subscriptions() {
@@ -85,12 +96,7 @@ async fn an_event_on_its_way_while_covers_are_packed_is_stored() {
     let id = world.relay(&relay.url, &[("address", &world.address)]).await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
-    for number in 0..24 {
-        let address = format!("{} {number}", world.address);
-        world.want(id, &[("address", &address)]).await;
-        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
-        world.reads(sql, &format!("{}", number + 2)).await;
-    }
+    want_one_by_one(&world, id).await;
     world.has(&late).await;
     process.stop().await;
 }
@@ -113,12 +119,7 @@ async fn a_relay_that_refuses_a_packed_request_keeps_the_small_ones() {
     let id = world.relay(&relay.url, &[("address", &world.address)]).await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
-    for number in 0..24 {
-        let address = format!("{} {number}", world.address);
-        world.want(id, &[("address", &address)]).await;
-        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
-        world.reads(sql, &format!("{}", number + 2)).await;
-    }
+    want_one_by_one(&world, id).await;
     // 23 fit, one after the other; two are polled, because the packed request was refused.
     world.reads("select concat_ws(' ', subscriptions, overflow) from grasp_relay", "69 2").await;
     eventually("the small subscriptions stay open", async || {

@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
+use nostr::event::Event;
 use serde_json::{Value, json};
 
 use super::{Process, World, now};
 use crate::support::{
     eventually,
-    relays::{Client, ids},
+    relays::{Client, FakeRelay, ids},
     scripted::{Hook, Kept, Manner, scripted},
 };
 
@@ -30,6 +31,16 @@ async fn refuse_many(client: Client, message: Value) -> bool {
     is_refused
 }
 
+/// A relay of which everything was fetched, and which no process follows now.
+async fn fetched(world: &World, events: &[Event], manner: Manner) -> FakeRelay {
+    let relay = scripted(events, manner).await;
+    world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.in_step().await;
+    process.stop().await;
+    relay
+}
+
 #[tokio::test]
 async fn a_comparison_that_is_too_big_is_split_by_time() {
     let world = World::new().await;
@@ -41,11 +52,7 @@ async fn a_comparison_that_is_too_big_is_split_by_time() {
         before: Some(|client, message| Box::pin(refuse_many(client, message))),
         ..Manner::default()
     };
-    let relay = scripted(&events, manner).await;
-    world.relay(&relay.url, &[("address", &world.address)]).await;
-    let process = Process::start(&world.db);
-    world.in_step().await;
-    process.stop().await;
+    let relay = fetched(&world, &events, manner).await;
     assert_eq!(world.fetched().await, ids(&events));
     assert_eq!(relay.verbs("NEG-OPEN").len(), 0, "too few events are held to compare them");
     world.run("update grasp_relay set last_good_at = null").await;
@@ -78,11 +85,7 @@ async fn a_relay_that_refuses_every_comparison_as_too_big_is_paged() {
         before: Some(|client, message| Box::pin(refuse_all(client, message))),
         ..Manner::default()
     };
-    let relay = scripted(&events, manner).await;
-    world.relay(&relay.url, &[("address", &world.address)]).await;
-    let process = Process::start(&world.db);
-    world.in_step().await;
-    process.stop().await;
+    let relay = fetched(&world, &events, manner).await;
     world.run("update grasp_relay set last_good_at = null").await;
     let process = Process::start(&world.db);
     let ended = "select string_agg(distinct status, ',') from grasp_batch where purpose = 'fresh'";
