@@ -8,6 +8,9 @@ alter table grasp_relay
     -- requests that the relay refused since its last success, and when the next one may begin
     add column refusals int not null default 0,
     add column probe_at timestamptz,
+    -- of these, the first refusals of their items, and when the next request for other items may begin
+    add column first_refusals int not null default 0,
+    add column first_probe_at timestamptz,
     -- why the last verification could verify nothing; null if it did
     add column resync_note text check (length(resync_note) <= 1000);
 
@@ -22,14 +25,16 @@ alter table grasp_coverage
     -- null: there is no next attempt
     alter column retry_at drop not null;
 
--- What of a followed relay is not confirmed: `nothing`; `refused`, if that is recorded for each such item;
--- else `unproven`.
+-- What of a followed relay is not confirmed: `nothing`; `refused`, if that is recorded for each such item and
+-- something is confirmed; else `unproven`.
 create function grasp_lacks(relay uuid) returns text language sql stable as $$
     select case
         when not exists (select from grasp_coverage_count c
                          where c.relay_id = relay and c.state <> 'confirmed' and c.items > 0) then 'nothing'
         when exists (select from grasp_coverage c
-                     where c.relay_id = relay and c.state <> 'confirmed' and not c.refused) then 'unproven'
+                     where c.relay_id = relay and c.state <> 'confirmed' and not c.refused)
+            or not exists (select from grasp_coverage_count c
+                           where c.relay_id = relay and c.state = 'confirmed' and c.items > 0) then 'unproven'
         else 'refused' end
 $$;
 

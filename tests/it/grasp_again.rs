@@ -160,6 +160,22 @@ async fn a_former_maintainer_loses_the_repository_and_the_right_to_write() {
 }
 
 #[tokio::test]
+async fn a_repository_that_no_maintainer_lists_any_more_is_judged_again_once() {
+    let (grasp, a, b) = (GraspStore::new().await, Keys::generate(), Keys::generate());
+    let of_b = listing(&b, AT, "wss://b.test", Some(&a), false);
+    grasp.deliver(&[listing(&a, AT, "wss://a.test", Some(&b), true), of_b]).await;
+    grasp.deliver(&[listing(&a, AT + 1, "wss://a.test", None, true)]).await;
+    let (of_a, of_b) = (address(&a, "x"), address(&b, "x"));
+    grasp.deliver(&[make(&a, 1621, AT + 2, "", vec![vec!["a", &of_a], vec!["a", &of_b]])]).await;
+    let mut rounds = 0;
+    while parked::released(&grasp.world.db, grasp.service.id).await.unwrap().is_some() {
+        rounds += 1;
+        assert!(rounds < 4, "woken for ever");
+    }
+    assert!(!grasp.wanted().await.contains("wss://b.test"));
+}
+
+#[tokio::test]
 async fn a_large_state_that_was_parked_is_asked_for_again() {
     let (grasp, a, b) = (GraspStore::new().await, Keys::generate(), Keys::generate());
     grasp.deliver(&[listing(&a, AT, "wss://a.test", None, true)]).await;

@@ -1,6 +1,8 @@
 //! Sessions of followed relays, against real and scripted relays.
 
+mod covers;
 mod follow;
+mod others;
 mod packing;
 mod reconnect;
 mod refusal;

@@ -8,12 +8,12 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use tender_jobs::grasp::{
-    service::{self, ServiceChange},
+    service::{self, NewService, ServiceChange},
     wanted,
 };
 
 use crate::support::{
-    grasp_store::{AT, GraspStore, address, announcement, comment, elsewhere, issue},
+    grasp_store::{AT, GraspStore, address, announcement, comment, elsewhere, issue, new_service},
     relays::event as make,
 };
 
@@ -42,6 +42,33 @@ async fn an_announcement_asks_its_relays_for_states_events_roots_and_deletions()
     assert_eq!(grasp.coverage().await, wanted, "the service's own relay is not followed");
     assert_eq!(grasp.count("select count(*) from grasp_outbox where due_at > now()").await, 1);
     grasp.assert_settled().await;
+}
+
+#[tokio::test]
+async fn the_history_of_an_item_that_is_asked_for_again_begins_anew() {
+    let (grasp, keys, other) = (GraspStore::new().await, Keys::generate(), Keys::generate());
+    grasp.deliver(&[announcement(&keys, AT, "x", &["wss://a.test"])]).await;
+    let walked = "update grasp_coverage set state = 'missing', attempts = 2, retry_at = now() + interval '1 hour',
+                      reason = 'slow', walked = '{\"d\": {\"at\": 1, \"until\": 1}}'";
+    let anew = "select count(*) from grasp_coverage where walked = '{}' and attempts = 2
+                and retry_at > now() + interval '30 minutes' and reason = 'slow'";
+    grasp.run(walked).await;
+    grasp.deliver(&[announcement(&other, AT, "x", &["wss://a.test"])]).await;
+    assert_eq!(grasp.count(anew).await, 1, "the state of both repositories");
+    grasp.run(walked).await;
+    let bootstrap = vec!["wss://a.test".to_owned()];
+    let second = NewService { bootstrap, ..new_service("wss://second.test") };
+    service::create(&grasp.world.db, &second).await.unwrap();
+    assert_eq!(grasp.count(anew).await, 1, "the announcements");
+    grasp.run(walked).await;
+    grasp.run("update grasp_coverage set state = 'confirmed', confirmed_at = now()").await;
+    let third = NewService {
+        bootstrap: vec!["wss://a.test".to_owned()],
+        ..new_service("wss://third.test")
+    };
+    service::create(&grasp.world.db, &third).await.unwrap();
+    let asked = "select count(*) from grasp_coverage where walked = '{}' and attempts = 0 and retry_at <= now()";
+    assert_eq!(grasp.count(asked).await, 1, "announcements that were confirmed");
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ pub struct Context {
     /// The longest time for the history of one filter. What is proven by then is kept, and the rest is fetched
     /// later.
     pub walk_within: Duration,
+    /// The longest wait for a frame of a comparison, after the first one.
+    pub frame_within: Duration,
 }
 
 impl Context {
@@ -60,8 +62,15 @@ impl Context {
         let has_schedule = mirror.settings.profile != mirror::Profile::Off;
         let (db, process) = (mirror.db.clone(), mirror.process.clone());
         let stopping = mirror.stopping.clone();
-        let walk_within = WALK_WITHIN;
-        Self { db, mirror: mirror.clone(), process, stopping, has_schedule, walk_within }
+        Self {
+            db,
+            mirror: mirror.clone(),
+            process,
+            stopping,
+            has_schedule,
+            walk_within: WALK_WITHIN,
+            frame_within: mirror::negentropy::SILENCE,
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Batch {
     pub purpose: Purpose,
     /// The items.
     pub items: Vec<String>,
+    /// Whether the relay's own refusal was recorded for all of its missing items.
+    pub is_refused: bool,
 }
 
 /// What a batch has fetched.
@@ -90,7 +92,7 @@ pub async fn open(
     )
     .fetch_optional(db)
     .await?;
-    Ok(id.map(|id| Batch { id, lease, family, purpose, items }))
+    Ok(id.map(|id| Batch { id, lease, family, purpose, items, is_refused: false }))
 }
 
 /// Ends a batch whose every event before EOSE is stored, refused for good or parked. Its items are

@@ -28,7 +28,7 @@ use crate::{
 
 pub use gap::{add_gaps, note_gaps};
 pub use held::{held, holds_at_least};
-pub use walked::{Walked, note_walked, walked};
+pub use walked::{Walked, forget_walked, note_walked, walked};
 
 /// The items of one batch, and of one filter.
 pub const ITEMS: usize = 100;
@@ -38,10 +38,19 @@ pub const ITEMS: usize = 100;
 /// is soon alone.
 /// Returns `None` if nothing is due or the lease is over.
 pub async fn plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Error> {
-    contended::retried(|| try_plan(db, lease)).await
+    contended::retried(|| try_plan(db, lease, true)).await
 }
 
-async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Error> {
+/// As [`plan`], without the items for which the relay's own refusal is recorded.
+pub async fn plan_unrefused(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Error> {
+    contended::retried(|| try_plan(db, lease, false)).await
+}
+
+async fn try_plan(
+    db: &PgPool,
+    lease: Lease,
+    with_refused: bool,
+) -> Result<Option<Batch>, sqlx::Error> {
     let families: Vec<String> = Family::ALL.iter().map(ToString::to_string).collect();
     let row = sqlx::query!(
         r#"with holder as materialized (
@@ -52,13 +61,14 @@ async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Erro
                from holder, unnest($3::text[]) with ordinality as f (family, rank), lateral (
                    select attempts, batch_size from grasp_coverage c
                    where c.relay_id = holder.id and c.family = f.family and c.state = 'missing'
-                     and c.retry_at <= now()
+                     and c.retry_at <= now() and ($4 or not c.refused)
                    order by c.attempts, c.item limit 1) c
                order by f.rank limit 1),
            due as materialized (
-               select c.item from grasp_coverage c, head
+               select c.item, c.refused from grasp_coverage c, head
                where c.relay_id = $1 and c.family = head.family and c.attempts = head.attempts
                  and c.batch_size = head.batch_size and c.state = 'missing' and c.retry_at <= now()
+                 and ($4 or not c.refused)
                order by c.item limit (select batch_size from head)
                for update of c skip locked),
            batch as (
@@ -70,17 +80,20 @@ async fn try_plan(db: &PgPool, lease: Lease) -> Result<Option<Batch>, sqlx::Erro
                update grasp_coverage c set state = 'in_flight', batch = batch.id
                from due, batch where (c.relay_id, c.family, c.item) = ($1, batch.family, due.item)
                returning c.item)
-           select id as "id!", family as "family!", array(select item from taken order by item) as "items!"
+           select id as "id!", family as "family!", array(select item from taken order by item) as "items!",
+                  (select bool_and(refused) from due) as "is_refused!"
            from batch"#,
         lease.relay,
         lease.epoch,
         &families,
+        with_refused,
     )
     .fetch_optional(db)
     .await?;
     Ok(row.and_then(|row| {
         let family = Family::parse(&row.family)?;
-        Some(Batch { id: row.id, lease, family, purpose: Purpose::Missing, items: row.items })
+        let (id, items, is_refused) = (row.id, row.items, row.is_refused);
+        Some(Batch { id, lease, family, purpose: Purpose::Missing, items, is_refused })
     }))
 }
 
@@ -125,13 +138,31 @@ pub async fn next_due(
     db: impl PgExecutor<'_>,
     relay: Uuid,
 ) -> Result<Option<Duration>, sqlx::Error> {
+    due_in(db, relay, true).await
+}
+
+/// As [`next_due`], without the items for which the relay's own refusal is recorded.
+pub async fn next_unrefused(
+    db: impl PgExecutor<'_>,
+    relay: Uuid,
+) -> Result<Option<Duration>, sqlx::Error> {
+    due_in(db, relay, false).await
+}
+
+async fn due_in(
+    db: impl PgExecutor<'_>,
+    relay: Uuid,
+    with_refused: bool,
+) -> Result<Option<Duration>, sqlx::Error> {
     let seconds = sqlx::query_scalar!(
         r#"select extract(epoch from min(c.retry_at) - now())::float8
            from unnest(array['announcements', 'state', 'address', 'root', 'deletion']) as f (family), lateral (
                select retry_at from grasp_coverage c
                where c.relay_id = $1 and c.family = f.family and c.state = 'missing' and c.retry_at is not null
+                 and ($2 or not c.refused)
                order by retry_at limit 1) c"#,
         relay,
+        with_refused,
     )
     .fetch_one(db)
     .await?;

@@ -23,8 +23,8 @@ use uuid::Uuid;
 pub use claim::{Claimed, claim};
 pub use lease::{Kept, fail, give_back, limit, release, release_all, renew, renew_busy};
 pub use note::{
-    Subscriptions, connected, count, good, note_refusals, note_subscriptions, note_verified,
-    resynced,
+    Refusals, Subscriptions, connected, count, good, note_refusals, note_subscriptions,
+    note_verified, resynced,
 };
 pub use process::{Tick, forget_process, heartbeat, tick};
 pub use upkeep::{Dropped, drop_unwanted, forget_dead_processes, reap, wake_due};

@@ -27,7 +27,7 @@ pub use remove::{delete, remove_page};
 pub use scan::{ScanPage, scan_page};
 pub use update::update;
 
-use super::work::Work;
+use super::{address, work::Work};
 use crate::{mirror::upstream::UpstreamUrl, queue};
 
 /// The row of a service.
@@ -126,6 +126,7 @@ pub async fn find(db: &PgPool, name: &str) -> Result<Option<Service>, sqlx::Erro
         Some(service.id) == id
             || url.as_ref().is_some_and(|url| url.as_str() == service.url)
             || service.names.iter().any(|host| host == name)
+            || address::host_of(&service.url).is_some_and(|host| host == name)
     };
     Ok(list(db).await?.into_iter().find(is_meant))
 }

@@ -26,6 +26,7 @@ use crate::mirror::event::{EventId, column};
 pub(super) use announce::Announced;
 pub(super) use ask::{Touched, settle};
 pub(super) use delete::{Deletion, delete};
+pub(super) use leave::left;
 pub(super) use lose::{Lost, lose, lose_announcements, lose_of};
 pub use reconcile::{Reconciled, reconcile, reconcile_all};
 pub(super) use relays::ensure;

@@ -94,7 +94,7 @@ pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Resul
 
 /// Finds an upstream by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<Upstream> {
-    let found = upstream::find_named(db, name).await?;
+    let found = upstream::find_named(db, name).await?.filter(|found| found.mirrored);
     found.with_context(|| format!("there is no upstream {name}; see `tender mirror list`"))
 }
 

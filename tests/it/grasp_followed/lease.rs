@@ -53,7 +53,8 @@ async fn a_dead_holders_relay_is_taken_over_and_its_late_writes_change_nothing()
         lost
     );
     assert_eq!(followed::resynced(db, dead, Some(1), None, Duration::ZERO).await.unwrap(), lost);
-    assert_eq!(followed::note_refusals(db, dead, 1, None).await.unwrap(), lost);
+    let none = followed::Refusals::default();
+    assert_eq!(followed::note_refusals(db, dead, none, none).await.unwrap(), lost);
     assert_eq!(followed::limit(db, dead, "late").await.unwrap(), Settled::LeaseLost);
     assert_eq!(followed::fail(db, dead, failure("late")).await.unwrap(), lost);
     assert_eq!(followed::release(db, dead, "late").await.unwrap(), lost);
@@ -148,6 +149,35 @@ async fn processes_share_the_relays_evenly() {
         followed::tick(db, "two").await.unwrap().is_claimable,
         "a released relay is due at once"
     );
+}
+
+#[tokio::test]
+async fn relays_that_nothing_names_any_more_cost_the_others_no_lease() {
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    for name in ["a", "b", "c"] {
+        relay(db, name).await;
+    }
+    followed::heartbeat(db, "one").await.unwrap();
+    assert_eq!(followed::claim(db, "one", 8).await.unwrap().len(), 3);
+    run(db, "update grasp_relay set unwanted_since = now() where url like '%a%'").await;
+    let held = "select count(*) from grasp_relay where unwanted_since is not null";
+    assert_eq!(sqlx::query_scalar::<_, i64>(held).fetch_one(db).await.unwrap(), 1);
+    assert_eq!(followed::tick(db, "one").await.unwrap().share(), 3);
+}
+
+#[tokio::test]
+async fn a_relay_that_delivered_nothing_is_not_known_good() {
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    let id = relay(db, "a").await;
+    let item = "insert into grasp_coverage (relay_id, family, item, state, refused, confirmed_at)
+                values ($1, 'state', $2, $3, $3 = 'missing', case when $3 = 'confirmed' then now() end)";
+    for (name, state, lacks) in [("x", "missing", "unproven"), ("y", "confirmed", "refused")] {
+        sqlx::query(item).bind(id).bind(name).bind(state).execute(db).await.unwrap();
+        let told = sqlx::query_scalar::<_, String>("select grasp_lacks($1)").bind(id);
+        assert_eq!(told.fetch_one(db).await.unwrap(), lacks);
+    }
 }
 
 #[tokio::test]

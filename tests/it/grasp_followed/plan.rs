@@ -167,9 +167,11 @@ async fn the_walks_of_a_filter_go_on_where_all_of_its_items_have_come() {
         ..Filter::default()
     };
     let now = tender_jobs::queue::now(db).await.unwrap().timestamp();
+    let batch = coverage::plan(db, lease).await.unwrap().unwrap();
+    let of_batch = &batch;
     let note = |filter: Filter, at: i64, until: i64| async move {
         let walked = Walked { at, until };
-        coverage::note_walked(db, lease, Family::Address, &filter, walked).await.unwrap();
+        coverage::note_walked(db, of_batch, &filter, walked).await.unwrap();
     };
     note(tagged('a', &["x"]), now - 60, 500).await;
     note(tagged('a', &["y"]), now - 30, 700).await;
@@ -181,7 +183,36 @@ async fn the_walks_of_a_filter_go_on_where_all_of_its_items_have_come() {
     assert_eq!(read('a', &["x", "y"]).await, Some(Walked { at: now - 60, until: 700 }));
     assert_eq!(read('a', &["x", "z"]).await, None, "one of them was never walked");
     assert_eq!(read('A', &["x"]).await, None, "too old: what was published since is too much");
-    let batch = coverage::plan(db, lease).await.unwrap().unwrap();
     batch::confirm(db, &batch, Fetched::default()).await.unwrap();
     assert_eq!(read('a', &["x", "y"]).await, None, "a confirmed item begins anew");
+}
+
+#[tokio::test]
+async fn the_walk_of_a_batch_does_not_count_for_items_that_were_asked_for_again() {
+    use tender_jobs::{grasp::coverage::Walked, mirror::filter::Filter};
+    let world = TestDatabase::new().await;
+    let db = &world.pool;
+    let id = relay(db, "a").await;
+    want(db, id, "state", &["x"]).await;
+    let lease = claim_one(db, "one").await.lease;
+    let former = coverage::plan(db, lease).await.unwrap().unwrap();
+    run(db, "update grasp_coverage set state = 'missing', batch = null, walked = '{}'").await;
+    let filter = Filter { tags: [('d', ["x".to_owned()].into())].into(), ..Filter::default() };
+    let now = tender_jobs::queue::now(db).await.unwrap().timestamp();
+    let walked = Walked { at: now, until: 500 };
+    let note = |batch| {
+        let filter = &filter;
+        async move {
+            coverage::note_walked(db, batch, filter, walked).await.unwrap();
+            coverage::walked(db, id, Family::State, filter).await.unwrap()
+        }
+    };
+    assert_eq!(note(&former).await, None);
+    let latter = coverage::plan(db, lease).await.unwrap().unwrap();
+    assert_eq!(note(&former).await, None);
+    assert_eq!(note(&latter).await, Some(walked));
+    coverage::forget_walked(db, Lease { epoch: lease.epoch - 1, ..lease }).await.unwrap();
+    assert_eq!(note(&latter).await, Some(walked));
+    coverage::forget_walked(db, lease).await.unwrap();
+    assert_eq!(coverage::walked(db, id, Family::State, &filter).await.unwrap(), None);
 }

@@ -3,13 +3,25 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Process, World, live, now};
 use crate::support::{
     eventually,
     line::Line,
     relays::{Client, FakeRelay, RealRelay},
+    scripted::{Manner, scripted},
 };
+
+/// Wants 24 addresses, each after the one before is confirmed.
+async fn want_one_by_one(world: &World, id: Uuid) {
+    for number in 0..24 {
+        let address = format!("{} {number}", world.address);
+        world.want(id, &[("address", &address)]).await;
+        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
+        world.reads(sql, &format!("{}", number + 2)).await;
+    }
+}
 
 #[tokio::test]
 async fn many_items_are_packed_into_few_subscriptions() {
@@ -84,12 +96,7 @@ async fn an_event_on_its_way_while_covers_are_packed_is_stored() {
     let id = world.relay(&relay.url, &[("address", &world.address)]).await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
-    for number in 0..24 {
-        let address = format!("{} {number}", world.address);
-        world.want(id, &[("address", &address)]).await;
-        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
-        world.reads(sql, &format!("{}", number + 2)).await;
-    }
+    want_one_by_one(&world, id).await;
     world.has(&late).await;
     process.stop().await;
 }
@@ -112,12 +119,7 @@ async fn a_relay_that_refuses_a_packed_request_keeps_the_small_ones() {
     let id = world.relay(&relay.url, &[("address", &world.address)]).await;
     let process = Process::start(&world.db);
     world.all_confirmed().await;
-    for number in 0..24 {
-        let address = format!("{} {number}", world.address);
-        world.want(id, &[("address", &address)]).await;
-        let sql = "select count(*)::text from grasp_coverage where state = 'confirmed'";
-        world.reads(sql, &format!("{}", number + 2)).await;
-    }
+    want_one_by_one(&world, id).await;
     // 23 fit, one after the other; two are polled, because the packed request was refused.
     world.reads("select concat_ws(' ', subscriptions, overflow) from grasp_relay", "69 2").await;
     eventually("the small subscriptions stay open", async || {
@@ -127,5 +129,19 @@ async fn a_relay_that_refuses_a_packed_request_keeps_the_small_ones() {
         live(&heard).iter().filter(is_small).filter(|m| !closed.contains(&&m[1])).count() == 69
     })
     .await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn items_that_no_filter_can_name_are_refused_together() {
+    let world = World::new().await;
+    let relay = scripted(&[], Manner::default()).await;
+    let items: Vec<String> = (0..5).map(|number| format!("no id {number}")).collect();
+    let items: Vec<_> = items.iter().map(|item| ("root", item.as_str())).collect();
+    world.relay(&relay.url, &items).await;
+    let process = Process::start(&world.db);
+    let refused = "select concat_ws(' ', count(*), count(distinct xmin::text)) from grasp_coverage
+                   where refused and retry_at is null";
+    world.reads(refused, "5 1").await;
     process.stop().await;
 }

@@ -112,6 +112,7 @@ async fn each_relay_has_one_socket_of_two_processes() {
     let (one, two) = (Process::start(&world.db), Process::start(&world.db));
     world.in_step().await;
     world.reads("select string_agg(n::text, ',') from (select count(*) as n from grasp_relay group by lease_owner) s", "2,2").await;
+    world.in_step().await;
     for line in &lines {
         assert_eq!(line.open(), (1, 1), "one socket at any time");
     }

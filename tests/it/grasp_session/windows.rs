@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
+use nostr::event::Event;
 use serde_json::{Value, json};
 
 use super::{Process, World, now};
 use crate::support::{
     eventually,
-    relays::{Client, ids},
-    scripted::{Kept, Manner, scripted},
+    relays::{Client, FakeRelay, ids},
+    scripted::{Hook, Kept, Manner, scripted},
 };
 
 /// The second of the newest event; there is one every ten minutes.
@@ -30,6 +31,16 @@ async fn refuse_many(client: Client, message: Value) -> bool {
     is_refused
 }
 
+/// A relay of which everything was fetched, and which no process follows now.
+async fn fetched(world: &World, events: &[Event], manner: Manner) -> FakeRelay {
+    let relay = scripted(events, manner).await;
+    world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.in_step().await;
+    process.stop().await;
+    relay
+}
+
 #[tokio::test]
 async fn a_comparison_that_is_too_big_is_split_by_time() {
     let world = World::new().await;
@@ -41,11 +52,7 @@ async fn a_comparison_that_is_too_big_is_split_by_time() {
         before: Some(|client, message| Box::pin(refuse_many(client, message))),
         ..Manner::default()
     };
-    let relay = scripted(&events, manner).await;
-    world.relay(&relay.url, &[("address", &world.address)]).await;
-    let process = Process::start(&world.db);
-    world.in_step().await;
-    process.stop().await;
+    let relay = fetched(&world, &events, manner).await;
     assert_eq!(world.fetched().await, ids(&events));
     assert_eq!(relay.verbs("NEG-OPEN").len(), 0, "too few events are held to compare them");
     world.run("update grasp_relay set last_good_at = null").await;
@@ -60,12 +67,42 @@ async fn a_comparison_that_is_too_big_is_split_by_time() {
     process.stop().await;
 }
 
+/// Refuses every comparison.
+async fn refuse_all(client: Client, message: Value) -> bool {
+    let is_refused = message[0] == "NEG-OPEN";
+    if is_refused {
+        client.send(json!(["NEG-ERR", message[1], "blocked: this query is too big"])).await;
+    }
+    is_refused
+}
+
+#[tokio::test]
+async fn a_relay_that_refuses_every_comparison_as_too_big_is_paged() {
+    let world = World::new().await;
+    let events = world.issues(120);
+    let manner = Manner {
+        negentropy: Some((10_000, Kept::Newest)),
+        before: Some(|client, message| Box::pin(refuse_all(client, message))),
+        ..Manner::default()
+    };
+    let relay = fetched(&world, &events, manner).await;
+    world.run("update grasp_relay set last_good_at = null").await;
+    let process = Process::start(&world.db);
+    let ended = "select string_agg(distinct status, ',') from grasp_batch where purpose = 'fresh'";
+    world.reads(ended, "done").await;
+    let comparisons = relay.verbs("NEG-OPEN").len();
+    assert!((1..60).contains(&comparisons), "{comparisons} comparisons");
+    process.stop().await;
+}
+
 #[tokio::test]
 async fn a_walk_that_takes_too_long_goes_on_where_it_ended() {
     let world = World::new().await;
     let events = world.issues(120);
     let relay = scripted(&events, Manner { page: 50, ..Manner::default() }).await;
     world.relay(&relay.url, &[("address", &world.address)]).await;
+    world.run("insert into grasp_gap (relay_id, family, item, items, since, until, reason, seen_at)
+               select relay_id, family, item, 1, 7, 7, 'of an earlier pass', now() - interval '1 day' from grasp_coverage").await;
     let process = Process::with(&world.db, |context| context.walk_within = Duration::ZERO);
     let mut until = Vec::new();
     for _ in 0..20 {
@@ -84,6 +121,78 @@ async fn a_walk_that_takes_too_long_goes_on_where_it_ended() {
     }
     world.all_confirmed().await;
     assert_eq!(world.fetched().await, ids(&events));
+    world.reads("select count(*)::text from grasp_gap", "0").await;
     assert!(until.len() > 1 && until.is_sorted_by(|a, b| a >= b), "{until:?}");
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn long_walks_begin_anew_if_the_relay_was_not_followed_for_long() {
+    let world = World::new().await;
+    let events = world.issues(20);
+    let relay = scripted(&events, Manner::default()).await;
+    world.relay(&relay.url, &[("address", &world.address)]).await;
+    let walked = "update grasp_coverage set walked = (
+                      select jsonb_object_agg(name, jsonb_build_object('at', extract(epoch from now())::bigint - 60, 'until', 1000))
+                      from unnest('{a,A,q}'::text[]) n (name))";
+    world.run(walked).await;
+    let process = Process::start(&world.db);
+    world.all_confirmed().await;
+    assert_eq!(world.fetched().await, ids(&events));
+    process.stop().await;
+}
+
+/// Answers NEG-OPEN with a fingerprint that differs from ours, and does not go on.
+async fn stall(client: Client, message: Value) -> bool {
+    if message[0] == "NEG-OPEN" {
+        // Version 1; one range without an end; a fingerprint.
+        let frame = format!("61000001{}", "ff".repeat(16));
+        client.send(json!(["NEG-MSG", message[1], frame])).await;
+    }
+    message[0].as_str().is_some_and(|verb| verb.starts_with("NEG-"))
+}
+
+#[tokio::test]
+async fn a_relay_that_stalls_in_two_comparisons_is_paged() {
+    let world = World::new().await;
+    let events = world.issues(30);
+    let before = Some((|client, message| Box::pin(stall(client, message))) as Hook);
+    let relay = scripted(&events, Manner { before, ..Manner::default() }).await;
+    world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.in_step().await;
+    process.stop().await;
+    world.run("update grasp_relay set last_good_at = null").await;
+    world.run("delete from grasp_batch").await;
+    let frame_within = Duration::from_millis(100);
+    let process = Process::with(&world.db, move |context| context.frame_within = frame_within);
+    let ended = "select string_agg(distinct concat_ws(' ', method, status), ',') from grasp_batch";
+    world.reads(ended, "pages done").await;
+    // Three filters name the address.
+    assert_eq!(relay.verbs("NEG-OPEN").len(), 2);
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_are_listed_and_not_delivered_are_a_gap() {
+    let world = World::new().await;
+    let events = world.issues(120);
+    for event in &events[..110] {
+        world.accept(event).await;
+    }
+    let manner = Manner {
+        negentropy: Some((10_000, Kept::Newest)),
+        withheld: [events[115].id.to_hex()].into(),
+        phantoms: vec![(u64::try_from(now() - 3600).unwrap(), [7; 32])],
+        ..Manner::default()
+    };
+    let relay = scripted(&events, manner).await;
+    world.relay(&relay.url, &[("address", &world.address)]).await;
+    let process = Process::start(&world.db);
+    world.all_confirmed().await;
+    assert_eq!(world.fetched().await, ids(&events));
+    assert!(!relay.verbs("NEG-OPEN").is_empty());
+    let gap = format!("1 the relay lists 1 events and does not deliver them: {}", "07".repeat(32));
+    world.reads("select concat_ws(' ', count(*), max(reason)) from grasp_gap", &gap).await;
     process.stop().await;
 }

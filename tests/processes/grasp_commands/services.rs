@@ -187,4 +187,12 @@ async fn the_mirror_does_not_list_followed_relays() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("wss://git.example.com"), "{listed}");
     assert!(!listed.contains("wss://a.example.com"), "{listed}");
+    for change in
+        [&["remove", "wss://a.example.com"][..], &["update", "wss://a.example.com", "--notes", "x"]]
+    {
+        let refused =
+            run(&[&["mirror"], change].concat(), &[("DATABASE_URL", &desk.0.database.url())]).await;
+        let told = String::from_utf8(refused.stderr).unwrap();
+        assert!(told.contains("there is no upstream wss://a.example.com"), "{told}");
+    }
 }

@@ -11,7 +11,10 @@ mod live;
 mod passes;
 mod work;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tender_jobs::{
@@ -156,6 +159,9 @@ struct Session {
     connection: InUse,
     /// Cancelled when the session ends: what fails then, fails for this reason.
     ending: CancellationToken,
+    /// Whether two comparisons in a row were too slow, or even a minute was too large. The relay is paged from
+    /// then on.
+    compares_nothing: AtomicBool,
 }
 
 async fn follow(context: &Context, mut hold: Hold) -> Result<Never, End> {
@@ -225,6 +231,8 @@ async fn connect(
     let upstream = upstream::find(&context.db, upstream.id).await?.unwrap_or(upstream);
     let settings = context.mirror.settings_of(&upstream).await?;
     let (context, lease, ending) = (context.clone(), claimed.lease, CancellationToken::new());
-    let session = Session { context, lease, upstream, settings, connection, ending };
+    let compares_nothing = AtomicBool::new(false);
+    let session =
+        Session { context, lease, upstream, settings, connection, ending, compares_nothing };
     Ok((Arc::new(session), opened))
 }

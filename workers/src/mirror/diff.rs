@@ -94,7 +94,8 @@ impl Comparison<'_> {
         let now = queue::now(db).await.map_err(StepError::from)?.timestamp();
         let (frame_size, first_answer) =
             (settings.negentropy_frame_size, settings.negentropy_timeout());
-        let window = Window { filter: &filter, since, until, frame_size, first_answer };
+        let silence = negentropy::SILENCE;
+        let window = Window { filter: &filter, since, until, frame_size, first_answer, silence };
         let (sender, receiver) = mpsc::channel(1000);
         let compared = negentropy::compare(connection, &window, items.clone(), sender);
         let (compared, ()) = tokio::join!(compared, drain(receiver));

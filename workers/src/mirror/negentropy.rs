@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The longest wait between two frames.
-const SILENCE: Duration = Duration::from_mins(1);
+pub(crate) const SILENCE: Duration = Duration::from_mins(1);
 /// The longest duration of a reconciliation.
 const ALL_WITHIN: Duration = Duration::from_secs(85);
 /// The maximum number of rounds; a reconciliation that needs more makes no progress.
@@ -80,6 +80,8 @@ pub(crate) struct Window<'a> {
     pub(crate) frame_size: u64,
     /// The longest wait for the first answer. An upstream without NIP-77 may not answer at all.
     pub(crate) first_answer: Duration,
+    /// The longest wait for a later answer.
+    pub(crate) silence: Duration,
 }
 
 /// Compares `items` with the upstream's events of the window. Sends the id of each event that we
@@ -102,7 +104,7 @@ pub(crate) async fn compare(
     let (begun, mut last_frame) = (Instant::now(), None);
     loop {
         let first_answer = (compared.rounds == 0).then_some(window.first_answer);
-        let frame = answer(&mut subscription, first_answer).await?;
+        let frame = answer(&mut subscription, first_answer, window.silence).await?;
         compared.rounds += 1;
         if compared.rounds > MAX_ROUNDS || last_frame.as_ref() == Some(&frame) {
             return Err(NegError::NoProgress);
@@ -178,12 +180,13 @@ fn decode(frame: &str, is_first: bool) -> Result<Vec<u8>, NegError> {
 }
 
 /// Returns the next frame, in hex, or the error that took its place. `first_answer` is the longest wait
-/// for the first frame; `None` for a later frame.
+/// for the first frame; `None` for a later frame, which is waited for as long as `later`.
 async fn answer(
     subscription: &mut Subscription,
     first_answer: Option<Duration>,
+    later: Duration,
 ) -> Result<String, NegError> {
-    let (is_first, silence) = (first_answer.is_some(), first_answer.unwrap_or(SILENCE));
+    let (is_first, silence) = (first_answer.is_some(), first_answer.unwrap_or(later));
     loop {
         match subscription.next(silence).await {
             Ok(Heard::NegMsg(frame)) => return Ok(frame),

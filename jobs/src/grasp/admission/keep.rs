@@ -48,7 +48,13 @@ pub(super) async fn keep(
     kept.retain(|one| is_fresh(one) || (one.stands && applies_again));
     wanted::apply(tx, changes(bench, &kept)).await?;
     wanted::delete(tx, &deletions(&kept)).await?;
-    let accepted: Vec<Accepted<'_>> = kept.iter().filter_map(accepted).collect();
+    let left = wanted::left(tx, &maintained(&kept)).await?;
+    // An announcement whose repository has left connects nothing. Two that list each other would wake each
+    // other for ever.
+    let reached = kept.iter().filter(|one| {
+        one.subject.repo().is_none_or(|repo| !left.contains(&(one.service.id, repo)))
+    });
+    let accepted: Vec<Accepted<'_>> = reached.filter_map(accepted).collect();
     parked::wake(tx, &accepted).await?;
     let old = kept.iter().filter(|one| is_fresh(one) && !new.contains(&one.subject.event.id));
     let old: Vec<(Uuid, EventId)> = old.map(|one| (one.service.id, one.subject.event.id)).collect();
@@ -147,6 +153,12 @@ fn announced(one: &Kept<'_>) -> Option<Announced> {
         max_relays_per_announcement: one.service.max_relays_per_announcement,
         max_relays: one.service.max_relays,
     })
+}
+
+/// The repositories that were accepted because a maintainer's announcement lists their author.
+fn maintained(kept: &[Kept<'_>]) -> Vec<(Uuid, String)> {
+    let maintained = kept.iter().filter(|one| one.rule == Rule::Maintainer);
+    maintained.filter_map(|one| Some((one.service.id, one.subject.repo()?))).collect()
 }
 
 fn deletions(kept: &[Kept<'_>]) -> Vec<Deletion> {

@@ -7,17 +7,18 @@ use crate::{
     mirror::{contended, lane::gap::Gap},
 };
 
-/// Stores the gaps that a complete pass through the history of items has found. Gaps that earlier
-/// passes found are forgotten, because this pass went through their seconds again. `first` is the first
-/// item of the filter.
+/// Stores the gaps that the end of a complete pass through the history of items has found. Gaps that earlier
+/// passes found are forgotten, because this pass went through their seconds again. A pass that was fetched in parts
+/// began in the second `begun`: gaps that were found since then are kept.
 pub async fn note_gaps(
     db: &PgPool,
     lease: Lease,
     family: Family,
     items: &[String],
     found: &[Gap],
+    begun: Option<i64>,
 ) -> Result<(), sqlx::Error> {
-    contended::retried(|| try_note(db, lease, family, items, found)).await
+    contended::retried(|| try_note(db, lease, family, items, found, begun)).await
 }
 
 /// Stores the gaps that a request of recent events has found. Others stay: the request went through a part of
@@ -46,12 +47,14 @@ async fn try_note(
     family: Family,
     items: &[String],
     found: &[Gap],
+    begun: Option<i64>,
 ) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
     sqlx::query!(
         "delete from grasp_gap g using grasp_relay r
          where r.id = $1 and r.lease_epoch = $2 and r.lease_until > now() and g.relay_id = r.id
            and g.family = $3 and g.item = any($4)
+           and ($7::bigint is null or g.seen_at < to_timestamp($7::bigint))
            and not exists (select from unnest($5::bigint[], $6::bigint[]) as f (since, until)
                            where (g.since, g.until) = (f.since, f.until))",
         lease.relay,
@@ -60,6 +63,7 @@ async fn try_note(
         items,
         &column(found, |gap| gap.since),
         &column(found, |gap| gap.until),
+        begun,
     )
     .execute(&mut *tx)
     .await?;

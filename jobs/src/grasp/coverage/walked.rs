@@ -5,7 +5,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    grasp::{family::Family, followed::Lease},
+    grasp::{batch::Batch, family::Family, followed::Lease},
     mirror::{contended, filter::Filter},
 };
 
@@ -51,11 +51,11 @@ pub async fn walked(
     Ok(row.and_then(|row| Some(Walked { at: row.at?, until: row.until? })))
 }
 
-/// Stores how far the walk of a filter has come, for the items that are not confirmed.
+/// Stores how far the walk of a filter has come, for the items that are still in flight with the batch: the proof of
+/// a batch does not count for an item that was asked for again meanwhile.
 pub async fn note_walked(
     db: &PgPool,
-    lease: Lease,
-    family: Family,
+    batch: &Batch,
     filter: &Filter,
     walked: Walked,
 ) -> Result<(), sqlx::Error> {
@@ -66,12 +66,31 @@ pub async fn note_walked(
             "update grasp_coverage c set walked = c.walked || $5
              from grasp_relay r
              where r.id = $1 and r.lease_epoch = $2 and r.lease_until > now() and c.relay_id = r.id
-               and c.family = $3 and c.item = any($4) and c.state <> 'confirmed'",
-            lease.relay,
-            lease.epoch,
-            family.as_str(),
+               and c.family = $3 and c.item = any($4) and c.batch = $6",
+            batch.lease.relay,
+            batch.lease.epoch,
+            batch.family.as_str(),
             &items,
             walked,
+            batch.id,
+        )
+        .execute(db)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Forgets how far the walks of a relay have come, because events of an earlier time may have been published since the
+/// relay was followed.
+pub async fn forget_walked(db: &PgPool, lease: Lease) -> Result<(), sqlx::Error> {
+    contended::retried(|| {
+        sqlx::query!(
+            "update grasp_coverage c set walked = '{}'
+             from grasp_relay r
+             where r.id = $1 and r.lease_epoch = $2 and r.lease_until > now() and c.relay_id = r.id
+               and c.walked <> '{}'",
+            lease.relay,
+            lease.epoch,
         )
         .execute(db)
     })

@@ -1,12 +1,10 @@
 //! The claim of relays that are due.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::Lease;
+use super::{Lease, Refusals};
 use crate::{grasp::batch, mirror::contended};
 
 /// A relay that this process follows from now on.
@@ -24,10 +22,10 @@ pub struct Claimed {
     pub resync_due_at: Option<DateTime<Utc>>,
     /// Whether it is due now.
     pub is_resync_due: bool,
-    /// Requests that the relay refused since its last success.
-    pub refusals: u32,
-    /// In how long the next request may begin; `None` if any may.
-    pub probe_in: Option<Duration>,
+    /// Every request that the relay refused since its last success.
+    pub refusals: Refusals,
+    /// Of these, the first refusals of their items.
+    pub first_refusals: Refusals,
 }
 
 /// Claims relays that are due and that no process holds, at most `most`, the longest due first. What an
@@ -65,8 +63,9 @@ async fn take(
                status = 'connecting', status_at = now(), connected_at = null, attempts = attempts + 1,
                subscriptions = 0, overflow = 0, subscriptions_closed = 0, closed_reason = null, verified = false
            from due where r.id = due.id
-           returning r.id, r.lease_epoch, r.url, r.resync_due_at, r.refusals,
+           returning r.id, r.lease_epoch, r.url, r.resync_due_at, r.refusals, r.first_refusals,
                      extract(epoch from r.probe_at - now())::float8 as probe_in,
+                     extract(epoch from r.first_probe_at - now())::float8 as first_probe_in,
                      coalesce(r.resync_due_at <= now(), false) as "is_resync_due!",
                      case when r.last_good_at > now() - interval '15 minutes' then r.last_good_at end as good_until"#,
         process,
@@ -82,10 +81,8 @@ async fn take(
         good_until: row.good_until,
         resync_due_at: row.resync_due_at,
         is_resync_due: row.is_resync_due,
-        refusals: row.refusals.try_into().unwrap_or(0),
-        probe_in: row
-            .probe_in
-            .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+        refusals: Refusals::of(row.refusals, row.probe_in),
+        first_refusals: Refusals::of(row.first_refusals, row.first_probe_in),
     });
     Ok(claimed.collect())
 }

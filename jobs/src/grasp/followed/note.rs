@@ -94,20 +94,43 @@ fn short(text: &str) -> String {
     line
 }
 
-/// Stores the requests that the relay refused since its last success, and in how long the next may begin.
+/// Refused requests since the relay's last success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refusals {
+    /// How many.
+    pub count: u32,
+    /// In how long the next request of the kind may begin; `None` if any may.
+    pub probe_in: Option<Duration>,
+}
+
+impl Refusals {
+    /// From a row. A time that has passed is zero.
+    pub(super) fn of(count: i32, probe_in: Option<f64>) -> Self {
+        let wait = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Self { count: count.try_into().unwrap_or(0), probe_in: probe_in.map(wait) }
+    }
+}
+
+/// Stores the requests that the relay refused: all, and those that were the first refusals of their items.
 pub async fn note_refusals(
     db: impl PgExecutor<'_>,
     lease: Lease,
-    refusals: u32,
-    probe_in: Option<Duration>,
+    all: Refusals,
+    first: Refusals,
 ) -> Result<Settled<()>, sqlx::Error> {
+    let count = |of: Refusals| i32::try_from(of.count).unwrap_or(i32::MAX);
+    let seconds = |of: Refusals| of.probe_in.map(|wait| wait.as_secs_f64());
     let noted = sqlx::query!(
-        "update grasp_relay set refusals = $3, probe_at = now() + make_interval(secs => $4)
+        "update grasp_relay
+         set refusals = $3, probe_at = now() + make_interval(secs => $4),
+             first_refusals = $5, first_probe_at = now() + make_interval(secs => $6)
          where id = $1 and lease_epoch = $2 and lease_until > now()",
         lease.relay,
         lease.epoch,
-        i32::try_from(refusals).unwrap_or(i32::MAX),
-        probe_in.map(|wait| wait.as_secs_f64()),
+        count(all),
+        seconds(all),
+        count(first),
+        seconds(first),
     );
     Ok(Settled::of(noted.execute(db).await?.rows_affected()))
 }

@@ -34,7 +34,8 @@ pub async fn tick(db: impl PgExecutor<'_>, process: &str) -> Result<Tick, sqlx::
            taken as (
                delete from grasp_outbox o using due where o.relay_id = due.relay_id returning o.relay_id)
            select array(select relay_id from taken) as "plans!",
-                  (select count(*) from grasp_relay where unwanted_since is null) as "relays!",
+                  (select count(*) from grasp_relay where unwanted_since is null or lease_until > now())
+                      as "relays!",
                   (select count(*) from grasp_process where seen_at > now() - interval '30 seconds')
                       as "processes!",
                   exists (

@@ -27,7 +27,8 @@ pub struct NewService {
     pub backfill: Option<bool>,
     /// Whether the mirror uses NIP-77 with its relay; true by default.
     pub negentropy: Option<bool>,
-    /// The name of a [`Direction`]: `both` by default, `down` for a relay that we host on zooid.
+    /// The name of a [`Direction`](crate::mirror::upstream::Direction): `both` by default, `down` for a relay
+    /// that we host on zooid.
     pub direction: Option<String>,
     /// Who adds it: it is written to the operators' record.
     pub by: Option<String>,

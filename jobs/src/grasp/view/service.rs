@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::mirror::upstream::UpstreamUrl;
+use crate::{grasp::address, mirror::upstream::UpstreamUrl};
 
 /// A service with its sums.
 #[derive(Debug, Clone, Serialize)]
@@ -83,6 +83,7 @@ pub async fn service(db: &PgPool, name: &str) -> Result<Option<ServiceRow>, sqlx
         Some(one.id) == id
             || url.as_ref().is_some_and(|url| url.as_str() == one.url)
             || one.names.iter().any(|host| host == name)
+            || address::host_of(&one.url).is_some_and(|host| host == name)
     };
     Ok(services(db).await?.into_iter().find(is_meant))
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum RelayState {
-    /// Everything confirmed is verified, and the live subscriptions are open.
+    /// Everything wanted is confirmed and verified, and the live subscriptions are open.
     InStep,
-    /// Connected; history is fetched or verified.
+    /// Connected; history is fetched or verified, or something wanted has not been delivered.
     CatchingUp,
     /// A process opens the connection.
     Connecting,

@@ -29,7 +29,8 @@ impl Touched {
 }
 
 /// Adds the coverage that is wanted now. An item that the relay delivered for another repository or
-/// service is fetched again, except for announcements: who asked then judged by what was wanted then.
+/// service is fetched again from the beginning of its history, except for announcements: the other items were judged
+/// by what was wanted then.
 /// Relays that gained items are planned after 5 s.
 pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sqlx::Error> {
     if came.is_empty() {
@@ -73,8 +74,11 @@ pub(super) async fn ask(tx: &mut PgConnection, came: &Touched) -> Result<(), sql
              insert into grasp_coverage as c (relay_id, family, item)
              select relay_id, family, item from asked order by 1, 2, 3
              on conflict (relay_id, family, item) do update
-                 set state = 'missing', batch = null, attempts = 0, retry_at = now(), reason = 'asked for again'
-                 where c.state <> 'missing' and c.family <> 'announcements'
+                 set state = 'missing', batch = null, walked = '{}',
+                     attempts = case when c.state = 'missing' then c.attempts else 0 end,
+                     retry_at = case when c.state = 'missing' then c.retry_at else now() end,
+                     reason = case when c.state = 'missing' then c.reason else 'asked for again' end
+                 where (c.state <> 'missing' or c.walked <> '{}') and c.family <> 'announcements'
              returning relay_id
          )
          insert into grasp_outbox (relay_id, due_at)

@@ -1,7 +1,7 @@
 //! Repositories that leave: their newest announcement does not name the service any more, or no
 //! announcement lists their author any more that leads to the service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -40,6 +40,29 @@ pub(super) async fn leave(
     let left: Vec<(Uuid, String)> =
         left.into_iter().map(|row| (row.upstream_id, row.address)).collect();
     forget_relays(tx, &left, gone).await
+}
+
+/// Returns those of some repositories that have left.
+pub(in crate::grasp) async fn left(
+    tx: &mut PgConnection,
+    repos: &[(Uuid, String)],
+) -> Result<HashSet<(Uuid, String)>, sqlx::Error> {
+    if repos.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let left = sqlx::query!(
+        "select n.service as \"service!\", n.address as \"address!\"
+         from unnest($1::uuid[], $2::text[]) n (service, address)
+         cross join lateral (
+             select left_at from grasp_repo
+             where upstream_id = n.service and address = n.address offset 0) r
+         where r.left_at is not null",
+        &column(repos, |repo| repo.0),
+        &column(repos, |repo| repo.1.clone()),
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(left.into_iter().map(|row| (row.service, row.address)).collect())
 }
 
 /// Deletes all relays of some repositories.

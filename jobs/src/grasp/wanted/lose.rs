@@ -15,7 +15,8 @@ pub(in crate::grasp) struct Lost {
     pub(in crate::grasp) item: String,
 }
 
-/// Makes items missing, and lets their relays plan.
+/// Makes items missing, and lets their relays plan. Their history is fetched from its beginning: the part that was
+/// proven was judged by what was wanted then. An item that is missing already keeps the time of its next attempt.
 pub(in crate::grasp) async fn lose(
     tx: &mut PgConnection,
     lost: &[Lost],
@@ -28,11 +29,13 @@ pub(in crate::grasp) async fn lose(
              select c.relay_id, c.family, c.item
              from unnest($1::uuid[], $2::text[], $3::text[]) n (relay, family, item)
              join grasp_coverage c on c.family = n.family and c.item = n.item
-             where c.state <> 'missing' and (n.relay is null or c.relay_id = n.relay)
+             where (c.state <> 'missing' or c.walked <> '{}') and (n.relay is null or c.relay_id = n.relay)
              order by 1, 2, 3 for update of c
          ), lost as (
-             update grasp_coverage c set state = 'missing', batch = null, attempts = 0, retry_at = now(),
-                 reason = 'asked for again'
+             update grasp_coverage c set state = 'missing', batch = null, walked = '{}',
+                 attempts = case when c.state = 'missing' then c.attempts else 0 end,
+                 retry_at = case when c.state = 'missing' then c.retry_at else now() end,
+                 reason = case when c.state = 'missing' then c.reason else 'asked for again' end
              from due where (c.relay_id, c.family, c.item) = (due.relay_id, due.family, due.item)
              returning c.relay_id
          )

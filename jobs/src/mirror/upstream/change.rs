@@ -233,7 +233,7 @@ async fn write(
                notes = coalesce($8, notes), config = coalesce($9, config),
                allow_private = coalesce($10, allow_private and ($2::text is null or $2 = url)),
                updated_at = now()
-           where id = $1 and removing_at is null
+           where id = $1 and removing_at is null and mirrored
            returning id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
                      notes, config, relay_id, allow_private, mirrored, admission, negentropy_verdict, negentropy_verdict_until,
                      negentropy_reason, information, information_at, authors_only_at,

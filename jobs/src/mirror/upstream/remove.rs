@@ -33,7 +33,9 @@ pub struct Removal {
 
 /// Begins to remove an upstream with its lanes and everything known about it; its events stay. The
 /// upstream has no work and is in no list from now on. Returns false if it does not exist, or is
-/// being removed already. `by` is written to the operators' record, in the same transaction.
+/// being removed already. `by` is written to the operators' record, in the same transaction. An
+/// operator cannot remove the row of a connection that the mirror does not use: the wing that uses it does,
+/// without `by`.
 ///
 /// # Errors
 /// [`UpstreamError::OfService`] if it is the relay of a GRASP service; see also the module
@@ -50,8 +52,9 @@ async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
     let mut tx = db.begin().await?;
     let marked = sqlx::query_scalar!(
         "update upstream set removing_at = now(), enabled = false, relay_id = null
-         where id = $1 and removing_at is null returning url",
+         where id = $1 and removing_at is null and (mirrored or $2) returning url",
         id,
+        by.is_none(),
     );
     let Some(url) = marked.fetch_optional(&mut *tx).await? else { return Ok(false) };
     if let Some(who) = by {

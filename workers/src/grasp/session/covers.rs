@@ -2,11 +2,12 @@
 //! When there are too many, small covers are packed: the packed one is opened first. Those that it replaces
 //! are read until the relay has confirmed it, so that no event is lost in between; if the relay refuses it,
 //! they stay. What does not fit is polled in turn.
+//!
+//! - `fill`: which subscriptions are opened first.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+mod fill;
+
+use std::time::{Duration, Instant};
 
 use tender_jobs::{
     grasp::{
@@ -34,67 +35,85 @@ const PACK_AGAIN: Duration = Duration::from_mins(15);
 const HOPELESS: u32 = 3;
 
 impl Live {
-    /// Follows everything that is wanted: first what the relay has confirmed, then the rest.
-    pub(super) async fn fill(&mut self, session: &Session) -> Result<(), StepError> {
-        let (db, relay, mut after) = (&session.context.db, session.lease.relay, None);
-        while let Some((family, items)) = coverage::confirmed(db, relay, after.as_ref()).await? {
-            after = items.last().map(|last| (family, last.clone()));
-            self.cover(session, family, items, false).await?;
-        }
-        self.fill_wanting(session).await
-    }
-
-    /// Follows what is not confirmed, until the limit is reached: the rest is followed when its history is fetched.
-    /// Items that failed before stay apart from others, as in their batches, so that an item that the relay refuses
-    /// costs no other item its subscription.
-    async fn fill_wanting(&mut self, session: &Session) -> Result<(), StepError> {
-        let (db, relay, mut after) = (&session.context.db, session.lease.relay, None);
-        while self.overflow.is_empty() {
-            let page = coverage::unconfirmed(db, relay, after.as_ref()).await?;
-            let Some((family, item, _)) = page.last() else { break };
-            after = Some((family.clone(), item.clone()));
-            let mut groups: BTreeMap<(String, i32), Vec<String>> = BTreeMap::new();
-            for (family, item, most) in page {
-                groups.entry((family, most)).or_default().push(item);
-            }
-            for ((family, most), items) in groups.into_iter().rev() {
-                let Some(family) = Family::parse(&family) else { continue };
-                for part in items.chunks(usize::try_from(most).unwrap_or(1).max(1)) {
-                    self.cover(session, family, part.to_vec(), true).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Follows items, unless they are followed already or no filter can name them. `is_wanting` says that their
     /// history has yet to come.
     pub(super) async fn cover(
         &mut self,
         session: &Session,
         family: Family,
-        mut items: Vec<String>,
+        items: Vec<String>,
         is_wanting: bool,
     ) -> Result<(), StepError> {
         self.recover(family, &items);
-        items.retain(|item| !self.covers(family, item));
-        let unusable = filters::of(family, &items, self.bounds).unusable;
-        items.retain(|item| !unusable.iter().any(|unusable| unusable.item == *item));
+        let items = self.unfollowed(family, &items);
+        if items.is_empty() || self.try_open(session, family, &items, is_wanting).await? {
+            return Ok(());
+        }
+        let since = queue::now(&session.context.db).await?.timestamp();
+        self.overflow.push_back(Polled::new(family, items, since, is_wanting));
+        Ok(())
+    }
+
+    /// Follows items whose history has come, unless they are followed already. If they were not while it came,
+    /// events since the second `begun` may be missed.
+    pub(super) async fn follow(
+        &mut self,
+        session: &Session,
+        family: Family,
+        items: &[String],
+        begun: Option<i64>,
+    ) -> Result<(), StepError> {
+        let items = self.unfollowed(family, items);
         if items.is_empty() {
             return Ok(());
         }
+        let db = &session.context.db;
+        let mut items = coverage::still_wanted(db, session.lease.relay, family, &items).await?;
         items.sort_unstable();
-        let needed = filters::of(family, &items, self.bounds).filters.len();
-        if self.count() + needed > self.bounds.live {
+        let now = queue::now(db).await?.timestamp();
+        let since = begun.unwrap_or(now).min(now);
+        self.recover(family, &items);
+        if items.is_empty() || self.try_open(session, family, &items, false).await? {
+            let opened = self.covers.last_mut().filter(|cover| cover.items == items);
+            let standing = opened.into_iter().flat_map(|cover| &mut cover.standing);
+            standing.for_each(|one| one.miss(since));
+        } else {
+            self.overflow.push_back(Polled::new(family, items, since, false).behind(now - since));
+        }
+        Ok(())
+    }
+
+    /// Returns those of the items that are not followed and that a filter can name, sorted.
+    fn unfollowed(&self, family: Family, items: &[String]) -> Vec<String> {
+        let mut items = items.to_vec();
+        items.retain(|item| !self.covers(family, item));
+        let unusable = filters::of(family, &items, self.bounds).unusable;
+        items.retain(|item| !unusable.iter().any(|unusable| unusable.item == *item));
+        items.sort_unstable();
+        items
+    }
+
+    /// Opens the subscriptions of items, if the relay bears them. Returns whether it does.
+    async fn try_open(
+        &mut self,
+        session: &Session,
+        family: Family,
+        items: &[String],
+        is_wanting: bool,
+    ) -> Result<bool, StepError> {
+        if !self.has_room(family, items) {
             self.pack(session).await?;
         }
-        if self.count() + needed > self.bounds.live && !self.covers.is_empty() {
-            let since = queue::now(&session.context.db).await?.timestamp();
-            self.overflow.push_back(Polled::new(family, items, since, is_wanting));
-            return Ok(());
+        let has_room = self.has_room(family, items);
+        if has_room {
+            self.open(session, family, items.to_vec(), is_wanting).await?;
         }
-        self.open(session, family, items, is_wanting).await?;
-        Ok(())
+        Ok(has_room)
+    }
+
+    fn has_room(&self, family: Family, items: &[String]) -> bool {
+        let needed = filters::of(family, items, self.bounds).filters.len();
+        self.covers.is_empty() || self.count() + needed <= self.bounds.live
     }
 
     fn covers(&self, family: Family, item: &String) -> bool {
@@ -130,8 +149,9 @@ impl Live {
                     small.iter().flat_map(|index| self.covers[*index].items.clone()).collect();
                 items.sort_unstable();
                 let db = &session.context.db;
-                let wanted =
+                let mut wanted =
                     coverage::still_wanted(db, session.lease.relay, family, &items).await?;
+                wanted.sort_unstable();
                 // Without an item, the packed cover has no filter, and is confirmed at once.
                 let is_wanting = small.iter().all(|index| self.covers[*index].is_wanting);
                 let packed = self.open(session, family, wanted, is_wanting).await?;

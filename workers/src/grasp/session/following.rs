@@ -15,7 +15,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use refusals::Refusals;
 use tender_jobs::{
-    grasp::{family::Purpose, followed::Subscriptions},
+    grasp::{coverage, family::Purpose, followed::Subscriptions},
     queue::Settled,
 };
 use tokio::{task::JoinSet, time::MissedTickBehavior};
@@ -78,7 +78,7 @@ pub(super) async fn run(session: Arc<Session>, hold: Hold) -> Result<Never, End>
 impl Following {
     fn new(session: Arc<Session>, hold: Hold) -> Self {
         let now = Instant::now();
-        let refusals = Refusals::new(hold.claimed.refusals, hold.claimed.probe_in);
+        let refusals = Refusals::new(hold.claimed.refusals, hold.claimed.first_refusals);
         let spread = if hold.claimed.is_resync_due { random() * SPREAD } else { 0.0 };
         Self {
             live: Live::new(&session),
@@ -106,7 +106,7 @@ impl Following {
     async fn follow(&mut self) -> Result<Never, End> {
         let mut notices = self.session.connection.limits();
         self.live.fill(&self.session).await?;
-        self.pass = Some(self.first_pass());
+        self.pass = Some(self.begin_pass().await?);
         self.hold.connecting = None;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,6 +137,15 @@ impl Following {
                 _ = ticks.tick() => self.tick().await?,
             }
         }
+    }
+
+    /// Begins the first verification. If it is one of everything, long walks begin anew too.
+    async fn begin_pass(&self) -> Result<Pass, sqlx::Error> {
+        let pass = self.first_pass();
+        if pass.purpose == Purpose::Fresh {
+            coverage::forget_walked(&self.session.context.db, self.session.lease).await?;
+        }
+        Ok(pass)
     }
 
     /// The verification with which a connection begins: of what was published since the relay was known

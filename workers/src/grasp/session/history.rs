@@ -5,7 +5,7 @@
 mod windows;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use tender_jobs::{
         family::{Purpose, Source},
     },
     mirror::{
-        event::Tally,
+        event::{EventId, Tally},
         filter::Filter,
         lane::gap::Gap,
         upstream::{self, Learned},
@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::{Session, passes::OVERLAP};
 use crate::mirror::{
-    backfill::poll,
+    backfill::{Span, poll},
     error::StepError,
     intake::Intake,
     page::{Asked, Walk},
@@ -60,6 +60,8 @@ pub(super) struct Account {
     /// Whether the fetch ended because it took too long, and what it has proven.
     pub(super) is_over: bool,
     pub(super) walked: Option<Walked>,
+    /// What the relay listed in a window of the current filter, and did not deliver.
+    withheld: Option<(Span, Vec<EventId>)>,
 }
 
 impl Account {
@@ -111,15 +113,27 @@ async fn fetch_below(
             Compared::Below(second) => until = second,
         }
     }
-    walk(session, request, (request.since, until), clock, account).await
+    // Else a relay that is slow to compare would leave no time to the pages.
+    let clock = Clock { ends: Instant::now() + session.context.walk_within, ..*clock };
+    let walked = walk(session, request, (request.since, until), &clock, account).await;
+    if walked.is_ok() || account.is_over {
+        windows::note_withheld(session, request, account).await?;
+    }
+    walked
 }
 
 /// Whether a filter is compared: the relay may support NIP-77, and we hold enough to save a download.
 async fn is_compared(session: &Session, request: &Request<'_>) -> Result<bool, sqlx::Error> {
     let db = &session.context.db;
-    Ok(upstream::tries_negentropy(db, session.upstream.id).await?
+    Ok(tries_negentropy(session).await?
         && (request.compares
             || coverage::holds_at_least(db, request.filter, WORTH_COMPARING).await?))
+}
+
+/// Whether a comparison is worth an attempt in this session.
+async fn tries_negentropy(session: &Session) -> Result<bool, sqlx::Error> {
+    Ok(!session.compares_nothing.load(Ordering::Relaxed)
+        && upstream::tries_negentropy(&session.context.db, session.upstream.id).await?)
 }
 
 impl Session {
@@ -215,7 +229,7 @@ pub(super) async fn verify(
     filter: &Filter,
     account: &mut Account,
 ) -> Result<(), StepError> {
-    if upstream::tries_negentropy(&session.context.db, session.upstream.id).await? {
+    if tries_negentropy(session).await? {
         let (purpose, compares, walked) = (Purpose::Reconnect, true, None);
         let request = Request { filter, since: 0, purpose, compares, walked };
         let clock = clock(session).await?;
@@ -223,6 +237,7 @@ pub(super) async fn verify(
         if !std::mem::take(&mut account.is_over) {
             ended?;
         }
+        windows::note_withheld(session, &request, account).await?;
         account.walked = None;
     }
     Ok(())

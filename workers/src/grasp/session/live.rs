@@ -64,6 +64,8 @@ pub(super) struct Missed {
     pub(super) filter: Filter,
     /// Unix seconds.
     pub(super) since: i64,
+    /// Whether the history of the items has yet to come.
+    pub(super) is_wanting: bool,
 }
 
 /// A subscription that the relay ended.
@@ -103,21 +105,30 @@ impl Live {
         self.all().find(|one| one.id == id)
     }
 
-    /// Begins the repair that is due.
-    pub(super) fn next_repair(&mut self) -> Option<Missed> {
-        for cover in &mut self.covers {
+    /// Begins the repair that is due. `with_wanting` says whether it may be one of items whose history has yet
+    /// to come.
+    pub(super) fn next_repair(&mut self, with_wanting: bool) -> Option<Missed> {
+        for cover in self.covers.iter_mut().filter(|cover| with_wanting || !cover.is_wanting) {
             for one in &mut cover.standing {
                 let Some(since) = one.begin_repair() else { continue };
                 let (family, items) = (cover.family, cover.items.clone());
                 let (standing, filter) = (one.id, one.filter.clone());
-                return Some(Missed { standing, family, items, filter, since });
+                let is_wanting = cover.is_wanting;
+                return Some(Missed { standing, family, items, filter, since, is_wanting });
             }
         }
         None
     }
 
-    pub(super) fn has_repair(&self) -> bool {
-        self.covers.iter().flat_map(|cover| &cover.standing).any(Standing::is_due)
+    pub(super) fn has_repair(&self, with_wanting: bool) -> bool {
+        let covers = self.covers.iter().filter(|cover| with_wanting || !cover.is_wanting);
+        covers.flat_map(|cover| &cover.standing).any(Standing::is_due)
+    }
+
+    /// Returns the position of a poll that is due.
+    pub(super) fn due_poll(&self, with_wanting: bool) -> Option<usize> {
+        let now = Instant::now();
+        self.overflow.iter().position(|one| one.due <= now && (with_wanting || !one.is_wanting))
     }
 
     /// Waits for the next message of any subscription.

@@ -108,6 +108,7 @@ impl Pass {
             failures: 0,
             repairs: None,
             walked: Vec::new(),
+            is_refused: false,
         }))
     }
 

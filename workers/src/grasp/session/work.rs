@@ -41,6 +41,8 @@ pub(super) struct Task {
     pub(super) repairs: Option<Uuid>,
     /// What earlier fetches of each filter have proven; empty if there were none.
     pub(super) walked: Vec<Option<Walked>>,
+    /// Whether the relay is known to refuse the items: one more refusal says nothing about other items.
+    pub(super) is_refused: bool,
 }
 
 /// A task that has ended.
@@ -92,7 +94,7 @@ async fn try_run(
     task: &mut Task,
     account: &mut Account,
 ) -> Result<Ended, StepError> {
-    let is_resumed = task.walked.iter().any(Option::is_some);
+    let begun = task.walked.iter().flatten().map(|walked| walked.at).min();
     let db = &session.context.db;
     let batch = if let Some(batch) = &task.batch {
         batch.clone()
@@ -104,8 +106,8 @@ async fn try_run(
     match fetch(session, task, account).await {
         Ok(()) => {
             let (family, items, gaps) = (task.family, &task.items, &account.gaps);
-            if task.since == 0 && !is_resumed {
-                coverage::note_gaps(db, session.lease, family, items, gaps).await?;
+            if task.since == 0 {
+                coverage::note_gaps(db, session.lease, family, items, gaps, begun).await?;
             } else {
                 coverage::add_gaps(db, session.lease, family, items, gaps).await?;
             }
@@ -114,7 +116,7 @@ async fn try_run(
         }
         Err(StepError::LeaseLost) => Err(StepError::LeaseLost),
         Err(error) => {
-            keep(session, task, account).await?;
+            keep(session, task, &batch, account).await?;
             fail(session, &batch, error, account).await
         }
     }
@@ -148,7 +150,12 @@ async fn fetch(session: &Session, task: &mut Task, account: &mut Account) -> Res
 }
 
 /// Keeps what a task that took too long has proven. A verification keeps it in memory.
-async fn keep(session: &Session, task: &mut Task, account: &Account) -> Result<(), sqlx::Error> {
+async fn keep(
+    session: &Session,
+    task: &mut Task,
+    batch: &Batch,
+    account: &Account,
+) -> Result<(), sqlx::Error> {
     if !account.is_over {
         task.walked.clear();
         return Ok(());
@@ -158,7 +165,7 @@ async fn keep(session: &Session, task: &mut Task, account: &Account) -> Result<(
     if task.purpose == Purpose::Missing {
         for (filter, walked) in task.filters.iter().zip(&task.walked) {
             if let Some(walked) = walked {
-                coverage::note_walked(db, lease, family, filter, *walked).await?;
+                coverage::note_walked(db, batch, filter, *walked).await?;
             }
         }
     }

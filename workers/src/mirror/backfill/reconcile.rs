@@ -139,6 +139,7 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
         until: span.until,
         frame_size: run.settings.negentropy_frame_size,
         first_answer: run.settings.negentropy_timeout(),
+        silence: negentropy::SILENCE,
     };
     let mut intake = run.intake();
     let both = compare_and_fetch(run, &connection, &window, items.clone(), &mut intake).await;

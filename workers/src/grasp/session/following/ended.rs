@@ -41,10 +41,14 @@ impl Following {
     async fn note_refusal(&mut self, done: &Done) -> Result<(), End> {
         // The end of the connection is no refusal.
         let is_lost = self.session.connection.lost().is_some();
-        if !is_lost && self.refusals.note(&done.result) {
+        if !is_lost && self.refusals.note(done) {
             let (db, lease) = (&self.session.context.db, self.session.lease);
-            let (count, probe_in) = self.refusals.kept();
-            held(followed::note_refusals(db, lease, count, probe_in).await?)?;
+            let (all, first) = self.refusals.kept();
+            held(followed::note_refusals(db, lease, all, first).await?)?;
+            if done.result.is_ok() {
+                // Refused items need not wait any more.
+                self.plan_at = Some(Instant::now());
+            }
         }
         Ok(())
     }
@@ -55,7 +59,10 @@ impl Following {
         self.missing = self.missing.saturating_sub(1);
         (self.plan_at, self.changes) = (Some(Instant::now()), self.changes + 1);
         if done.result.is_ok() {
-            self.live.confirmed(done.task.family, &done.task.items);
+            let (family, items) = (done.task.family, &done.task.items);
+            let begun = done.task.walked.iter().flatten().map(|walked| walked.at).min();
+            self.live.confirmed(family, items);
+            self.live.follow(&self.session, family, items, begun).await?;
             if done.fetched.is_proof() {
                 self.note_good().await?;
             }

@@ -1,11 +1,17 @@
 //! What a session fetches next.
 
-use std::time::Instant;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tender_jobs::{
     grasp::{
-        batch::{self, Again, Fetched},
-        coverage::{self, filters},
+        batch::{self, Again, Batch, Fetched},
+        coverage::{
+            self,
+            filters::{self, Unusable},
+        },
         family::Purpose,
     },
     queue,
@@ -51,10 +57,15 @@ impl Following {
     }
 
     fn has_other_work(&self) -> bool {
-        let now = Instant::now();
+        let with_refused = self.takes_refused();
         self.pass.as_ref().is_some_and(Pass::is_ready)
-            || self.live.has_repair()
-            || self.live.overflow.front().is_some_and(|one| one.due <= now)
+            || self.live.has_repair(with_refused)
+            || self.live.due_poll(with_refused).is_some()
+    }
+
+    /// Whether work may begin that the relay has refused before.
+    fn takes_refused(&self) -> bool {
+        self.refusals.allow_refused(self.work.len())
     }
 
     /// Repairs, the verification and polls take turns.
@@ -62,7 +73,7 @@ impl Following {
         for _ in 0..3 {
             self.turn = (self.turn + 1) % 3;
             let task = match self.turn {
-                0 => self.live.next_repair().map(repair),
+                0 => self.live.next_repair(self.takes_refused()).map(repair),
                 1 => self.rotation().await?,
                 _ => self.next_part().await?,
             };
@@ -85,19 +96,15 @@ impl Following {
 
     /// Takes missing items in flight. They are followed live before their history is fetched.
     pub(super) async fn next_missing(&mut self) -> Result<Option<Task>, End> {
-        let (db, lease) = (&self.session.context.db, self.session.lease);
+        let session = self.session.clone();
+        let db = &session.context.db;
         while self.plan_at.is_some_and(|at| at <= Instant::now()) {
-            let Some(batch) = coverage::plan(db, lease).await? else {
-                let due = coverage::next_due(db, lease.relay).await?;
-                self.plan_at = due.map(|due| Instant::now() + due.clamp(TICK, ROTATE));
-                return Ok(None);
-            };
+            let Some(batch) = self.plan().await? else { return Ok(None) };
             let found = filters::of(batch.family, &batch.items, self.live.bounds);
             self.changes += 1;
-            for unusable in &found.unusable {
-                let item = std::slice::from_ref(&unusable.item);
-                let again = if unusable.is_final { Again::Never } else { Again::Tomorrow };
-                held(batch::refuse(db, &batch, item, &unusable.reason, again).await?)?;
+            for ((reason, is_final), items) in by_reason(&found.unusable) {
+                let again = if is_final { Again::Never } else { Again::Tomorrow };
+                held(batch::refuse(db, &batch, &items, reason, again).await?)?;
             }
             let mut items = batch.items.clone();
             items.retain(|item| !found.unusable.iter().any(|unusable| unusable.item == *item));
@@ -108,6 +115,7 @@ impl Following {
             self.live.cover(&self.session, batch.family, items.clone(), true).await?;
             let (family, filters) = (batch.family, found.filters);
             let walked = work::walked(&self.session, family, &filters).await?;
+            let is_refused = batch.is_refused;
             let (purpose, batch) = (Purpose::Missing, Some(batch));
             return Ok(Some(Task {
                 purpose,
@@ -119,15 +127,48 @@ impl Following {
                 failures: 0,
                 repairs: None,
                 walked,
+                is_refused,
             }));
         }
         Ok(None)
     }
 
+    /// Returns the next batch; without one, stores when to look again.
+    async fn plan(&mut self) -> Result<Option<Batch>, End> {
+        let (db, lease) = (&self.session.context.db, self.session.lease);
+        let with_refused = self.takes_refused();
+        let batch = if with_refused {
+            coverage::plan(db, lease).await?
+        } else {
+            coverage::plan_unrefused(db, lease).await?
+        };
+        if batch.is_none() {
+            let due = if with_refused {
+                coverage::next_due(db, lease.relay).await?
+            } else {
+                coverage::next_unrefused(db, lease.relay).await?
+            };
+            self.plan_at = self.next_plan(due);
+        }
+        Ok(batch)
+    }
+
+    /// When to look for missing items again. The next ones are due after `due`; without those that the relay
+    /// has refused, if these wait.
+    fn next_plan(&self, due: Option<Duration>) -> Option<Instant> {
+        let soon = Instant::now() + TICK;
+        let due = due.map(|due| Instant::now() + due.min(ROTATE));
+        let refused = if self.takes_refused() { None } else { self.refusals.refused_from() };
+        due.into_iter().chain(refused).min().map(|at| at.max(soon))
+    }
+
     /// Returns the poll of items that have no subscription, if one is due.
     pub(super) async fn rotation(&mut self) -> Result<Option<Task>, End> {
-        let due = self.live.overflow.pop_front_if(|one| one.due <= Instant::now());
-        let Some(mut polled) = due else { return Ok(None) };
+        let due = self.live.due_poll(self.takes_refused());
+        let Some(mut polled) = due.and_then(|index| self.live.overflow.remove(index)) else {
+            return Ok(None);
+        };
+        let is_refused = polled.is_wanting;
         let (family, items) = (polled.family, polled.items.clone());
         let since = (polled.since - OVERLAP).max(1);
         polled.asked = queue::now(&self.session.context.db).await?.timestamp();
@@ -146,17 +187,28 @@ impl Following {
             failures: 0,
             repairs: None,
             walked: Vec::new(),
+            is_refused,
         }))
     }
 }
 
+/// The items that no filter can name, by the reason and whether it is final.
+fn by_reason(unusable: &[Unusable]) -> BTreeMap<(&str, bool), Vec<String>> {
+    let mut reasons = BTreeMap::<_, Vec<String>>::new();
+    for one in unusable {
+        let items = reasons.entry((one.reason.as_str(), one.is_final)).or_default();
+        items.push(one.item.clone());
+    }
+    reasons
+}
+
 /// Fetches what a closed subscription may have missed.
 fn repair(missed: Missed) -> Task {
-    let Missed { standing, family, items, filter, since } = missed;
+    let Missed { standing, family, items, filter, since, is_wanting: is_refused } = missed;
     let (purpose, filters) = (Purpose::Reconnect, vec![filter]);
     let (since, repairs) = ((since - OVERLAP).max(1), Some(standing));
-    let walked = Vec::new();
-    Task { purpose, family, items, filters, since, batch: None, failures: 0, repairs, walked }
+    let (batch, failures, walked) = (None, 0, Vec::new());
+    Task { purpose, family, items, filters, since, batch, failures, repairs, walked, is_refused }
 }
 
 /// Whether a place is for missing items: with other work, they leave it one of several places, and take turns

@@ -1,9 +1,20 @@
 //! Whether a relay refuses all requests, as one that wants authentication or payment does. Then one request at a
 //! time probes it, later and later. Else each refusal would halve a batch, down to single items.
+//!
+//! Requests that the relay has refused before are held back by every refusal, others only by refusals of items
+//! that were not refused before. So an item that the relay always refuses does not delay the others.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
-use crate::{grasp::session::work::is_refusal, mirror::error::StepError};
+use tender_jobs::grasp::{family::Family, followed};
+
+use crate::{
+    grasp::session::work::{Done, is_refusal},
+    mirror::error::StepError,
+};
 
 /// After so many refusals without a success in between, the relay is taken to refuse everything.
 const MANY: u32 = 3;
@@ -15,77 +26,101 @@ const PROBE_CAP: Duration = Duration::from_hours(1);
 /// The refusals since the last success.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
+    all: Gate,
+    /// The first refusals of their items.
+    first: Gate,
+    /// The items that were refused.
+    items: HashSet<(Family, String)>,
+}
+
+/// Refusals in a row, and when the next request may begin.
+#[derive(Debug, Default)]
+struct Gate {
     count: u32,
     probe_at: Option<Instant>,
 }
 
 impl Refusals {
     /// As an earlier session left it.
-    pub(super) fn new(count: u32, probe_in: Option<Duration>) -> Self {
-        Self { count, probe_at: probe_in.map(|wait| Instant::now() + wait.min(PROBE_CAP)) }
+    pub(super) fn new(all: followed::Refusals, first: followed::Refusals) -> Self {
+        Self { all: Gate::new(all), first: Gate::new(first), items: HashSet::new() }
     }
 
-    /// What the next session has to know: the refusals, and in how long a request may begin.
-    pub(super) fn kept(&self) -> (u32, Option<Duration>) {
-        (self.count, self.probe_at.map(|at| at.saturating_duration_since(Instant::now())))
+    /// What the next session has to know: every refusal, and the first ones of their items.
+    pub(super) fn kept(&self) -> (followed::Refusals, followed::Refusals) {
+        (self.all.kept(), self.first.kept())
     }
 
     /// Notes the end of a request. Returns whether that changed anything.
-    pub(super) fn note(&mut self, result: &Result<(), StepError>) -> bool {
+    pub(super) fn note(&mut self, done: &Done) -> bool {
+        let task = &done.task;
+        self.note_of(&done.result, task.family, &task.items, task.is_refused)
+    }
+
+    fn note_of(
+        &mut self,
+        result: &Result<(), StepError>,
+        family: Family,
+        items: &[String],
+        was_refused: bool,
+    ) -> bool {
         match result {
-            Ok(()) => std::mem::take(self).count > 0,
+            Ok(()) => std::mem::take(self).all.count > 0,
             Err(error) if is_refusal(error) => {
-                self.count = self.count.saturating_add(1);
-                let times = self.count.saturating_sub(MANY).min(8);
-                let pause = PROBE.saturating_mul(1 << times).min(PROBE_CAP);
-                self.probe_at = (self.count >= MANY).then(|| Instant::now() + pause);
+                self.all.refused();
+                if self.are_new(family, items) && !was_refused {
+                    self.first.refused();
+                }
                 true
             }
             Err(_) => false,
         }
     }
 
+    /// Remembers items. Returns whether none of them was refused since the last success.
+    fn are_new(&mut self, family: Family, items: &[String]) -> bool {
+        let new = items.iter().filter(|item| self.items.insert((family, (*item).clone()))).count();
+        new == items.len()
+    }
+
     /// Whether a request may begin while so many are running.
     pub(super) fn allow(&self, running: usize) -> bool {
+        self.first.allows(running)
+    }
+
+    /// Whether it may be one that the relay has refused before.
+    pub(super) fn allow_refused(&self, running: usize) -> bool {
+        self.allow(running) && self.all.allows(running)
+    }
+
+    /// When such a request may begin; `None` if it may now.
+    pub(super) fn refused_from(&self) -> Option<Instant> {
+        self.all.probe_at
+    }
+}
+
+impl Gate {
+    fn new(kept: followed::Refusals) -> Self {
+        let at = |wait: Duration| Instant::now() + wait.min(PROBE_CAP);
+        Self { count: kept.count, probe_at: kept.probe_in.map(at) }
+    }
+
+    fn kept(&self) -> followed::Refusals {
+        let wait = |at: Instant| at.saturating_duration_since(Instant::now());
+        followed::Refusals { count: self.count, probe_in: self.probe_at.map(wait) }
+    }
+
+    fn refused(&mut self) {
+        self.count = self.count.saturating_add(1);
+        let times = self.count.saturating_sub(MANY).min(8);
+        let pause = PROBE.saturating_mul(1 << times).min(PROBE_CAP);
+        self.probe_at = (self.count >= MANY).then(|| Instant::now() + pause);
+    }
+
+    fn allows(&self, running: usize) -> bool {
         self.probe_at.is_none_or(|at| running == 0 && at <= Instant::now())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused() -> Result<(), StepError> {
-        Err(StepError::Refused("restricted: members only".to_owned()))
-    }
-
-    #[test]
-    fn a_relay_that_refuses_everything_is_probed_by_one_request_at_a_time() {
-        let mut refusals = Refusals::default();
-        for _ in 0..2 {
-            refusals.note(&refused());
-            assert!(refusals.allow(2));
-        }
-        refusals.note(&refused());
-        assert!(!refusals.allow(0), "the probe waits");
-        refusals.probe_at = Some(Instant::now());
-        assert!(refusals.allow(0) && !refusals.allow(1), "one at a time");
-        for _ in 0..20 {
-            refusals.note(&refused());
-        }
-        let wait = refusals.probe_at.map(|at| at.saturating_duration_since(Instant::now()));
-        assert!(wait > Some(Duration::from_mins(59)) && wait <= Some(PROBE_CAP));
-        refusals.note(&Ok(()));
-        assert!(refusals.allow(2), "a success ends it");
-        assert_eq!(refusals.kept(), (0, None));
-    }
-
-    #[test]
-    fn other_failures_are_no_refusals() {
-        let mut refusals = Refusals::default();
-        for _ in 0..5 {
-            refusals.note(&Err(StepError::Silent("silent".to_owned())));
-        }
-        assert!(refusals.allow(2));
-    }
-}
+mod tests;

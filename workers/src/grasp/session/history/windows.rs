@@ -1,7 +1,10 @@
 //! The comparison of a filter by negentropy (NIP-77), window by window, newest first. A window that is too large for
 //! the relay is split as the mirror splits its windows.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tender_jobs::{
     grasp::{
@@ -11,6 +14,7 @@ use tender_jobs::{
     mirror::{
         event::{EventId, Item},
         filter::Filter,
+        lane::gap::Gap,
         upstream,
     },
 };
@@ -29,6 +33,10 @@ use crate::mirror::{
 
 /// The rounds in which ids are requested that the relay lists and does not deliver.
 const ROUNDS: usize = 3;
+/// See the comparison of a window that is refused as too large.
+const FEW: usize = 100;
+/// The ids that the reason of a gap names.
+const NAMED: usize = 10;
 /// The comparisons of one filter: a fetch that ran out of time goes on with another one.
 const COMPARISONS: usize = 500;
 /// The ids that may wait to be requested.
@@ -49,6 +57,8 @@ enum Verdict {
     Again,
     /// The window is too large. The relay accepts so many records, if it says so.
     TooBig(Option<u64>),
+    /// The relay began the comparison, and did not go on with it or took too long.
+    Slow,
     /// The history is paged, from this second down if later ones of the window are proven.
     Paged(Option<i64>),
 }
@@ -65,19 +75,32 @@ pub(super) async fn compare(
     account: &mut Account,
 ) -> Result<Compared, StepError> {
     let top = until.unwrap_or(clock.at + FUTURE);
-    let (mut below, mut lengths, mut cheap) = (until, longest(top), 0);
+    let (mut below, mut lengths, mut cheap, mut is_slow) = (until, longest(top), 0, false);
     let Some(mut items) = held(session, request).await? else { return Ok(Compared::Below(until)) };
     for _ in 0..COMPARISONS {
         let span = backfill::next_span(below.unwrap_or(top), 0, lengths.next);
         let ours = within(&items, span);
-        match compare_window(session, request, span, ours.clone(), account).await? {
+        let verdict = compare_window(session, request, span, ours.clone(), account).await?;
+        let was_slow = std::mem::replace(&mut is_slow, matches!(verdict, Verdict::Slow));
+        match verdict {
+            Verdict::Slow if was_slow || span.seconds() <= SHORTEST => {
+                session.compares_nothing.store(true, Ordering::Relaxed);
+                return Ok(Compared::Below(below));
+            }
+            Verdict::Slow => {
+                (lengths.next, cheap) = (backfill::halved(span.seconds(), None, ours.len()), 0);
+            }
             Verdict::Again => {
                 let Some(more) = held(session, request).await? else { break };
                 items = more;
             }
             Verdict::TooBig(most) if span.seconds() > SHORTEST => {
                 (lengths.next, cheap) = (backfill::halved(span.seconds(), most, ours.len()), 0);
-                continue;
+            }
+            // A relay that refuses the shortest window, in which we know few events, refuses all.
+            Verdict::TooBig(_) if ours.len() < FEW => {
+                session.compares_nothing.store(true, Ordering::Relaxed);
+                return Ok(Compared::Below(below));
             }
             Verdict::TooBig(_) => {
                 walk(session, request, (span.since, Some(span.until)), clock, account).await?;
@@ -91,7 +114,12 @@ pub(super) async fn compare(
             }
         }
         if clock.is_over() {
-            return Err(clock.end(below.filter(|_| below != until), account));
+            // Pages prove a part in any case.
+            let is_proven = below.is_some() && below != until;
+            if is_proven {
+                return Err(clock.end(below, account));
+            }
+            break;
         }
     }
     Ok(Compared::Below(below))
@@ -131,6 +159,7 @@ async fn compare_window(
         until: span.until,
         frame_size: session.settings.negentropy_frame_size,
         first_answer: session.settings.negentropy_timeout(),
+        silence: session.context.frame_within,
     };
     let mut intake = session.intake(Source::Batch(request.purpose));
     let asked = session.asked(request.filter, span.since, Some(span.until)).await?;
@@ -141,7 +170,8 @@ async fn compare_window(
         Err(NegError::Step(error)) => return Err(error),
         Err(NegError::Busy(why)) => return Err(StepError::RateLimited(why)),
         Err(NegError::TooBig(most)) => return Ok(Verdict::TooBig(most)),
-        Err(NegError::Slow | NegError::Ended(_)) if span.seconds() > SHORTEST => {
+        Err(NegError::Slow) => return Ok(Verdict::Slow),
+        Err(NegError::Ended(_)) if span.seconds() > SHORTEST => {
             return Ok(Verdict::TooBig(None));
         }
         Err(NegError::Unsupported(why) | NegError::Protocol(why)) => {
@@ -157,9 +187,16 @@ async fn compare_window(
     if fetched.is_cut {
         return Ok(if fetched.delivered > 0 { Verdict::Again } else { Verdict::Paged(None) });
     }
-    deliver_rest(session, request, fetched.undelivered, account).await?;
+    let withheld = deliver_rest(session, request, fetched.undelivered, account).await?;
+    let is_delivered = withheld.is_empty();
+    if !is_delivered {
+        account.withheld = Some((span, withheld));
+    }
     if request.purpose == Purpose::Reconnect {
         return Ok(Verdict::Whole); // as far as the relay shows; the daily verification proves it
+    }
+    if !is_delivered {
+        return Ok(Verdict::Paged(None));
     }
     let revealed = Revealed { items: &items, compared: &compared, fetched: fetched.edges };
     Ok(match proof::prove(&session.connection, asked, span.until, &revealed).await? {
@@ -188,17 +225,17 @@ fn how<'a>(session: &Session, filter: &'a Filter, waiting: &'a HashSet<EventId>)
     How { size, wanted: Wanted { filter, limits: session.settings.limits() }, waiting }
 }
 
-/// Requests ids again that were listed and not delivered. Fails if some are not delivered in three
-/// rounds: then the items stay missing.
+/// Requests ids again that were listed and not delivered. Returns those that are not delivered in three rounds
+/// either.
 async fn deliver_rest(
     session: &Session,
     request: &Request<'_>,
     mut missing: Vec<EventId>,
     account: &mut Account,
-) -> Result<(), StepError> {
+) -> Result<Vec<EventId>, StepError> {
     for _ in 1..ROUNDS {
         if missing.is_empty() {
-            return Ok(());
+            break;
         }
         let (sender, ids) = mpsc::channel(missing.len());
         for id in &missing {
@@ -216,11 +253,29 @@ async fn deliver_rest(
         account.add(&intake.settle().await?);
         missing = fetched?.undelivered;
     }
-    match missing.first() {
-        None => Ok(()),
-        Some(id) => Err(StepError::Refused(format!(
-            "it listed {} events, such as {id}, and did not deliver them in {ROUNDS} rounds",
-            missing.len()
-        ))),
+    Ok(missing)
+}
+
+/// Notes a gap for events that the relay lists in a window, and shows neither by id nor page by page.
+pub(super) async fn note_withheld(
+    session: &Session,
+    request: &Request<'_>,
+    account: &mut Account,
+) -> Result<(), sqlx::Error> {
+    let Some((span, mut ids)) = account.withheld.take() else { return Ok(()) };
+    if let Some(items) = held(session, request).await? {
+        let ours: HashSet<EventId> = items.iter().map(|(_, id)| *id).collect();
+        ids.retain(|id| !ours.contains(id));
     }
+    if !ids.is_empty() {
+        account.gaps.push(Gap::span(span.since, span.until, &why_withheld(&ids)));
+    }
+    Ok(())
+}
+
+fn why_withheld(ids: &[EventId]) -> String {
+    let named: Vec<String> = ids.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if ids.len() > NAMED { ", and others" } else { "" };
+    let (count, named) = (ids.len(), named.join(", "));
+    format!("the relay lists {count} events and does not deliver them: {named}{more}")
 }

@@ -1,6 +1,6 @@
 //! Items that are followed together: by subscriptions, or by polls if the relay takes no more of them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tender_jobs::grasp::{family::Family, followed::Subscriptions};
 use uuid::Uuid;
@@ -78,6 +78,13 @@ impl Polled {
             reason,
             is_wanting,
         }
+    }
+
+    /// Says that nothing is known since so many seconds: the next poll is due at once.
+    pub(in super::super) fn behind(mut self, seconds: i64) -> Self {
+        let age = Duration::from_secs(seconds.try_into().unwrap_or(0));
+        (self.due, self.good) = (self.begun, self.begun.checked_sub(age).unwrap_or(self.begun));
+        self
     }
 
     /// Whether the last poll that succeeded keeps the items up to date.
@@ -163,8 +170,6 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
