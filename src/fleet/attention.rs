@@ -3,7 +3,7 @@
 //! `tender status` show the same items. Nothing is reported twice: an item that a worse one explains is
 //! left out.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use tender_jobs::{
     mirror::{MIRROR, lane::Trouble},
     provision::{

@@ -106,7 +106,7 @@ pub async fn ended(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "update recurring_job
-         set last_ended_at = now(), last_error = $2,
+         set last_ended_at = now(), last_error = $2::text,
              last_succeeded_at = case when $2::text is null then now() else last_succeeded_at end
          where name = $1",
         name,
