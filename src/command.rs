@@ -1,7 +1,9 @@
 //! The command line: one file or folder per group of commands. Each parses, makes one call into the
 //! ledger or the workers, and prints the result.
 
+mod ask;
 mod doctor;
+mod failure;
 mod fleet;
 mod grasp;
 mod keys;
@@ -19,6 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use nostr::key::Keys;
 use tender_jobs::{console::operator as audit, provision::relay::By};
+
+pub use failure::{exit_code, words};
 
 use crate::{
     config::{Config, Needs},
@@ -43,7 +47,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Configuration is read from the environment and from the file .env; .env.example lists every variable.
 Without DATABASE_URL a private PostgreSQL is created and started under TENDER_DATA_DIR (.tender).
-Exit code: 0 done, 1 failed, 2 wrong usage.";
+Exit code: 0 done; 1 failed, or not done; 2 wrong usage.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -56,8 +60,8 @@ enum Command {
         /// Serve only this queue, optionally with a number of jobs at the same time; may be
         /// repeated. Queues: sync-relay, reconcile, resync, reassert, mirror, mirror-events, mirror-uploads,
         /// mirror-deletions, grasp, prune.
-        #[arg(long = "queue", value_name = "NAME[=JOBS]")]
-        queues: Vec<String>,
+        #[arg(long = "queue", value_name = "NAME[=JOBS]", value_parser = serve::served_queue)]
+        queues: Vec<(String, Option<u16>)>,
         /// Jobs of sync-relay at the same time in this process (default: `RELAY_SYNC_CONCURRENCY`).
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
         concurrency: Option<u16>,
@@ -103,9 +107,11 @@ enum Command {
     Top,
     /// Print a login link for the dashboard that works once, within ten minutes.
     DashboardLink {
-        /// End every dashboard session instead.
+        /// End every dashboard session instead. Asks for confirmation.
         #[arg(long)]
         end_sessions: bool,
+        #[command(flatten)]
+        yes: ask::Yes,
     },
     /// Print the API's OpenAPI document.
     Openapi,
@@ -126,8 +132,6 @@ impl Cli {
             Command::Serve => serve::serve(load(Needs::Wings, "info")?).await?,
             Command::Api => serve::api(load(Needs::Wings, "info")?).await?,
             Command::Work { queues, concurrency } => {
-                let queues = queues.iter().map(|text| serve::served_queue(text));
-                let queues = queues.collect::<anyhow::Result<_>>()?;
                 serve::work(load(Needs::Wings, "info")?, queues, concurrency).await?;
             }
             Command::Migrate => migrate::migrate(&load(Needs::Database, "info")?, json).await?,
@@ -144,8 +148,12 @@ impl Cli {
             Command::Schedule => fleet::schedule(json).await?,
             Command::Status => return status::run(json).await,
             Command::Top => top::run(json).await?,
-            Command::DashboardLink { end_sessions: false } => fleet::dashboard_link(json).await?,
-            Command::DashboardLink { end_sessions: true } => fleet::end_sessions(json).await?,
+            Command::DashboardLink { end_sessions: false, .. } => {
+                fleet::dashboard_link(json).await?
+            }
+            Command::DashboardLink { end_sessions: true, yes } => {
+                fleet::end_sessions(yes, json).await?;
+            }
             Command::Openapi => print::json(&crate::http::openapi_document())?,
             Command::Keygen => keygen(json)?,
         }

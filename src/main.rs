@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tender::command::Cli;
+use tender::command::{Cli, exit_code, words};
 
 fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
@@ -26,6 +26,6 @@ fn main() -> ExitCode {
 /// Prints the error with its causes to standard error.
 #[expect(clippy::print_stderr, reason = "the answer of a failed command")]
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tender: {error:#}");
-    ExitCode::FAILURE
+    eprintln!("tender: {}", words(error));
+    ExitCode::from(exit_code(error))
 }

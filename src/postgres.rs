@@ -13,6 +13,7 @@
 
 mod binaries;
 mod owner;
+mod refusal;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -84,9 +85,17 @@ pub enum PostgresError {
         /// The last lines of its output, or why it could not be started.
         words: String,
     },
-    /// The connection failed.
-    #[error("failed to connect to PostgreSQL")]
-    Connect(#[from] sqlx::Error),
+    /// `DATABASE_URL` is malformed.
+    #[error("DATABASE_URL is not the URL of a database")]
+    Url(#[source] sqlx::Error),
+    /// No connection could be opened.
+    #[error("PostgreSQL at {place} {why}")]
+    Unreachable {
+        /// Host and port, or the path of the socket.
+        place: String,
+        /// Why, and what to do: the rest of the sentence.
+        why: String,
+    },
 }
 
 /// A connection to the database. It keeps the private cluster running, if that is used.
@@ -107,7 +116,7 @@ impl Database {
     /// [`PostgresError`], whose message tells the operator how to proceed.
     pub async fn open(config: &DatabaseConfig) -> Result<Self, PostgresError> {
         let (options, cluster) = if let Some(url) = &config.url {
-            (options_of(url)?, None)
+            (options_of(url).map_err(PostgresError::Url)?, None)
         } else {
             let config = config.clone();
             let cluster = blocking(move || Cluster::start(&config)).await?;
@@ -116,7 +125,14 @@ impl Database {
         let options = options.application_name(NAME);
         let path = if config.is_pooled { Way::Pooled } else { Way::Direct };
         let pool = database::pool(&options, path, "").max_connections(config.max_connections);
-        let pool = pool.connect_with(options).await?;
+        let pool = match pool.connect_with(options.clone()).await {
+            Ok(pool) => pool,
+            Err(error) => {
+                let error = refusal::explained(&options, error).await;
+                release(cluster).await;
+                return Err(error);
+            }
+        };
         let watched = pool.clone();
         let watch = tokio::spawn(async move { database::watch(&watched).await }).abort_handle();
         Ok(Self { pool, cluster, watch })
@@ -129,11 +145,7 @@ impl Database {
             tracing::warn!("the database did not answer at the end; its connections are dropped");
             database::hang_up(&self.pool.connect_options());
         }
-        if let Some(cluster) = self.cluster
-            && let Err(error) = blocking(move || cluster.stop()).await
-        {
-            tracing::warn!(%error, "could not stop the private PostgreSQL");
-        }
+        release(self.cluster).await;
     }
 
     /// Closes the connections, stops the private cluster and deletes it with all its data.
@@ -151,6 +163,14 @@ impl Database {
     /// `DATABASE_URL`.
     pub fn socket_dir(&self) -> Option<&Path> {
         self.cluster.as_ref().map(|cluster| cluster.socket_dir.as_path())
+    }
+}
+
+/// Stops the private cluster, if it is used and no other process uses it.
+async fn release(cluster: Option<Cluster>) {
+    let Some(cluster) = cluster else { return };
+    if let Err(error) = blocking(move || cluster.stop()).await {
+        tracing::warn!(%error, "could not stop the private PostgreSQL");
     }
 }
 

@@ -9,10 +9,11 @@ use tender_jobs::{
     queue::{self, schedule},
 };
 
-use super::{load, operator, print, with_database};
+use super::{ask::Yes, load, operator, print, with_database};
 use crate::{
     config::Needs,
     dashboard::{self, LINK_MINUTES},
+    words::counted,
 };
 
 /// Prints the workers that are alive and their running jobs.
@@ -95,9 +96,12 @@ pub(super) async fn dashboard_link(as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Ends every session of the dashboard.
-pub(super) async fn end_sessions(as_json: bool) -> anyhow::Result<()> {
+pub(super) async fn end_sessions(yes: Yes, as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {
+        let sessions = counted(session::count(&database.pool).await?, "session");
+        yes.or_asks(&format!("End {sessions} of the dashboard? All operators log in again."))
+            .await?;
         let ended = session::revoke(&database.pool, None).await?;
         let words = format!("{ended} sessions ended");
         operator::record(&database.pool, &operator().who, "end_sessions", "", &words).await?;

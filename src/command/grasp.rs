@@ -12,7 +12,7 @@ mod status;
 
 use clap::Subcommand;
 
-use super::{load, with_database};
+use super::{ask::Yes, load, mirror::address, with_database};
 use crate::config::Needs;
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,7 @@ pub(crate) enum GraspCommand {
     /// Add a service: a relay of yours that hosts git repositories.
     Add {
         /// Address of its relay, ws:// or wss://.
+        #[arg(value_parser = address)]
         url: String,
         #[command(flatten)]
         fields: change::Fields,
@@ -34,10 +35,12 @@ pub(crate) enum GraspCommand {
         #[arg(long, conflicts_with = "bootstrap")]
         no_bootstrap: bool,
     },
-    /// Remove a service. Its events are kept.
+    /// Remove a service with its repositories' coverage. Asks for confirmation. Its events are kept.
     Remove {
         /// Address, id or host of the service.
         service: String,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// List services.
     List,
@@ -98,7 +101,7 @@ impl GraspCommand {
                 Self::Update { service, fields, no_bootstrap } => {
                     change::update(db, &service, fields, no_bootstrap, allows_private, json).await
                 }
-                Self::Remove { service } => change::remove(db, &service, json).await,
+                Self::Remove { service, yes } => change::remove(db, &service, yes, json).await,
                 Self::List => service::list(db, json).await,
                 Self::Show { service } => service::show(db, &service, json).await,
                 Self::Repos(list) => repos::list(db, list, json).await,

@@ -9,7 +9,7 @@ use tender_jobs::{
     queue,
 };
 
-use super::{load, operator, print, with_database};
+use super::{ask::Yes, load, operator, print, with_database};
 use crate::{config::Needs, http::key_name, tokens};
 
 #[derive(Debug, Subcommand)]
@@ -17,17 +17,24 @@ pub(crate) enum KeysCommand {
     /// Create a key. Its token is shown once.
     Create {
         /// Name of the key.
-        #[arg(default_value = "Admin Key")]
+        #[arg(default_value = "Admin Key", value_parser = named)]
         name: String,
     },
     /// List all keys, including revoked ones.
     List,
-    /// Revoke a key. Its token is refused from then on.
+    /// Revoke a key. Its token is refused from then on. Asks for confirmation.
     Revoke {
         /// First characters of the key's token, enough to match only one active key.
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         prefix: String,
+        #[command(flatten)]
+        yes: Yes,
     },
+}
+
+/// Parses the name of a key.
+fn named(name: &str) -> Result<String, String> {
+    key_name(name).map(|()| name.to_owned())
 }
 
 impl KeysCommand {
@@ -41,7 +48,6 @@ impl KeysCommand {
                     let secret = secret.context(
                         "API_KEY_HMAC_SECRET is not set: set it to the value that the API uses",
                     )?;
-                    key_name(name).map_err(anyhow::Error::msg)?;
                     let new = tokens::create(db, secret, name).await?;
                     record(db, "create_key", &new.key.prefix, name).await?;
                     if json {
@@ -55,7 +61,7 @@ impl KeysCommand {
                     print::line("\nStore the token now: it is not shown again.")
                 }
                 Self::List => list(db, json).await,
-                Self::Revoke { prefix } => revoke(db, prefix, json).await,
+                Self::Revoke { prefix, yes } => revoke(db, prefix, *yes, json).await,
             }
         })
         .await
@@ -92,12 +98,15 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
     print::line(&table.trim_fmt())
 }
 
-async fn revoke(db: &sqlx::PgPool, prefix: &str, json: bool) -> anyhow::Result<()> {
+async fn revoke(db: &sqlx::PgPool, prefix: &str, yes: Yes, json: bool) -> anyhow::Result<()> {
     let shown: String = prefix.chars().take(8).collect();
     let found = api_key::with_prefix(db, &shown).await?;
     match found.as_slice() {
         [] => bail!("no active key has the prefix {shown}; see `tender keys list`"),
         [key] => {
+            let (prefix, name) = (&key.prefix, print::visible(&key.name));
+            let question = format!("Revoke 1 key, {prefix} ({name})? Its requests are refused.");
+            yes.or_asks(&question).await?;
             api_key::revoke(db, key.id).await?;
             record(db, "revoke_key", &key.prefix, &key.name).await?;
             print::done(json, &format!("revoked {} ({})", key.prefix, key.name))

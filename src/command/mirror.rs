@@ -14,16 +14,17 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use tender_jobs::mirror::lane::LaneKind;
 
-use super::{load, with_database};
+use super::{ask::Yes, load, with_database};
 use crate::config::Needs;
 use upstream::Fields;
+pub(super) use upstream::address;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
     /// Add an upstream: a relay elsewhere, or one that we host.
     Add {
         /// Address of the relay, ws:// or wss://.
-        #[arg(required_unless_present = "relay", conflicts_with = "relay")]
+        #[arg(required_unless_present = "relay", conflicts_with = "relay", value_parser = upstream::address)]
         url: Option<String>,
         /// Id or host of a relay that we host, instead of an address. Its direction is down: zooid takes
         /// events from their authors only.
@@ -46,10 +47,12 @@ pub(crate) enum MirrorCommand {
         /// Address or id of the upstream.
         upstream: String,
     },
-    /// Remove an upstream and stop its work. Its events are kept.
+    /// Remove an upstream and its lanes with their progress. Asks for confirmation. Its events are kept.
     Remove {
         /// Address or id of the upstream.
         upstream: String,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Add the upstreams in a file that do not exist yet. Existing upstreams do not change.
     Seed {
@@ -79,13 +82,12 @@ pub(crate) enum MirrorCommand {
         error: Option<u64>,
     },
     /// Forget everything believed of one upstream, or of all: progress, gaps, verdicts, which events it
-    /// holds. The lanes start from the beginning; stored events are kept.
+    /// holds. The lanes start from the beginning; stored events are kept. Asks for confirmation.
     Reset {
         /// Address or id of an upstream; without it, all upstreams.
         upstream: Option<String>,
-        /// Do not ask for confirmation.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Show the settings of the deployment, or those in effect for one upstream. `set` and `unset`
     /// change the deployment's, for every process and at once.
@@ -106,9 +108,8 @@ pub(crate) enum MirrorCommand {
     },
     /// Delete every stored event and all progress. Asks for confirmation.
     Wipe {
-        /// Do not ask for confirmation.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Apply stored deletions again in the background, at most 100,000.
     Redelete,
@@ -147,7 +148,7 @@ impl MirrorCommand {
                 }
                 Self::List => upstream::list(db, json).await,
                 Self::Show { upstream } => show::show(db, &upstream, json).await,
-                Self::Remove { upstream } => upstream::remove(db, &upstream, json).await,
+                Self::Remove { upstream, yes } => upstream::remove(db, &upstream, yes, json).await,
                 Self::Seed { file } => upstream::seed(db, &file, private, json).await,
                 Self::Status => status::print(db, json).await,
                 Self::Trigger { mode, upstream, wait } => {

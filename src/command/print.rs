@@ -1,6 +1,6 @@
 //! Output of the commands: JSON, aligned columns, and relative times.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use comfy_table::{
@@ -18,6 +18,14 @@ const WIDE: u16 = 130;
 /// Writes a line to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Writes a line about the output to standard error, where it does not mix with the output.
+pub(super) fn note(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stderr().lock(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
@@ -134,26 +142,6 @@ pub(super) fn short(text: &str, limit: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(limit - 1).chain(['…']).collect()
-}
-
-/// Asks `question` and reads the answer, unless `yes` answers it. Every answer except `y`, `Y`
-/// and `yes` means no, and so does the end of the input.
-///
-/// # Errors
-/// The answer is no, so that the command ends with exit code 1.
-pub(super) async fn confirmed(yes: bool, question: &str) -> anyhow::Result<()> {
-    if yes {
-        return Ok(());
-    }
-    line(&format!("{question} [y/N]"))?;
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
-    });
-    if matches!(answer.await??.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    anyhow::bail!("nothing was done: the question was not answered with y; --yes answers it")
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 mod view;
 
-use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
@@ -21,7 +20,7 @@ pub(crate) enum QueueCommand {
     /// List jobs.
     List {
         /// Only jobs of this queue.
-        #[arg(long)]
+        #[arg(long, value_name = "NAME", value_parser = serve::known_queue)]
         queue: Option<String>,
         /// Only jobs in this state.
         #[arg(long, value_enum)]
@@ -44,8 +43,8 @@ pub(crate) enum QueueCommand {
         #[arg(long)]
         all: bool,
         /// Only jobs that match: queue=NAME, state=killed|retrying, error=TEXT; may be repeated.
-        #[arg(long = "where", value_name = "NAME=VALUE", requires = "all")]
-        conditions: Vec<String>,
+        #[arg(long = "where", value_name = "NAME=VALUE", requires = "all", value_parser = condition)]
+        conditions: Vec<Condition>,
     },
     /// Cancel a waiting or retrying job. A sync-relay job's relay waits for a change or a sync.
     Cancel {
@@ -55,11 +54,13 @@ pub(crate) enum QueueCommand {
     /// Pause a queue. Running jobs go on; no other job starts until the queue is resumed.
     Pause {
         /// Name of the queue.
+        #[arg(value_parser = serve::known_queue)]
         queue: String,
     },
     /// Resume a paused queue.
     Resume {
         /// Name of the queue.
+        #[arg(value_parser = serve::known_queue)]
         queue: String,
     },
 }
@@ -133,7 +134,6 @@ async fn done(
 }
 
 async fn pause(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
-    serve::known_queues([queue])?;
     let changed = queue::pause(&database.pool, queue, &operator().who).await?;
     let words =
         if changed { "is paused; workers stop fetching within 5 s" } else { "was already paused" };
@@ -141,39 +141,63 @@ async fn pause(database: &Database, queue: &str, json: bool) -> anyhow::Result<(
 }
 
 async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
-    serve::known_queues([queue])?;
     let changed = queue::resume(&database.pool, queue).await?;
     let words = if changed { "is resumed" } else { "was not paused" };
     done(database, "resume_queue", queue, &format!("{queue} {words}"), json).await
 }
 
-async fn retry_all(database: &Database, conditions: &[String], json: bool) -> anyhow::Result<()> {
-    let matching = matching(conditions)?;
+async fn retry_all(
+    database: &Database,
+    conditions: &[Condition],
+    json: bool,
+) -> anyhow::Result<()> {
+    let matching = matching(conditions);
     let retried = steer::retry_all(&database.pool, &matching, &operator()).await?;
-    let (target, result) = (conditions.join(" "), format!("{retried} jobs requeued"));
+    let target: Vec<&str> = conditions.iter().map(|condition| condition.typed.as_str()).collect();
+    let (target, result) = (target.join(" "), format!("{retried} jobs requeued"));
     operator::record(&database.pool, &operator().who, "retry_all", &target, &result).await?;
     if json { print::json(&json!({ "retried": retried })) } else { print::line(&result) }
 }
 
-/// Parses conditions of the form `queue=…`, `state=…` and `error=…`.
-fn matching(conditions: &[String]) -> anyhow::Result<Matching> {
+/// A condition on jobs, such as `state=killed`.
+#[derive(Debug, Clone)]
+pub(crate) struct Condition {
+    typed: String,
+    wanted: Wanted,
+}
+
+#[derive(Debug, Clone)]
+enum Wanted {
+    Queue(String),
+    State(JobState),
+    Error(String),
+}
+
+/// Parses a condition of the form `queue=…`, `state=…` or `error=…`.
+fn condition(text: &str) -> Result<Condition, String> {
+    let wanted = match text.split_once('=') {
+        Some(("queue", queue)) => Wanted::Queue(serve::known_queue(queue)?),
+        Some(("state", "killed")) => Wanted::State(JobState::Killed),
+        Some(("state", "retrying")) => Wanted::State(JobState::Retrying),
+        Some(("error", text)) => Wanted::Error(text.to_owned()),
+        _ => {
+            let known = "use queue=NAME, state=killed, state=retrying or error=TEXT";
+            return Err(format!("unknown condition; {known}"));
+        }
+    };
+    Ok(Condition { typed: text.to_owned(), wanted })
+}
+
+fn matching(conditions: &[Condition]) -> Matching {
     let mut matching = Matching::default();
     for condition in conditions {
-        match condition.split_once('=') {
-            Some(("queue", queue)) => {
-                serve::known_queues([queue])?;
-                matching.queue = Some(queue.to_owned());
-            }
-            Some(("state", "killed")) => matching.state = Some(JobState::Killed),
-            Some(("state", "retrying")) => matching.state = Some(JobState::Retrying),
-            Some(("error", text)) => matching.error = Some(text.to_owned()),
-            _ => bail!(
-                "unknown condition `--where {condition}`: use queue=NAME, state=killed, \
-                 state=retrying or error=TEXT"
-            ),
+        match condition.wanted.clone() {
+            Wanted::Queue(queue) => matching.queue = Some(queue),
+            Wanted::State(state) => matching.state = Some(state),
+            Wanted::Error(text) => matching.error = Some(text),
         }
     }
-    Ok(matching)
+    matching
 }
 
 fn words(steered: &Steered) -> String {

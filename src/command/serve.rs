@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use tender_jobs::{
     mirror::{
         self,
@@ -97,29 +97,27 @@ fn check_wings(config: &Config, queues: &[(String, Option<u16>)]) -> anyhow::Res
     Ok(())
 }
 
-/// Fails if a name is not that of a queue.
-pub(super) fn known_queues<Name: AsRef<str>>(
-    named: impl IntoIterator<Item = Name>,
-) -> anyhow::Result<()> {
+/// Parses the name of a queue.
+///
+/// # Errors
+/// A message for people.
+pub(super) fn known_queue(name: &str) -> Result<String, String> {
     let known = tender_jobs::queues();
-    for name in named {
-        let name = name.as_ref();
-        ensure!(known.contains(&name), "there is no queue {name}; there are {}", known.join(", "));
+    if known.contains(&name) {
+        return Ok(name.to_owned());
     }
-    Ok(())
+    Err(format!("there is no queue {name}; there are {}", known.join(", ")))
 }
 
-/// Reads `NAME` or `NAME=JOBS`.
-pub(super) fn served_queue(text: &str) -> anyhow::Result<(String, Option<u16>)> {
-    let (name, number) = match text.split_once('=') {
-        None => (text, None),
-        Some((name, number)) => (name, Some(number)),
-    };
-    known_queues([name])?;
-    let Some(number) = number else { return Ok((name.to_owned(), None)) };
+/// Parses `NAME` or `NAME=JOBS`.
+///
+/// # Errors
+/// A message for people.
+pub(super) fn served_queue(text: &str) -> Result<(String, Option<u16>), String> {
+    let Some((name, number)) = text.split_once('=') else { return Ok((known_queue(text)?, None)) };
     let jobs = number.parse().ok().filter(|jobs| (1..=1000).contains(jobs));
-    let jobs = jobs.with_context(|| format!("`{text}`: the number of jobs must be 1 to 1000"))?;
-    Ok((name.to_owned(), Some(jobs)))
+    let jobs = jobs.ok_or_else(|| format!("the number of jobs of {name} must be 1 to 1000"))?;
+    Ok((known_queue(name)?, Some(jobs)))
 }
 
 fn zooid(config: &Config) -> anyhow::Result<Option<Arc<Zooid>>> {

@@ -41,8 +41,17 @@ impl Desk {
     }
 
     async fn refuses(&self, arguments: &[&str], words: &str) {
+        self.fails(1, arguments, words).await;
+    }
+
+    /// The command line itself is wrong.
+    async fn is_misused(&self, arguments: &[&str], words: &str) {
+        self.fails(2, arguments, words).await;
+    }
+
+    async fn fails(&self, with: i32, arguments: &[&str], words: &str) {
         let (code, out, err) = self.types(arguments).await;
-        assert_eq!(code, 1, "{arguments:?}: {out}");
+        assert_eq!(code, with, "{arguments:?}: {out}{err}");
         assert!(err.contains(words), "{arguments:?}: {err}");
     }
 

@@ -25,6 +25,7 @@ mod steering;
 mod stop;
 #[cfg(feature = "otel")]
 mod traces;
+mod usage;
 mod wings;
 
 use nostr::key::Keys;

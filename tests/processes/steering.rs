@@ -20,13 +20,6 @@ async fn json(world: &World, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-async fn fails_with(world: &World, arguments: &[&str], words: &str) {
-    let url = world.database.url();
-    let output = run(arguments, &[("DATABASE_URL", &url)]).await;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains(words), "{arguments:?}: {said}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_and_the_schedule_are_shown() {
     let (world, zooid) = (World::new().await, stand_in().await);
@@ -55,9 +48,6 @@ async fn workers_and_the_schedule_are_shown() {
     assert!(shown["next_at"].is_string() && shown["last_ended_at"].is_string(), "{shown}");
     let top = json(&world, &["top"]).await;
     assert_eq!(top["fleet"]["summary"]["total"], 0);
-    fails_with(&world, &["top"], "needs a terminal").await;
-    fails_with(&world, &["work", "--queue", "nets"], "there is no queue nets").await;
-    fails_with(&world, &["work", "--queue", "sync-relay=0"], "1 to 1000").await;
     drop(worker);
 }
 
@@ -123,9 +113,6 @@ async fn retry_all_takes_what_matches_and_leaves_what_is_in_step() {
     }
     assert_eq!(world.zooid.len(), 3);
     assert_eq!(json(&world, &arguments).await["retried"], 0, "all are in step");
-    fails_with(&world, &["queue", "retry", "--all", "--where", "colour=red"], "unknown condition")
-        .await;
-    fails_with(&world, &["queue", "pause", "nets"], "there is no queue nets").await;
     let actions = tender_jobs::console::operator::last(&world.db, 10).await.unwrap();
     assert_eq!(actions.iter().filter(|action| action.action == "retry_all").count(), 3);
 }
@@ -137,6 +124,6 @@ async fn a_link_into_the_dashboard_is_printed_and_sessions_are_ended() {
     assert!(
         link["url"].as_str().unwrap().starts_with("http://127.0.0.1:4848/dashboard/link?token=")
     );
-    let ended = json(&world, &["dashboard-link", "--end-sessions"]).await;
+    let ended = json(&world, &["dashboard-link", "--end-sessions", "--yes"]).await;
     assert_eq!(ended["done"], "0 sessions ended");
 }

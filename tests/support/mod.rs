@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod relays;
 pub mod scripted;
 pub mod server;
+pub mod terminal;
 pub mod time;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

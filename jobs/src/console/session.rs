@@ -98,6 +98,16 @@ pub async fn revoke(
     Ok(revoked.rows_affected())
 }
 
+/// Returns the number of sessions that have not ended.
+pub async fn count(db: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from dashboard_session
+           where revoked_at is null and expires_at > now()"#
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Creates a one-time login ticket that expires after `minutes` minutes. `hash` is the hash of the
 /// token in the link.
 pub async fn issue(db: impl PgExecutor<'_>, hash: &[u8], minutes: i32) -> Result<(), sqlx::Error> {

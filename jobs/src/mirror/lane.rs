@@ -34,7 +34,7 @@ pub use count::count_violations;
 pub(super) use count::{count, count_live, count_uploads};
 pub use ensure::ensure;
 pub(in crate::mirror) use ensure::ensure_upload;
-pub use list::{LaneState, state, states, states_of};
+pub use list::{LaneState, number, state, states, states_of};
 pub use recover::{Recovered, recover};
 pub use settle::{Ending, Progress, checkpoint, settle};
 pub use trouble::{Trouble, troubles, upstreams_with};

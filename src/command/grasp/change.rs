@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::service::named;
 use crate::{
-    command::{operator, print},
-    words::grasp as words,
+    command::{ask::Yes, failure::wrong_fields, mirror::address, operator, print},
+    words::{counted, grasp as words},
 };
 
 /// The longest file of rules, in bytes.
@@ -28,7 +28,7 @@ pub(crate) struct Fields {
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
     /// Relay that is followed even if no repository names it; may be repeated.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = address)]
     bootstrap: Vec<String>,
     /// The most relays that are followed in total, 1 to 10000 (default: 1000). A lower number drops the newest of
     /// the relays beyond it.
@@ -68,6 +68,14 @@ fn given<T>(values: Vec<T>) -> Option<Vec<T>> {
     (!values.is_empty()).then_some(values)
 }
 
+/// Returns the error of a service that was not stored.
+fn refused(error: ServiceError) -> anyhow::Error {
+    match error {
+        ServiceError::Invalid(problems) => wrong_fields(&problems),
+        error => error.into(),
+    }
+}
+
 /// Adds a service. `allows_private` says that the deployment allows addresses that are not public.
 pub(super) async fn add(
     db: &PgPool,
@@ -93,7 +101,7 @@ pub(super) async fn add(
             bail!("{} is a service already; `tender grasp update` changes it", new.url)
         }
         Err(error @ ServiceError::BeingRemoved) => return Err(error).context(new.url),
-        created => created?,
+        created => created.map_err(refused)?,
     };
     if as_json {
         return print::json(&created);
@@ -127,7 +135,7 @@ pub(super) async fn update(
         enabled: fields.enabled,
         by: Some(operator().who),
     };
-    let changed = service::update(db, found.id, &change).await?;
+    let changed = service::update(db, found.id, &change).await.map_err(refused)?;
     if as_json {
         return print::json(&changed);
     }
@@ -136,9 +144,12 @@ pub(super) async fn update(
     told.map_or(Ok(()), |told| print::line(&told))
 }
 
-pub(super) async fn remove(db: &PgPool, name: &str, as_json: bool) -> anyhow::Result<()> {
+pub(super) async fn remove(db: &PgPool, name: &str, yes: Yes, as_json: bool) -> anyhow::Result<()> {
     let found = named(db, name).await?;
     let url = &found.url;
+    let repositories = counted(found.repositories, "repository");
+    yes.or_asks(&format!("Remove {url} with the coverage of {repositories}? Its events are kept."))
+        .await?;
     if !service::delete(db, found.id, Some(&operator().who)).await? {
         bail!(
             "{url} is being removed already; `tender grasp list` shows it until its rows are deleted"

@@ -9,16 +9,16 @@ use tender_jobs::{
     mirror::event::{self, Event, EventId, Limits},
 };
 
-use crate::command::print;
+use crate::command::{failure::usage, print};
 
 /// The largest event, in bytes.
 const MAX_EVENT: u64 = 4 * 1024 * 1024;
 
 pub(super) async fn explain(db: &PgPool, asked: &str, as_json: bool) -> anyhow::Result<()> {
     if asked.trim().is_empty() {
-        bail!(
-            "no event is given: give its JSON, a file with it, an id of 64 hex characters, or `-`"
-        );
+        return Err(usage(
+            "EVENT is empty: give its JSON, a file with it, an id of 64 hex characters, or `-`",
+        ));
     }
     let event = match EventId::parse(&asked.to_ascii_lowercase()) {
         Some(id) => admission::find_event(db, id).await?.with_context(|| {

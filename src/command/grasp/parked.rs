@@ -1,8 +1,7 @@
 //! `grasp parked`: events that are refused for now.
 
-use anyhow::bail;
 use chrono::{DateTime, Utc};
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 use comfy_table::Cell;
 use serde_json::json;
 use sqlx::PgPool;
@@ -21,17 +20,28 @@ use crate::{command::print, page::cut};
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// List the events that are parked for this reason; without it, count them by reason.
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = codes())]
     reason: Option<String>,
     /// Only events of this service: its address or id.
     #[arg(long, value_name = "URL")]
     service: Option<String>,
     /// Only events after this one: the mark at the end of the page before.
-    #[arg(long, value_name = "MARK", requires = "reason")]
-    after: Option<String>,
+    #[arg(long, value_name = "MARK", requires = "reason", value_parser = mark)]
+    after: Option<(DateTime<Utc>, String)>,
     /// Events on a page.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
+}
+
+/// The codes of the reasons.
+fn codes() -> PossibleValuesParser {
+    PossibleValuesParser::new(Reason::ALL.iter().map(|one| one.as_str()))
+}
+
+/// Parses the mark of a page.
+fn mark(text: &str) -> Result<(DateTime<Utc>, String), &'static str> {
+    ParkedSearch::parse_mark(text)
+        .ok_or("not the mark of a page: copy the one that `tender grasp parked` prints")
 }
 
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
@@ -48,16 +58,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
             print_groups(&groups, queue::now(db).await?)
         };
     };
-    if Reason::parse(&reason).is_none() {
-        let all: Vec<_> = Reason::ALL.iter().map(|one| one.as_str()).collect();
-        bail!("--reason must be one of {}", all.join(", "));
-    }
-    let after = list.after.as_deref().map(ParkedSearch::parse_mark);
-    if after == Some(None) {
-        bail!("--after is not the mark of a page: copy the one that `tender grasp parked` prints");
-    }
-    let after = after.flatten();
-    let search = ParkedSearch { service, reason: Some(reason), after };
+    let search = ParkedSearch { service, reason: Some(reason), after: list.after };
     let limit = i64::from(list.limit);
     let (rows, next) = cut(view::parked(db, &search, limit + 1).await?, limit, ParkedRow::mark);
     if as_json {

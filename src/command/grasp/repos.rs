@@ -1,6 +1,5 @@
 //! `grasp repos`: the list of repositories with their coverage.
 
-use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use comfy_table::{Cell, Color};
@@ -9,6 +8,7 @@ use tender_jobs::{
     grasp::view::{self, RepoRow, RepoSearch},
     queue,
 };
+use uuid::Uuid;
 
 use super::{repo::title, service};
 use crate::{command::print, page::cut};
@@ -25,11 +25,17 @@ pub(crate) struct List {
     #[arg(long, value_name = "TEXT")]
     q: Option<String>,
     /// Only repositories after this one: the mark at the end of the page before.
-    #[arg(long, value_name = "MARK")]
-    after: Option<String>,
+    #[arg(long, value_name = "MARK", value_parser = mark)]
+    after: Option<(Uuid, String)>,
     /// Repositories on a page.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
+}
+
+/// Parses the mark of a page.
+fn mark(text: &str) -> Result<(Uuid, String), &'static str> {
+    RepoSearch::parse_mark(text)
+        .ok_or("not the mark of a page: copy the one that `tender grasp repos` prints")
 }
 
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
@@ -37,12 +43,7 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         Some(name) => Some(service::named(db, name).await?.id),
         None => None,
     };
-    let after = list.after.as_deref().map(RepoSearch::parse_mark);
-    if after == Some(None) {
-        bail!("--after is not the mark of a page: copy the one that `tender grasp repos` prints");
-    }
-    let after = after.flatten();
-    let search = RepoSearch { service, text: list.q, is_missing: list.missing, after };
+    let search = RepoSearch { service, text: list.q, is_missing: list.missing, after: list.after };
     let limit = i64::from(list.limit);
     let (rows, next) = cut(view::repos(db, &search, limit + 1).await?, limit, RepoRow::mark);
     if as_json {

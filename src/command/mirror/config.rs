@@ -1,16 +1,15 @@
 //! `mirror config`: the settings, where each value is set, and changes of the deployment's.
 
-use anyhow::anyhow;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tender_jobs::mirror::{
-    deployment::{self, Deployment, Edit},
+    deployment::{self, ChangeError, Deployment, Edit},
     upstream::settings::{NUMBERS, Settings},
 };
 
 use super::upstream::named;
-use crate::command::{operator, print};
+use crate::command::{failure::usage, operator, print};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -18,8 +17,8 @@ pub(crate) enum ConfigCommand {
     Set {
         /// `NAME=VALUE`, such as `poll_page_limit=300`, `'event_kinds=[1, 30023]'` or
         /// `profile=development`.
-        #[arg(required = true, value_name = "NAME=VALUE")]
-        settings: Vec<String>,
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = Edit::parse_set)]
+        settings: Vec<Edit>,
     },
     /// Return settings of the deployment to their defaults.
     Unset {
@@ -31,13 +30,13 @@ pub(crate) enum ConfigCommand {
 
 pub(super) async fn change(db: &PgPool, command: ConfigCommand, json: bool) -> anyhow::Result<()> {
     let edits: Vec<Edit> = match command {
-        ConfigCommand::Set { settings } => {
-            let edits = settings.iter().map(|text| Edit::parse_set(text));
-            edits.collect::<Result<_, _>>().map_err(|problem| anyhow!(problem))?
-        }
+        ConfigCommand::Set { settings } => settings,
         ConfigCommand::Unset { names } => names.into_iter().map(Edit::Unset).collect(),
     };
-    deployment::change(db, &operator().who, &edits).await?;
+    match deployment::change(db, &operator().who, &edits).await {
+        Err(ChangeError::Invalid(problems)) => return Err(usage(problems.to_string())),
+        changed => changed?,
+    };
     print::done(json, &format!("changed the deployment's settings; {}", effect(&edits)))
 }
 

@@ -8,7 +8,7 @@ use tender_jobs::{
     mirror::{
         deployment,
         event::{self, EventId},
-        work,
+        lane, work,
     },
     queue,
 };
@@ -16,8 +16,9 @@ use tender_workers::mirror::{self, Connections};
 
 use super::upstream::named;
 use crate::{
-    command::{operator, print},
+    command::{ask::Yes, operator, print},
     config::Config,
+    words::counted,
 };
 
 pub(super) async fn diff(
@@ -61,8 +62,10 @@ pub(super) async fn diff(
     ))
 }
 
-pub(super) async fn wipe(db: &PgPool, yes: bool, as_json: bool) -> anyhow::Result<()> {
-    print::confirmed(yes, "Delete every stored event and all progress?").await?;
+pub(super) async fn wipe(db: &PgPool, yes: Yes, as_json: bool) -> anyhow::Result<()> {
+    let events = counted(event::stats(db).await?.total, "stored event");
+    let lanes = counted(lane::number(db, None).await?, "lane");
+    yes.or_asks(&format!("Delete all of {events}, and the progress of {lanes}, for good?")).await?;
     event::wipe(db).await?;
     record::record(db, &operator().who, "wipe_events", "all", "").await?;
     print::done(as_json, "deleted every event and all progress")

@@ -8,14 +8,17 @@ use sqlx::PgPool;
 use tender_jobs::{
     console::operator as record,
     mirror::{
-        lane::{LaneKind, LaneState},
+        lane::{self, LaneKind, LaneState},
         upstream,
     },
 };
 use tender_workers::mirror::{self, orchestrate};
 
 use super::{upstream::named, wait};
-use crate::command::{operator, print};
+use crate::{
+    command::{ask::Yes, operator, print},
+    words::counted,
+};
 
 pub(super) async fn trigger(
     db: &PgPool,
@@ -104,20 +107,21 @@ pub(super) async fn recover(
 
 pub(super) async fn reset(
     db: &PgPool,
-    upstream: Option<&str>,
-    yes: bool,
+    name: Option<&str>,
+    yes: Yes,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let only = if let Some(name) = upstream {
-        let upstream = named(db, name).await?;
-        print::confirmed(yes, &format!("Forget everything believed of {}?", upstream.url)).await?;
-        Some(upstream.id)
-    } else {
-        print::confirmed(yes, "Forget everything believed of all upstreams?").await?;
-        None
+    let only = match name {
+        Some(name) => Some(named(db, name).await?),
+        None => None,
     };
-    let removed = upstream::reset(db, only).await?;
+    let (id, url) = (only.as_ref().map(|one| one.id), only.as_ref().map(|one| one.url.as_str()));
+    let lanes = counted(lane::number(db, id).await?, "lane");
+    let whose = url.unwrap_or("all upstreams");
+    yes.or_asks(&format!("Forget everything believed of {whose}, the progress of {lanes}?"))
+        .await?;
+    let removed = upstream::reset(db, id).await?;
     let words = format!("removed the progress of {removed} lanes");
-    record::record(db, &operator().who, "reset_mirror", upstream.unwrap_or("all"), &words).await?;
+    record::record(db, &operator().who, "reset_mirror", url.unwrap_or("all"), &words).await?;
     print::done(as_json, &words)
 }

@@ -5,9 +5,15 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Cell, Color};
 use serde_json::Value;
 use sqlx::PgPool;
-use tender_jobs::mirror::upstream::{self, Change, Removal, Upstream, UpstreamError, UpstreamUrl};
+use tender_jobs::mirror::{
+    lane,
+    upstream::{self, Change, Removal, Upstream, UpstreamError, UpstreamUrl},
+};
 
-use crate::command::{operator, print, provision};
+use crate::{
+    command::{ask::Yes, failure::wrong_fields, operator, print, provision},
+    words::counted,
+};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum DirectionArg {
@@ -41,19 +47,37 @@ pub(crate) struct Fields {
     notes: Option<String>,
     /// Settings that override the deployment's, as a JSON object; replaces all earlier overrides.
     /// See `tender mirror config`.
-    #[arg(long, value_name = "JSON")]
-    config: Option<String>,
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    config: Option<Value>,
+}
+
+/// Parses the settings of an upstream.
+fn json_value(text: &str) -> Result<Value, String> {
+    let parsed = serde_json::from_str(text);
+    parsed.map_err(|error| format!("not JSON such as '{{\"poll_page_limit\": 300}}': {error}"))
+}
+
+/// Parses the address of a relay, and returns it as it was typed.
+pub(in crate::command) fn address(text: &str) -> Result<String, &'static str> {
+    UpstreamUrl::parse(text).map(|_| text.to_owned())
+}
+
+/// Returns the error of an upstream that was not stored.
+fn refused(error: UpstreamError) -> anyhow::Error {
+    match error {
+        UpstreamError::Invalid(problems) => wrong_fields(&problems),
+        error => error.into(),
+    }
 }
 
 impl Fields {
-    fn change(self) -> anyhow::Result<Change> {
+    fn change(self) -> Change {
         let direction = self.direction.map(|direction| match direction {
             DirectionArg::Down => "down",
             DirectionArg::Up => "up",
             DirectionArg::Both => "both",
         });
-        let config = self.config.as_deref().map(serde_json::from_str::<Value>).transpose();
-        Ok(Change {
+        Change {
             enabled: self.enabled,
             backfill: self.backfill,
             negentropy: self.negentropy,
@@ -61,10 +85,10 @@ impl Fields {
             direction: direction.map(str::to_owned),
             allow_private: self.private,
             notes: self.notes,
-            config: config.context("--config is not JSON such as '{\"poll_page_limit\": 300}'")?,
+            config: self.config,
             by: Some(operator().who),
             ..Change::default()
-        })
+        }
     }
 }
 
@@ -75,12 +99,16 @@ pub(super) async fn update(
     json: bool,
 ) -> anyhow::Result<()> {
     let found = named(db, name).await?;
-    let changed = upstream::update(db, found.id, &fields.change()?).await?;
+    let changed = upstream::update(db, found.id, &fields.change()).await.map_err(refused)?;
     said(&changed, "changed", json)
 }
 
-pub(super) async fn remove(db: &PgPool, name: &str, json: bool) -> anyhow::Result<()> {
+pub(super) async fn remove(db: &PgPool, name: &str, yes: Yes, json: bool) -> anyhow::Result<()> {
     let found = named(db, name).await?;
+    let lanes = counted(lane::number(db, Some(found.id)).await?, "lane");
+    let question =
+        format!("Remove {} with the progress of {lanes}? Its events are kept.", found.url);
+    yes.or_asks(&question).await?;
     upstream::delete(db, found.id, Some(&operator().who)).await?;
     let url = &found.url;
     print::done(
@@ -110,7 +138,7 @@ pub(super) async fn add(
     allows_private: bool,
     json: bool,
 ) -> anyhow::Result<()> {
-    let mut change = fields.change()?;
+    let mut change = fields.change();
     change.url = url;
     if let Some(hosted) = hosted {
         let relay = provision::find(db, &hosted).await?;
@@ -123,7 +151,7 @@ pub(super) async fn add(
         Err(UpstreamError::Taken) => {
             bail!("this upstream already exists; `tender mirror update` changes it")
         }
-        created => created?,
+        created => created.map_err(refused)?,
     };
     said(&created, "added", json)?;
     warn_private(&created, allows_private);

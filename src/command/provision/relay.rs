@@ -1,30 +1,26 @@
 //! `relay …`: shows and changes relays.
 
 mod arguments;
+mod change;
+mod find;
+mod read;
+mod sync_all;
 mod view;
 
-use anyhow::{Context, bail};
 use clap::Subcommand;
 use nostr::key::PublicKey;
-use serde_json::json;
-use sqlx::PgPool;
 use tender_jobs::{
     console::operator as audit,
-    provision::{
-        MAX_RATE, RESYNC, activity,
-        relay::{self, FieldError, NewRelay, Relay, RelayId, Status},
-        start_resync,
-    },
-    queue,
+    provision::{MAX_RATE, relay::Status},
 };
-use tender_workers::provision::zooid::Zooid;
 
-use crate::command::{load, operator, print, with_database};
 use crate::{
+    command::{ask::Yes, load, operator, with_database},
     config::{Config, Needs},
     postgres::Database,
 };
-use arguments::{ChangeArgs, ListArgs};
+use arguments::{ChangeArgs, ListArgs, tenant};
+pub(in crate::command) use find::find;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RelayCommand {
@@ -40,8 +36,8 @@ pub(crate) enum RelayCommand {
         /// First label of the relay's host.
         subdomain: String,
         /// Public key of the owner, in hex or as npub.
-        #[arg(long)]
-        tenant: String,
+        #[arg(long, value_parser = tenant)]
+        tenant: PublicKey,
         #[command(flatten)]
         change: ChangeArgs,
     },
@@ -72,9 +68,8 @@ pub(crate) enum RelayCommand {
     Delete {
         /// Id or host of the relay.
         relay: String,
-        /// Do not ask for confirmation.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Send a relay to zooid again now, even if it gave up; or all relays, in the background.
     Sync {
@@ -116,58 +111,34 @@ impl RelayCommand {
     }
 
     async fn run_on(self, config: &Config, database: &Database, json: bool) -> anyhow::Result<()> {
-        let db = &database.pool;
-        let by = operator();
+        let (db, api) = (&database.pool, &config.api);
         let action = self.action();
         let relay = match self {
-            Self::List(args) => return list(config, database, &args, json).await,
-            Self::Show { relay } => return show(config, database, &relay, json).await,
-            Self::Members { relay } => return members(config, database, &relay, json).await,
+            Self::List(args) => return read::list(config, database, &args, json).await,
+            Self::Show { relay } => return read::show(config, database, &relay, json).await,
+            Self::Members { relay } => return read::members(config, database, &relay, json).await,
             Self::Activity { relay, limit } => {
-                return show_activity(database, &relay, limit.into(), json).await;
+                return read::show_activity(database, &relay, limit.into(), json).await;
+            }
+            Self::Sync { relay: None, rate, .. } => {
+                return sync_all::sync_all(db, rate, json).await;
             }
             Self::Create { subdomain, tenant, change } => {
-                let tenant =
-                    PublicKey::parse(&tenant).context("--tenant is not a valid public key")?;
-                tenant.xonly().context("--tenant is not a public key: no secret key has it")?;
-                let change = change.into_change(Some(subdomain))?;
-                let (domain, domains) = (&config.api.relay_domain, &config.api.domains);
-                let new = NewRelay::parse(tenant.to_hex(), &change, domain, domains);
-                relay::create(db, &new.map_err(|problems| invalid(&problems))?, &by).await?
+                change::create(db, api, subdomain, tenant, change).await?
             }
             Self::Update { relay, subdomain, change } => {
-                let found = find(&database.pool, &relay).await?;
-                let change = change.into_change(subdomain)?;
-                let problems =
-                    change.problems_for(&found, &config.api.domains, &config.api.instances);
-                if !problems.is_empty() {
-                    return Err(invalid(&problems));
-                }
-                relay::update(db, &found.id, &change, &by).await?.relay
+                change::update(db, api, &relay, subdomain, change).await?
             }
-            Self::Activate { relay } => {
-                let id = find(&database.pool, &relay).await?.id;
-                relay::set_status(db, &id, Status::Active, &by).await?.relay
-            }
+            Self::Activate { relay } => change::set_status(db, &relay, Status::Active).await?,
             Self::Deactivate { relay, delinquent } => {
-                let id = find(&database.pool, &relay).await?.id;
                 let status = if delinquent { Status::Delinquent } else { Status::Inactive };
-                relay::set_status(db, &id, status, &by).await?.relay
+                change::set_status(db, &relay, status).await?
             }
-            Self::Delete { relay, yes } => {
-                let found = find(db, &relay).await?;
-                let question =
-                    format!("Delete {} for good? Its events on zooid are lost.", found.host());
-                print::confirmed(yes, &question).await?;
-                relay::delete(db, &found.id, &by).await?.relay
-            }
-            Self::Sync { relay: None, rate, .. } => return sync_all(database, rate, json).await,
-            Self::Sync { relay: Some(relay), .. } => {
-                let id = find(&database.pool, &relay).await?.id;
-                relay::request_sync(db, &id, &by).await?
-            }
+            Self::Delete { relay, yes } => change::delete(db, &relay, yes).await?,
+            Self::Sync { relay: Some(relay), .. } => change::sync(db, &relay).await?,
         };
-        record(db, action, &relay.host(), "the change is on its way to zooid").await?;
+        let result = "the change is on its way to zooid";
+        audit::record(db, &operator().who, action, &relay.host(), result).await?;
         view::print(database, config, &relay, json).await
     }
 
@@ -186,118 +157,4 @@ impl RelayCommand {
             }
         }
     }
-}
-
-/// Starts the resync of every relay, which then runs in the background.
-async fn sync_all(database: &Database, rate: u32, json: bool) -> anyhow::Result<()> {
-    let db = &database.pool;
-    let is_started = start_resync(db, rate, &operator()).await?;
-    let mut words = if is_started {
-        format!(
-            "started the resync of every relay, at most {rate} per second; `tender queue list \
-             --queue resync` shows its job, `tender queue cancel` stops it"
-        )
-    } else {
-        "a resync of every relay is already running; see `tender queue list --queue resync`"
-            .to_owned()
-    };
-    let workers = queue::workers(db).await?;
-    if !workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC) {
-        words.push_str(
-            "; it waits, because no worker of the queue resync is running: start `tender work` or \
-             `tender serve` with ZOOID_API_URL",
-        );
-    }
-    record(db, "sync_all", "", &words).await?;
-    print::done(json, &words)
-}
-
-/// Records an operator's action in the audit log.
-async fn record(db: &PgPool, action: &str, target: &str, result: &str) -> anyhow::Result<()> {
-    Ok(audit::record(db, &operator().who, action, target, result).await?)
-}
-
-/// Finds a relay by its id or its whole host.
-pub(in crate::command) async fn find(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
-    let found = if let Ok(id) = text.parse::<RelayId>() {
-        relay::find(db, &id).await?
-    } else {
-        relay::find_by_host(db, &text.to_lowercase()).await?
-    };
-    found.with_context(|| {
-        format!(
-            "there is no relay {text}: give its id or whole host; `tender relay list` shows both"
-        )
-    })
-}
-
-async fn list(
-    config: &Config,
-    database: &Database,
-    args: &ListArgs,
-    json: bool,
-) -> anyhow::Result<()> {
-    let relays = relay::list(&database.pool, &args.filter(), args.limit.into()).await?;
-    let max = config.provision.backoff.max_attempts();
-    if json {
-        return print::json(
-            &relays.iter().map(|relay| view::fields(relay, max)).collect::<Vec<_>>(),
-        );
-    }
-    if relays.is_empty() {
-        return print::line("no relays");
-    }
-    let now = queue::now(&database.pool).await?;
-    print::line(&view::relay_table(&relays, max, now))
-}
-
-async fn show(config: &Config, database: &Database, text: &str, json: bool) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
-    let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
-    if json {
-        let mut view = view::fields(&relay, config.provision.backoff.max_attempts());
-        view["activity"] = json!(records);
-        return print::json(&view);
-    }
-    view::print(database, config, &relay, false).await?;
-    print::line("")?;
-    print::line(&view::activity_table(&records))
-}
-
-async fn show_activity(
-    database: &Database,
-    text: &str,
-    limit: i64,
-    json: bool,
-) -> anyhow::Result<()> {
-    // The activity outlives its relay.
-    let id = match text.parse::<RelayId>() {
-        Ok(id) => id,
-        Err(_) => find(&database.pool, text).await?.id,
-    };
-    let records = activity::of_relay(&database.pool, &id, None, limit).await?;
-    if records.is_empty() {
-        bail!("there is no relay {text}, and there was none: give its id or whole host");
-    }
-    if json { print::json(&records) } else { print::line(&view::activity_table(&records)) }
-}
-
-async fn members(
-    config: &Config,
-    database: &Database,
-    text: &str,
-    json: bool,
-) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
-    let Some(settings) = config.zooid.clone() else { bail!("zooid is not configured") };
-    let members = Zooid::new(settings)?.members(&relay).await?;
-    if json {
-        return print::json(&json!({ "members": members }));
-    }
-    members.iter().try_for_each(|member| print::line(member))
-}
-
-fn invalid(problems: &[FieldError]) -> anyhow::Error {
-    let each = problems.iter().map(|problem| format!("{} {}", problem.field, problem.problem));
-    anyhow::anyhow!("{}", each.collect::<Vec<_>>().join("; "))
 }

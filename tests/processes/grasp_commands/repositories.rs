@@ -28,7 +28,6 @@ async fn a_repository_shows_its_relays_roots_and_what_is_missing() {
     desk.says(&["repo", ALPHA], &words).await;
     desk.refuses(&["repo", "30617:x:y"], "there is no repository 30617:x:y").await;
     desk.refuses(&["repos", "--service", "wss://x.test"], "there is no service").await;
-    desk.refuses(&["repos", "--after", "x"], "not the mark of a page").await;
 }
 
 #[tokio::test]

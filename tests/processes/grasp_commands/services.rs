@@ -80,7 +80,7 @@ async fn doctor_and_top_group_followed_relays_by_cause() {
     let top: Value = serde_json::from_slice(&top.stdout).unwrap();
     let attention = top["attention"].to_string();
     for words in [
-        "no process follows relays",
+        "No process follows relays",
         "3 more are named and not followed",
         "tender grasp relays --state no-room",
     ] {
@@ -97,14 +97,14 @@ async fn services_are_added_changed_and_removed() {
         .await;
     desk.refuses(&["add", "wss://git.example.com"], "is a service already").await;
     desk.refuses(&["add", "wss://b.test", "--policy", "/nothing"], "failed to read /nothing").await;
-    desk.refuses(&["add", "ws://127.0.0.1:1"], "public address").await;
+    desk.is_misused(&["add", "ws://127.0.0.1:1"], "public address").await;
     desk.says(&["add", "ws://127.0.0.1:1", "--private"], &["added ws://127.0.0.1:1"]).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let update = ["update", "git.example.com", "--policy", file.path().to_str().unwrap()];
     std::fs::write(file.path(), "{").unwrap();
     desk.refuses(&update, "is not JSON").await;
     std::fs::write(file.path(), r#"{"blocked": []}"#).unwrap();
-    desk.refuses(&update, "Policy blocked is unknown").await;
+    desk.is_misused(&update, "Policy blocked is unknown").await;
     std::fs::write(file.path(), r#"{"accept_all": true}"#).unwrap();
     let more = ["--max-relays", "7", "--no-bootstrap", "--enabled", "false"];
     desk.says(&[update.as_slice(), &more].concat(), &["changed wss://git.example.com"]).await;
@@ -120,16 +120,16 @@ async fn services_are_added_changed_and_removed() {
         (&json!(7), &json!([]), &json!(false), &json!({"accept_all": true}))
     );
     let told = ["its events are kept", "Its relay is not mirrored"];
-    desk.says(&["remove", "wss://git.example.com"], &told).await;
+    desk.says(&["remove", "wss://git.example.com", "--yes"], &told).await;
     desk.says(&["list"], &["removing"]).await;
-    desk.refuses(&["remove", "wss://git.example.com"], "is being removed already").await;
+    desk.refuses(&["remove", "wss://git.example.com", "--yes"], "is being removed already").await;
     desk.refuses(&["update", "wss://x.test"], "there is no service wss://x.test").await;
     let database = desk.0.database.url();
     let upstream = ["mirror", "add", "wss://up.example.com", "--direction", "up"];
     assert!(run(&upstream, &[("DATABASE_URL", &*database)]).await.status.success());
     desk.says(&["add", "wss://up.example.com"], &["added"]).await;
     let told = ["an upstream of the mirror as before: enabled, direction up"];
-    desk.says(&["remove", "wss://up.example.com"], &told).await;
+    desk.says(&["remove", "wss://up.example.com", "--yes"], &told).await;
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn every_command_answers_in_json() {
         &["resync", "--all"],
         &["add", "wss://new.example.com"],
         &["update", "wss://new.example.com", "--max-relays", "9"],
-        &["remove", "wss://new.example.com"],
+        &["remove", "wss://new.example.com", "--yes"],
     ] {
         let answer = desk.json(arguments).await;
         assert!(answer.is_object() || answer.is_array(), "{arguments:?}: {answer}");
@@ -187,9 +187,10 @@ async fn the_mirror_does_not_list_followed_relays() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("wss://git.example.com"), "{listed}");
     assert!(!listed.contains("wss://a.example.com"), "{listed}");
-    for change in
-        [&["remove", "wss://a.example.com"][..], &["update", "wss://a.example.com", "--notes", "x"]]
-    {
+    for change in [
+        &["remove", "wss://a.example.com", "--yes"][..],
+        &["update", "wss://a.example.com", "--notes", "x"],
+    ] {
         let refused =
             run(&[&["mirror"], change].concat(), &[("DATABASE_URL", &desk.0.database.url())]).await;
         let told = String::from_utf8(refused.stderr).unwrap();

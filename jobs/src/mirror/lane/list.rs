@@ -184,3 +184,13 @@ async fn select(
     .fetch_all(db)
     .await
 }
+
+/// Returns the number of lanes of one upstream, or of all.
+pub async fn number(db: impl PgExecutor<'_>, upstream: Option<Uuid>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from lane where $1::uuid is null or upstream_id = $1"#,
+        upstream as _
+    )
+    .fetch_one(db)
+    .await
+}

@@ -1,7 +1,10 @@
 //! The arguments of the `relay` commands.
 
 use clap::{Args, ValueEnum};
+use nostr::key::PublicKey;
 use tender_jobs::provision::relay::{Change, Filter, Flags, Status, SyncState};
+
+use crate::command::failure::usage;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
@@ -98,6 +101,44 @@ pub(crate) struct ChangeArgs {
     off: Vec<String>,
 }
 
+/// Parses the public key of a tenant, in hex or as npub.
+///
+/// # Errors
+/// A message for people.
+pub(super) fn tenant(text: &str) -> Result<PublicKey, String> {
+    let key = PublicKey::parse(text);
+    let key = key.map_err(|_| "not a public key: give 64 hex digits, or npub1…".to_owned())?;
+    match key.xonly() {
+        Ok(_) => Ok(key),
+        Err(_) => Err("not a public key: no secret key has it".to_owned()),
+    }
+}
+
+/// The command whose spelling of the fields counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Spelling {
+    Create,
+    Update,
+}
+
+impl Spelling {
+    /// Returns a field of the API as it is typed.
+    pub(super) fn of(self, field: &'static str) -> &'static str {
+        match (field, self) {
+            ("subdomain", Self::Create) => "SUBDOMAIN",
+            ("subdomain", Self::Update) => "--subdomain",
+            ("tenant_pubkey", _) => "--tenant",
+            ("zooid_domain", _) => "--domain",
+            ("plan_id", _) => "--plan",
+            ("info_name", _) => "--name",
+            ("info_icon", _) => "--icon",
+            ("info_description", _) => "--description",
+            ("custom_domain", _) => "--custom-domain",
+            _ => field,
+        }
+    }
+}
+
 impl ChangeArgs {
     /// Returns the change that the arguments describe.
     ///
@@ -105,7 +146,9 @@ impl ChangeArgs {
     /// A flag is switched both on and off.
     pub(super) fn into_change(self, subdomain: Option<String>) -> anyhow::Result<Change> {
         if let Some(flag) = self.on.iter().find(|flag| self.off.contains(flag)) {
-            anyhow::bail!("--on {flag} and --off {flag} contradict each other: give one of them");
+            return Err(usage(format!(
+                "--on {flag} and --off {flag} contradict each other: give one of them"
+            )));
         }
         let named = |names: Vec<String>, on: bool| {
             Flags::NAMES

@@ -1,0 +1,86 @@
+//! `relay list`, `show`, `activity`, `members`.
+
+use anyhow::bail;
+use serde_json::json;
+use tender_jobs::{
+    provision::{
+        activity,
+        relay::{self, RelayId},
+    },
+    queue,
+};
+use tender_workers::provision::zooid::Zooid;
+
+use super::{arguments::ListArgs, find::find, view};
+use crate::{command::print, config::Config, postgres::Database};
+
+pub(super) async fn list(
+    config: &Config,
+    database: &Database,
+    args: &ListArgs,
+    json: bool,
+) -> anyhow::Result<()> {
+    let relays = relay::list(&database.pool, &args.filter(), args.limit.into()).await?;
+    let max = config.provision.backoff.max_attempts();
+    if json {
+        return print::json(
+            &relays.iter().map(|relay| view::fields(relay, max)).collect::<Vec<_>>(),
+        );
+    }
+    if relays.is_empty() {
+        return print::line("no relays");
+    }
+    let now = queue::now(&database.pool).await?;
+    print::line(&view::relay_table(&relays, max, now))
+}
+
+pub(super) async fn show(
+    config: &Config,
+    database: &Database,
+    text: &str,
+    json: bool,
+) -> anyhow::Result<()> {
+    let relay = find(&database.pool, text).await?;
+    let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
+    if json {
+        let mut view = view::fields(&relay, config.provision.backoff.max_attempts());
+        view["activity"] = json!(records);
+        return print::json(&view);
+    }
+    view::print(database, config, &relay, false).await?;
+    print::line("")?;
+    print::line(&view::activity_table(&records))
+}
+
+pub(super) async fn show_activity(
+    database: &Database,
+    text: &str,
+    limit: i64,
+    json: bool,
+) -> anyhow::Result<()> {
+    // The activity outlives its relay.
+    let id = match text.parse::<RelayId>() {
+        Ok(id) => id,
+        Err(_) => find(&database.pool, text).await?.id,
+    };
+    let records = activity::of_relay(&database.pool, &id, None, limit).await?;
+    if records.is_empty() {
+        bail!("there is no relay {text}, and there was none: give its id or whole host");
+    }
+    if json { print::json(&records) } else { print::line(&view::activity_table(&records)) }
+}
+
+pub(super) async fn members(
+    config: &Config,
+    database: &Database,
+    text: &str,
+    json: bool,
+) -> anyhow::Result<()> {
+    let relay = find(&database.pool, text).await?;
+    let Some(settings) = config.zooid.clone() else { bail!("zooid is not configured") };
+    let members = Zooid::new(settings)?.members(&relay).await?;
+    if json {
+        return print::json(&json!({ "members": members }));
+    }
+    members.iter().try_for_each(|member| print::line(member))
+}
