@@ -12,6 +12,7 @@ use crate::support::{
 };
 
 mod attention;
+mod charts;
 mod entrance;
 mod markup;
 mod queue_pages;
