@@ -9,6 +9,7 @@
 mod actions;
 mod assets;
 mod attention;
+mod charts;
 mod fleet;
 mod grasp;
 mod jobs;
@@ -21,6 +22,7 @@ mod mirror;
 mod parts;
 mod provision;
 mod queues;
+mod scheme;
 mod session;
 mod shared;
 mod steer;
@@ -39,7 +41,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::{grasp::view::ParkedGroup, queue::QueueFigures};
+use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup, queue::QueueFigures};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +64,7 @@ pub struct Dashboard {
     fleet: Arc<Shared<Fleet>>,
     figures: Arc<Shared<Vec<QueueFigures>>>,
     parked: Arc<Shared<Vec<ParkedGroup>>>,
+    charts: Arc<[Shared<Charts>; 3]>,
     streams: Arc<tokio::sync::Semaphore>,
 }
 
@@ -84,6 +87,7 @@ impl Dashboard {
             fleet: Arc::default(),
             figures: Arc::default(),
             parked: Arc::default(),
+            charts: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
         };
         if !dashboard.is_configured() {
@@ -132,6 +136,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/upstreams/{id}", get(mirror::upstream::page))
         .route("/upstreams/{id}/{action}", post(mirror::actions::upstream))
         .route("/events", get(mirror::events::page))
+        .route("/charts", get(charts::page))
         .route("/repositories", get(grasp::repos::page))
         .route("/repository", get(grasp::repo::page))
         .route("/followed", get(grasp::relays::page))
@@ -153,6 +158,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/actions", get(actions::log::page))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
         .route("/live/fleet", get(live::fleet))
+        .route("/live/charts", get(live::charts))
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/workers", get(live::workers))
@@ -167,6 +173,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/upstreams/{id}", get(live::upstream))
         .route("/live/events", get(live::events))
         .route("/live/jobs/{id}", get(live::job))
+        .route("/scheme", post(scheme::choose))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))
         .route_layer(middleware::from_fn_with_state(dashboard.clone(), session::require));
