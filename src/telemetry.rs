@@ -27,7 +27,8 @@ pub fn init(log: &LogConfig, default_level: &str) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = if log.json {
-        lines.json().flatten_event(true).boxed()
+        // Each span once, in the list; else the innermost one would be there twice.
+        lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
         lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
     };

@@ -27,7 +27,7 @@ use tender_jobs::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Listen, Recurring, Schedule, Station, Wing};
+use crate::runtime::{Listen, Recurring, Schedule, Station, Troubles, Wing};
 use batch::Batches;
 pub use reconcile::reconcile;
 use stats::Stats;
@@ -72,6 +72,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     batches: Arc<Batches>,
     stats: Arc<Stats>,
+    /// The instances that are out, as far as this process knows; for its log.
+    outages: Arc<Troubles>,
 }
 
 impl Context {
@@ -79,8 +81,8 @@ impl Context {
     pub fn new(db: &PgPool, zooid: Arc<Zooid>, settings: Settings, listen: &Listen) -> Self {
         let instances = Arc::new(zooid.instances(settings.max_in_flight));
         let batches = Arc::new(Batches::start(db, instances.clone(), listen));
-        let (settings, stats) = (Arc::new(settings), Arc::default());
-        Self { db: db.clone(), zooid, instances, settings, batches, stats }
+        let (settings, stats, outages) = (Arc::new(settings), Arc::default(), Arc::default());
+        Self { db: db.clone(), zooid, instances, settings, batches, stats, outages }
     }
 }
 

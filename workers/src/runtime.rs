@@ -45,6 +45,7 @@ mod slots;
 mod source;
 mod supervise;
 pub mod trace;
+mod trouble;
 
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
@@ -60,6 +61,7 @@ pub use parts::PartEnded;
 use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};
 pub use schedule::{InvalidCron, Recurring, Schedule};
+pub(crate) use trouble::{Trouble, Troubles};
 
 /// How long a stopping process waits for its running attempts. A stopping process ends within 25 s; the
 /// rest of that time is for giving back jobs and for closing connections.

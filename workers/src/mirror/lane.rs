@@ -247,33 +247,19 @@ fn log(run: &Run<'_>, job: &Job, report: &Report, done: &Done) {
     match &done.ending {
         Ending::Failed { error, rest } => {
             outcome::count(job, "killed");
-            let rest_secs = rest.as_secs();
-            tracing::error!(
-                job.id,
-                url,
-                lane,
-                error,
-                rest_secs,
-                "lane failed; retrying after its cool-down"
-            );
+            log_failure(run, job, error, rest.as_secs());
         }
         Ending::Again { after, error } => {
             outcome::count(job, "retry");
-            let after_secs = after.as_secs();
-            tracing::warn!(
-                job.id,
-                job.attempt,
-                url,
-                lane,
-                error,
-                after_secs,
-                "lane job failed; retrying"
-            );
+            log_failure(run, job, error, after.as_secs());
         }
         Ending::GoesOn(_) | Ending::Rests { .. } => {
             outcome::count(job, "done");
             let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             let Report { events, uploads, .. } = report;
+            if run.lease.lane.last_error.is_some() {
+                tracing::info!(url, lane, "lane works again");
+            }
             tracing::info!(
                 job.id, url, lane, duration_ms, received = events.received(),
                 stored = events.stored, duplicate = events.duplicate,
@@ -281,5 +267,15 @@ fn log(run: &Run<'_>, job: &Job, report: &Report, done: &Done) {
                 result = %done.result, "lane job done"
             );
         }
+    }
+}
+
+/// Warns when the lane begins to fail; the failures that follow are details until it works again.
+fn log_failure(run: &Run<'_>, job: &Job, error: &str, next_secs: u64) {
+    let (url, lane) = (&run.upstream.url, run.lease.lane.kind.as_str());
+    if run.lease.lane.last_error.is_none() {
+        tracing::warn!(job.id, job.attempt, url, lane, error, next_secs, "lane failed; retrying");
+    } else {
+        tracing::debug!(job.id, job.attempt, url, lane, error, next_secs, "lane failed again");
     }
 }

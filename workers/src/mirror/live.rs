@@ -28,7 +28,7 @@ use super::{
     intake::FLUSH_AFTER,
     orchestrate,
 };
-use crate::runtime::{pause, pause_or_stop};
+use crate::runtime::{Trouble, pause, pause_or_stop};
 
 /// How often this process renews its subscriptions and looks for free ones.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -142,7 +142,7 @@ fn end(held: &mut Subscriptions, lane: Uuid) {
 
 /// Subscribes, and subscribes again whenever the subscription ends.
 async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Settings) {
-    let mut attempt = 0;
+    let (mut attempt, mut trouble) = (0, Trouble::default());
     loop {
         let begun = Instant::now();
         let error = match subscribe(&context, lane, &upstream, &settings).await {
@@ -150,7 +150,11 @@ async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Sett
             Err(error) => error,
         };
         // After a connection that lasted for a minute, the attempts are counted anew.
-        attempt = if begun.elapsed() > Duration::from_mins(1) { 1 } else { attempt + 1 };
+        let has_lasted = begun.elapsed() > Duration::from_mins(1);
+        if has_lasted {
+            let _ended = trouble.ends();
+        }
+        attempt = if has_lasted { 1 } else { attempt + 1 };
         let allowed = settings.max_reconnect_attempts + 1;
         let wait = if attempt >= allowed {
             REST
@@ -159,7 +163,9 @@ async fn follow(context: Context, lane: Uuid, upstream: Upstream, settings: Sett
         };
         let wait = wait.max(error.retry_after().unwrap_or_default());
         let (url, wait_secs) = (&upstream.url, wait.as_secs());
-        tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
+        if trouble.begins() {
+            tracing::warn!(url, %error, wait_secs, "standing subscription lost; subscribing again");
+        }
         note_failure(&context.db, lane, &error, (attempt, allowed), wait).await;
         if attempt >= allowed {
             attempt = 0;

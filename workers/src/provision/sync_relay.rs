@@ -91,15 +91,16 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
             return if is_killed { Outcome::Unreadable } else { Outcome::Unsettled };
         }
     };
-    let span = tracing::info_span!("sync_relay", relay.id = %payload.relay_id, job.id, job.attempt);
+    // Every line of the attempt has these fields; the host is known from the claim on.
+    let span = tracing::info_span!(
+        "sync_relay", relay.id = %payload.relay_id, relay.host = tracing::field::Empty, job.id,
+        job.attempt
+    );
     trace::follow(&span, payload.trace.as_deref());
-    let steps = steps(context, job, &payload.relay_id).instrument(span);
+    let steps = steps(context, job, &payload.relay_id).instrument(span.clone());
     match outcome::catch_panic(steps).await {
         Ok(outcome) => outcome,
-        Err(panic) => {
-            tracing::error!(job.id, job.attempt, %panic, "an attempt panicked");
-            after_panic(context, job, &payload.relay_id, &panic).await
-        }
+        Err(panic) => after_panic(context, job, &payload.relay_id, &panic).instrument(span).await,
     }
 }
 
@@ -129,6 +130,7 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
         }
         None => return Outcome::Unsettled,
     };
+    tracing::Span::current().record("relay.host", lease.relay.host());
     let attempt = Attempt::default();
     let mut call = Call { context, job, lease: &lease, claimed_at, attempt };
     // A rescue does not look at the number of crashes.
@@ -204,6 +206,7 @@ async fn put_back(context: &Context, job: &Job, guard: Guard, how: Requeue<'_>) 
 /// Settles a panic as a failed attempt. Reads the lease back, because the panic may have come
 /// before or after the claim.
 async fn after_panic(context: &Context, job: &Job, relay_id: &RelayId, panic: &str) -> Outcome {
+    tracing::error!(%panic, "an attempt panicked");
     let read = || provision::lease_of(&context.db, job, relay_id);
     let Some(lease) = outcome::with_retries(job, read).await else { return Outcome::Unsettled };
     let failure = Failure::new(FailureKind::Transient, panic);

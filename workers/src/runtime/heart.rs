@@ -14,7 +14,7 @@ use tender_jobs::{
     queue::{self, DEAD_AFTER},
 };
 
-use super::{HEARTBEAT, pause};
+use super::{HEARTBEAT, Trouble, pause};
 
 /// Why a worker ends and is restarted under a new name.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ impl Vitals {
 /// jobs may have been rescued, so it must not start another.
 pub(super) async fn beat(db: &PgPool, worker: &str, vitals: &Vitals) -> WorkerError {
     vitals.beat();
-    let mut last = Instant::now();
+    let (mut last, mut trouble) = (Instant::now(), Trouble::default());
     loop {
         pause(HEARTBEAT).await;
         let asked = Instant::now();
@@ -74,10 +74,15 @@ pub(super) async fn beat(db: &PgPool, worker: &str, vitals: &Vitals) -> WorkerEr
             Ok(Ok(true)) => {
                 last = asked;
                 vitals.beat();
+                if trouble.ends() {
+                    tracing::info!(worker, "heartbeats succeed again");
+                }
             }
             Ok(Ok(false)) | Err(_) => return WorkerError::Dead,
             Ok(Err(error)) => {
-                tracing::warn!(worker, %error, "a heartbeat failed; the next one follows");
+                if trouble.begins() {
+                    tracing::warn!(worker, %error, "a heartbeat failed; the next ones follow");
+                }
             }
         }
     }

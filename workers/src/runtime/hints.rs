@@ -12,7 +12,7 @@ use tender_jobs::{database, queue};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Listen, failpoint, pause_or_stop};
+use super::{Listen, Trouble, failpoint, pause_or_stop};
 
 /// Wait before listening again after the connection was lost.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
@@ -71,18 +71,25 @@ impl Hints {
     /// Listens until `shutdown`, and again whenever the connection is lost.
     pub(super) async fn listen(self, db: PgPool, shutdown: CancellationToken) {
         failpoint!("part-notifications");
+        let mut trouble = Trouble::default();
         while !shutdown.is_cancelled() {
-            let listened = shutdown.run_until_cancelled(Box::pin(self.listen_once(&db))).await;
+            let listened =
+                shutdown.run_until_cancelled(Box::pin(self.listen_once(&db, &mut trouble))).await;
             if let Some(Err(error)) = listened {
-                tracing::warn!(%error, "not listening for new jobs; polling goes on");
+                if trouble.begins() {
+                    tracing::warn!(%error, "not listening for new jobs; polling goes on");
+                }
                 pause_or_stop(RECONNECT_AFTER, &shutdown).await;
             }
         }
     }
 
-    async fn listen_once(&self, db: &PgPool) -> Result<(), sqlx::Error> {
+    async fn listen_once(&self, db: &PgPool, trouble: &mut Trouble) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(db).await?;
         database::answered(db, listener.listen(queue::CHANNEL)).await?;
+        if trouble.ends() {
+            tracing::info!("listening for new jobs again");
+        }
         self.wake_all(); // jobs may have been inserted before this process listened
         loop {
             match timeout(PING_EVERY, listener.try_recv()).await {

@@ -63,10 +63,21 @@ pub async fn attempt(db: &PgPool, job: &Job, work: impl Future<Output = Outcome>
             .unwrap_or_else(|error| Outcome::Retry { after: AFTER_PANIC, error }),
     };
     if let Outcome::Retry { error, .. } | Outcome::Killed(error) = &outcome {
-        tracing::warn!(job.id, job.queue, job.attempt, error, "a job failed");
+        log_failure(job, error, matches!(&outcome, Outcome::Killed(_)));
     }
     count(job, outcome.label());
     persist(job, || store(db, job, &outcome)).await;
+}
+
+/// Warns when a job begins to fail and when it is killed; its attempts in between are details.
+fn log_failure(job: &Job, error: &str, is_killed: bool) {
+    if is_killed || job.is_last_attempt() {
+        tracing::error!(job.id, job.queue, job.attempt, error, "a job failed and is killed");
+    } else if job.attempt <= 1 {
+        tracing::warn!(job.id, job.queue, job.attempt, error, "a job failed; it is retried");
+    } else {
+        tracing::debug!(job.id, job.queue, job.attempt, error, "a job failed again");
+    }
 }
 
 async fn store(db: &PgPool, job: &Job, outcome: &Outcome) -> Result<Settled<()>, sqlx::Error> {

@@ -18,7 +18,7 @@ use tender_jobs::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{failpoint, pause_or_stop};
+use super::{Trouble, failpoint, pause_or_stop};
 
 /// The longest wait between two looks at the database's clock.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -110,10 +110,11 @@ async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &Cancell
 /// Enqueues the runs of one recurring job. The clock is the database's, so that processes on hosts with
 /// different clocks agree on the runs.
 async fn tick(db: &PgPool, wing: &str, one: &Recurring, shutdown: &CancellationToken) {
-    let mut due: Option<DateTime<Utc>> = None;
+    let (mut due, mut trouble): (Option<DateTime<Utc>>, _) = (None, Trouble::default());
     while !shutdown.is_cancelled() {
         let wait = match answered(db, queue::now(db)).await {
             Ok(now) => {
+                let _ended = trouble.ends();
                 if let Some(tick) = due.filter(|tick| *tick <= now) {
                     enqueue(db, one, &tick.timestamp().to_string()).await;
                 }
@@ -122,7 +123,9 @@ async fn tick(db: &PgPool, wing: &str, one: &Recurring, shutdown: &CancellationT
                 due.and_then(|tick| (tick - now).to_std().ok()).unwrap_or(LONGEST_WAIT)
             }
             Err(error) => {
-                tracing::warn!(%error, one.name, "the schedule waits for the database");
+                if trouble.begins() {
+                    tracing::warn!(%error, one.name, "the schedule waits for the database");
+                }
                 RETRY_AFTER
             }
         };

@@ -108,8 +108,7 @@ impl Call<'_> {
             return Err(Trouble::Zooid(lost));
         }
         self.check_lease().await?;
-        let relay = &self.lease.relay;
-        tracing::warn!(relay.id = %relay.id, "zooid lost a relay; creating it again");
+        tracing::warn!("zooid lost a relay; creating it again");
         let identity = self.identity_note();
         self.attempt.note = Some(format!("zooid had lost the relay; created anew: {identity}"));
         self.create().await

@@ -19,7 +19,7 @@ impl Call<'_> {
         }
         self.check_lease().await?;
         let relay = &self.lease.relay;
-        tracing::warn!(relay.id = %relay.id, %error, "zooid cannot read a relay's file; replacing it");
+        tracing::warn!(%error, "zooid cannot read a relay's file; replacing it");
         let identity = self.identity_note();
         self.attempt.note =
             Some(format!("zooid could not read the relay's file; replaced: {identity}"));

@@ -27,10 +27,18 @@ pub(super) async fn complete(
     let (relay, attempt) = (&completion.lease.relay, &completion.attempt);
     let written = outcome::persist(job, || write_completion(context, &completion)).await;
     let Some((in_step, latency)) = written else { return Outcome::Unsettled };
+    let duration_ms = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(
-        relay.id = %relay.id, job.id, job.attempt, generation = relay.generation, in_step,
-        method = attempt.method, duration_ms = attempt.duration.as_millis(), "relay synced"
+        generation = relay.generation,
+        in_step,
+        method = attempt.method,
+        duration_ms,
+        "relay synced"
     );
+    let instance = context.instances.of(&relay.zooid_domain);
+    if context.outages.end(instance) {
+        tracing::info!(instance, "zooid answers again");
+    }
     context.stats.count(|counts| counts.add_synced(latency));
     Outcome::Synced
 }
@@ -51,8 +59,7 @@ pub(super) async fn delete_done(
         })
     };
     let Some(is_gone) = outcome::persist(job, write).await else { return Outcome::Unsettled };
-    let id = lease.relay.id.as_str();
-    tracing::info!(relay.id = id, job.id, job.attempt, is_gone, "relay deleted from zooid");
+    tracing::info!(is_gone, "relay deleted from zooid");
     Outcome::Synced
 }
 
@@ -101,44 +108,34 @@ pub(super) async fn fail(
         Verdict::GaveUp => counts.gave_up += 1,
         _ => counts.failed += 1,
     });
-    log_failure(job, relay_id, failure, verdict);
+    log_failure(context, job, lease, failure, verdict);
     Outcome::Failed(verdict)
 }
 
-fn log_failure(job: &Job, relay_id: &RelayId, failure: &Failure, verdict: Verdict) {
-    let (id, error) = (relay_id.as_str(), failure.message.as_str());
+/// Warns when a relay begins to fail, and when its instance goes out; the attempts in between are details.
+fn log_failure(
+    context: &Context,
+    job: &Job,
+    lease: Option<&Lease>,
+    failure: &Failure,
+    verdict: Verdict,
+) {
+    let error = failure.message.as_str();
+    let instance = lease.map(|lease| context.instances.of(&lease.relay.zooid_domain));
     match verdict {
-        Verdict::RetryAt(at) => {
-            tracing::warn!(
-                relay.id = id, job.id, job.attempt, error, retry_at = %at,
-                "relay not synced; retry scheduled"
-            );
+        Verdict::RetryAt(at) if job.attempt <= 1 => {
+            tracing::warn!(error, retry_at = %at, "relay not synced; retry scheduled");
         }
-        Verdict::Held(_) => {
-            tracing::warn!(
-                relay.id = id,
-                job.id,
-                error,
-                "relay not synced; its zooid instance is out, and its jobs are held"
-            );
+        Verdict::RetryAt(at) => tracing::debug!(error, retry_at = %at, "relay not synced again"),
+        Verdict::Held(_) if instance.is_some_and(|name| context.outages.begin(name)) => {
+            tracing::warn!(error, instance, "zooid is out; the jobs of its relays are held");
         }
+        Verdict::Held(_) => tracing::debug!(error, instance, "relay not synced; zooid is out"),
         Verdict::Superseded => {
-            tracing::info!(
-                relay.id = id,
-                job.id,
-                job.attempt,
-                error,
-                "relay not synced; a newer job carries the next change"
-            );
+            tracing::info!(error, "relay not synced; a newer job carries the next change");
         }
         Verdict::GaveUp => {
-            tracing::error!(
-                relay.id = id,
-                job.id,
-                job.attempt,
-                error,
-                "relay not synced; gave up: see `tender relay show`"
-            );
+            tracing::error!(error, "relay not synced; gave up: see `tender relay show`");
         }
     }
 }
