@@ -4,9 +4,11 @@
 mod ask;
 mod doctor;
 mod failure;
+mod flags;
 mod fleet;
 mod grasp;
 mod keys;
+mod manual;
 mod migrate;
 mod mirror;
 mod print;
@@ -16,7 +18,7 @@ mod serve;
 mod status;
 mod top;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use nostr::key::Keys;
@@ -25,7 +27,7 @@ use tender_jobs::{console::operator as audit, provision::relay::By};
 pub use failure::{exit_code, words};
 
 use crate::{
-    config::{Config, Needs},
+    config::{Config, LogConfig, Needs},
     demo,
     postgres::Database,
     telemetry,
@@ -40,13 +42,16 @@ pub struct Cli {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    flags: flags::Flags,
     #[command(subcommand)]
     command: Command,
 }
 
 const AFTER_HELP: &str = "\
 Configuration is read from the environment and from the file .env; .env.example lists every variable.
-Without DATABASE_URL a private PostgreSQL is created and started under TENDER_DATA_DIR (.tender).
+Without DATABASE_URL, `serve` and the commands that add something create a private PostgreSQL under
+TENDER_DATA_DIR (.tender). Every command starts it for as long as it runs.
 Exit code: 0 done; 1 failed, or not done; 2 wrong usage.";
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +120,17 @@ enum Command {
     },
     /// Print the API's OpenAPI document.
     Openapi,
+    /// Print the completions of a shell, such as `tender completions bash > /etc/bash_completion.d/tender`.
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages, one per command, into a directory.
+    Man {
+        /// The directory; it is created if it does not exist.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Create a robot key. Prints `ROBOT_SECRET`, and the public key for zooid's `API_WHITELIST`.
     Keygen,
 }
@@ -128,6 +144,7 @@ impl Cli {
         // The TLS provider for the database and for zooid; refused only if one is set already.
         let _set_already = rustls::crypto::ring::default_provider().install_default();
         let json = self.json;
+        self.flags.set();
         match self.command {
             Command::Serve => serve::serve(load(Needs::Wings, "info")?).await?,
             Command::Api => serve::api(load(Needs::Wings, "info")?).await?,
@@ -149,12 +166,14 @@ impl Cli {
             Command::Status => return status::run(json).await,
             Command::Top => top::run(json).await?,
             Command::DashboardLink { end_sessions: false, .. } => {
-                fleet::dashboard_link(json).await?
+                fleet::dashboard_link(json).await?;
             }
             Command::DashboardLink { end_sessions: true, yes } => {
                 fleet::end_sessions(yes, json).await?;
             }
             Command::Openapi => print::json(&crate::http::openapi_document())?,
+            Command::Completions { shell } => manual::completions(shell)?,
+            Command::Man { dir } => manual::man(&dir, json)?,
             Command::Keygen => keygen(json)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -163,8 +182,16 @@ impl Cli {
 
 fn load(needs: Needs, default_level: &str) -> anyhow::Result<Config> {
     let config = Config::load(needs)?;
-    telemetry::init(&config.log, default_level);
+    init_log(&config, default_level);
     Ok(config)
+}
+
+/// Starts the log. The flags of the command take precedence over `LOG_LEVEL`.
+fn init_log(config: &Config, default_level: &str) {
+    match flags::Flags::get().level() {
+        Some(level) => telemetry::init(&LogConfig { level: None, ..config.log.clone() }, level),
+        None => telemetry::init(&config.log, default_level),
+    }
 }
 
 /// The operator on the command line, as activity names it.
@@ -172,8 +199,19 @@ fn operator() -> By {
     By { who: "operator".to_owned(), trace: None }
 }
 
-/// Opens the database for one command, and closes it also if the command fails.
+/// Opens the database for one command, and closes it also if the command fails. A database that does not exist
+/// is an error: a command that reads creates none.
 async fn with_database<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    migrate::check_exists(config)?;
+    with_new_database(config, work).await
+}
+
+/// Opens the database for a command that may be the first one, and creates a private PostgreSQL if there is
+/// none.
+async fn with_new_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {

@@ -12,12 +12,12 @@
 //! crash of the machine loses no committed transaction.
 
 mod binaries;
+mod error;
 mod owner;
 mod refusal;
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -30,6 +30,8 @@ use tokio::{task::AbortHandle, time::timeout};
 
 use crate::config::DatabaseConfig;
 use binaries::Binaries;
+pub use error::PostgresError;
+use error::file;
 use owner::Owner;
 
 /// The role of the private cluster, and the name under which our connections appear.
@@ -43,60 +45,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 const SETTINGS: &str = "\n# Tender\nlisten_addresses = ''\nunix_socket_permissions = 0700\n\
     max_connections = 200\nshared_buffers = 128MB\nmax_wal_size = 2GB\n\
     log_min_messages = warning\nlog_checkpoints = off\n";
-
-/// Why no database is available.
-#[derive(Debug, thiserror::Error)]
-pub enum PostgresError {
-    /// PostgreSQL's programs were not found on this machine.
-    #[error("PostgreSQL is not installed: {0}, or set DATABASE_URL to a running server")]
-    NoBinaries(String),
-    /// The installed programs have a different major version than the cluster.
-    #[error(
-        "the private cluster needs PostgreSQL {cluster}, but {found} is installed: install \
-         PostgreSQL {cluster}, or set TENDER_PG_BIN to the directory of its programs"
-    )]
-    OtherVersion {
-        /// The major version of the cluster.
-        cluster: String,
-        /// The newest installed major version.
-        found: String,
-    },
-    /// The installed programs are too old.
-    #[error("PostgreSQL {0} is too old: install version 14 or newer")]
-    TooOld(String),
-    /// Tender runs as root, and there is no other user to run PostgreSQL as.
-    #[error("PostgreSQL does not run as root, and the user `postgres` does not exist: create it")]
-    NoUser,
-    /// An operation on a file or directory failed.
-    #[error("failed to {what} {path}")]
-    File {
-        /// The operation, as a verb.
-        what: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// One of PostgreSQL's programs failed.
-    #[error("{program} failed: {words}")]
-    Program {
-        /// The name of the program.
-        program: &'static str,
-        /// The last lines of its output, or why it could not be started.
-        words: String,
-    },
-    /// `DATABASE_URL` is malformed.
-    #[error("DATABASE_URL is not the URL of a database")]
-    Url(#[source] sqlx::Error),
-    /// No connection could be opened.
-    #[error("PostgreSQL at {place} {why}")]
-    Unreachable {
-        /// Host and port, or the path of the socket.
-        place: String,
-        /// Why, and what to do: the rest of the sentence.
-        why: String,
-    },
-}
 
 /// A connection to the database. It keeps the private cluster running, if that is used.
 #[derive(Debug)]
@@ -136,6 +84,18 @@ impl Database {
         let watched = pool.clone();
         let watch = tokio::spawn(async move { database::watch(&watched).await }).abort_handle();
         Ok(Self { pool, cluster, watch })
+    }
+
+    /// Whether there is a database to open: `DATABASE_URL` is set, or the private cluster was created before.
+    ///
+    /// # Errors
+    /// [`PostgresError`], if the place of the private cluster cannot be found out.
+    pub fn exists(config: &DatabaseConfig) -> Result<bool, PostgresError> {
+        if config.url.is_some() {
+            return Ok(true);
+        }
+        let dir = Owner::choose()?.reachable(&config.data_dir)?;
+        Ok(dir.join("postgres/data/PG_VERSION").exists())
     }
 
     /// Closes the connections. Stops the private cluster if no other process uses it.
@@ -324,8 +284,4 @@ fn exclusive(path: &Path) -> Result<File, PostgresError> {
 fn open(path: &Path) -> Result<File, PostgresError> {
     let opened = File::options().create(true).truncate(false).write(true).open(path);
     opened.map_err(|source| file("open", path, source))
-}
-
-fn file(what: &'static str, path: &Path, source: io::Error) -> PostgresError {
-    PostgresError::File { what, path: path.to_owned(), source }
 }

@@ -7,11 +7,13 @@ mod connections;
 mod index;
 mod migrate;
 mod pooler;
+mod server;
 mod silence;
 
 use sqlx::PgPool;
 
 pub use connections::{Path, pool};
+pub use server::{Schema, Server, schema, server};
 pub use silence::{ANSWER_WITHIN, answered, hang_up, watch, within};
 
 pub use migrate::{MigrateError, migrate, migrate_at, migrate_with};
@@ -34,19 +36,7 @@ pub async fn oldest_transaction_secs(db: &PgPool) -> Result<f64, sqlx::Error> {
 /// Returns whether every migration of this release was applied. A database without any migration is
 /// not an error: the result is then false. A database of a newer release is migrated, too.
 pub async fn is_migrated(db: &PgPool) -> Result<bool, sqlx::Error> {
-    let versions: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
-    let applied = sqlx::query_scalar::<_, i64>(
-        "select count(*) from _sqlx_migrations where success and version = any($1)",
-    )
-    .bind(&versions)
-    .fetch_one(db)
-    .await;
-    match applied {
-        Ok(applied) => Ok(usize::try_from(applied) == Ok(versions.len())),
-        // 42P01: the table of migrations does not exist, so no migration was ever applied.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(schema(db).await?.missing == 0)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl Yes {
                 "nothing was done: {question} There is no terminal to ask at; --yes confirms it"
             )));
         }
-        print::note(&format!("{question} [y/N]"))?;
+        print::ask(&format!("{question} [y/N]"))?;
         let answer = tokio::task::spawn_blocking(|| {
             let mut answer = String::new();
             std::io::stdin().lock().read_line(&mut answer).map(|_| answer)

@@ -1,20 +1,45 @@
 //! `workers`, `schedule`, `dashboard-link`: the workers, the recurring jobs, and access to the
 //! dashboard.
 
+use std::io::IsTerminal;
+
 use chrono::{DateTime, Utc};
-use comfy_table::Cell;
 use serde_json::json;
+use sqlx::PgPool;
 use tender_jobs::{
     console::{operator, session},
     queue::{self, schedule},
 };
 
-use super::{ask::Yes, load, operator, print, with_database};
+use super::{
+    ask::Yes,
+    flags::Flags,
+    load, operator,
+    print::{self, Cell, Column, Table},
+    with_database,
+};
 use crate::{
-    config::Needs,
+    config::{Config, Needs},
     dashboard::{self, LINK_MINUTES},
     words::counted,
 };
+
+const WORKERS: [Column; 6] = [
+    Column::whole("QUEUE", Column::ALWAYS),
+    Column::text("PROCESS", 9, 20),
+    Column::whole("UP FOR", 4),
+    Column::whole("HEARTBEAT", 7),
+    Column::whole("RUNS", 6),
+    Column::whole("JOBS", 1),
+];
+
+const SCHEDULE: [Column; 5] = [
+    Column::whole("JOB", Column::ALWAYS),
+    Column::whole("SCHEDULE", 5),
+    Column::whole("LAST RUN", 6),
+    Column::whole("NEXT RUN", 7),
+    Column::text("LAST ERROR", 4, 16),
+];
 
 /// Prints the workers that are alive and their running jobs.
 pub(super) async fn workers(as_json: bool) -> anyhow::Result<()> {
@@ -29,18 +54,18 @@ pub(super) async fn workers(as_json: bool) -> anyhow::Result<()> {
             return print::line("no worker is running: start `tender work` or `tender serve`");
         }
         let now = queue::now(&database.pool).await?;
-        let mut table = print::table(&["QUEUE", "PROCESS", "STARTED", "HEARTBEAT", "RUNS", "JOBS"]);
+        let mut table = Table::new(&WORKERS);
         for worker in &workers {
             table.add_row(vec![
                 Cell::new(&worker.queue),
                 worker.process.as_str().into(),
-                told(worker.started_at, now).into(),
-                print::relative(worker.last_seen, now).into(),
+                worker.started_at.map_or("-".to_owned(), |at| print::distance(at, now)).into(),
+                print::distance(worker.last_seen, now).into(),
                 worker.running.into(),
                 worker.jobs.iter().take(3).cloned().collect::<Vec<_>>().join(" ").into(),
             ]);
         }
-        print::line(&table.trim_fmt())
+        table.print()
     })
     .await
 }
@@ -59,7 +84,7 @@ pub(super) async fn schedule(as_json: bool) -> anyhow::Result<()> {
             );
         }
         let now = queue::now(&database.pool).await?;
-        let mut table = print::table(&["JOB", "SCHEDULE", "LAST RUN", "NEXT RUN", "LAST ERROR"]);
+        let mut table = Table::new(&SCHEDULE);
         for job in &recurring {
             table.add_row(vec![
                 Cell::new(&job.name),
@@ -69,7 +94,7 @@ pub(super) async fn schedule(as_json: bool) -> anyhow::Result<()> {
                 job.last_error.as_deref().unwrap_or_default().into(),
             ]);
         }
-        print::line(&table.trim_fmt())
+        table.print()
     })
     .await
 }
@@ -82,17 +107,36 @@ fn told(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
 pub(super) async fn dashboard_link(as_json: bool) -> anyhow::Result<()> {
     let config = load(Needs::Database, "warn")?;
     with_database(&config, async |database| {
-        let link = dashboard::new_link(&database.pool).await?;
-        let url = format!("{}{link}", config.api.base_url);
-        let who = operator().who;
-        operator::record(&database.pool, &who, "make_link", "", "a login link for the dashboard")
-            .await?;
+        let url = login_link(&config, &database.pool).await?;
         if as_json {
             return print::json(&json!({ "url": url, "minutes": LINK_MINUTES }));
         }
         print::line(&url)
     })
     .await
+}
+
+/// Creates a login link and records that.
+async fn login_link(config: &Config, db: &PgPool) -> anyhow::Result<String> {
+    let link = dashboard::new_link(db).await?;
+    let (who, result) = (operator().who, "a login link for the dashboard");
+    operator::record(db, &who, "make_link", "", result).await?;
+    Ok(format!("{}{link}", config.api.base_url))
+}
+
+/// Says how to get into the dashboard of a process that has just started. At a terminal it is a link that works
+/// once; a log is kept and read by others, so it gets only the name of the command.
+pub(super) async fn say_entry(config: &Config, db: &PgPool) -> anyhow::Result<()> {
+    if !std::io::stderr().is_terminal() || Flags::get().quiet {
+        let url = format!("{}/dashboard", config.api.base_url);
+        tracing::info!(url, "dashboard; `tender dashboard-link` prints a login link");
+        return Ok(());
+    }
+    let link = login_link(config, db).await?;
+    print::note(&format!(
+        "\n  Dashboard: {link}\n  The link works once, within {LINK_MINUTES} minutes; `tender dashboard-link` \
+         prints another.\n"
+    ))
 }
 
 /// Ends every session of the dashboard.

@@ -12,7 +12,7 @@ mod status;
 
 use clap::Subcommand;
 
-use super::{ask::Yes, load, mirror::address, with_database};
+use super::{ask::Yes, load, migrate::check_exists, mirror::address, with_new_database};
 use crate::config::Needs;
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +91,10 @@ pub(crate) enum GraspCommand {
 impl GraspCommand {
     pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
         let config = load(Needs::Database, "warn")?;
-        with_database(&config, async |database| {
+        if !matches!(self, Self::Add { .. }) {
+            check_exists(&config)?;
+        }
+        with_new_database(&config, async |database| {
             let db = &database.pool;
             let allows_private = config.api.allow_private_upstreams;
             match self {

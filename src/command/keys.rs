@@ -2,14 +2,20 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use comfy_table::{Cell, Color};
 use serde_json::json;
 use tender_jobs::{
     console::{api_key, operator},
     queue,
 };
 
-use super::{ask::Yes, load, operator, print, with_database};
+use super::{
+    ask::Yes,
+    load,
+    migrate::check_exists,
+    operator,
+    print::{self, Cell, Color, Column, Table},
+    with_new_database,
+};
 use crate::{config::Needs, http::key_name, tokens};
 
 #[derive(Debug, Subcommand)]
@@ -40,7 +46,10 @@ fn named(name: &str) -> Result<String, String> {
 impl KeysCommand {
     pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
         let config = load(Needs::Database, "warn")?;
-        with_database(&config, async |database| {
+        if !matches!(self, Self::Create { .. }) {
+            check_exists(&config)?;
+        }
+        with_new_database(&config, async |database| {
             let db = &database.pool;
             match &self {
                 Self::Create { name } => {
@@ -72,6 +81,13 @@ async fn record(db: &sqlx::PgPool, action: &str, prefix: &str, words: &str) -> a
     Ok(operator::record(db, &operator().who, action, prefix, words).await?)
 }
 
+const COLUMNS: [Column; 4] = [
+    Column::whole("PREFIX", Column::ALWAYS),
+    Column::text("NAME", 9, 12),
+    Column::whole("STATE", 8),
+    Column::whole("LAST USED", 5),
+];
+
 async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
     let keys = api_key::list(db, true).await?;
     if json {
@@ -81,7 +97,7 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
         return print::line("No API keys found");
     }
     let now = queue::now(db).await?;
-    let mut table = print::table(&["PREFIX", "NAME", "STATE", "LAST USED"]);
+    let mut table = Table::new(&COLUMNS);
     for key in &keys {
         table.add_row(vec![
             Cell::new(&key.prefix),
@@ -95,7 +111,7 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
                 .into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    table.print()
 }
 
 async fn revoke(db: &sqlx::PgPool, prefix: &str, yes: Yes, json: bool) -> anyhow::Result<()> {

@@ -14,6 +14,21 @@ pub(super) async fn migrate(config: &Config, json: bool) -> anyhow::Result<()> {
     print::done(json, "the database is up to date")
 }
 
+/// Checks that there is a database to read.
+///
+/// # Errors
+/// `DATABASE_URL` is not set, and no private PostgreSQL was ever created.
+pub(super) fn check_exists(config: &Config) -> anyhow::Result<()> {
+    if Database::exists(&config.database)? {
+        return Ok(());
+    }
+    bail!(
+        "there is no database yet: DATABASE_URL is not set, and {} has no private PostgreSQL; `tender \
+         serve` creates one and starts, `tender demo` shows Tender at work",
+        config.database.data_dir.display()
+    )
+}
+
 /// Opens a database that this release's migrations were applied to. A private PostgreSQL is migrated
 /// first, because it has one user.
 ///

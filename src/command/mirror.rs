@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use tender_jobs::mirror::lane::LaneKind;
 
-use super::{ask::Yes, load, with_database};
+use super::{ask::Yes, load, migrate::check_exists, with_new_database};
 use crate::config::Needs;
 use upstream::Fields;
 pub(super) use upstream::address;
@@ -135,9 +135,23 @@ impl From<ModeArg> for LaneKind {
 }
 
 impl MirrorCommand {
+    /// Whether the command may be the first one: it adds something to an empty database.
+    fn adds(&self) -> bool {
+        let is_set =
+            |change: &config::ConfigCommand| matches!(change, config::ConfigCommand::Set { .. });
+        match self {
+            Self::Add { .. } | Self::Seed { .. } => true,
+            Self::Config { change: Some(change), .. } => is_set(change),
+            _ => false,
+        }
+    }
+
     pub(super) async fn run(self, json: bool) -> anyhow::Result<()> {
         let config = load(Needs::Database, "warn")?;
-        with_database(&config, async |database| {
+        if !self.adds() {
+            check_exists(&config)?;
+        }
+        with_new_database(&config, async |database| {
             let (db, private) = (&database.pool, config.api.allow_private_upstreams);
             match self {
                 Self::Add { url, relay, fields } => {

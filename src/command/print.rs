@@ -1,19 +1,23 @@
-//! Output of the commands: JSON, aligned columns, and relative times.
+//! Output of the commands: JSON, tables, pages of lists, and relative times.
+
+mod page;
+mod prose;
+mod table;
 
 use std::io::Write;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use comfy_table::{
-    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle,
-};
 use serde::Serialize;
 use tender_jobs::provision::relay::{Relay, SyncState};
 
+pub(super) use comfy_table::Color;
+pub(super) use page::Size;
+pub(super) use prose::prose;
+pub(super) use table::{Cell, Column, Table};
+
+use super::flags::Flags;
 pub(super) use crate::words::visible;
 use crate::words::{brief, span};
-
-/// The width from which a terminal shows every column.
-const WIDE: u16 = 130;
 
 /// Writes a line to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
@@ -23,8 +27,14 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a line about the output to standard error, where it does not mix with the output.
+/// Writes a line about the output to standard error, where it does not mix with the output, unless `--quiet`
+/// was given.
 pub(super) fn note(text: &str) -> anyhow::Result<()> {
+    if Flags::get().quiet { Ok(()) } else { ask(text) }
+}
+
+/// Writes a question to standard error.
+pub(super) fn ask(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stderr().lock(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
@@ -38,61 +48,6 @@ pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
 /// Prints the result of a command that has no other output.
 pub(super) fn done(as_json: bool, what: &str) -> anyhow::Result<()> {
     if as_json { json(&serde_json::json!({ "done": what })) } else { line(what) }
-}
-
-/// Returns a table of aligned columns without borders. Colours and the width limit apply only on a
-/// terminal.
-pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Dynamic);
-    let bold = |title: &&str| Cell::new(title).add_attribute(Attribute::Bold);
-    table.set_header(header.iter().map(bold));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table
-}
-
-/// Whether a terminal has too few columns for every column of a table.
-fn is_narrow(table: &Table) -> bool {
-    table.width().is_some_and(|width| width < WIDE)
-}
-
-/// Prints rows as one table, or as two if the terminal is narrow: the second one has the columns from `at` on,
-/// each row with its first cell again.
-pub(super) fn split_unless_wide(
-    header: &[&str],
-    rows: &[Vec<Cell>],
-    at: usize,
-) -> anyhow::Result<()> {
-    let is_split = is_narrow(&table(header));
-    let columns: Vec<usize> = (0..header.len()).collect();
-    let (first, second) = if is_split { columns.split_at(at) } else { (&columns[..], &[][..]) };
-    line(&picked(header, rows, first))?;
-    if second.is_empty() {
-        return Ok(());
-    }
-    line(&format!("\n{}", picked(header, rows, &[&[0], second].concat())))
-}
-
-/// Returns a table of some columns.
-fn picked(header: &[&str], rows: &[Vec<Cell>], columns: &[usize]) -> String {
-    let header: Vec<&str> = columns.iter().map(|column| header[*column]).collect();
-    let mut table = table(&header);
-    for row in rows {
-        table.add_row(columns.iter().map(|column| row[*column].clone()).collect::<Vec<_>>());
-    }
-    table.trim_fmt()
-}
-
-/// Hides columns that `show` and `--json` have too, if the terminal is narrow.
-pub(super) fn hide_unless_wide(table: &mut Table, columns: &[usize]) {
-    if is_narrow(table) {
-        let wide = table.column_iter_mut().filter(|column| columns.contains(&column.index));
-        wide.for_each(|column| {
-            column.set_constraint(ColumnConstraint::Hidden);
-        });
-    }
 }
 
 /// Prints one name with its value per line. The values are aligned.
@@ -147,20 +102,6 @@ pub(super) fn short(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_visible() {
-        assert_eq!(visible("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
-    }
-
-    #[test]
-    fn a_table_can_be_split_into_two_that_name_their_rows() {
-        let header = ["URL", "STATE", "HOLDER"];
-        let rows = [vec!["wss://a", "in step", "host:1"], vec!["wss://b", "dead", "-"]];
-        let rows = rows.map(|row| row.into_iter().map(Cell::new).collect());
-        let second = picked(&header, &rows, &[0, 2]);
-        assert_eq!(second, "URL      HOLDER\nwss://a  host:1\nwss://b  -");
-    }
 
     #[test]
     fn times_are_told_from_now() {

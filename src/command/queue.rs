@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
     console::operator,
-    queue::{self, JobFilter, JobState, Matching},
+    queue::{self, Cursor, JobFilter, JobState, Matching, Page},
     steer::{self, Steered},
 };
 
@@ -25,9 +25,11 @@ pub(crate) enum QueueCommand {
         /// Only jobs in this state.
         #[arg(long, value_enum)]
         state: Option<StateArg>,
-        /// Maximum number of jobs to show.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        limit: u32,
+        /// Only jobs after this place: the mark at the end of the page before.
+        #[arg(long, value_name = "MARK", value_parser = mark)]
+        after: Option<Cursor>,
+        #[command(flatten)]
+        size: print::Size,
     },
     /// Show a job with its payload, attempts, last error and lock.
     Show {
@@ -93,14 +95,15 @@ impl QueueCommand {
         let config = load(Needs::Database, "warn")?;
         with_database(&config, async |database| match self {
             Self::Status => view::status(database, json).await,
-            Self::List { queue, state, limit } => {
+            Self::List { queue, state, after, size } => {
                 let filter = JobFilter {
                     queue,
                     state: state.map(JobState::from),
                     error: None,
                     ..JobFilter::default()
                 };
-                view::list(database, &filter, limit.into(), json).await
+                let page = after.map_or(Page::First, Page::After);
+                view::list(database, &filter, &page, size, json).await
             }
             Self::Show { job } => view::show(database, &job, json).await,
             Self::Retry { job: Some(job), .. } => {
@@ -157,6 +160,12 @@ async fn retry_all(
     let (target, result) = (target.join(" "), format!("{retried} jobs requeued"));
     operator::record(&database.pool, &operator().who, "retry_all", &target, &result).await?;
     if json { print::json(&json!({ "retried": retried })) } else { print::line(&result) }
+}
+
+/// Parses the mark of a page.
+fn mark(text: &str) -> Result<Cursor, &'static str> {
+    Cursor::parse(text)
+        .ok_or("not the mark of a page: copy the one that `tender queue list` prints")
 }
 
 /// A condition on jobs, such as `state=killed`.

@@ -14,7 +14,10 @@ use tender_workers::{Wings, provision::zooid::Zooid};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::migrate::{open, open_and_migrate};
+use super::{
+    fleet,
+    migrate::{open, open_and_migrate},
+};
 use crate::{
     config::Config,
     http::{self, Api},
@@ -139,6 +142,7 @@ async fn start_api(
         format!("failed to listen on {bind}: set API_BIND to a free address of this machine")
     })?;
     tracing::info!(address = %listener.local_addr()?, base_url = config.api.base_url, "listening");
+    fleet::say_entry(config, &database.pool).await?;
     let api = Api::new(database.pool.clone(), zooid, config.api.clone());
     let api = if works { api.alive_with(config.runtime.vitals.clone()) } else { api };
     let shutdown = shutdown.clone();

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::{load, print, with_database};
+use super::{
+    load,
+    print::{self, Cell},
+    with_database,
+};
 use crate::{
     config::Needs,
     fleet::{Fleet, Item},
@@ -22,8 +26,10 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
         print::json(&json!({ "relays": summary, "attention": items, "snoozed": snoozed }))?;
     } else {
         print::line(&counts(&fleet))?;
-        items.iter().try_for_each(|item| print::line(&line(item, fleet.now)))?;
-        snoozed.iter().try_for_each(|item| print::line(&snoozed_line(item, fleet.now)))?;
+        let listed = items.iter().map(|item| vec![mark(item), line(item, fleet.now).into()]);
+        let aside =
+            snoozed.iter().map(|item| vec!["-".into(), snoozed_line(item, fleet.now).into()]);
+        print::prose(&listed.chain(aside).collect::<Vec<_>>())?;
         if items.is_empty() {
             print::line("nothing needs attention")?;
         }
@@ -37,6 +43,11 @@ fn counts(fleet: &Fleet) -> String {
         "{} relays: {} synced, {} pending, {} retrying, {} gave up; {workers} workers",
         summary.total, summary.synced, summary.pending, summary.retrying, summary.gave_up,
     )
+}
+
+/// Two exclamation marks for what stops work.
+fn mark(item: &Item) -> Cell {
+    Cell::new(if item.is_grave { "!!" } else { "!" })
 }
 
 /// An item on one line, with the command that shows or solves it.

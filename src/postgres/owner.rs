@@ -16,7 +16,7 @@ use std::{
 
 use nix::unistd::{Uid, User};
 
-use super::{LONGEST_SOCKET_DIR, PostgresError, file};
+use super::{LONGEST_SOCKET_DIR, PostgresError, error::file};
 
 /// The directory of root's clusters if the unprivileged user has no access to the data directory.
 const ROOTS_PLACE: &str = "/var/lib/tender";

@@ -15,8 +15,10 @@ mod commands;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod faults;
+mod first_run;
 mod grasp;
 mod grasp_commands;
+mod logs;
 mod migrations;
 mod mirror_commands;
 mod private_postgres;
@@ -26,6 +28,7 @@ mod stop;
 #[cfg(feature = "otel")]
 mod traces;
 mod usage;
+mod width;
 mod wings;
 
 use nostr::key::Keys;

@@ -98,8 +98,7 @@ async fn without_binaries_one_sentence_names_the_package() {
     let dir = data_dir();
     let path = dir.path().display().to_string();
     let output =
-        run(&["relay", "list"], &[("TENDER_DATA_DIR", &path), ("TENDER_PG_BIN", "/nonexistent")])
-            .await;
+        run(&["migrate"], &[("TENDER_DATA_DIR", &path), ("TENDER_PG_BIN", "/nonexistent")]).await;
     assert_eq!(output.status.code(), Some(1));
     let words = String::from_utf8(output.stderr).unwrap();
     assert_eq!(words.lines().count(), 1, "{words}");

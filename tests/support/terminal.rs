@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     process::Stdio,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,7 +15,8 @@ use tokio::process::{Child, Command};
 pub struct Terminal {
     child: Child,
     keyboard: File,
-    reader: tokio::task::JoinHandle<String>,
+    written: Arc<Mutex<Vec<u8>>>,
+    reader: tokio::task::JoinHandle<()>,
 }
 
 /// How a command ended, and everything that was on its screen, without colours.
@@ -29,7 +31,7 @@ impl Terminal {
     pub fn start(columns: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).unwrap();
-        let (mut screen, slave) = (File::from(pair.master), File::from(pair.slave));
+        let (screen, slave) = (File::from(pair.master), File::from(pair.slave));
         let keyboard = screen.try_clone().unwrap();
         let mut command = Command::new("setsid");
         command.args(["--ctty", env!("CARGO_BIN_EXE_tender")]).args(arguments);
@@ -38,13 +40,17 @@ impl Terminal {
         command.stdin(Stdio::from(slave.try_clone().unwrap()));
         command.stdout(Stdio::from(slave.try_clone().unwrap())).stderr(Stdio::from(slave));
         let child = command.spawn().unwrap();
-        let reader = tokio::task::spawn_blocking(move || {
-            let mut text = Vec::new();
-            // The end of the last process at a terminal is an error of the read.
-            let _ended = screen.read_to_end(&mut text);
-            plain(&String::from_utf8_lossy(&text))
+        let written = Arc::default();
+        let reader = tokio::task::spawn_blocking({
+            let written = Arc::clone(&written);
+            move || read(screen, &written)
         });
-        Self { child, keyboard, reader }
+        Self { child, keyboard, written, reader }
+    }
+
+    /// Runs a command at a terminal of 80 columns to its end.
+    pub async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+        Self::start(80, arguments, environment).ends().await
     }
 
     /// Types keys. What is typed before the command reads it waits for it.
@@ -52,11 +58,25 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// Returns everything that was on the screen so far.
+    pub fn screen(&self) -> String {
+        plain(&String::from_utf8_lossy(&self.written.lock().unwrap()))
+    }
+
     /// Waits until the command ends.
     pub async fn ends(mut self) -> Ended {
         let status = tokio::time::timeout(Duration::from_mins(2), self.child.wait()).await;
         let code = status.expect("it ends").unwrap().code().unwrap_or(-1);
-        Ended { code, screen: self.reader.await.unwrap() }
+        (&mut self.reader).await.unwrap();
+        Ended { code, screen: self.screen() }
+    }
+}
+
+/// Reads until the last process at the terminal has ended, which is an error of the read.
+fn read(mut screen: File, written: &Mutex<Vec<u8>>) {
+    let mut part = [0; 4096];
+    while let Ok(length @ 1..) = screen.read(&mut part) {
+        written.lock().unwrap().extend_from_slice(&part[..length]);
     }
 }
 

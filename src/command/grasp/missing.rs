@@ -1,14 +1,13 @@
 //! `grasp plan`, and the lists of what is missing, what is fetched, and what a relay did not show.
 
 use chrono::{DateTime, Utc};
-use comfy_table::Cell;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::grasp::view::{self, BatchRow, GapRow, MissingRow, PlannedBatch};
 
 use super::relay::named;
 use crate::{
-    command::print,
+    command::print::{self, Cell, Column, Table},
     words::{
         counted,
         grasp::{self as words, Group, Next},
@@ -91,13 +90,22 @@ fn more(total: i64, listed: i64) -> anyhow::Result<()> {
     }
 }
 
+const BATCHES: [Column; 7] = [
+    Column::whole("BATCH", Column::ALWAYS),
+    Column::whole("STATUS", 9),
+    Column::whole("BEGUN", 8),
+    Column::whole("ITEMS", 5),
+    Column::whole("PURPOSE", 3),
+    Column::whole("EVENTS", 4),
+    Column::text("REASON", 7, 16),
+];
+
 pub(super) fn print_batches(batches: &[BatchRow], now: DateTime<Utc>) -> anyhow::Result<()> {
     if batches.is_empty() {
         return Ok(());
     }
     print::line("")?;
-    let mut table =
-        print::table(&["BATCH", "STATUS", "BEGUN", "ITEMS", "PURPOSE", "EVENTS", "REASON"]);
+    let mut table = Table::new(&BATCHES);
     for one in batches {
         table.add_row(vec![
             Cell::new(one.id),
@@ -106,10 +114,10 @@ pub(super) fn print_batches(batches: &[BatchRow], now: DateTime<Utc>) -> anyhow:
             words::items(one.items.into(), &one.family).into(),
             one.purpose.as_str().into(),
             format!("{}/{}", one.stored, one.received).into(),
-            print::short(&print::visible(one.reason.as_deref().unwrap_or_default()), 200).into(),
+            one.reason.as_deref().unwrap_or_default().into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    table.print()
 }
 
 pub(super) fn print_gaps(gaps: &[GapRow], total: i64) -> anyhow::Result<()> {

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use clap::{Args, builder::PossibleValuesParser};
-use comfy_table::Cell;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
@@ -15,7 +14,7 @@ use tender_jobs::{
 };
 
 use super::service;
-use crate::{command::print, page::cut};
+use crate::command::print::{self, Cell, Column, Size, Table};
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
@@ -28,9 +27,8 @@ pub(crate) struct List {
     /// Only events after this one: the mark at the end of the page before.
     #[arg(long, value_name = "MARK", requires = "reason", value_parser = mark)]
     after: Option<(DateTime<Utc>, String)>,
-    /// Events on a page.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    limit: u16,
+    #[command(flatten)]
+    size: Size,
 }
 
 /// The codes of the reasons.
@@ -59,20 +57,29 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         };
     };
     let search = ParkedSearch { service, reason: Some(reason), after: list.after };
-    let limit = i64::from(list.limit);
-    let (rows, next) = cut(view::parked(db, &search, limit + 1).await?, limit, ParkedRow::mark);
+    let rows = view::parked(db, &search, list.size.read()).await?;
+    let (rows, cut) = list.size.cut(rows, ParkedRow::mark);
     if as_json {
-        return print::json(&json!({ "events": rows, "after": next }));
+        print::json(&json!({ "events": rows, "after": cut.mark() }))?;
+    } else {
+        print_rows(&rows, queue::now(db).await?)?;
     }
-    print_rows(&rows, queue::now(db).await?)?;
-    next.map_or(Ok(()), |next| print::line(&format!("more: --after {next}")))
+    cut.say()
 }
+
+const GROUPS: [Column; 5] = [
+    Column::whole("REASON", Column::ALWAYS),
+    Column::whole("EVENTS", 9),
+    Column::whole("OLDEST", 4),
+    Column::whole("NEWEST", 3),
+    Column::text("SERVICE", 6, 20),
+];
 
 fn print_groups(groups: &[ParkedGroup], now: DateTime<Utc>) -> anyhow::Result<()> {
     if groups.is_empty() {
         return print::line("no event is parked");
     }
-    let mut table = print::table(&["REASON", "EVENTS", "OLDEST", "NEWEST", "SERVICE"]);
+    let mut table = Table::new(&GROUPS);
     for one in groups {
         table.add_row(vec![
             Cell::new(&one.reason),
@@ -82,7 +89,7 @@ fn print_groups(groups: &[ParkedGroup], now: DateTime<Utc>) -> anyhow::Result<()
             one.service.as_str().into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    table.print()
 }
 
 fn print_rows(rows: &[ParkedRow], now: DateTime<Utc>) -> anyhow::Result<()> {

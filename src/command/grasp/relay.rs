@@ -3,7 +3,6 @@
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
-use comfy_table::{Cell, Color};
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
@@ -14,17 +13,26 @@ use tender_jobs::{
 
 use super::missing::{print_batches, print_gaps, print_missing};
 use crate::{
-    command::{operator, print},
-    page::cut,
+    command::{
+        operator,
+        print::{self, Cell, Color, Column, Size, Table},
+    },
     words::{counted, grasp as words},
 };
 
 /// Rows of each list of `grasp relay`.
 const LISTED: i64 = 20;
-const COLUMNS: [&str; 9] =
-    ["URL", "STATE", "SINCE", "NEXT TRY", "COVERAGE", "OPEN SUBS", "NIP-77", "DRIFT", "HOLDER"];
-/// The column OPEN SUBS, from which a narrow terminal shows a second table.
-const OPEN_SUBS: usize = 5;
+const COLUMNS: [Column; 9] = [
+    Column::text("URL", Column::ALWAYS, 24),
+    Column::whole("STATE", 9),
+    Column::whole("SINCE", 5),
+    Column::whole("NEXT TRY", 6),
+    Column::whole("COVERAGE", 8),
+    Column::whole("OPEN SUBS", 3),
+    Column::whole("NIP-77", 2),
+    Column::whole("DRIFT", 2),
+    Column::whole("HOLDER", 1),
+];
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum StateArg {
@@ -66,20 +74,19 @@ pub(crate) struct List {
     /// Only relays after this address: the last one of the page before.
     #[arg(long, value_name = "URL")]
     after: Option<String>,
-    /// Relays on a page.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    limit: u16,
+    #[command(flatten)]
+    size: Size,
 }
 
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
     let state = list.state.map(RelayState::from);
     let is_search = state.is_some() || list.q.is_some() || list.after.is_some();
     let search = RelaySearch { state, text: list.q, after: list.after };
-    let limit = i64::from(list.limit);
-    let (rows, next) =
-        cut(view::relays(db, &search, limit + 1).await?, limit, |last| last.url.clone());
+    let rows = view::relays(db, &search, list.size.read()).await?;
+    let (rows, cut) = list.size.cut(rows, |last| last.url.clone());
     if as_json {
-        return print::json(&rows);
+        print::json(&rows)?;
+        return cut.say();
     }
     if rows.is_empty() && is_search {
         return print::line("no followed relay matches; `tender grasp relays` lists all");
@@ -90,12 +97,15 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         );
     }
     print_table(&rows, queue::now(db).await?)?;
-    next.map_or(Ok(()), |next| print::line(&format!("more: --after {next}")))
+    cut.say()
 }
 
 fn print_table(rows: &[RelayRow], now: DateTime<Utc>) -> anyhow::Result<()> {
-    let rows: Vec<Vec<Cell>> = rows.iter().map(|one| cells(one, now)).collect();
-    print::split_unless_wide(&COLUMNS, &rows, OPEN_SUBS)
+    let mut table = Table::new(&COLUMNS);
+    for one in rows {
+        table.add_row(cells(one, now));
+    }
+    table.print()
 }
 
 fn cells(one: &RelayRow, now: DateTime<Utc>) -> Vec<Cell> {

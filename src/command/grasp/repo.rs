@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
-use comfy_table::Cell;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
@@ -13,7 +12,10 @@ use tender_jobs::{
 };
 
 use super::{missing::print_missing, relay::relay_color};
-use crate::{command::print, words::grasp as words};
+use crate::{
+    command::print::{self, Cell, Column, Table},
+    words::grasp as words,
+};
 
 /// The most repositories among which one is searched by its identifier.
 const MOST_NAMED: i64 = 1000;
@@ -136,12 +138,21 @@ fn facts(one: &RepoRow, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
     facts
 }
 
+const RELAYS: [Column; 6] = [
+    Column::text("RELAY", Column::ALWAYS, 24),
+    Column::whole("STATE", 9),
+    Column::whole("COVERAGE", 8),
+    Column::whole("BEHIND", 5),
+    Column::whole("NEXT TRY", 4),
+    Column::text("ERROR", 6, 16),
+];
+
 fn print_relays(relays: &[RepoRelay], now: DateTime<Utc>) -> anyhow::Result<()> {
     if relays.is_empty() {
         return print::line("\nits announcement names no other relay");
     }
     print::line("")?;
-    let mut table = print::table(&["RELAY", "STATE", "COVERAGE", "BEHIND", "NEXT TRY", "ERROR"]);
+    let mut table = Table::new(&RELAYS);
     for one in relays {
         let behind = one.oldest_missing_at.map(|at| print::distance(at, now));
         let next = one.next_attempt_at.map(|at| print::relative(at.max(now), now));
@@ -151,10 +162,10 @@ fn print_relays(relays: &[RepoRelay], now: DateTime<Utc>) -> anyhow::Result<()> 
             format!("{}/{}", one.confirmed, one.confirmed + one.in_flight + one.missing).into(),
             behind.unwrap_or_else(|| "-".to_owned()).into(),
             next.unwrap_or_else(|| "-".to_owned()).into(),
-            print::short(&print::visible(one.error.as_deref().unwrap_or("-")), 80).into(),
+            one.error.as_deref().unwrap_or("-").into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    table.print()
 }
 
 fn print_roots(roots: &[RootRow], total: i64) -> anyhow::Result<()> {

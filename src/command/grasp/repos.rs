@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use comfy_table::{Cell, Color};
 use sqlx::PgPool;
 use tender_jobs::{
     grasp::view::{self, RepoRow, RepoSearch},
@@ -11,7 +10,7 @@ use tender_jobs::{
 use uuid::Uuid;
 
 use super::{repo::title, service};
-use crate::{command::print, page::cut};
+use crate::command::print::{self, Cell, Color, Column, Size, Table};
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
@@ -27,9 +26,8 @@ pub(crate) struct List {
     /// Only repositories after this one: the mark at the end of the page before.
     #[arg(long, value_name = "MARK", value_parser = mark)]
     after: Option<(Uuid, String)>,
-    /// Repositories on a page.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    limit: u16,
+    #[command(flatten)]
+    size: Size,
 }
 
 /// Parses the mark of a page.
@@ -44,21 +42,29 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         None => None,
     };
     let search = RepoSearch { service, text: list.q, is_missing: list.missing, after: list.after };
-    let limit = i64::from(list.limit);
-    let (rows, next) = cut(view::repos(db, &search, limit + 1).await?, limit, RepoRow::mark);
+    let rows = view::repos(db, &search, list.size.read()).await?;
+    let (rows, cut) = list.size.cut(rows, |last| format!("'{}'", last.mark()));
     if as_json {
-        return print::json(&rows);
+        print::json(&rows)?;
+    } else if rows.is_empty() {
+        print::line("no repository matches")?;
+    } else {
+        print_table(&rows, queue::now(db).await?)?;
     }
-    if rows.is_empty() {
-        return print::line("no repository matches");
-    }
-    print_table(&rows, queue::now(db).await?)?;
-    next.map_or(Ok(()), |next| print::line(&format!("more: --after '{next}'")))
+    cut.say()
 }
 
+const COLUMNS: [Column; 6] = [
+    Column::text("REPOSITORY", Column::ALWAYS, 16),
+    Column::whole("RELAYS", 4),
+    Column::whole("ROOTS", 4),
+    Column::whole("COVERAGE", 8),
+    Column::whole("BEHIND", 6),
+    Column::whole("ADDRESS", 1),
+];
+
 fn print_table(rows: &[RepoRow], now: DateTime<Utc>) -> anyhow::Result<()> {
-    let mut table =
-        print::table(&["REPOSITORY", "RELAYS", "ROOTS", "COVERAGE", "BEHIND", "ADDRESS"]);
+    let mut table = Table::new(&COLUMNS);
     for one in rows {
         table.add_row(vec![
             Cell::new(title(one)),
@@ -71,8 +77,7 @@ fn print_table(rows: &[RepoRow], now: DateTime<Utc>) -> anyhow::Result<()> {
             crate::words::address(&one.address).into(),
         ]);
     }
-    print::hide_unless_wide(&mut table, &[5]);
-    print::line(&table.trim_fmt())
+    table.print()
 }
 
 fn coverage_cell(one: &RepoRow) -> Cell {

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use comfy_table::{Cell, Color};
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
@@ -10,13 +9,25 @@ use tender_jobs::{
     queue,
 };
 
-use crate::{command::print, words::grasp as words};
+use crate::{
+    command::print::{self, Cell, Color, Column, Table},
+    words::grasp as words,
+};
 
 /// Finds a service by its address or id.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<ServiceRow> {
     let found = view::service(db, name).await?;
     found.with_context(|| format!("there is no service {name}; see `tender grasp list`"))
 }
+
+const COLUMNS: [Column; 6] = [
+    Column::text("URL", Column::ALWAYS, 24),
+    Column::whole("", 9),
+    Column::whole("REPOSITORIES", 5),
+    Column::whole("RELAYS", 6),
+    Column::whole("ACCEPTED", 4),
+    Column::text("NAMES", 2, 10),
+];
 
 pub(super) async fn list(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
     let services = view::services(db).await?;
@@ -26,7 +37,7 @@ pub(super) async fn list(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
     if services.is_empty() {
         return print::line("no service yet: `tender grasp add wss://git.example.com` adds one");
     }
-    let mut table = print::table(&["URL", "", "REPOSITORIES", "RELAYS", "ACCEPTED", "NAMES"]);
+    let mut table = Table::new(&COLUMNS);
     for one in &services {
         table.add_row(vec![
             Cell::new(&one.url),
@@ -37,8 +48,7 @@ pub(super) async fn list(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
             one.names.join(" ").into(),
         ]);
     }
-    print::hide_unless_wide(&mut table, &[5]);
-    print::line(&table.trim_fmt())?;
+    table.print()?;
     services.iter().flat_map(warnings).try_for_each(|told| print::line(&told))
 }
 

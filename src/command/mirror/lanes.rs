@@ -16,7 +16,7 @@ use tender_workers::mirror::{self, orchestrate};
 
 use super::{upstream::named, wait};
 use crate::{
-    command::{ask::Yes, operator, print},
+    command::{ask::Yes, flags::Flags, operator, print},
     words::counted,
 };
 
@@ -43,7 +43,11 @@ pub(super) async fn trigger(
         print_skipped(&dispatched, only.is_none(), mode)?;
     }
     let lanes: Vec<_> = dispatched.iter().filter_map(|one| one.lane).collect();
-    let ended = if wait { wait::until_done(db, &lanes, as_json).await? } else { Vec::new() };
+    let ended = if wait {
+        wait::until_done(db, &lanes, as_json || Flags::get().quiet).await?
+    } else {
+        Vec::new()
+    };
     if as_json {
         print::json(&json!({ "mode": mode, "relays": dispatched, "ended": ended }))?;
     }

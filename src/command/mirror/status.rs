@@ -1,7 +1,6 @@
 //! `mirror status`, and the table of lanes, which other commands also print.
 
 use chrono::{DateTime, Utc};
-use comfy_table::{Cell, Color};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -9,16 +8,30 @@ use tender_jobs::{
     mirror::{
         self, deployment, event,
         lane::{self, Condition, LaneState},
-        upstream,
+        upstream::{self, Connection, Upstream},
     },
     queue::{self, WaitingKind},
 };
 
 use super::show::uploads_of;
-use crate::{command::print, words::lane as words};
+use crate::{
+    command::print::{self, Cell, Color, Column, Table},
+    words::lane as words,
+};
 
-/// The columns REJECTED, FILTER and DIRECTION.
-const WIDE_COLUMNS: [usize; 3] = [7, 9, 10];
+const COLUMNS: [Column; 11] = [
+    Column::whole("", Column::ALWAYS),
+    Column::text("URL", Column::ALWAYS, 24),
+    Column::whole("LANE", 9),
+    Column::whole("STATUS", 8),
+    Column::whole("DONE", 6),
+    Column::whole("DOWN", 4),
+    Column::whole("UP", 4),
+    Column::whole("REJECTED", 2),
+    Column::whole("LAST SYNC", 5),
+    Column::whole("FILTER", 1),
+    Column::whole("DIRECTION", 1),
+];
 
 /// The positions of a lane that the ledger has in Unix seconds, as Nostr does.
 const POSITIONS: [&str; 4] =
@@ -61,27 +74,29 @@ pub(super) async fn print(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
         events.total, events.today, events.per_minute
     ))?;
     print::line(&waiting_words(&waiting))?;
-    for one in &upstreams {
-        let mark = if one.enabled { "[ON]" } else { "[--]" };
-        let of = connections.iter().filter(|connection| connection.upstream_id == one.id);
-        let told: Vec<String> = of
-            .map(|connection| {
-                format!(
-                    "{} with {} subscriptions, {} attempts, in process {}",
-                    connection.state,
-                    connection.subscriptions,
-                    connection.attempts,
-                    connection.process
-                )
-            })
-            .collect();
-        let told = if told.is_empty() { "not connected".to_owned() } else { told.join("; ") };
-        print::line(&format!("{mark} {} {} — {told}", one.url, one.direction))?;
-        if one.authors_only_reason.is_some() {
-            print::line(&format!("     uploads: {}", uploads_of(one)))?;
-        }
+    let rows = upstreams.iter().flat_map(|one| upstream_rows(one, &connections));
+    print::prose(&rows.collect::<Vec<_>>())
+}
+
+/// Returns whether an upstream is enabled and connected, and what it does not take.
+fn upstream_rows(one: &Upstream, connections: &[Connection]) -> Vec<Vec<Cell>> {
+    let mark = if one.enabled { "[ON]" } else { "[--]" };
+    let of = connections.iter().filter(|connection| connection.upstream_id == one.id);
+    let told: Vec<String> = of
+        .map(|connection| {
+            format!(
+                "{} with {} subscriptions, {} attempts, in process {}",
+                connection.state, connection.subscriptions, connection.attempts, connection.process
+            )
+        })
+        .collect();
+    let told = if told.is_empty() { "not connected".to_owned() } else { told.join("; ") };
+    let mut rows =
+        vec![vec![mark.into(), format!("{} {} — {told}", one.url, one.direction).into()]];
+    if one.authors_only_reason.is_some() {
+        rows.push(vec!["".into(), format!("uploads: {}", uploads_of(one)).into()]);
     }
-    Ok(())
+    rows
 }
 
 /// Returns how many jobs wait, in total and by kind and queue.
@@ -109,20 +124,7 @@ fn marker(lane: &LaneState) -> Cell {
 
 /// Prints lanes as a table, and below it what failed and what is missing.
 pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Result<()> {
-    let header = [
-        "",
-        "URL",
-        "LANE",
-        "STATUS",
-        "DONE",
-        "DOWN",
-        "UP",
-        "REJECTED",
-        "LAST SYNC",
-        "FILTER",
-        "DIRECTION",
-    ];
-    let mut table = print::table(&header);
+    let mut table = Table::new(&COLUMNS);
     for lane in lanes {
         let last =
             lane.last_synced_at.map_or_else(|| "never".to_owned(), |at| print::relative(at, now));
@@ -142,12 +144,12 @@ pub(super) fn print_lanes(lanes: &[LaneState], now: DateTime<Utc>) -> anyhow::Re
             lane.direction.as_str().into(),
         ]);
     }
-    print::hide_unless_wide(&mut table, &WIDE_COLUMNS);
-    print::line(&table.trim_fmt())?;
-    for lane in lanes {
-        print_troubles(lane, now)?;
+    table.print()?;
+    let troubles: Vec<_> = lanes.iter().flat_map(|lane| troubles(lane, now)).collect();
+    if !troubles.is_empty() {
+        print::line("")?;
     }
-    Ok(())
+    print::prose(&troubles)
 }
 
 /// Returns the condition of a lane; for a stale lane also the status that its holder left.
@@ -158,26 +160,22 @@ fn status(lane: &LaneState) -> String {
     }
 }
 
-fn print_troubles(lane: &LaneState, now: DateTime<Utc>) -> anyhow::Result<()> {
+/// Returns what is wrong with a lane: its failure, its refused uploads and its gaps, each beside its name.
+fn troubles(lane: &LaneState, now: DateTime<Utc>) -> Vec<Vec<Cell>> {
     let at = |time: Option<DateTime<Utc>>| time.map(|time| print::relative(time, now));
-    let name = format!("{} {}", lane.url, lane.lane);
+    let mut told = Vec::new();
     if let (Some(failure), Some(error)) = (words::failure(lane), &lane.last_error) {
         let when = at(lane.last_error_at).unwrap_or_default();
-        let next = match at(lane.retry_at.or(lane.next_attempt_at)) {
-            Some(next) => format!("; next attempt {next}"),
-            None => String::new(),
-        };
-        print::line(&format!("{name}: {failure} {when}: {error}{next}"))?;
+        let next = at(lane.retry_at.or(lane.next_attempt_at));
+        let next = next.map(|next| format!("; next attempt {next}")).unwrap_or_default();
+        told.push(format!("{failure} {when}: {error}{next}"));
     }
-    if let Some(uploads) = words::uploads(lane, &at(lane.upload_refused_at).unwrap_or_default()) {
-        print::line(&format!("{name}: {uploads}"))?;
-    }
+    told.extend(words::uploads(lane, &at(lane.upload_refused_at).unwrap_or_default()));
     if let Some(gaps) = words::gaps(lane) {
         let since = at(lane.gaps_since).unwrap_or_default();
         let next = at(lane.gap_retry_at).unwrap_or_default();
-        print::line(&format!(
-            "{name}: missing, the oldest found {since}: {gaps}; next retry {next}"
-        ))?;
+        told.push(format!("missing, the oldest found {since}: {gaps}; next retry {next}"));
     }
-    Ok(())
+    let name = format!("{} {}:", lane.url, lane.lane);
+    told.into_iter().map(|words| vec![format!("{name} {words}").into()]).collect()
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use comfy_table::{Cell, Color};
 use serde_json::Value;
 use sqlx::PgPool;
 use tender_jobs::mirror::{
@@ -11,7 +10,13 @@ use tender_jobs::mirror::{
 };
 
 use crate::{
-    command::{ask::Yes, failure::wrong_fields, operator, print, provision},
+    command::{
+        ask::Yes,
+        failure::wrong_fields,
+        operator,
+        print::{self, Cell, Color, Column, Table},
+        provision,
+    },
     words::counted,
 };
 
@@ -177,6 +182,16 @@ fn warn_private(created: &Upstream, allows_private: bool) {
     }
 }
 
+const COLUMNS: [Column; 7] = [
+    Column::text("URL", Column::ALWAYS, 30),
+    Column::whole("", 9),
+    Column::whole("DIRECTION", 6),
+    Column::whole("BACKFILL", 3),
+    Column::whole("NEGENTROPY", 3),
+    Column::whole("LIVE", 4),
+    Column::text("NOTES", 2, 10),
+];
+
 pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
     let upstreams = upstream::list(db).await?;
     if json {
@@ -188,8 +203,7 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
             "no upstreams yet: `tender mirror add wss://relay.example.com` adds one",
         );
     }
-    let mut table =
-        print::table(&["URL", "", "DIRECTION", "BACKFILL", "NEGENTROPY", "LIVE", "NOTES"]);
+    let mut table = Table::new(&COLUMNS);
     for one in &upstreams {
         table.add_row(vec![
             Cell::new(&one.url),
@@ -198,11 +212,11 @@ pub(super) async fn list(db: &PgPool, json: bool) -> anyhow::Result<()> {
             yes(one.backfill).into(),
             negentropy_of(one).into(),
             yes(one.live).into(),
-            print::visible(one.notes.as_deref().unwrap_or_default()).into(),
+            one.notes.as_deref().unwrap_or_default().into(),
         ]);
     }
     if !upstreams.is_empty() {
-        print::line(&table.trim_fmt())?;
+        table.print()?;
     }
     for Removal { url, rows, .. } in &removals {
         print::line(&format!("removing {url}: {rows} rows deleted so far"))?;

@@ -1,11 +1,14 @@
 //! `instance …`: the zooid instances that are known, and the end of those that nobody uses any more.
 
 use clap::Subcommand;
-use comfy_table::Cell;
 use tender_jobs::{console::operator as actions, provision::instance};
 
 use crate::{
-    command::{load, operator, print, with_database},
+    command::{
+        load, operator,
+        print::{self, Cell, Column, Table},
+        with_database,
+    },
     config::Needs,
 };
 
@@ -39,6 +42,15 @@ impl InstanceCommand {
     }
 }
 
+const COLUMNS: [Column; 6] = [
+    Column::text("INSTANCE", Column::ALWAYS, 24),
+    Column::whole("BREAKER", 9),
+    Column::whole("IN FLIGHT", 5),
+    Column::whole("LIMIT", 4),
+    Column::whole("CONFIGURED", 3),
+    Column::text("LAST ERROR", 6, 20),
+];
+
 async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
     let instances = instance::list(db).await?;
     if json {
@@ -48,8 +60,7 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
         return print::line("no worker has called zooid yet");
     }
     let now = tender_jobs::queue::now(db).await?;
-    let mut table =
-        print::table(&["INSTANCE", "BREAKER", "IN FLIGHT", "LIMIT", "CONFIGURED", "LAST ERROR"]);
+    let mut table = Table::new(&COLUMNS);
     for one in &instances {
         let limit =
             one.calls_allowed.map_or_else(|| "-".to_owned(), |n| format!("{:.0}", n.floor()));
@@ -67,5 +78,5 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
             one.last_error.as_str().into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    table.print()
 }

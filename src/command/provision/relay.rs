@@ -15,7 +15,7 @@ use tender_jobs::{
 };
 
 use crate::{
-    command::{ask::Yes, load, operator, with_database},
+    command::{ask::Yes, load, operator, with_database, with_new_database},
     config::{Config, Needs},
     postgres::Database,
 };
@@ -107,6 +107,10 @@ impl RelayCommand {
             _ => Needs::Database,
         };
         let config = load(needs, "warn")?;
+        if matches!(self, Self::Create { .. }) {
+            let created = async |database: &Database| self.run_on(&config, database, json).await;
+            return with_new_database(&config, created).await;
+        }
         with_database(&config, async |database| self.run_on(&config, database, json).await).await
     }
 

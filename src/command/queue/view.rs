@@ -1,14 +1,40 @@
 //! The output of `queue status`, `queue list` and `queue show`.
 
 use anyhow::Context;
-use comfy_table::{Cell, Color};
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use tender_jobs::{
     provision::relay,
     queue::{self, COUNT_CAP, JobFilter, JobState, JobSummary, Page},
 };
 
-use crate::{command::print, postgres::Database};
+use crate::{
+    command::print::{self, Cell, Color, Column, Size, Table},
+    postgres::Database,
+};
+
+const QUEUES: [Column; 11] = [
+    Column::whole("QUEUE", Column::ALWAYS),
+    Column::whole("", 10),
+    Column::whole("WAITING", 9),
+    Column::whole("RETRYING", 8),
+    Column::whole("QUEUED", 3),
+    Column::whole("RUNNING", 7),
+    Column::whole("KILLED", 9),
+    Column::whole("DONE", 2),
+    Column::whole("DUE FOR", 6),
+    Column::whole("NEXT IN", 1),
+    Column::whole("WORKERS", 8),
+];
+
+const JOBS: [Column; 6] = [
+    Column::whole("ID", Column::ALWAYS),
+    Column::whole("QUEUE", 9),
+    Column::whole("STATE", 8),
+    Column::whole("ATTEMPT", 3),
+    Column::whole("WHEN", 5),
+    Column::text("LAST ERROR", 7, 16),
+];
 
 pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()> {
     let db = &database.pool;
@@ -19,21 +45,9 @@ pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()
         return print::json(&json!({ "queues": queues, "workers": workers, "relays": relays }));
     }
     let now = queue::now(db).await?;
+    let brief = |at: Option<_>| at.map_or_else(|| "-".to_owned(), |at| print::distance(at, now));
     let ago = |at: Option<_>| at.map_or_else(|| "-".to_owned(), |at| print::relative(at, now));
-    let header = [
-        "QUEUE",
-        "",
-        "WAITING",
-        "RETRYING",
-        "QUEUED",
-        "RUNNING",
-        "KILLED",
-        "DONE",
-        "OLDEST DUE",
-        "NEXT DUE",
-        "WORKERS",
-    ];
-    let mut table = print::table(&header);
+    let mut table = Table::new(&QUEUES);
     for queue in &queues {
         let alive = workers.iter().filter(|w| w.is_alive && w.queue == queue.queue).count();
         table.add_row(vec![
@@ -49,12 +63,12 @@ pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()
             queue.running.into(),
             alarming(queue.killed, Color::Red),
             at_least(queue.done).into(),
-            ago(queue.oldest_due_at).into(),
-            ago(queue.next_due_at).into(),
+            brief(queue.oldest_due_at).into(),
+            brief(queue.next_due_at).into(),
             if alive == 0 { Cell::new("none").fg(Color::Red) } else { alive.into() },
         ]);
     }
-    print::line(&table.trim_fmt())?;
+    table.print()?;
     print::line(&format!(
         "\nrelays: {}{} synced, {} pending, {} retrying, {} gave up; oldest pending: {}",
         if relays.is_capped { "at most " } else { "" },
@@ -79,22 +93,29 @@ fn alarming(count: i64, color: Color) -> Cell {
 pub(super) async fn list(
     database: &Database,
     filter: &JobFilter,
-    limit: i64,
+    page: &Page,
+    size: Size,
     json: bool,
 ) -> anyhow::Result<()> {
-    let jobs = queue::jobs(&database.pool, filter, &Page::default(), limit).await?;
+    let jobs = queue::jobs(&database.pool, filter, page, size.read()).await?;
+    let (jobs, cut) = size.cut(jobs, |last| last.cursor().to_string());
     if json {
-        return print::json(&jobs);
+        print::json(&jobs)?;
+    } else if jobs.is_empty() {
+        print::line("no jobs")?;
+    } else {
+        print_jobs(&jobs, queue::now(&database.pool).await?)?;
     }
-    if jobs.is_empty() {
-        return print::line("no jobs");
-    }
-    let now = queue::now(&database.pool).await?;
-    let mut table = print::table(&["ID", "QUEUE", "STATE", "ATTEMPT", "WHEN", "LAST ERROR"]);
-    for job in &jobs {
+    cut.say()
+}
+
+fn print_jobs(jobs: &[JobSummary], now: DateTime<Utc>) -> anyhow::Result<()> {
+    let mut table = Table::new(&JOBS);
+    for job in jobs {
         let when = match job.done_at {
-            Some(at) => format!("ended {}", print::relative(at, now)),
-            None => format!("due {}", print::relative(job.run_at, now)),
+            Some(at) => format!("ended {} ago", print::distance(at, now)),
+            None if job.run_at > now => format!("due in {}", print::distance(job.run_at, now)),
+            None => format!("due for {}", print::distance(job.run_at, now)),
         };
         table.add_row(vec![
             Cell::new(&job.id),
@@ -102,10 +123,10 @@ pub(super) async fn list(
             state_cell(job),
             format!("{} of {}", job.attempts, job.max_attempts).into(),
             when.into(),
-            print::short(job.error.as_deref().unwrap_or_default(), 80).into(),
+            job.error.as_deref().unwrap_or_default().into(),
         ]);
     }
-    print::line(&table.trim_fmt())
+    table.print()
 }
 
 fn state_cell(job: &JobSummary) -> Cell {
@@ -125,7 +146,7 @@ pub(super) async fn show(database: &Database, id: &str, json: bool) -> anyhow::R
     if json {
         return print::json(&job);
     }
-    let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
+    let time = |at: Option<DateTime<Utc>>| {
         at.map_or_else(|| "-".to_owned(), |at| at.format("%F %T UTC").to_string())
     };
     let summary = &job.summary;

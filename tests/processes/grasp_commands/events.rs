@@ -10,10 +10,9 @@ use crate::support::api::{event, tag};
 async fn parked_events_are_counted_by_reason_and_listed() {
     let desk = Desk::new().await;
     desk.says(&["parked"], &["orphan", "names-another-service", "2"]).await;
-    let out = desk
-        .says(&["parked", "--reason", "orphan", "--limit", "1"], &["waits for the event ffff"])
-        .await;
-    let (_, mark) = out.split_once("--after ").unwrap();
+    let (_, out, note) = desk.types(&["parked", "--reason", "orphan", "--limit", "1"]).await;
+    assert!(out.contains("waits for the event ffff"), "{out}");
+    let (_, mark) = note.split_once("--after ").unwrap();
     let next = desk.json(&["parked", "--reason", "orphan", "--after", mark.trim()]).await;
     assert_eq!(
         (&next["events"][0]["event_id"], &next["after"]),

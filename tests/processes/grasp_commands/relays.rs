@@ -29,7 +29,8 @@ async fn followed_relays_are_listed_each_with_the_word_for_its_state() {
         (&found[0]["url"], &found[0]["state"], &found[0]["missing"], &found[0]["repositories"]),
         (&json!("wss://dead.example.com"), &json!("dead"), &json!(3), &json!(1))
     );
-    let page = desk.says(&["relays", "--limit", "2"], &["more: --after wss://b.example.com"]).await;
+    let (_, page, note) = desk.types(&["relays", "--limit", "2"]).await;
+    assert_eq!(note.trim(), "2 of 9; --all, or --after wss://b.example.com");
     assert!(!page.contains("wss://c.example.com"), "{page}");
     let next = desk.json(&["relays", "--limit", "1", "--after", "wss://b.example.com"]).await;
     assert_eq!(next[0]["url"], "wss://c.example.com");

@@ -33,6 +33,7 @@ use tender_jobs::provision::{
 use crate::runtime::trace;
 use answer::{MAX_ANSWER, MAX_MEMBERS, unreadable};
 pub use body::{Blossom, Livekit};
+pub use check::Checked;
 pub use error::ZooidError;
 
 /// The usual [`ZooidSettings::timeout`].

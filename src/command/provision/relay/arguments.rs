@@ -2,9 +2,9 @@
 
 use clap::{Args, ValueEnum};
 use nostr::key::PublicKey;
-use tender_jobs::provision::relay::{Change, Filter, Flags, Status, SyncState};
+use tender_jobs::provision::relay::{Change, Filter, Flags, RelayId, Status, SyncState};
 
-use crate::command::failure::usage;
+use crate::command::{failure::usage, print::Size};
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
@@ -15,11 +15,13 @@ pub(crate) struct ListArgs {
     #[arg(long, value_enum)]
     sync: Option<SyncArg>,
     /// Only relays whose host or name contains this, or whose id or tenant starts with it.
-    #[arg(long, short)]
+    #[arg(long, value_name = "TEXT")]
     query: Option<String>,
-    /// Maximum number of relays to show.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(super) limit: u32,
+    /// Only relays after this one in the list: the last one of the page before.
+    #[arg(long, value_name = "ID")]
+    after: Option<RelayId>,
+    #[command(flatten)]
+    pub(super) size: Size,
 }
 
 impl ListArgs {
@@ -29,7 +31,7 @@ impl ListArgs {
             status: self.status.map(Status::from),
             sync: self.sync.map(SyncState::from),
             query: self.query.clone(),
-            after: None,
+            after: self.after.clone(),
         }
     }
 }

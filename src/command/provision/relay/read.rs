@@ -20,18 +20,17 @@ pub(super) async fn list(
     args: &ListArgs,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relays = relay::list(&database.pool, &args.filter(), args.limit.into()).await?;
+    let relays = relay::list(&database.pool, &args.filter(), args.size.read()).await?;
+    let (relays, cut) = args.size.cut(relays, |last| last.id.to_string());
     let max = config.provision.backoff.max_attempts();
     if json {
-        return print::json(
-            &relays.iter().map(|relay| view::fields(relay, max)).collect::<Vec<_>>(),
-        );
+        print::json(&relays.iter().map(|relay| view::fields(relay, max)).collect::<Vec<_>>())?;
+    } else if relays.is_empty() {
+        print::line("no relays")?;
+    } else {
+        view::print_relays(&relays, max, queue::now(&database.pool).await?)?;
     }
-    if relays.is_empty() {
-        return print::line("no relays");
-    }
-    let now = queue::now(&database.pool).await?;
-    print::line(&view::relay_table(&relays, max, now))
+    cut.say()
 }
 
 pub(super) async fn show(
@@ -49,7 +48,7 @@ pub(super) async fn show(
     }
     view::print(database, config, &relay, false).await?;
     print::line("")?;
-    print::line(&view::activity_table(&records))
+    view::print_activity(&records)
 }
 
 pub(super) async fn show_activity(
@@ -67,7 +66,7 @@ pub(super) async fn show_activity(
     if records.is_empty() {
         bail!("there is no relay {text}, and there was none: give its id or whole host");
     }
-    if json { print::json(&records) } else { print::line(&view::activity_table(&records)) }
+    if json { print::json(&records) } else { view::print_activity(&records) }
 }
 
 pub(super) async fn members(

@@ -10,24 +10,46 @@ use tender_jobs::{
     queue,
 };
 
-use crate::{command::print, config::Config, postgres::Database};
+use crate::{
+    command::print::{self, Column, Table},
+    config::Config,
+    postgres::Database,
+};
 
-/// Returns the table of a list of relays.
-pub(super) fn relay_table(relays: &[Relay], max: u32, now: DateTime<Utc>) -> String {
-    let mut table =
-        print::table(&["HOST", "STATUS", "SYNC", "ATTEMPT", "NEXT TRY", "LAST ERROR", "ID"]);
+const RELAYS: [Column; 7] = [
+    Column::text("HOST", Column::ALWAYS, 20),
+    Column::whole("STATUS", 3),
+    Column::whole("SYNC", 9),
+    Column::whole("ATTEMPT", 4),
+    Column::whole("NEXT TRY", 6),
+    Column::text("LAST ERROR", 7, 24),
+    Column::whole("ID", 2),
+];
+
+/// Prints a list of relays.
+pub(super) fn print_relays(relays: &[Relay], max: u32, now: DateTime<Utc>) -> anyhow::Result<()> {
+    let mut table = Table::new(&RELAYS);
     for relay in relays {
         table.add_row(vec![
             relay.host().into(),
             relay.status.as_str().into(),
             print::sync_cell(relay),
             print::attempts(relay, max).into(),
-            next_try(relay, now).into(),
-            print::short(&relay.sync_error, 60).into(),
+            next_in_short(relay, now).into(),
+            relay.sync_error.as_str().into(),
             relay.id.as_str().into(),
         ]);
     }
-    table.trim_fmt()
+    table.print()
+}
+
+/// Returns when the next attempt is, in its largest unit; `-` if none is planned.
+fn next_in_short(relay: &Relay, now: DateTime<Utc>) -> String {
+    match (relay.sync_state(), relay.retry_at) {
+        (SyncState::Synced | SyncState::GaveUp, _) => "-".to_owned(),
+        (_, Some(at)) if at > now => format!("in {}", print::distance(at, now)),
+        _ => "now".to_owned(),
+    }
 }
 
 fn next_try(relay: &Relay, now: DateTime<Utc>) -> String {
@@ -89,9 +111,17 @@ pub(super) async fn print(
     ])
 }
 
-/// Returns the table of a relay's activity.
-pub(super) fn activity_table(records: &[Activity]) -> String {
-    let mut table = print::table(&["WHEN", "WHAT", "ATTEMPT", "MS", "DETAIL"]);
+const ACTIVITY: [Column; 5] = [
+    Column::whole("WHEN", Column::ALWAYS),
+    Column::whole("WHAT", 9),
+    Column::whole("ATTEMPT", 4),
+    Column::whole("MS", 2),
+    Column::text("DETAIL", 8, 20),
+];
+
+/// Prints a relay's activity.
+pub(super) fn print_activity(records: &[Activity]) -> anyhow::Result<()> {
+    let mut table = Table::new(&ACTIVITY);
     for record in records {
         let text = |name: &str| match &record.detail[name] {
             Value::Null => String::new(),
@@ -101,12 +131,12 @@ pub(super) fn activity_table(records: &[Activity]) -> String {
         let detail =
             ["error", "note", "changed", "by"].map(text).into_iter().find(|text| !text.is_empty());
         table.add_row(vec![
-            record.created_at.format("%F %T").to_string(),
-            record.activity_type.as_str().replace('_', " "),
-            text("attempt"),
-            text("duration_ms"),
-            print::short(&detail.unwrap_or_default(), 100),
+            record.created_at.format("%F %T").into(),
+            record.activity_type.as_str().replace('_', " ").into(),
+            text("attempt").into(),
+            text("duration_ms").into(),
+            detail.unwrap_or_default().into(),
         ]);
     }
-    table.trim_fmt()
+    table.print()
 }

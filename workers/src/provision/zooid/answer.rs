@@ -205,7 +205,7 @@ fn origin(url: &Url) -> String {
 }
 
 /// Returns how far zooid's clock is ahead of ours, in seconds, from the header `Date`.
-fn skew(headers: &HeaderMap) -> Option<i64> {
+pub(super) fn skew(headers: &HeaderMap) -> Option<i64> {
     let theirs = seconds(httpdate::parse_http_date(headers.get("date")?.to_str().ok()?).ok()?)?;
     Some(theirs - i64::try_from(Timestamp::now().as_secs()).ok()?)
 }
