@@ -141,7 +141,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/queues", get(queues::page))
         .route("/queues/{queue}/{action}", post(steer::queue))
         .route("/jobs", get(jobs::page))
-        .route("/jobs/retry-all", post(steer::retry_all))
+        .route("/jobs/steer", post(jobs::bulk::steer))
         .route("/jobs/{id}", get(jobs::one::page))
         .route("/jobs/{id}/{action}", post(steer::job))
         .route("/workers", get(workers::page))

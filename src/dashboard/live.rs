@@ -67,8 +67,8 @@ impl Part {
             }
             Self::Queues => queues::live(dashboard, viewer).await?,
             Self::Workers(shown) => workers::live(dashboard, shown).await?,
-            Self::Jobs(shown) => jobs::live(dashboard, shown).await?,
-            Self::Job(id) => one::live(&one::find(dashboard, id).await?, viewer),
+            Self::Jobs(shown) => jobs::live(dashboard, shown, viewer).await?,
+            Self::Job(id) => one::live(dashboard, &one::find(dashboard, id).await?, viewer).await?,
             Self::Upstreams(shown) => upstreams::table(dashboard, shown).await?,
             Self::Upstream(id) => {
                 upstream::live(dashboard, &upstream::find(dashboard, id).await?, viewer).await?

@@ -13,6 +13,8 @@ use crate::support::{
 
 mod attention;
 mod entrance;
+mod job_pages;
+mod job_steering;
 mod markup;
 mod queue_pages;
 
@@ -92,7 +94,8 @@ impl Site {
             "/queues/sync-relay/resume".to_owned(),
             format!("/jobs/{job}/retry"),
             format!("/jobs/{job}/cancel"),
-            "/jobs/retry-all".to_owned(),
+            format!("/jobs/{job}/delete"),
+            "/jobs/steer".to_owned(),
             "/instances/probe".to_owned(),
             "/reconcile".to_owned(),
             "/attention/snooze".to_owned(),

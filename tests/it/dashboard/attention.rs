@@ -221,10 +221,12 @@ async fn a_killed_run_needs_no_attention_once_a_later_run_succeeded() {
         ("confirmed", "yes"),
         ("queue", "prune"),
         ("state", "open"),
+        ("scope", "all"),
+        ("verb", "retry"),
     ];
-    site.post("/jobs/retry-all", &cookie, &form).await;
+    site.post("/jobs/steer", &cookie, &form).await;
     let action = operator::last(db, 1).await.unwrap().remove(0);
-    assert_eq!(action.result, "1 jobs requeued.");
+    assert_eq!(action.result, "1 job requeued.");
     assert_eq!(headlines(&site).await, Vec::<String>::new());
 }
 
