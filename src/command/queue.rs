@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
     console::operator,
-    queue::{self, JobFilter, JobState},
+    queue::{self, JobFilter, JobState, LONGEST_REASON},
     steer::{self, Steered, Verb},
 };
 
@@ -64,6 +64,9 @@ pub(crate) enum QueueCommand {
     Pause {
         /// Name of the queue.
         queue: String,
+        /// Why, for other operators; at most 300 characters.
+        #[arg(long, value_parser = reason)]
+        reason: Option<String>,
     },
     /// Resume a paused queue.
     Resume {
@@ -118,7 +121,7 @@ impl QueueCommand {
                 done(database, "cancel_job", &job, &words(&steered), json).await
             }
             Self::Delete { job, yes } => delete(database, &job, yes, json).await,
-            Self::Pause { queue } => pause(database, &queue, json).await,
+            Self::Pause { queue, reason } => pause(database, &queue, reason.as_deref(), json).await,
             Self::Resume { queue } => resume(database, &queue, json).await,
         })
         .await
@@ -143,9 +146,23 @@ async fn delete(database: &Database, job: &str, yes: bool, json: bool) -> anyhow
     done(database, "delete_job", job, &words(&steered), json).await
 }
 
-async fn pause(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
+/// Reads an operator's reason.
+pub(super) fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        1..=LONGEST_REASON => Ok(text.to_owned()),
+        _ => Err(format!("a reason has 1 to {LONGEST_REASON} characters")),
+    }
+}
+
+async fn pause(
+    database: &Database,
+    queue: &str,
+    reason: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
     serve::known_queues([queue])?;
-    let changed = queue::pause(&database.pool, queue, &operator().who).await?;
+    let changed = queue::pause(&database.pool, queue, &operator().who, reason).await?;
     let words =
         if changed { "is paused; workers stop fetching within 5 s" } else { "was already paused" };
     done(database, "pause_queue", queue, &format!("{queue} {words}"), json).await
