@@ -18,7 +18,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
 use serde::{Deserialize, de::value::MapDeserializer};
-use tender_jobs::{console::operator, provision::relay::By};
+use tender_jobs::{console::operator, provision::relay::By, queue::LONGEST_REASON};
 
 use super::{
     Dashboard, PATH, layout,
@@ -162,6 +162,19 @@ impl Asked {
     pub(super) fn field(&self, name: &str) -> &str {
         let value = self.fields.iter().find(|(field, _)| field == name);
         value.map_or("", |(_, value)| value)
+    }
+
+    /// The reason that the operator gives.
+    ///
+    /// # Errors
+    /// What the operator must correct.
+    pub(super) fn reason(&self) -> Result<&str, String> {
+        let reason = self.form.reason.trim();
+        let is_good = (1..=LONGEST_REASON).contains(&reason.chars().count());
+        if is_good && !reason.contains('\0') {
+            return Ok(reason);
+        }
+        Err(format!("the action needs a reason of 1 to {LONGEST_REASON} characters"))
     }
 
     pub(super) fn by(&self) -> By {

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Path and name of each section, in the order of the navigation.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("", "Fleet"),
     ("/relays", "Relays"),
     ("/upstreams", "Upstreams"),
@@ -19,7 +19,8 @@ const SECTIONS: [(&str, &str); 11] = [
     ("/parked", "Parked"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
-    ("/workers", "Workers"),
+    ("/schedule", "Schedule"),
+    ("/processes", "Processes"),
     ("/actions", "Actions"),
 ];
 

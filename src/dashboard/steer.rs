@@ -1,50 +1,13 @@
-//! Actions on a queue or a job: pause, resume; retry, cancel, delete.
+//! Actions on a job: retry, cancel, delete.
 
 use axum::extract::Path;
-use tender_jobs::{
-    queue,
-    steer::{self, Steered},
-};
+use tender_jobs::steer::{self, Steered};
 
 use super::{
     PATH,
     actions::{Action, Answer, Asked, begin},
     parts::Problem,
 };
-
-pub(super) async fn queue(Path((queue, verb)): Path<(String, String)>, asked: Asked) -> Answer {
-    let db = &asked.dashboard.db;
-    let question = match verb.as_str() {
-        "pause" => "Pause this queue?",
-        "resume" => "Resume this queue?",
-        _ => return Err(Problem::NotFound),
-    };
-    if !tender_jobs::queues().contains(&queue.as_str()) {
-        return Err(Problem::NotFound);
-    }
-    let action = Action {
-        name: format!("{verb}_queue"),
-        target: queue.clone(),
-        question,
-        path: format!("{PATH}/queues/{queue}/{verb}"),
-        otherwise: format!("{PATH}/queues"),
-    };
-    let doing = begin!(asked, action);
-    let words = if verb == "pause" {
-        if queue::pause(db, &queue, &asked.viewer.who).await? {
-            format!("{queue} is paused. Running jobs end, and no other job starts.")
-        } else {
-            format!("{queue} was paused before; nothing changed.")
-        }
-    } else {
-        if queue::resume(db, &queue).await? {
-            format!("{queue} is resumed.")
-        } else {
-            format!("{queue} was not paused; nothing changed.")
-        }
-    };
-    doing.done(Ok(words)).await
-}
 
 pub(super) async fn job(Path((id, verb)): Path<(String, String)>, asked: Asked) -> Answer {
     let db = &asked.dashboard.db;

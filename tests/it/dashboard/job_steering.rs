@@ -15,6 +15,10 @@ async fn fill(site: &Site) {
     let world = &site.api.world;
     sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
     let upstream = uuid::Uuid::parse_str(&site.upstream_id).unwrap();
+    let lane =
+        "insert into lane (upstream_id, lane, filter_hash) select id, 'realtime', 'x' from upstream
+                on conflict do nothing";
+    sqlx::query(lane).execute(&world.db).await.unwrap();
     sqlx::query(
         r#"insert into apalis.jobs (id, job_type, job, status, done_at, last_result) values
            ('sync-alpha', 'sync-relay', convert_to('{"v":1,"relay_id":"' || $1 || '","cause":"update"}', 'UTF8'),
