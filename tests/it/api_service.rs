@@ -120,6 +120,7 @@ async fn the_openapi_document_names_every_route() {
         "delete /api/v1/api_keys/{id}",
         "delete /api/v1/relays/{id}",
         "delete /relays/{id}",
+        "get /",
         "get /api/v1/api_keys",
         "get /api/v1/grasp/events/{id}",
         "get /api/v1/grasp/parked",

@@ -158,8 +158,8 @@ async fn a_job_is_shown_with_its_metadata_and_its_whole_payload() {
             "&quot;&lt;i&gt;&quot;\n}",
             "<dt>Priority</dt><dd>10</dd>",
             "<dt>Key</dt><dd>key-1</dd>",
-            "<code>held_by</code></td><td>zooid.test</td>",
-            "<code>seen</code></td><td>yes</td>",
+            r#"<code>held_by</code></td><td class="any" data-label="Value">zooid.test</td>"#,
+            r#"<code>seen</code></td><td class="any" data-label="Value">yes</td>"#,
             "too late",
         ],
     );

@@ -121,7 +121,7 @@ async fn queues_show_the_figures_of_their_rows() {
             r#"data-label="Mean time">2.0 s<"#,
             "<title>3, 0 h ago</title>",
             "<title>2, 5 h ago</title>",
-            "/dashboard/workers?queue=prune\">0 alive</a>",
+            "/dashboard/workers?queue=prune&amp;state=alive\">0 alive</a>",
         ],
     );
     assert_eq!(figures.matches("<rect").count(), 24);
