@@ -4,6 +4,8 @@
 
 pub(super) mod log;
 
+use std::collections::BTreeMap;
+
 use axum::{
     Form,
     extract::{FromRequest, Request},
@@ -12,8 +14,8 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
-use serde::Deserialize;
-use tender_jobs::{console::operator, provision::relay::By};
+use serde::{Deserialize, de::value::MapDeserializer};
+use tender_jobs::{console::operator, provision::relay::By, queue::LONGEST_REASON};
 
 use super::{
     Dashboard, PATH, layout,
@@ -34,12 +36,6 @@ pub(super) struct ActionForm {
     confirmed: String,
     #[serde(default)]
     pub(super) instance: String,
-    #[serde(default)]
-    pub(super) queue: String,
-    #[serde(default)]
-    pub(super) state: String,
-    #[serde(default)]
-    pub(super) error: String,
     /// The key of an item that needs attention, or a cause.
     #[serde(default)]
     pub(super) key: String,
@@ -61,6 +57,8 @@ pub(super) struct Asked {
     pub(super) viewer: Viewer,
     headers: HeaderMap,
     pub(super) form: ActionForm,
+    /// Every field of the form, in its order. A name may come several times.
+    pub(super) fields: Vec<(String, String)>,
 }
 
 impl FromRequest<Dashboard> for Asked {
@@ -69,10 +67,23 @@ impl FromRequest<Dashboard> for Asked {
     async fn from_request(request: Request, dashboard: &Dashboard) -> Result<Self, Problem> {
         let viewer = request.extensions().get::<Viewer>().cloned().ok_or(Problem::NotFound)?;
         let headers = request.headers().clone();
-        let form = Form::<ActionForm>::from_request(request, dashboard).await;
-        let Form(form) = form.map_err(|_| Problem::Stale)?;
-        Ok(Self { dashboard: dashboard.clone(), viewer, headers, form })
+        let fields = Form::<Vec<(String, String)>>::from_request(request, dashboard).await;
+        let Form(fields) = fields.map_err(|_| Problem::Stale)?;
+        let form = ActionForm::deserialize(MapDeserializer::<_, serde::de::value::Error>::new(
+            single(&fields).into_iter(),
+        ));
+        let form = form.map_err(|_| Problem::Stale)?;
+        Ok(Self { dashboard: dashboard.clone(), viewer, headers, form, fields })
     }
+}
+
+/// The first field of each name.
+fn single(fields: &[(String, String)]) -> BTreeMap<String, String> {
+    let mut first = BTreeMap::new();
+    for (name, value) in fields {
+        first.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    first
 }
 
 /// An action: its question and its record.
@@ -99,43 +110,73 @@ impl Asked {
     /// Checks that the action may be done now. Otherwise returns the response: a refusal, or the
     /// question.
     pub(super) fn begin(&self, action: Action) -> Result<Doing<'_>, Box<Response>> {
+        let question = action.question;
+        self.begin_with(action, question)
+    }
+
+    /// Like [`Asked::begin`], with a question that depends on the form.
+    pub(super) fn begin_with(
+        &self,
+        action: Action,
+        question: &str,
+    ) -> Result<Doing<'_>, Box<Response>> {
+        self.allow()?;
+        if self.form.confirmed == "yes" {
+            Ok(Doing { asked: self, action })
+        } else {
+            Err(Box::new(self.confirm(&action, question)))
+        }
+    }
+
+    /// Checks that the form is of an operator and of this session, before anything is read for it. Otherwise
+    /// returns the refusal.
+    pub(super) fn allow(&self) -> Result<(), Box<Response>> {
         if !self.viewer.may_act() {
             return Err(Box::new(Problem::Forbidden.into_response()));
         }
         if !self.viewer.owns(&self.form.form_token) {
             return Err(Box::new(Problem::Stale.into_response()));
         }
-        if self.form.confirmed == "yes" {
-            Ok(Doing { asked: self, action })
-        } else {
-            Err(Box::new(self.confirm(&action)))
-        }
+        Ok(())
     }
 
-    /// Renders the question, for browsers without scripts.
-    fn confirm(&self, action: &Action) -> Response {
-        let (form, page) = (&self.form, self.back(&action.otherwise));
-        let fields = [
-            ("form_token", &form.form_token),
-            ("instance", &form.instance),
-            ("queue", &form.queue),
-            ("state", &form.state),
-            ("error", &form.error),
-            ("key", &form.key),
-            ("reason", &form.reason),
-            ("hours", &form.hours),
-            ("size", &form.size),
-            ("back", &page),
-        ];
+    /// Renders the question, with every field of the form.
+    fn confirm(&self, action: &Action, question: &str) -> Response {
+        let page = self.back(&action.otherwise);
+        let kept = self.fields.iter().filter(|(name, _)| name != "confirmed" && name != "back");
         let markup = html! {
             form method="post" action=(action.path) {
-                @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+                @for (name, value) in kept { input type="hidden" name=(name) value=(value); }
+                input type="hidden" name="back" value=(page);
                 input type="hidden" name="confirmed" value="yes";
                 button { "Yes" }
             }
             p { a href=(page) { "No" } }
         };
-        layout::bare(action.question, &markup).into_response()
+        layout::bare(question, &markup).into_response()
+    }
+
+    /// The first value of a field; empty if the form has none.
+    pub(super) fn field(&self, name: &str) -> &str {
+        let value = self.fields.iter().find(|(field, _)| field == name);
+        value.map_or("", |(_, value)| value)
+    }
+
+    /// The reason that the operator gives.
+    ///
+    /// # Errors
+    /// What the operator must correct.
+    pub(super) fn reason(&self) -> Result<&str, String> {
+        let reason = self.form.reason.trim();
+        let is_good = (1..=LONGEST_REASON).contains(&reason.chars().count());
+        if is_good && !reason.contains('\0') {
+            return Ok(reason);
+        }
+        Err(format!("the action needs a reason of 1 to {LONGEST_REASON} characters"))
+    }
+
+    pub(super) fn by(&self) -> By {
+        By { who: self.viewer.who.clone(), trace: None }
     }
 
     /// Returns the page that the form was on, if it is a page of the dashboard.
@@ -149,7 +190,7 @@ impl Asked {
 
 impl Doing<'_> {
     pub(super) fn by(&self) -> By {
-        By { who: self.asked.viewer.who.clone(), trace: None }
+        self.asked.by()
     }
 
     /// Records the result and redirects to the page of the form, which shows it.

@@ -116,7 +116,7 @@ impl Site {
                 json!(true)
             }
             "chart_rows" => {
-                sqlx::raw_sql(CHART_ROWS).execute(&world.db).await.unwrap();
+                sqlx::raw_sql(include_str!("charts.sql")).execute(&world.db).await.unwrap();
                 json!(true)
             }
             "status" => json!(relay_of(world, &text("id")).await.sync_state()),
@@ -150,6 +150,35 @@ impl Site {
                 world.rename(&relay_of(world, &text("id")).await, &text("name")).await;
                 json!(true)
             }
+            "end_sessions" => json!(session::revoke(&world.db, None).await.unwrap()),
+            "lose_jobs" => {
+                let statement =
+                    "delete from apalis.jobs where job_type = 'sync-relay' and status = 'Pending'";
+                sqlx::raw_sql(statement).execute(&world.db).await.unwrap();
+                json!(true)
+            }
+            "paused" => json!(queue::paused(&world.db).await.unwrap()),
+            "link" => json!(tender::dashboard::new_link(&world.db).await.unwrap()),
+            "start_workers" => {
+                let stop = CancellationToken::new();
+                tokio::spawn({
+                    let (context, stop) = (world.context.clone(), stop.clone());
+                    async move { support::run_workers(&context, stop).await }
+                });
+                self.workers = Some(stop);
+                json!(true)
+            }
+            "stop_workers" => {
+                self.workers.take().unwrap().cancel();
+                json!(true)
+            }
+            other => self.disturb(other).await,
+        }
+    }
+
+    /// Breaks the surroundings of the pages, or mends them.
+    async fn disturb(&mut self, what: &str) -> Value {
+        match what {
             "break_database" => {
                 self.rename_table("relay", "relay_of_nobody").await;
                 json!(true)
@@ -177,28 +206,6 @@ impl Site {
                 self.beside = None;
                 json!(true)
             }
-            "end_sessions" => json!(session::revoke(&world.db, None).await.unwrap()),
-            "lose_jobs" => {
-                let statement =
-                    "delete from apalis.jobs where job_type = 'sync-relay' and status = 'Pending'";
-                sqlx::raw_sql(statement).execute(&world.db).await.unwrap();
-                json!(true)
-            }
-            "paused" => json!(queue::paused(&world.db).await.unwrap()),
-            "link" => json!(tender::dashboard::new_link(&world.db).await.unwrap()),
-            "start_workers" => {
-                let stop = CancellationToken::new();
-                tokio::spawn({
-                    let (context, stop) = (world.context.clone(), stop.clone());
-                    async move { support::run_workers(&context, stop).await }
-                });
-                self.workers = Some(stop);
-                json!(true)
-            }
-            "stop_workers" => {
-                self.workers.take().unwrap().cancel();
-                json!(true)
-            }
             other => panic!("a script asked for {other:?}"),
         }
     }
@@ -222,20 +229,6 @@ impl Site {
         serde_json::to_value(signed).unwrap()
     }
 }
-
-/// A week of counts with days and nights, and a pause an hour long.
-const CHART_ROWS: &str = "
-    insert into sync_minute (minute, synced, failed, gave_up, latency, latencies)
-    select date_trunc('minute', now()) - make_interval(mins => i), 40 + 30 * sin(i / 229.0), i % 7 / 6, 0, '{}',
-           array_fill(0::bigint, array[150]) || array[20, 15, 4, 0, 0, 1]::bigint[]
-    from generate_series(2, 10079) i where i not between 300 and 360;
-    insert into ingest_minute (minute, stored, rejected)
-    select date_trunc('minute', now()) - make_interval(mins => i), 900 + 800 * cos(i / 229.0), 3
-    from generate_series(2, 10079) i on conflict do nothing;
-    insert into chart_mark (at, kind, subject)
-    values (now() - interval '6 h', 'paused', 'sync-relay'), (now() - interval '5 h', 'resumed', 'sync-relay'),
-           (now() - interval '30 min', 'breaker_opened', 'http://zooid.test'),
-           (now() - interval '28 min', 'breaker_closed', 'http://zooid.test')";
 
 async fn relay_of(world: &support::World, id: &str) -> relay::Relay {
     relay::find(&world.db, &id.parse().unwrap()).await.unwrap().unwrap()
