@@ -174,6 +174,23 @@ impl Site {
                 json!(true)
             }
             "end_sessions" => json!(session::revoke(&world.db, None).await.unwrap()),
+            "killed_jobs" => {
+                let statement =
+                    "insert into apalis.jobs (id, job_type, job, status, done_at, last_result)
+                    select '01K' || lpad(i::text, 23, '0'), 'prune', '{}', 'Killed',
+                           now() - i * interval '1 s', '{\"Err\": \"no disk\"}'
+                    from generate_series(1, 120) i";
+                sqlx::raw_sql(statement).execute(&world.db).await.unwrap();
+                json!(true)
+            }
+            "end_job" => {
+                sqlx::query("delete from apalis.jobs where id = $1")
+                    .bind(text("id"))
+                    .execute(&world.db)
+                    .await
+                    .unwrap();
+                json!(true)
+            }
             "lose_jobs" => {
                 let statement =
                     "delete from apalis.jobs where job_type = 'sync-relay' and status = 'Pending'";
@@ -257,6 +274,11 @@ async fn run(script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_log_in_see_and_act() {
     run("operate.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_selected_and_steered_with_and_without_scripts() {
+    run("jobs.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
