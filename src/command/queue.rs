@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
     console::operator,
-    queue::{self, JobFilter, JobState, LONGEST_REASON},
+    queue::{self, JobFilter, JobState, LONGEST_REASON, MOST_AT_ONCE},
     steer::{self, Steered, Verb},
 };
 
@@ -73,6 +73,21 @@ pub(crate) enum QueueCommand {
         /// Name of the queue.
         queue: String,
     },
+    /// Set how many jobs of a queue each process runs at the same time. Every process follows within 5 s.
+    Scale {
+        /// Name of the queue.
+        queue: String,
+        /// The number of jobs, 1 to 1000.
+        #[arg(required_unless_present = "reset", conflicts_with = "reset",
+              value_parser = clap::value_parser!(i32).range(1..=i64::from(MOST_AT_ONCE)))]
+        jobs: Option<i32>,
+        /// Go back to the number that each process is configured with.
+        #[arg(long)]
+        reset: bool,
+        /// Why, for other operators; at most 300 characters.
+        #[arg(long, value_parser = reason, conflicts_with = "reset")]
+        reason: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -123,6 +138,9 @@ impl QueueCommand {
             Self::Delete { job, yes } => delete(database, &job, yes, json).await,
             Self::Pause { queue, reason } => pause(database, &queue, reason.as_deref(), json).await,
             Self::Resume { queue } => resume(database, &queue, json).await,
+            Self::Scale { queue, jobs, reason, .. } => {
+                scale(database, &queue, jobs, reason.as_deref(), json).await
+            }
         })
         .await
     }
@@ -175,15 +193,34 @@ async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<
     done(database, "resume_queue", queue, &format!("{queue} {words}"), json).await
 }
 
+/// Without a number, goes back to the configured one.
+async fn scale(
+    database: &Database,
+    queue: &str,
+    jobs: Option<i32>,
+    reason: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    serve::known_queues([queue])?;
+    let Some(jobs) = jobs else {
+        let changed = queue::unscale(&database.pool, queue).await?;
+        let words =
+            if changed { "is back to its configured number of jobs" } else { "was not scaled" };
+        return done(database, "unscale_queue", queue, &format!("{queue} {words}"), json).await;
+    };
+    queue::scale(&database.pool, queue, jobs, &operator().who, reason).await?;
+    let result = format!("each process runs {jobs} jobs of {queue} at the same time, within 5 s");
+    done(database, "scale_queue", queue, &result, json).await
+}
+
 async fn retry_all(database: &Database, conditions: &[String], json: bool) -> anyhow::Result<()> {
     let matching = matching(conditions)?;
-    let bulk = steer::matching(&database.pool, Verb::Retry, &matching, &operator()).await?;
-    let more = if bulk.goes_on { "; more match: run the command again" } else { "" };
-    let result = format!("{} jobs requeued{more}", bulk.done);
-    let target = conditions.join(" ");
-    operator::record(&database.pool, &operator().who, "retry_jobs", &target, &result).await?;
+    let db = &database.pool;
+    let bulk = steer::matching(db, Verb::Retry, &matching, usize::MAX, &operator()).await?;
+    let (target, result) = (conditions.join(" "), format!("{} jobs requeued", bulk.done));
+    operator::record(db, &operator().who, "retry_jobs", &target, &result).await?;
     if json {
-        return print::json(&json!({ "retried": bulk.done, "goes_on": bulk.goes_on }));
+        return print::json(&json!({ "retried": bulk.done }));
     }
     print::line(&result)
 }

@@ -153,10 +153,11 @@ pub(super) async fn run(Path(name): Path<String>, asked: Asked) -> Answer {
         otherwise: format!("{PATH}/schedule"),
     };
     let doing = begin!(asked, action);
-    let is_known = !name.contains('\0');
-    let run = match is_known {
-        true => schedule::run_now(db, &name, &tender_jobs::queues()).await?,
-        false => None,
+    // PostgreSQL does not accept NUL in text.
+    let run = if name.contains('\0') {
+        None
+    } else {
+        schedule::run_now(db, &name, &tender_jobs::queues()).await?
     };
     let done = match run {
         Some(job) => Ok(format!("A run of {name} is due now, as job {job}.")),

@@ -17,6 +17,7 @@ mod entrance;
 mod job_pages;
 mod job_steering;
 mod markup;
+mod operating;
 mod queue_pages;
 
 const PASSWORD: &str = "correct horse";

@@ -14,7 +14,7 @@ use crate::{
     queue::{self, JobFilter, JobState, PAGE, Walk},
 };
 
-/// The most jobs that one call of [`matching`] looks at, so that a request ends.
+/// The most jobs that an action of the dashboard looks at, so that a request ends.
 pub const MOST: usize = 100_000;
 
 /// The result for many jobs.
@@ -22,7 +22,7 @@ pub const MOST: usize = 100_000;
 pub struct Bulk {
     /// How many jobs it was done to; for SyncRelay jobs that are retried, how many relays have a new job.
     pub done: usize,
-    /// Whether more jobs match than [`MOST`], which the call did not look at.
+    /// Whether more jobs match than the call was to look at.
     pub goes_on: bool,
 }
 
@@ -38,7 +38,7 @@ pub async fn named(db: &PgPool, verb: Verb, ids: &[String], by: &By) -> Result<B
     Ok(Bulk { done: steering.done, goes_on: false })
 }
 
-/// Steers all matching jobs whose state allows it, at most [`MOST`].
+/// Steers all matching jobs whose state allows it, page by page, until `most` were looked at.
 ///
 /// # Errors
 /// As [`named`].
@@ -46,13 +46,14 @@ pub async fn matching(
     db: &PgPool,
     verb: Verb,
     filter: &JobFilter,
+    most: usize,
     by: &By,
 ) -> Result<Bulk, sqlx::Error> {
     let mut steering = Steering::new(db, verb, by);
     let mut walk = Walk::new(filter, verb.states());
     let mut seen = 0;
     while let Some(jobs) = walk.next(db).await? {
-        if seen >= MOST {
+        if seen >= most {
             return Ok(Bulk { done: steering.done, goes_on: true });
         }
         seen += jobs.len();

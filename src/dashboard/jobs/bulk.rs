@@ -101,7 +101,7 @@ impl Scope {
             Self::Named(ids) => steer::named(db, verb, ids, &by).await,
             Self::Matching(shown) => {
                 let selected = shown.select(db).await?;
-                steer::matching(db, verb, &selected.filter, &by).await
+                steer::matching(db, verb, &selected.filter, steer::MOST, &by).await
             }
         }
     }

@@ -161,7 +161,12 @@ async fn selected_jobs_are_steered_and_what_must_not_be_lost_is_kept() {
     let (cookie, token) = site.log_in(&site.api.admin).await;
     let world = &site.api.world;
     let relay = world.relay("waits").await;
-    let waiting = world.job().await.summary.id;
+    let waiting: String =
+        sqlx::query_scalar("select id from apalis.jobs where idempotency_key = $1")
+            .bind(format!("relay:{}", relay.id))
+            .fetch_one(&world.db)
+            .await
+            .unwrap();
     let token = token.as_str();
     let form = |verb, jobs: &[&'static str]| {
         let fixed =
