@@ -55,7 +55,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use failpoint::failpoint;
 pub use heart::Vitals;
-pub use outcome::Outcome;
+pub use outcome::{OUTCOMES, Outcome};
 pub use parts::PartEnded;
 use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};
