@@ -15,13 +15,19 @@ const VIEWS = [
   view(1280, 'dark', [checkReadable]),
 ];
 
+// What is wrong with any page, so that one run tells everything.
+const wrong = [];
+async function note(checked) {
+  await checked.catch((error) => wrong.push(error.message));
+}
+
 // Looks at the pages in every view.
 async function look(browser, pages, state = '') {
   for (const { viewport, colorScheme, checks, isKept } of VIEWS) {
     const page = await open(browser, { viewport, colorScheme });
     const shown = `${viewport.width} ${colorScheme}`;
     await page.goto('/dashboard/login');
-    for (const holds of checks) await holds(page, `login ${shown}`);
+    for (const holds of checks) await note(holds(page, `login ${shown}`));
     page.failures = [];
     await logIn(page);
     for (const [name, path] of pages) {
@@ -32,7 +38,7 @@ async function look(browser, pages, state = '') {
         .every((time) => /ago|in /.test(time.textContent)));
       check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
       if (LOOK) await page.screenshot({ path: `${LOOK}/${where.replaceAll(' ', '-')}.png`, fullPage: true });
-      for (const holds of checks) await holds(page, where);
+      for (const holds of checks) await note(holds(page, where));
       if (isKept && !state) await page.screenshot({ path: `${IMAGES}/${name}.png`, fullPage: true });
       page.failures = []; // the checks' own styles are refused too
     }
@@ -104,4 +110,5 @@ await browse(async (browser) => {
   await plain.goto('/dashboard');
   await plain.click('summary:has-text("Figures per minute")');
   check(await plain.isVisible('tender-chart table'), 'so do the figures of the chart');
+  check(wrong.length === 0, wrong.join('\n'));
 });

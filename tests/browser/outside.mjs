@@ -9,7 +9,7 @@ await browse(async (browser) => {
     '/live/workers', '/assets/app.js', '/nothing'];
   for (const path of paths) {
     const response = await page.goto(`/dashboard${path}`);
-    const is = page.url().endsWith('/dashboard/login') || response.status() === 401 || response.status() === 404;
+    const is = new URL(page.url()).pathname === '/dashboard/login' || response.status() === 401 || response.status() === 404;
     check(is, `${path} is not shown`);
     check(!(await page.content()).includes('alpha.zooid.test'), `${path} tells nothing`);
     const status = await page.evaluate(async (url) => (await fetch(url)).status, `/dashboard${path}`);

@@ -419,19 +419,28 @@ async fn a_key_that_leaves_the_list_is_out_at_once() {
     assert_eq!(site.get("", &cookie).await.status(), StatusCode::UNAUTHORIZED);
 }
 
+/// Reads a live part until it brings `text`.
+async fn hears(stream: &mut reqwest::Response, text: &str) {
+    let heard = tokio::time::timeout(support::PATIENCE, async {
+        let mut all = Vec::new();
+        while !String::from_utf8_lossy(&all).contains(text) {
+            all.extend(stream.chunk().await.unwrap().expect("the stream goes on"));
+        }
+    });
+    assert!(heard.await.is_ok(), "{text}");
+}
+
 #[tokio::test]
 async fn pages_live_on_and_end_with_their_session() {
     let site = Site::new().await;
     let (cookie, token) = site.log_in(&site.api.admin).await;
     let mut stream = site.get(&format!("/live/relays/{}", site.relay_id), &cookie).await;
-    let first = stream.chunk().await.unwrap().unwrap();
-    assert!(String::from_utf8_lossy(&first).contains("pending"));
+    hears(&mut stream, "pending").await;
     assert_eq!(
         site.api.world.attempt().await,
         tender_workers::provision::sync_relay::Outcome::Synced
     );
-    let next = tokio::time::timeout(std::time::Duration::from_secs(10), stream.chunk()).await;
-    assert!(String::from_utf8_lossy(&next.unwrap().unwrap().unwrap()).contains("synced"));
+    hears(&mut stream, "synced").await;
     site.post("/logout", &cookie, &[("form_token", &token)]).await;
     let ended = tokio::time::timeout(support::PATIENCE, async {
         while let Ok(Some(_)) = stream.chunk().await {}

@@ -55,7 +55,7 @@ fn days(stats: &EventStats) -> Markup {
         section aria-labelledby="days" {
             h2 #days { "Stored per day" }
             table {
-                thead { tr { th { "Day" } th.n { "Stored" } th { "" } } }
+                thead { tr { th { "Day" } th.n { "Stored" } th { "Beside the busiest day" } } }
                 tbody {
                     @for day in &stats.days {
                         tr {
