@@ -1,9 +1,9 @@
 //! What the routes below `/api/v1` share: bearer tokens, and errors as existing clients expect them.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::to_bytes,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -54,7 +54,11 @@ pub(super) type Answer = Result<Response, V1Error>;
 
 /// Reads the body up to [`MAX_BODY`], verifies the token, and counts the request against the rate
 /// limit of the key, or of the address if it failed.
-pub(super) async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Answer {
+pub(super) async fn authenticate(
+    Extension(api): Extension<Api>,
+    request: Request,
+    next: Next,
+) -> Answer {
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| V1Error::Other(ApiError::TooLarge))?;
     let Some(secret) = &api.config.key_secret else {

@@ -149,6 +149,11 @@ async fn pages_are_readable_by_everybody_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_validator_accepts_the_openapi_document() {
+    run("openapi.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_reachable_without_a_session() {
     run("outside.mjs").await;
 }

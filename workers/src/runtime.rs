@@ -58,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use failpoint::failpoint;
 pub use heart::Vitals;
 use orders::Reporter;
-pub use outcome::Outcome;
+pub use outcome::{OUTCOMES, Outcome};
 pub use parts::PartEnded;
 use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};

@@ -141,6 +141,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::TooLarge,
+        Self::TooManyTags,
+        Self::IdentifierTooLong,
+        Self::WrongId,
+        Self::BadSignature,
+        Self::Ephemeral,
+        Self::Future,
+        Self::Expired,
+        Self::Protected,
+        Self::Deleted,
+        Self::Superseded,
+        Self::RefusedByStore,
+        Self::NotAdmitted,
+    ];
+
     /// Returns the name in rows, metrics and pages.
     pub fn as_str(self) -> &'static str {
         match self {
