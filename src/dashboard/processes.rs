@@ -85,8 +85,8 @@ fn row(process: &Process, workers: &[Worker], viewer: &Viewer) -> Markup {
         workers.iter().filter(|worker| worker.is_alive && worker.process == process.name).collect();
     html! {
         tr id={ "process-" (process.id) } {
-            td.any data-label="Process" { strong { (place) } @if !version.is_empty() { div.quiet { "version " (version) } } }
-            td data-label="State" { (state(process, &workers)) }
+            td.any data-label="Process" { div { strong { (place) } @if !version.is_empty() { div.quiet { "version " (version) } } } }
+            td data-label="State" { div { (state(process, &workers)) } }
             td data-label="Started" { (time(process.started_at)) }
             td data-label="Memory" { (process.memory_bytes.map_or_else(|| "–".to_owned(), bytes)) }
             td data-label="Wings" { (process.wings.join(", ")) }

@@ -75,7 +75,7 @@ fn row(queue: &QueueStatus, paused: &[Paused], viewer: &Viewer) -> Markup {
             (cell(queue, "Done", JobState::Done, queue.done))
             td data-label="Oldest due" { (maybe_time(queue.oldest_due_at)) }
             td data-label="Next due" { (maybe_time(queue.next_due_at)) }
-            td data-label="State" { (state(&queue.queue, paused, viewer)) }
+            td data-label="State" { div { (state(&queue.queue, paused, viewer)) } }
         }
     }
 }

@@ -66,14 +66,14 @@ fn row(one: &Recurring, runs: &[Run], viewer: &Viewer) -> Markup {
     let took = runs.first().and_then(|run| took(run));
     html! {
         tr id={ "recurring-" (one.name) } {
-            td data-label="Job" { strong { (one.name) } div.quiet { (one.wing) } }
+            td data-label="Job" { div { strong { (one.name) } div.quiet { (one.wing) } } }
             td data-label="Runs" { span title=(one.expression) { (in_words(&one.expression)) } }
             td data-label="Next" { (maybe_time(one.next_at)) }
-            td data-label="Last" { (last(one)) }
+            td data-label="Last" { div { (last(one)) } }
             td.none[took.is_none()] data-label="Took" { (took.map_or_else(|| "–".to_owned(), duration)) }
-            td data-label="Last runs" { (history(&one.name, &runs)) }
+            td data-label="Last runs" { div { (history(&one.name, &runs)) } }
             td.error.none[one.last_error.is_none()] data-label="Last error" { (one.last_error.as_deref().unwrap_or_default()) }
-            td.none[!viewer.may_act()] data-label="Action" { (buttons(one, viewer)) }
+            td.none[!viewer.may_act()] data-label="Action" { div { (buttons(one, viewer)) } }
         }
     }
 }

@@ -37,12 +37,12 @@ fn row(job: &JobSummary, named: &Named, viewer: &Viewer) -> Markup {
             @if viewer.may_act() {
                 td data-label="Select" { input type="checkbox" name="job" value=(job.id) id={ "pick-" (job.id) } aria-label={ "Select job " (job.id) }; }
             }
-            td data-label="Job" { a href={ (PATH) "/jobs/" (job.id) } { code { (job.id) } } div.quiet { (work(job)) } }
-            td.any data-label="About" { (about(job, named)) }
-            td data-label="State" { (job_badge(job.state)) @if job.priority != 0 { div.quiet { "priority " (job.priority) } } }
+            td data-label="Job" { div { a href={ (PATH) "/jobs/" (job.id) } { code { (job.id) } } div.quiet { (work(job)) } } }
+            td.any data-label="About" { div { (about(job, named)) } }
+            td data-label="State" { div { (job_badge(job.state)) @if job.priority != 0 { div.quiet { "priority " (job.priority) } } } }
             td data-label="Attempts" { (job.attempts) " of " (job.max_attempts) }
-            td data-label="When" { (when(job)) }
-            td.none[job.lock_by.is_none()] data-label="Held by" { (holder(job)) }
+            td data-label="When" { div { (when(job)) } }
+            td.none[job.lock_by.is_none()] data-label="Held by" { div { (holder(job)) } }
             td.error.none[job.error.is_none()] data-label="Last error" { (job.error.as_deref().unwrap_or_default()) }
         }
     }

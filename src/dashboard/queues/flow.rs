@@ -47,11 +47,11 @@ fn row(queue: &QueueStatus, flows: &Flows<'_>, viewer: &Viewer) -> Markup {
             td data-label="Queue" { (queue.queue) }
             td.n data-label="In per min" { (rate(flow.added)) }
             td.n data-label="Out per min" { (rate(flow.ended)) }
-            td.none[flow.waited.is_none()] data-label="Waits" { (times(flow.waited)) }
-            td.none[flow.took.is_none()] data-label="Takes" { (times(flow.took)) }
-            td data-label="Busy" { (busy(queue, &serving)) }
-            td data-label="Processes" { (processes(&queue.queue, &serving)) }
-            td data-label="Jobs at once" { (at_once(&queue.queue, &serving, flows.scaled, viewer)) }
+            td.none[flow.waited.is_none()] data-label="Waits" { div { (times(flow.waited)) } }
+            td.none[flow.took.is_none()] data-label="Takes" { div { (times(flow.took)) } }
+            td data-label="Busy" { div { (busy(queue, &serving)) } }
+            td data-label="Processes" { div { (processes(&queue.queue, &serving)) } }
+            td data-label="Jobs at once" { div { (at_once(&queue.queue, &serving, flows.scaled, viewer)) } }
         }
     }
 }

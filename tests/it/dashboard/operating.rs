@@ -65,7 +65,7 @@ async fn the_fleet_runs_more_jobs_of_a_queue_until_it_is_back_to_its_configurati
         let (_, flow) = page.split_once(r#"id="flow""#).unwrap();
         row(flow, r#"data-label="Queue">sync-relay<"#).to_owned()
     };
-    shows(&flow().await, &["2 processes", r#"data-label="Jobs at once">16 "#, " of 32"]);
+    shows(&flow().await, &["2 processes", r#"data-label="Jobs at once"><div>16 "#, " of 32"]);
     let form = |jobs| {
         [
             ("form_token", token.as_str()),

@@ -52,7 +52,7 @@ impl Reporter {
             self.report.memory_bytes = resident_bytes();
             let reported = answered(&self.db, process::report(&self.db, &self.report));
             match shutdown.run_until_cancelled(reported).await {
-                Some(Ok(orders)) => self.follow(orders),
+                Some(Ok(orders)) => self.follow(&orders),
                 Some(Err(error)) => tracing::debug!(%error, "could not report the process"),
                 None => break,
             }
@@ -64,10 +64,10 @@ impl Reporter {
         }
     }
 
-    fn follow(&mut self, orders: Orders) {
+    fn follow(&mut self, orders: &Orders) {
         let changed = self.orders.send_if_modified(|now| {
-            let differs = *now != orders;
-            now.clone_from(&orders);
+            let differs = now != orders;
+            now.clone_from(orders);
             differs
         });
         if !changed {
@@ -76,7 +76,7 @@ impl Reporter {
         let is_draining = orders.is_draining;
         tracing::info!(is_draining, at_once = ?orders.at_once, "the orders of operators have changed");
         for (queue, served) in &mut self.report.stations {
-            served.jobs = at_once(&orders, queue, served.configured);
+            served.jobs = at_once(orders, queue, served.configured);
         }
     }
 }
