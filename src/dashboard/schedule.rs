@@ -15,7 +15,7 @@ use super::{
     Dashboard, PATH,
     actions::{self, Action, Answer, Asked, begin},
     layout::{self, Page},
-    parts::{Ask, Problem, ask, duration, maybe_time, query, scroll, time},
+    parts::{Ask, Problem, ask, duration, maybe_time, numbered, query, scroll, time},
     session::Viewer,
 };
 use crate::words::schedule::schedule as in_words;
@@ -114,7 +114,7 @@ fn history(name: &str, runs: &[&Run]) -> Markup {
                 }
             }
             details id={ "runs-" (name) } {
-                summary { (runs.len()) " runs" }
+                summary { (numbered(i64::try_from(runs.len()).unwrap_or(i64::MAX), "run")) }
                 ol.plain { @for run in runs { li { (told(run)) } } }
             }
         }
