@@ -127,7 +127,7 @@ async fn retry_all_takes_what_matches_and_leaves_what_is_in_step() {
         .await;
     fails_with(&world, &["queue", "pause", "nets"], "there is no queue nets").await;
     let actions = tender_jobs::console::operator::last(&world.db, 10).await.unwrap();
-    assert_eq!(actions.iter().filter(|action| action.action == "retry_all").count(), 3);
+    assert_eq!(actions.iter().filter(|action| action.action == "retry_jobs").count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

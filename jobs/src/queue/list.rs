@@ -186,7 +186,7 @@ pub async fn jobs(
 /// See the module.
 pub async fn count(db: &PgPool, filter: &JobFilter, most: i64) -> Result<i64, sqlx::Error> {
     let queues = queues(db, filter).await?;
-    arms::count(db, &queues, filter, &Page::First, most, Some(SEARCHED)).await
+    arms::count(db, &queues, filter, most, Some(SEARCHED)).await
 }
 
 /// The queues whose jobs may match.

@@ -15,7 +15,7 @@ fn link(page: &str, rel: &str) -> Option<String> {
 
 /// The jobs of a list, in order.
 pub(super) fn listed(page: &str) -> Vec<String> {
-    let rows = page.split(r#"data-label="Job"><a href="/dashboard/jobs/"#).skip(1);
+    let rows = page.split(r#"data-label="Job"><div><a href="/dashboard/jobs/"#).skip(1);
     rows.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
 }
 

@@ -5,10 +5,8 @@
 //! are asked for, their waiting jobs by key and their ended ones by subject. An arm that the filter excludes is
 //! not run.
 
-use sqlx::PgPool;
-
-use super::{JobFilter, JobSummary, Page};
-use crate::queue::{JobState, PRIORITIES};
+use super::{JobFilter, Page};
+use crate::queue::JobState;
 
 /// The names of the statuses that match.
 fn statuses(filter: &JobFilter, page: &Page) -> Vec<String> {
@@ -16,11 +14,6 @@ fn statuses(filter: &JobFilter, page: &Page) -> Vec<String> {
         page.may_hold(*state) && filter.state.is_none_or(|wanted| wanted == *state)
     });
     states.map(|state| state.status().to_owned()).collect()
-}
-
-/// A row of a count.
-struct Counted {
-    count: i64,
 }
 
 /// The statement. Its parameters: $1 queues, $2 statuses, $3 text in the error, $4 and $5 the place among
@@ -209,106 +202,6 @@ from (
     }};
 }
 
-/// The statement as a list.
-macro_rules! listed {
-    (
-        $order:literal, unfinished $ahead:literal $low:literal $up:literal,
-        ended $behind:literal $high:literal $down:literal from $start:literal to $stop:literal,
-        $($argument:expr),*
-    ) => {
-        statement!(
-            JobSummary,
-            r#"select id as "id!", job_type as "queue!", status as "state!", attempts as "attempts!",
-                      max_attempts as "max_attempts!", run_at as "run_at!", done_at,
-                      coalesce(priority, 0) as "priority!", lock_by, lock_at,
-                      left(last_result->>'Err', 1000) as error, job_subject(job) as subject,
-                      job_kind(job) as kind "#,
-            $order,
-            unfinished $ahead $low $up,
-            ended $behind $high $down from $start to $stop,
-            $($argument),*
-        )
-    };
-}
+mod directions;
 
-/// Returns the jobs that follow the place of `page`, at most `limit`, in the order of the list.
-pub(in crate::queue) async fn after(
-    db: &PgPool,
-    queues: &[String],
-    filter: &JobFilter,
-    page: &Page,
-    limit: i64,
-    scanned: Option<i64>,
-) -> Result<Vec<JobSummary>, sqlx::Error> {
-    listed!(
-        ") job
-         order by done_at desc nulls first, case when done_at is null then run_at end,
-                  case when done_at is null then id end, id desc
-         limit $8",
-        unfinished ">" "'-infinity'" "",
-        ended "<" "'infinity'" " desc"
-        from "(job_type, done_at) > (queue, '-infinity')
-              and (job_type, done_at, id)
-                  < (queue, least($6::timestamptz, now() - make_interval(secs => $13), 'infinity'),
-                     coalesce(case when $6 <= coalesce(now() - make_interval(secs => $13), 'infinity')
-                                   then $7::text end, ''))"
-        to "done_at >= coalesce(now() - make_interval(secs => $14), '-infinity')",
-        db, queues, filter, page, limit, scanned
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Returns the jobs that precede the place of `page`, at most `limit`, in reverse order.
-pub(in crate::queue) async fn before(
-    db: &PgPool,
-    queues: &[String],
-    filter: &JobFilter,
-    page: &Page,
-    limit: i64,
-    scanned: Option<i64>,
-) -> Result<Vec<JobSummary>, sqlx::Error> {
-    listed!(
-        ") job
-         order by done_at nulls last, case when done_at is null then run_at end desc,
-                  case when done_at is null then id end desc, id
-         limit $8",
-        unfinished "<" "'infinity'" " desc",
-        ended ">" "'-infinity'" ""
-        from "(job_type, done_at) < (queue, 'infinity')
-              and (job_type, done_at, id)
-                  > (queue, greatest($6::timestamptz, now() - make_interval(secs => $14), '-infinity'),
-                     coalesce(case when $6 >= coalesce(now() - make_interval(secs => $14), '-infinity')
-                                   then $7::text end, ''))"
-        to "done_at <= coalesce(now() - make_interval(secs => $13), 'infinity')",
-        db, queues, filter, page, limit, scanned
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Counts the jobs of a list, at most `limit`.
-pub(in crate::queue) async fn count(
-    db: &PgPool,
-    queues: &[String],
-    filter: &JobFilter,
-    page: &Page,
-    limit: i64,
-    scanned: Option<i64>,
-) -> Result<i64, sqlx::Error> {
-    let counted = statement!(
-        Counted,
-        r#"select count(*) as "count!" from (select "#,
-        ") job limit $8) counted",
-        unfinished ">" "'-infinity'" "",
-        ended "<" "'infinity'" " desc"
-        from "(job_type, done_at) > (queue, '-infinity')
-              and (job_type, done_at, id)
-                  < (queue, least($6::timestamptz, now() - make_interval(secs => $13), 'infinity'),
-                     coalesce(case when $6 <= coalesce(now() - make_interval(secs => $13), 'infinity')
-                                   then $7::text end, ''))"
-        to "done_at >= coalesce(now() - make_interval(secs => $14), '-infinity')",
-        db, queues, filter, page, limit, scanned
-    );
-    Ok(counted.fetch_one(db).await?.count)
-}
+pub(in crate::queue) use directions::{after, before, count};
