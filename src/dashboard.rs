@@ -169,6 +169,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/jobs/{id}", get(live::job))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))
+        .route_layer(middleware::from_fn_with_state(dashboard.clone(), actions::failed::record))
         .route_layer(middleware::from_fn_with_state(dashboard.clone(), session::require));
     let outside = Router::new()
         .route("/login", get(login::page))

@@ -1,6 +1,7 @@
 //! Actions on queues and jobs: pause, resume, retry, cancel.
 
 use axum::extract::Path;
+use serde_json::json;
 use tender_jobs::{
     queue::{self, Matching},
     steer::{self, Steered},
@@ -31,7 +32,9 @@ pub(super) async fn queue(Path((queue, verb)): Path<(String, String)>, asked: As
         otherwise: format!("{PATH}/queues"),
     };
     let doing = begin!(asked, action);
-    let words = if verb == "pause" {
+    let is_pause = verb == "pause";
+    let doing = doing.changed(json!({ "paused": !is_pause }), json!({ "paused": is_pause }));
+    let words = if is_pause {
         if queue::pause(db, &queue, &asked.viewer.who).await? {
             format!("{queue} is paused. Running jobs end, and no other job starts.")
         } else {

@@ -12,6 +12,7 @@ use crate::support::{
 };
 
 mod attention;
+mod audit;
 mod entrance;
 mod markup;
 mod queue_pages;
@@ -489,7 +490,7 @@ async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
     assert_eq!(did("reset").await.status(), StatusCode::SEE_OTHER);
     assert!(tender_jobs::mirror::lane::states(&world.db, 600).await.unwrap().is_empty());
     let actions = site.get("/actions", &cookie).await.text().await.unwrap();
-    for name in ["upstream realtime", "upstream disable", "upstream reset"] {
+    for name in ["upstream realtime", "update upstream", "reset upstream"] {
         assert!(actions.contains(name), "{name}");
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         session::Viewer,
     },
     page::cut,
+    search,
     words::{grasp as words, noun},
 };
 
@@ -45,7 +46,7 @@ impl Shown {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         RelaySearch {
             state: RelayState::parse(&self.state),
-            text: text(self.q.trim()),
+            text: search::normal(&self.q),
             after: text(&self.after),
         }
     }

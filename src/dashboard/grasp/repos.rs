@@ -13,11 +13,12 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        lists::{Field, Pages, filters, query_of, searched},
+        lists::{Field, Pages, filters, query_of},
         parts::{Problem, count, maybe_time, numbered, scroll, short_key},
         session::Viewer,
     },
     page::cut,
+    search,
     words::{grasp as words, name as shown_name, noun},
 };
 
@@ -42,7 +43,7 @@ impl Shown {
     fn search(&self) -> RepoSearch {
         RepoSearch {
             service: self.service.parse().ok(),
-            text: searched(&self.q),
+            text: search::normal(&self.q),
             is_missing: !self.missing.is_empty(),
             after: RepoSearch::parse_mark(&self.after),
         }

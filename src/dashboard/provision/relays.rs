@@ -12,12 +12,13 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        lists::{Field, Pages, filters, query_of, searched},
+        lists::{Field, Pages, filters, query_of},
         parts::{Problem, maybe_time, scroll, short_key, status_badge, sync_badge},
         session::Viewer,
     },
     fleet::LONG_PENDING,
     page::cut,
+    search,
 };
 
 /// Relays on a page.
@@ -59,7 +60,7 @@ const ORDERS: [(&str, &str); 3] =
 impl Shown {
     fn search(&self) -> Search {
         Search {
-            text: searched(self.q.trim().trim_start_matches("wss://")),
+            text: search::normal(&self.q),
             sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
