@@ -9,6 +9,7 @@
 mod actions;
 mod assets;
 mod attention;
+mod export;
 mod fleet;
 mod grasp;
 mod jobs;
@@ -21,6 +22,7 @@ mod mirror;
 mod parts;
 mod provision;
 mod queues;
+mod search;
 mod session;
 mod shared;
 mod steer;
@@ -63,6 +65,7 @@ pub struct Dashboard {
     figures: Arc<Shared<Vec<QueueFigures>>>,
     parked: Arc<Shared<Vec<ParkedGroup>>>,
     streams: Arc<tokio::sync::Semaphore>,
+    exports: Arc<tokio::sync::Semaphore>,
 }
 
 impl Dashboard {
@@ -85,6 +88,7 @@ impl Dashboard {
             figures: Arc::default(),
             parked: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
+            exports: Arc::new(tokio::sync::Semaphore::new(export::AT_ONCE)),
         };
         if !dashboard.is_configured() {
             tracing::info!(
@@ -151,6 +155,8 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/instances/probe", post(provision::actions::probe))
         .route("/reconcile", post(provision::actions::reconcile))
         .route("/actions", get(actions::log::page))
+        .route("/search", get(search::page))
+        .route("/export/{file}", get(export::file))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
         .route("/live/fleet", get(live::fleet))
         .route("/live/relays/{id}", get(live::relay))

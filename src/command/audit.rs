@@ -133,7 +133,9 @@ pub(super) async fn show(args: &AuditArgs, as_json: bool) -> anyhow::Result<()> 
         }
         print::line(&table.trim_fmt())?;
         before.map_or(Ok(()), |id| {
-            print::line(&format!("the newest {limit}; older ones: --before {id}, or more: --limit N"))
+            print::line(&format!(
+                "the newest {limit}; older ones: --before {id}, or more: --limit N"
+            ))
         })
     })
     .await

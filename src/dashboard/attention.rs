@@ -35,7 +35,8 @@ pub(super) async fn snooze(asked: Asked) -> Answer {
         return doing.done(Err(words)).await;
     };
     let size = form.size.parse().unwrap_or(1);
-    let doing = doing.changed(Value::Null, json!({ "reason": reason, "hours": hours, "size": size }));
+    let doing =
+        doing.changed(Value::Null, json!({ "reason": reason, "hours": hours, "size": size }));
     snooze::begin(&asked.dashboard.db, &form.key, reason, &asked.viewer.who, size, hours).await?;
     asked.dashboard.fleet.forget().await;
     doing.done(Ok(format!("Snoozed for {hours} h: {reason}"))).await

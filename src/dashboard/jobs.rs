@@ -32,21 +32,21 @@ pub(super) struct Shown {
     error: String,
     /// The cursor that the page follows.
     #[serde(default)]
-    after: String,
+    pub(super) after: String,
     /// The cursor that the page precedes.
     #[serde(default)]
     before: String,
 }
 
 impl Shown {
-    fn filter(&self) -> JobFilter {
+    pub(super) fn filter(&self) -> JobFilter {
         // PostgreSQL does not accept NUL in text.
         let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
         let (queue, error) = (text(&self.queue), text(&self.error));
         JobFilter { queue, state: state_of(&self.state), error, is_open: is_open(&self.state) }
     }
 
-    fn page(&self) -> Page {
+    pub(super) fn page(&self) -> Page {
         match (Cursor::parse(&self.after), Cursor::parse(&self.before)) {
             (Some(cursor), _) => Page::After(cursor),
             (None, Some(cursor)) => Page::Before(cursor),

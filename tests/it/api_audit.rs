@@ -8,7 +8,8 @@ use crate::support::api::{TestApi, answer};
 
 async fn client() -> (TestApi, String) {
     let api = TestApi::new().await;
-    let new = tender::tokens::create(&api.world.db, &"a secret of the tests".into(), "deploy").await;
+    let new =
+        tender::tokens::create(&api.world.db, &"a secret of the tests".into(), "deploy").await;
     (api, new.unwrap().token)
 }
 

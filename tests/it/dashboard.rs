@@ -15,7 +15,9 @@ mod attention;
 mod audit;
 mod entrance;
 mod markup;
+mod names;
 mod queue_pages;
+mod search;
 
 const PASSWORD: &str = "correct horse";
 
@@ -115,6 +117,9 @@ impl Site {
             "/queues",
             "/jobs",
             "/actions",
+            "/search?q=alpha",
+            "/export/relays.csv",
+            "/export/relays.json",
             "/workers",
             "/workers?queue=sync-relay",
             "/jobs?queue=sync-relay&state=waiting",

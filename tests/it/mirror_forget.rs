@@ -106,7 +106,9 @@ async fn disturbed(world: &MirrorWorld, act: Act) -> (Upstream, usize) {
             if message[0] == "REQ" {
                 match (act, target) {
                     (_, None) => {}
-                    (Act::Reset, Some(id)) => drop(upstream::reset(&db, Some(id), None).await.unwrap()),
+                    (Act::Reset, Some(id)) => {
+                        drop(upstream::reset(&db, Some(id), None).await.unwrap())
+                    }
                     (Act::Wipe, Some(_)) => event::wipe(&db).await.unwrap(),
                     (Act::Recover, Some(_)) => {
                         let now = Some(std::time::Duration::ZERO);

@@ -13,7 +13,9 @@ use crate::command::{
 pub(in crate::command) fn changes(command: &Command) -> Option<(&'static str, String)> {
     match command {
         Command::Relay(command) => of_relay(command),
-        Command::Instance(InstanceCommand::Forget { name }) => Some(("forget_instance", name.clone())),
+        Command::Instance(InstanceCommand::Forget { name }) => {
+            Some(("forget_instance", name.clone()))
+        }
         Command::Queue(command) => of_queue(command),
         Command::Mirror(command) => of_mirror(command),
         Command::Grasp(command) => of_grasp(command),

@@ -33,7 +33,8 @@ pub(in crate::dashboard) async fn record(
     let who = request.extensions().get::<Viewer>().map(|viewer| viewer.who.clone());
     let response = next.run(request).await;
     let status = response.status();
-    if let (Some(who), Some((name, target)), true) = (who, begun.0.get(), status.is_server_error()) {
+    if let (Some(who), Some((name, target)), true) = (who, begun.0.get(), status.is_server_error())
+    {
         let words = format!("answered {status}; the server's log has the cause");
         let entry = Entry::new(&who, name, target, &words).ended(Outcome::Failed);
         if let Err(error) = entry.record(&dashboard.db).await {

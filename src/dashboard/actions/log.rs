@@ -11,7 +11,7 @@ use tender_jobs::console::operator::{self, Action, Outcome};
 
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
         lists::{Field, Pages, filters, query_of},
         parts::{Problem, query, scroll, short_key, time},
@@ -39,7 +39,7 @@ pub(in crate::dashboard) struct Shown {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     via: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    before: String,
+    pub(in crate::dashboard) before: String,
 }
 
 impl Shown {
@@ -66,13 +66,12 @@ pub(in crate::dashboard) async fn page(
     let (rows, next) = cut(rows, SIZE, |row| row.id);
     let at = |before: String| query_of(&Shown { before, ..shown.clone() });
     let first = (!shown.before.is_empty()).then(|| at(String::new()));
-    let pages =
-        Pages { first, next: next.map(|id| at(id.to_string())), ..Pages::default() };
+    let pages = Pages { first, next: next.map(|id| at(id.to_string())), ..Pages::default() };
     let page = Page {
         title: "Actions",
         section: "/actions",
         notice: None,
-        fixed: html! { (filter_form(&shown)) (table(&rows)) (pages.of("/actions")) },
+        fixed: html! { (filter_form(&shown)) (table(&rows)) (pages.of("/actions")) (export::links("actions", &query_of(&Shown { before: String::new(), ..shown.clone() }))) },
         live: None,
     };
     Ok(layout::page(&viewer, &page).into_response())

@@ -35,6 +35,15 @@ document.addEventListener('submit', (event) => {
   form.append(confirmed);
 });
 
+// The key / leads to the search over everything, unless a field has the focus.
+document.addEventListener('keydown', (event) => {
+  const typing = event.target.closest?.('input, select, textarea, [contenteditable]');
+  if (event.key !== '/' || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  document.querySelector('#find')?.select();
+  document.querySelector('#find')?.focus();
+});
+
 // The chart of syncs and failures per minute. The table inside it has the same figures as text.
 class SyncChart extends HTMLElement {
   static observedAttributes = ['data-points'];

@@ -11,7 +11,7 @@ use tender_jobs::grasp::view::{self, RepoRow, RepoSearch, ServiceRow};
 use super::{coverage, repo_path};
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
         lists::{Field, Pages, filters, query_of},
         parts::{Problem, count, maybe_time, numbered, scroll, short_key},
@@ -36,11 +36,11 @@ pub(in crate::dashboard) struct Shown {
     missing: String,
     /// `<service id>/<address>` of the last repository of the page before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    after: String,
+    pub(in crate::dashboard) after: String,
 }
 
 impl Shown {
-    fn search(&self) -> RepoSearch {
+    pub(in crate::dashboard) fn search(&self) -> RepoSearch {
         RepoSearch {
             service: self.service.parse().ok(),
             text: search::normal(&self.q),
@@ -132,6 +132,7 @@ pub(in crate::dashboard) async fn live(
             }))
         }
         (pages.of("/repositories"))
+        (export::links("repositories", &query_of(&Shown { after: String::new(), ..shown.clone() })))
     })
 }
 

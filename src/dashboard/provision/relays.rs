@@ -10,7 +10,7 @@ use tender_jobs::provision::relay::{self, Order, RelayId, Row, Search, Status, S
 
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
         lists::{Field, Pages, filters, query_of},
         parts::{Problem, maybe_time, scroll, short_key, status_badge, sync_badge},
@@ -39,7 +39,7 @@ pub(in crate::dashboard) struct Shown {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     order: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    after: String,
+    pub(in crate::dashboard) after: String,
 }
 
 const STATES: [(&str, &str, SyncState); 4] = [
@@ -58,7 +58,7 @@ const ORDERS: [(&str, &str); 3] =
     [("newest", "newest first"), ("host", "by host"), ("waiting", "longest waiting first")];
 
 impl Shown {
-    fn search(&self) -> Search {
+    pub(in crate::dashboard) fn search(&self) -> Search {
         Search {
             text: search::normal(&self.q),
             sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
@@ -153,6 +153,7 @@ pub(in crate::dashboard) async fn table(
             }))
         }
         (pages.of("/relays"))
+        (export::links("relays", &query_of(&Shown { after: String::new(), ..shown.clone() })))
     })
 }
 

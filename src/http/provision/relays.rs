@@ -11,13 +11,13 @@ use tender_jobs::provision::{
 };
 
 use super::body::{ActivityBody, RelayBody, parse};
-use crate::search;
 use crate::http::{
     Api, ApiError,
     auth::Caller,
     data,
     extract::{Params, Segment},
 };
+use crate::search;
 
 /// The most relays that are returned to a client that does not page.
 const MOST_OF_TENANT: i64 = 10_000;

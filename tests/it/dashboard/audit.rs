@@ -33,7 +33,8 @@ async fn what_a_page_changed_is_recorded_with_its_values_before_and_after() {
     let action = last(&site).await;
     assert_eq!(action.before, Some(json!({"paused": false})));
     assert_eq!(action.after, Some(json!({"paused": true})));
-    let page = site.get("/actions?action=pause+queue&via=page", &cookie).await.text().await.unwrap();
+    let page =
+        site.get("/actions?action=pause+queue&via=page", &cookie).await.text().await.unwrap();
     assert!(page.contains("paused: <code>false</code> → <code>true</code>"), "{page}");
     assert!(page.contains("/dashboard/jobs?queue=prune"), "the target is a link: {page}");
     assert!(!page.contains("relay deactivate"), "the filter holds: {page}");
@@ -47,7 +48,10 @@ async fn a_change_of_an_upstream_commits_with_its_record_or_not_at_all() {
     let disable = format!("/upstreams/{}/disable", site.upstream_id);
     site.post(&disable, &cookie, &form).await;
     let action = last(&site).await;
-    assert_eq!((action.action.as_str(), action.target.as_str()), ("update_upstream", "ws://alpha.test"));
+    assert_eq!(
+        (action.action.as_str(), action.target.as_str()),
+        ("update_upstream", "ws://alpha.test")
+    );
     assert_eq!(action.before, Some(json!({"enabled": true})));
     assert_eq!(action.after, Some(json!({"enabled": false})));
 

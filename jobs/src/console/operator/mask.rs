@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 /// The longest value, in bytes of JSON.
 const LONGEST: usize = 4096;
 /// Parts of the names of fields whose values are never stored.
-const SECRETS: [&str; 6] = ["secret", "token", "password", "authorization", "private_key", "credential"];
+const SECRETS: [&str; 6] =
+    ["secret", "token", "password", "authorization", "private_key", "credential"];
 
 /// Returns the fields of two objects whose values differ: those of the first and those of the second. Secrets
 /// are masked. Anything but two objects is compared as a whole; both are null if they are equal.
@@ -20,7 +21,8 @@ pub fn difference(before: &Value, after: &Value) -> (Value, Value) {
     let differs = |name: &String| old.get(name) != new.get(name);
     let of = |from: &Map<String, Value>| {
         let fields = from.iter().filter(|(name, _)| differs(name));
-        let fields: Map<_, _> = fields.map(|(name, value)| (name.clone(), kept(name, value))).collect();
+        let fields: Map<_, _> =
+            fields.map(|(name, value)| (name.clone(), kept(name, value))).collect();
         if fields.is_empty() { Value::Null } else { Value::Object(fields) }
     };
     (of(&old), of(&new))
@@ -51,7 +53,8 @@ mod tests {
 
     #[test]
     fn only_fields_that_differ_are_kept() {
-        let (before, after) = difference(&json!({"a": 1, "b": 2}), &json!({"a": 1, "b": 3, "c": 4}));
+        let (before, after) =
+            difference(&json!({"a": 1, "b": 2}), &json!({"a": 1, "b": 3, "c": 4}));
         assert_eq!((before, after), (json!({"b": 2}), json!({"b": 3, "c": 4})));
         assert_eq!(difference(&json!({"a": 1}), &json!({"a": 1})), (Value::Null, Value::Null));
         let (before, after) = difference(&Value::Null, &json!({"a": 1}));
