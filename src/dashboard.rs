@@ -9,6 +9,7 @@
 mod actions;
 mod assets;
 mod attention;
+mod charts;
 mod export;
 mod fleet;
 mod grasp;
@@ -22,6 +23,7 @@ mod mirror;
 mod parts;
 mod provision;
 mod queues;
+mod scheme;
 mod search;
 mod session;
 mod shared;
@@ -41,7 +43,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::{grasp::view::ParkedGroup, queue::QueueFigures};
+use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup, queue::QueueFigures};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +66,7 @@ pub struct Dashboard {
     fleet: Arc<Shared<Fleet>>,
     figures: Arc<Shared<Vec<QueueFigures>>>,
     parked: Arc<Shared<Vec<ParkedGroup>>>,
+    charts: Arc<[Shared<Charts>; 3]>,
     streams: Arc<tokio::sync::Semaphore>,
     exports: Arc<tokio::sync::Semaphore>,
 }
@@ -87,6 +90,7 @@ impl Dashboard {
             fleet: Arc::default(),
             figures: Arc::default(),
             parked: Arc::default(),
+            charts: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
             exports: Arc::new(tokio::sync::Semaphore::new(export::AT_ONCE)),
         };
@@ -136,6 +140,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/upstreams/{id}", get(mirror::upstream::page))
         .route("/upstreams/{id}/{action}", post(mirror::actions::upstream))
         .route("/events", get(mirror::events::page))
+        .route("/charts", get(charts::page))
         .route("/repositories", get(grasp::repos::page))
         .route("/repository", get(grasp::repo::page))
         .route("/followed", get(grasp::relays::page))
@@ -159,6 +164,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/export/{file}", get(export::file))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
         .route("/live/fleet", get(live::fleet))
+        .route("/live/charts", get(live::charts))
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/workers", get(live::workers))
@@ -173,6 +179,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/upstreams/{id}", get(live::upstream))
         .route("/live/events", get(live::events))
         .route("/live/jobs/{id}", get(live::job))
+        .route("/scheme", post(scheme::choose))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))
         .route_layer(middleware::from_fn_with_state(dashboard.clone(), actions::failed::record))

@@ -4,6 +4,7 @@
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 pub mod api_key;
+pub mod charts;
 pub mod operator;
 pub mod session;
 pub mod snooze;

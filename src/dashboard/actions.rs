@@ -8,10 +8,7 @@ pub(super) mod log;
 use axum::{
     Form,
     extract::{FromRequest, Request},
-    http::{
-        HeaderMap, HeaderValue,
-        header::{REFERER, SET_COOKIE},
-    },
+    http::{HeaderMap, HeaderValue, header::SET_COOKIE},
     response::{IntoResponse, Redirect, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -26,6 +23,7 @@ use tender_jobs::{
 use super::{
     Dashboard, PATH, layout,
     parts::{Problem, is_ours},
+    scheme::came_from,
     session::{Viewer, cookie_of},
 };
 
@@ -152,9 +150,8 @@ impl Asked {
 
     /// Returns the page that the form was on, if it is a page of the dashboard.
     fn back(&self, otherwise: &str) -> String {
-        let referer = self.headers.get(REFERER).and_then(|referer| referer.to_str().ok());
-        let referer = referer.and_then(|url| url.find(PATH).map(|at| &url[at..]));
-        let pages = [Some(self.form.back.as_str()), referer, Some(otherwise)];
+        let from = came_from(&self.headers);
+        let pages = [Some(self.form.back.as_str()), from.as_deref(), Some(otherwise)];
         let page = pages.into_iter().flatten().find(|path| is_ours(path));
         page.unwrap_or(PATH).to_owned()
     }

@@ -37,6 +37,8 @@ pub(super) async fn public(Path(file): Path<String>) -> Result<Response, Problem
 pub(super) async fn private(Path(file): Path<String>) -> Result<Response, Problem> {
     match file.as_str() {
         "app.js" => Ok(answer(JS, include_str!("assets/app.js"))),
+        "keys.js" => Ok(answer(JS, include_str!("assets/keys.js"))),
+        "chart.js" => Ok(answer(JS, include_str!("assets/chart.js"))),
         "live.js" => Ok(answer(JS, include_str!("assets/live.js"))),
         "htmx.min.js" => Ok(answer(JS, include_str!("assets/htmx.min.js"))),
         "uplot.min.js" => Ok(answer(JS, include_str!("assets/uplot.min.js"))),

@@ -12,6 +12,7 @@ use axum::{
 };
 use maud::{Markup, html};
 use tender_jobs::{
+    console::charts::Range,
     provision::instance::{BreakerState, Instance},
     queue::{Worker, schedule::Recurring},
 };
@@ -47,7 +48,7 @@ pub(super) async fn page(
         section: "",
         notice: actions::notice(&headers),
         fixed: html! {},
-        live: Some(("/fleet", live(&fleet, &viewer))),
+        live: Some(("/fleet", live(&dashboard, &viewer).await?)),
     };
     let title = match fleet.attention().len() {
         0 => page.title.to_owned(),
@@ -57,17 +58,19 @@ pub(super) async fn page(
 }
 
 /// The live part.
-pub(super) fn live(fleet: &Fleet, viewer: &Viewer) -> Markup {
-    html! {
-        (attention::section(fleet, viewer))
-        (charts::numbers(fleet))
-        (charts::last_hour(fleet))
+pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Markup, sqlx::Error> {
+    let fleet = read(dashboard).await?;
+    let hour = super::charts::read(dashboard, Range::Hour).await?;
+    Ok(html! {
+        (attention::section(&fleet, viewer))
+        (charts::numbers(&fleet))
+        (charts::last_hour(&fleet, &hour))
         div.columns {
             (workers(&fleet.workers))
             (instances(&fleet.instances))
             (schedule(&fleet.recurring))
         }
-    }
+    })
 }
 
 fn workers(workers: &[Worker]) -> Markup {

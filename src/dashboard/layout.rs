@@ -9,8 +9,9 @@ use super::{
 };
 
 /// Path and name of each section, in the order of the navigation.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("", "Fleet"),
+    ("/charts", "Charts"),
     ("/relays", "Relays"),
     ("/upstreams", "Upstreams"),
     ("/events", "Events"),
@@ -46,10 +47,10 @@ pub(super) fn page(viewer: &Viewer, page: &Page<'_>) -> Markup {
 
 /// A page whose tab has another title than its heading.
 pub(super) fn titled(viewer: &Viewer, page: &Page<'_>, title: &str) -> Markup {
-    let scripts = ["htmx.min.js", "uplot.min.js", "app.js", "live.js"];
+    let scripts = ["htmx.min.js", "uplot.min.js", "app.js", "keys.js", "chart.js", "live.js"];
     html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang="en" data-scheme=[viewer.scheme.as_str()] {
             (head(title, &scripts))
             body {
                 a.skip href="#main" { "Skip to the content" }
@@ -98,7 +99,13 @@ fn find() -> Markup {
 }
 
 fn who(viewer: &Viewer) -> Markup {
+    let scheme = viewer.scheme;
     html! {
+        form.scheme method="post" action={ (PATH) "/scheme" } {
+            button name="scheme" value=(scheme.next().name()) title={ "Colours: " (scheme.name()) "; change to " (scheme.next().name()) } {
+                (scheme.name())
+            }
+        }
         form.who method="post" action={ (PATH) "/logout" } {
             span title=(viewer.who) { (short_key(&viewer.who)) " · " (viewer.role.as_str()) }
             input type="hidden" name="form_token" value=(viewer.form_token);

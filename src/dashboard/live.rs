@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Dashboard, fleet,
+    Dashboard, charts, fleet,
     grasp::{parked, relay as followed_relay, relays as followed, repo, repos},
     jobs,
     jobs::one,
@@ -41,6 +41,7 @@ const SESSION_READS: u32 = 10;
 /// The live part of a page.
 enum Part {
     Fleet,
+    Charts(charts::Shown),
     Relays(relays::Shown),
     Relay(String),
     Queues,
@@ -60,7 +61,8 @@ enum Part {
 impl Part {
     async fn render(&self, dashboard: &Dashboard, viewer: &Viewer) -> Result<Markup, Problem> {
         Ok(match self {
-            Self::Fleet => fleet::live(&*fleet::read(dashboard).await?, viewer),
+            Self::Fleet => fleet::live(dashboard, viewer).await?,
+            Self::Charts(shown) => charts::live(dashboard, *shown).await?,
             Self::Relays(shown) => relays::table(dashboard, shown).await?,
             Self::Relay(id) => {
                 relay::live(dashboard, &relay::find(dashboard, id).await?, viewer).await?
@@ -96,6 +98,15 @@ pub(super) async fn fleet(
     headers: HeaderMap,
 ) -> Answer {
     open(dashboard, viewer, headers, Part::Fleet)
+}
+
+pub(super) async fn charts(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<charts::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Charts(shown))
 }
 
 pub(super) async fn relays(

@@ -155,9 +155,17 @@ pub(super) fn short_worker(worker: &str) -> String {
     }
 }
 
+/// An id or key as text, with a button that copies it. The button needs scripts and is hidden without.
+pub(super) fn copyable(text: &str) -> Markup {
+    html! {
+        code { (text) }
+        button.copy type="button" data-copy=(text) title={ "Copy " (text) } { "Copy" }
+    }
+}
+
 /// A table that scrolls sideways where the window is too narrow for it.
 pub(super) fn scroll(label: &str, table: &Markup) -> Markup {
-    html! { div.scroll tabindex="0" role="region" aria-label=(label) { (table) } }
+    html! { div.scroll tabindex="0" role="region" aria-label={ (label) ", table" } { (table) } }
 }
 
 /// A button that does something after one confirmation. A script asks for it; without scripts the

@@ -24,6 +24,7 @@ use tender_jobs::console::session::{self, Role, Session};
 use super::{
     Dashboard, PATH,
     parts::{Problem, query},
+    scheme::Scheme,
 };
 use crate::random;
 
@@ -43,6 +44,8 @@ pub(super) struct Viewer {
     /// The token that each form of this session contains.
     pub(super) form_token: String,
     pub(super) token_hash: Vec<u8>,
+    /// The colours that the reader chose.
+    pub(super) scheme: Scheme,
     /// When the request was read, by the database's clock.
     pub(super) now: DateTime<Utc>,
 }
@@ -128,7 +131,8 @@ pub(super) async fn viewer(
     let Some(session) = session::find(&dashboard.db, &token_hash).await? else { return Ok(None) };
     let Some(role) = role_of(dashboard, &session, token) else { return Ok(None) };
     let form_token = URL_SAFE_NO_PAD.encode(hash(&format!("form:{token}")));
-    Ok(Some(Viewer { who: session.who, role, form_token, token_hash, now: session.now }))
+    let scheme = Scheme::of(headers);
+    Ok(Some(Viewer { who: session.who, role, form_token, token_hash, scheme, now: session.now }))
 }
 
 /// Returns the role that a session has now. A key that was removed from the lists has none, and neither

@@ -48,6 +48,7 @@ async function look(browser, pages, state = '') {
 
 const EMPTY = [
   ['fleet', '/dashboard'],
+  ['charts', '/dashboard/charts'],
   ['relays', '/dashboard/relays'],
   ['queues', '/dashboard/queues'],
   ['jobs', '/dashboard/jobs'],
@@ -72,6 +73,7 @@ await browse(async (browser) => {
   await ask('relays', { prefix: 'meadow', count: 30 });
   const upstream = await ask('upstream', {});
   await ask('grasp_rows');
+  await ask('chart_rows');
   await ask('start_workers'); // when every fault is planned
   const first = await open(browser);
   await logIn(first);
@@ -83,6 +85,8 @@ await browse(async (browser) => {
 
   const pages = [
     ['fleet', '/dashboard'],
+    ['charts', '/dashboard/charts'],
+    ['charts-week', '/dashboard/charts?range=7d'],
     ['relays', '/dashboard/relays'],
     ['relay', `/dashboard/relays/${flaky}`],
     ['queues', '/dashboard/queues'],
@@ -105,13 +109,25 @@ await browse(async (browser) => {
   ];
   await look(browser, pages);
 
+  // The pointer reads the values of a chart and names the marks near it.
+  await first.goto('/dashboard/charts?range=24h');
+  const plot = first.locator('tender-chart .u-over').first();
+  const { x, y, width, height } = await plot.boundingBox();
+  const near = first.locator('tender-chart').first().locator('p');
+  for (let at = 0.7; at < 0.85 && !(await near.textContent()).includes('was paused'); at += 2 / width) {
+    await first.mouse.move(x + at * width, y + height / 2);
+  }
+  const values = await first.locator('tender-chart .u-legend').first().locator('.u-value').allTextContents();
+  check(values.length === 3 && values.slice(1).every((text) => /^[0-9,]+$/.test(text)), `the pointer reads values: ${values}`);
+  check((await near.textContent()).includes('sync-relay was paused'), 'and names the mark');
+
   // Everything can be read without scripts.
   const plain = await open(browser, { javaScriptEnabled: false });
   await logIn(plain);
   await plain.goto(`/dashboard/relays/${broken}`);
   check((await plain.textContent('.timeline')).includes('422'), 'the timeline reads without scripts');
   await plain.goto('/dashboard');
-  await plain.click('summary:has-text("Figures per minute")');
-  check(await plain.isVisible('tender-chart table'), 'so do the figures of the chart');
+  await plain.click('summary:has-text("Figures")');
+  check(await plain.isVisible('details table'), 'so do the figures of the chart');
   check(wrong.length === 0, wrong.join('\n'));
 });

@@ -115,6 +115,10 @@ impl Site {
                 support::grasp_rows::fill(&world.db).await;
                 json!(true)
             }
+            "chart_rows" => {
+                sqlx::raw_sql(CHART_ROWS).execute(&world.db).await.unwrap();
+                json!(true)
+            }
             "status" => json!(relay_of(world, &text("id")).await.sync_state()),
             "relay_status" => json!(relay_of(world, &text("id")).await.status),
             "fail" => {
@@ -219,6 +223,20 @@ impl Site {
     }
 }
 
+/// A week of counts with days and nights, and a pause an hour long.
+const CHART_ROWS: &str = "
+    insert into sync_minute (minute, synced, failed, gave_up, latency, latencies)
+    select date_trunc('minute', now()) - make_interval(mins => i), 40 + 30 * sin(i / 229.0), i % 7 / 6, 0, '{}',
+           array_fill(0::bigint, array[150]) || array[20, 15, 4, 0, 0, 1]::bigint[]
+    from generate_series(2, 10079) i where i not between 300 and 360;
+    insert into ingest_minute (minute, stored, rejected)
+    select date_trunc('minute', now()) - make_interval(mins => i), 900 + 800 * cos(i / 229.0), 3
+    from generate_series(2, 10079) i on conflict do nothing;
+    insert into chart_mark (at, kind, subject)
+    values (now() - interval '6 h', 'paused', 'sync-relay'), (now() - interval '5 h', 'resumed', 'sync-relay'),
+           (now() - interval '30 min', 'breaker_opened', 'http://zooid.test'),
+           (now() - interval '28 min', 'breaker_closed', 'http://zooid.test')";
+
 async fn relay_of(world: &support::World, id: &str) -> relay::Relay {
     relay::find(&world.db, &id.parse().unwrap()).await.unwrap().unwrap()
 }
@@ -277,4 +295,9 @@ async fn nothing_is_reachable_without_a_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_have_one_stream_and_say_when_they_are_not_live() {
     run("live.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_copies_colours_and_paper_work() {
+    run("keys.mjs").await;
 }

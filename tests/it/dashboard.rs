@@ -13,6 +13,7 @@ use crate::support::{
 
 mod attention;
 mod audit;
+mod charts;
 mod entrance;
 mod markup;
 mod names;

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     PRUNE,
-    console::{operator, session, snooze, stats},
+    console::{charts, operator, session, snooze, stats},
     queue::{self, Job, NewJob, Retention},
 };
 
@@ -33,6 +33,7 @@ async fn prune(db: PgPool, job: Job, keep: Retention, history: Duration) {
     let work = async {
         let pruned = queue::prune(&db, keep, BATCHES).await?;
         stats::prune(&db).await?;
+        charts::prune(&db).await?;
         session::prune(&db).await?;
         snooze::prune(&db).await?;
         operator::prune(&db, history).await?;

@@ -34,6 +34,13 @@ pub struct Counts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Latencies(Vec<i64>);
 
+impl From<Vec<i64>> for Latencies {
+    /// Takes the counts of the buckets, the shortest first.
+    fn from(counts: Vec<i64>) -> Self {
+        Self(counts)
+    }
+}
+
 impl Latencies {
     /// Counts a latency.
     pub fn count(&mut self, latency: Duration) {

@@ -1,5 +1,6 @@
 //! What needs an operator's attention, each item with the action that can help, and with a snooze.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::{Markup, html};
 use sha2::{Digest, Sha256};
 
@@ -49,8 +50,17 @@ fn sentence(item: &Item) -> Markup {
         @if item.page.is_empty() { (item.headline) } @else { a href={ (PATH) (item.page) } { (item.headline) } }
         @if let Some(since) = item.since { ", since " (time(since)) }
         @if item.error.is_empty() { "." } @else { ": " span.error { (item.error) } }
-        @if !item.advice.is_empty() { " " (item.advice) }
+        @if !item.advice.is_empty() { " " (with_code(&item.advice)) }
         @if let Some(from) = item.grown_from() { " Listed again: it was snoozed at " (from) "." }
+    }
+}
+
+/// Shows what stands between backticks as code.
+fn with_code(text: &str) -> Markup {
+    html! {
+        @for (place, part) in text.split('`').enumerate() {
+            @if place % 2 == 1 { code { (part) } } @else { (part) }
+        }
     }
 }
 
@@ -133,5 +143,5 @@ fn put_aside(items: &[Item], viewer: &Viewer) -> Markup {
 
 /// Names an element of an item for as long as the item exists, so that an update leaves it as it is.
 fn short_hash(key: &str) -> String {
-    Sha256::digest(key).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(&Sha256::digest(key)[..6])
 }

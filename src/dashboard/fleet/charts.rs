@@ -1,12 +1,12 @@
 //! The counts of relays and the chart of the last hour.
 
 use maud::{Markup, html};
-use tender_jobs::console::stats::{self, Minute};
+use tender_jobs::console::{charts::Charts, stats};
 
 use crate::{
     dashboard::{
-        PATH,
-        parts::{count, duration, time},
+        PATH, charts,
+        parts::{count, duration, numbered, time},
     },
     fleet::Fleet,
 };
@@ -42,47 +42,19 @@ fn number(name: &str, figure: &str, query: &str, class: &str) -> Markup {
     }
 }
 
-pub(super) fn last_hour(fleet: &Fleet) -> Markup {
-    let minutes: &[Minute] = &fleet.minutes;
-    let points: Vec<_> = minutes
-        .iter()
-        .map(|minute| (minute.minute.timestamp(), minute.synced, minute.failed))
-        .collect();
-    html! {
-        section aria-labelledby="last-hour" {
-            h2 #last-hour { "The last hour" }
-            (sentence(fleet))
-            tender-chart data-points=(serde_json::to_string(&points).unwrap_or_default()) {
-                (figures(minutes))
-            }
-        }
-    }
+/// The chart of the last hour, with its sums.
+pub(super) fn last_hour(fleet: &Fleet, charts: &Charts) -> Markup {
+    charts::last_hour(charts, &sentence(fleet))
 }
 
 fn sentence(fleet: &Fleet) -> Markup {
     let (synced, failed) = fleet.hour();
-    let percentile =
-        |share| stats::percentile(&fleet.minutes, share).map_or("–".to_owned(), duration);
+    let percentile = |share| stats::percentile(&fleet.minutes, share).map(duration);
     html! {
         p {
-            (count(synced, false)) " syncs, " (count(failed, false)) " failures. Time from a change to its sync: 50 % within "
-            (percentile(0.5)) ", 95 % within " (percentile(0.95)) "."
-        }
-    }
-}
-
-/// The figures of the chart as a table, also for browsers without scripts.
-fn figures(minutes: &[Minute]) -> Markup {
-    html! {
-        details {
-            summary { "Figures per minute" }
-            table {
-                thead { tr { th { "Minute" } th.n { "Synced" } th.n { "Failed" } } }
-                tbody {
-                    @for minute in minutes.iter().rev().filter(|m| m.synced + m.failed > 0) {
-                        tr { td { (minute.minute.format("%H:%M UTC")) } td.n { (minute.synced) } td.n { (minute.failed) } }
-                    }
-                }
+            (numbered(synced, "sync")) ", " (numbered(failed, "failure")) "."
+            @if let (Some(half), Some(most)) = (percentile(0.5), percentile(0.95)) {
+                " Time from a change to its sync: 50 % within " (half) ", 95 % within " (most) "."
             }
         }
     }

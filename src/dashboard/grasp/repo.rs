@@ -17,7 +17,7 @@ use crate::{
     dashboard::{
         Dashboard, PATH,
         layout::{self, Page},
-        parts::{Problem, count, maybe_time, numbered, query, scroll, short_key, time},
+        parts::{Problem, copyable, count, maybe_time, numbered, query, scroll, short_key, time},
         session::Viewer,
     },
     words::grasp as words,
@@ -118,6 +118,7 @@ fn facts(one: &RepoRow, ids: Ids) -> Markup {
             dl.facts {
                 dt { "Coverage" } dd { (coverage(one.confirmed, one.items())) }
                 dt { "Address" } dd { a href=(repo_path(&one.address)) { code { (crate::words::address(&one.address)) } } }
+                dt { "Full address" } dd { (copyable(&one.address)) }
                 dt { "Service" } dd { (one.service) }
                 @if let Some(at) = one.left_at {
                     dt { "Left" } dd { (time(at)) ": its announcement does not name the service any more" }

@@ -15,7 +15,7 @@ use crate::dashboard::{
     Dashboard, PATH, actions,
     json::{self, SHOWN},
     layout::{self, Page},
-    parts::{Ask, Problem, ask, bytes, job_badge, maybe_time, query, scroll, time},
+    parts::{Ask, Problem, ask, bytes, copyable, job_badge, maybe_time, query, scroll, time},
     session::Viewer,
 };
 
@@ -82,7 +82,7 @@ fn facts(job: &JobDetail) -> Markup {
     let relay = SyncPayload::parse(job.payload.as_bytes()).ok().map(|payload| payload.relay_id);
     html! {
         dl.facts {
-            dt { "Id" } dd { code { (summary.id) } }
+            dt { "Id" } dd { (copyable(&summary.id)) }
             dt { "Queue" } dd { a href={ (PATH) "/jobs" (query(&[("queue", &summary.queue)])) } { (summary.queue) } }
             dt { "State" } dd { (job_badge(summary.state)) }
             dt { "Attempts" } dd { (summary.attempts) " of " (summary.max_attempts) }

@@ -23,7 +23,7 @@ use super::upstreams::{class_of, stale_secs};
 use crate::dashboard::{
     Dashboard, PATH, actions,
     layout::{self, Page},
-    parts::{Ask, Problem, ask, bytes, count, maybe_time, scroll, time},
+    parts::{Ask, Problem, ask, bytes, copyable, count, maybe_time, scroll, time},
     session::Viewer,
 };
 use crate::words::{lane as words, span};
@@ -219,6 +219,7 @@ fn facts(upstream: &Upstream, learned: &Learned, rejected: &[ReasonCount]) -> Ma
         section aria-labelledby="about" {
             h2 #about { "Settings" }
             dl.facts {
+                dt { "Id" } dd { (copyable(&upstream.id.to_string())) }
                 dt { "Direction" } dd { (upstream.direction) }
                 dt { "Backfill" } dd { @if upstream.backfill { "yes" } @else { "no" } }
                 dt { "Live" } dd { @if upstream.live { "yes" } @else { "no" } }

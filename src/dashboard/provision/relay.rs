@@ -24,7 +24,7 @@ use super::{
 use crate::dashboard::{
     Dashboard, PATH, actions,
     layout::{self, Page},
-    parts::{Ask, Problem, ask, maybe_time, short_key, status_badge, sync_badge, time},
+    parts::{Ask, Problem, ask, copyable, maybe_time, short_key, status_badge, sync_badge, time},
     session::Viewer,
 };
 
@@ -126,7 +126,7 @@ fn state(relay: &Relay, plan: &Plan, now: DateTime<Utc>) -> Markup {
                 @if let Some(at) = relay.confirm_at {
                     dt { "To be confirmed" } dd { "an earlier call was not answered; the next call is " (due(at, now)) }
                 }
-                @if let Some(key) = &relay.identity { dt { "Relay's key" } dd { code { (key) } } }
+                @if let Some(key) = &relay.identity { dt { "Relay's key" } dd { (copyable(key)) } }
             }
         }
     }
@@ -232,8 +232,8 @@ fn wanted(relay: &Relay) -> Markup {
         section aria-labelledby="wanted" {
             h2 #wanted { "Wanted state" }
             dl.facts {
-                dt { "Id" } dd { code { (relay.id) } }
-                dt { "Tenant" } dd { code { (relay.tenant_pubkey) } }
+                dt { "Id" } dd { (copyable(&relay.id.to_string())) }
+                dt { "Tenant" } dd { (copyable(&relay.tenant_pubkey)) }
                 @for (name, text) in texts {
                     @if !text.is_empty() { dt { (name) } dd { (text) } }
                 }
