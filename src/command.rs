@@ -9,6 +9,7 @@ mod keys;
 mod migrate;
 mod mirror;
 mod print;
+mod process;
 mod provision;
 mod queue;
 mod serve;
@@ -80,7 +81,7 @@ enum Command {
     /// Show zooid instances, and forget those that nobody uses any more.
     #[command(subcommand)]
     Instance(provision::InstanceCommand),
-    /// Show queues and jobs; retry, cancel, pause and resume them.
+    /// Show queues and jobs; retry, cancel and delete jobs; pause, resume and scale queues.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     /// Keep events in step with other relays.
@@ -94,6 +95,9 @@ enum Command {
     Keys(keys::KeysCommand),
     /// Enqueue a job for every pending relay that has none.
     Reconcile,
+    /// Show the processes that run workers, and drain them.
+    #[command(subcommand)]
+    Process(process::ProcessCommand),
     /// Show the workers and their jobs.
     Workers,
     /// Show the last and the next run of each recurring job.
@@ -148,6 +152,7 @@ impl Cli {
             Command::Grasp(command) => Box::pin(command.run(json)).await?,
             Command::Keys(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
+            Command::Process(command) => command.run(json).await?,
             Command::Workers => fleet::workers(json).await?,
             Command::Schedule => fleet::schedule(json).await?,
             Command::Audit(args) => audit::show(&args, json).await?,

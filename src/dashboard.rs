@@ -21,8 +21,10 @@ mod live;
 mod login;
 mod mirror;
 mod parts;
+mod processes;
 mod provision;
 mod queues;
+mod schedule;
 mod scheme;
 mod search;
 mod session;
@@ -43,7 +45,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup, queue::QueueFigures};
+use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +66,7 @@ pub struct Dashboard {
     shutdown: CancellationToken,
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
-    figures: Arc<Shared<Vec<QueueFigures>>>,
+    figures: Arc<Shared<queues::Figures>>,
     parked: Arc<Shared<Vec<ParkedGroup>>>,
     charts: Arc<[Shared<Charts>; 3]>,
     streams: Arc<tokio::sync::Semaphore>,
@@ -148,12 +150,16 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/followed/{id}/resync", post(grasp::actions::resync))
         .route("/parked", get(grasp::parked::page))
         .route("/queues", get(queues::page))
-        .route("/queues/{queue}/{action}", post(steer::queue))
+        .route("/queues/{queue}/{action}", post(queues::actions::queue))
         .route("/jobs", get(jobs::page))
-        .route("/jobs/retry-all", post(steer::retry_all))
+        .route("/jobs/steer", post(jobs::bulk::steer))
         .route("/jobs/{id}", get(jobs::one::page))
         .route("/jobs/{id}/{action}", post(steer::job))
         .route("/workers", get(workers::page))
+        .route("/processes", get(processes::page))
+        .route("/processes/{id}/{action}", post(processes::steer))
+        .route("/schedule", get(schedule::page))
+        .route("/schedule/{name}/run", post(schedule::run))
         .route("/attention/snooze", post(attention::snooze))
         .route("/attention/wake", post(attention::wake))
         .route("/attention/sync", post(attention::sync))
@@ -168,6 +174,8 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/workers", get(live::workers))
+        .route("/live/processes", get(live::processes))
+        .route("/live/schedule", get(live::schedule))
         .route("/live/repositories", get(live::repos))
         .route("/live/repository", get(live::repo))
         .route("/live/followed", get(live::followed))

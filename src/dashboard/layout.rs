@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Path and name of each section, in the order of the navigation.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("", "Fleet"),
     ("/charts", "Charts"),
     ("/relays", "Relays"),
@@ -20,7 +20,8 @@ const SECTIONS: [(&str, &str); 12] = [
     ("/parked", "Parked"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
-    ("/workers", "Workers"),
+    ("/schedule", "Schedule"),
+    ("/processes", "Processes"),
     ("/actions", "Actions"),
 ];
 

@@ -50,7 +50,7 @@ pub(super) async fn page(
     let source = format!("/workers{}", query(&[("queue", &shown.queue), ("state", &shown.state)]));
     let page = Page {
         title: "Workers",
-        section: "/workers",
+        section: "/processes",
         notice: None,
         fixed: filters(&shown),
         live: Some((&source, table)),

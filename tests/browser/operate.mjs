@@ -11,6 +11,15 @@ async function press(page, button) {
   return page.textContent('.notice');
 }
 
+// Does something to all jobs that match; the server asks.
+async function steer(page, name) {
+  await page.check('#scope-all');
+  await page.getByRole('button', { name }).click();
+  await page.getByRole('button', { name: 'Yes' }).click();
+  await page.locator('.notice').waitFor();
+  return page.textContent('.notice');
+}
+
 const badge = (page, text) => page.locator('.facts .badge', { hasText: new RegExp(`^${text}$`) }).waitFor();
 
 await browse(async (browser) => {
@@ -67,7 +76,7 @@ await browse(async (browser) => {
   // Killed jobs: one, and all that match.
   await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
   await ask('fail', { id: broken, status: 422 });
-  const all = await press(page, page.getByRole('button', { name: 'Retry all that match' }));
+  const all = await steer(page, 'Retry …');
   check(all.includes('0 jobs requeued'), `a relay in step is left alone: ${all}`);
   await page.goto(`/dashboard/relays/${broken}`);
   await press(page, page.getByRole('button', { name: 'Sync now' }));
@@ -78,7 +87,7 @@ await browse(async (browser) => {
   await press(page, item.getByRole('button', { name: 'Sync now' }));
   await item.waitFor({ state: 'detached' });
   await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
-  await page.locator('td a').first().click();
+  await page.locator('td[data-label="Job"] a').first().click();
   await page.locator('pre', { hasText: broken }).waitFor();
   await press(page, page.getByRole('button', { name: 'Retry', exact: true }));
 
@@ -89,7 +98,7 @@ await browse(async (browser) => {
   await press(page, page.getByRole('button', { name: 'Sync now' }));
   await badge(page, 'retrying');
   await page.goto('/dashboard/jobs?queue=sync-relay&state=retrying');
-  await page.locator('td a').first().click();
+  await page.locator('td[data-label="Job"] a').first().click();
   await press(page, page.getByRole('button', { name: 'Cancel' }));
   await page.goto(`/dashboard/relays/${flaky}`);
   await badge(page, 'gave up');
@@ -97,9 +106,11 @@ await browse(async (browser) => {
 
   // Pause and resume.
   await page.goto('/dashboard/queues');
-  const row = page.locator('tr', { hasText: 'sync-relay' });
-  await press(page, row.getByRole('button', { name: 'Pause' }));
-  await row.getByText('paused').waitFor();
+  const pause = page.locator('#pause-sync-relay');
+  await pause.locator('summary').click();
+  await pause.getByLabel('Why?').fill('zooid gets a new disk');
+  await pause.getByRole('button', { name: 'Pause sync-relay' }).click();
+  await page.locator('td', { hasText: 'zooid gets a new disk' }).waitFor();
   check((await ask('paused')).length === 1, 'it is paused');
   const held = await ask('relay', { subdomain: 'held', name: 'Held' });
   await ask('age', { id: held });
@@ -167,7 +178,7 @@ await browse(async (browser) => {
   await page.goto('/dashboard/actions');
   const record = await page.textContent('tbody');
   for (const action of ['log in', 'relay sync', 'relay deactivate', 'relay delinquent', 'relay activate',
-    'retry all', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile', 'snooze attention', 'wake attention']) {
+    'retry jobs', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile', 'snooze attention', 'wake attention']) {
     check(record.includes(action), `${action} is recorded`);
   }
 

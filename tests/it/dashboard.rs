@@ -15,8 +15,11 @@ mod attention;
 mod audit;
 mod charts;
 mod entrance;
+mod job_pages;
+mod job_steering;
 mod markup;
 mod names;
+mod operating;
 mod queue_pages;
 mod search;
 
@@ -94,9 +97,15 @@ impl Site {
             format!("/relays/{relay}/delinquent"),
             "/queues/sync-relay/pause".to_owned(),
             "/queues/sync-relay/resume".to_owned(),
+            "/queues/sync-relay/scale".to_owned(),
+            "/queues/sync-relay/unscale".to_owned(),
+            "/schedule/prune/run".to_owned(),
+            format!("/processes/{}/drain", uuid::Uuid::nil()),
+            format!("/processes/{}/undrain", uuid::Uuid::nil()),
             format!("/jobs/{job}/retry"),
             format!("/jobs/{job}/cancel"),
-            "/jobs/retry-all".to_owned(),
+            format!("/jobs/{job}/delete"),
+            "/jobs/steer".to_owned(),
             "/instances/probe".to_owned(),
             "/reconcile".to_owned(),
             "/attention/snooze".to_owned(),
@@ -128,6 +137,10 @@ impl Site {
             "/live/relays",
             "/live/queues",
             "/live/workers",
+            "/processes",
+            "/live/processes",
+            "/schedule",
+            "/live/schedule",
             "/live/jobs",
             "/upstreams",
             "/live/upstreams",
@@ -247,7 +260,9 @@ async fn an_action_is_done_after_a_confirmation_and_recorded() {
 async fn a_viewer_looks_and_does_not_act() {
     let site = Site::new().await;
     let (cookie, token) = site.log_in(&site.viewer).await;
-    for path in ["", "/relays", "/queues", "/jobs", "/workers", "/actions"] {
+    for path in
+        ["", "/relays", "/queues", "/jobs", "/workers", "/processes", "/schedule", "/actions"]
+    {
         assert_eq!(site.get(path, &cookie).await.status(), StatusCode::OK, "{path}");
     }
     for path in site.forms().iter().filter(|path| *path != "/logout") {

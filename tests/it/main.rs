@@ -68,6 +68,7 @@ mod mirror_uploads;
 mod mirror_wakeup;
 mod mirror_wire;
 mod moves;
+mod orders;
 mod reassertion;
 mod reconcile;
 mod repair;

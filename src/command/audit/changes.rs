@@ -5,6 +5,7 @@ use crate::command::{
     grasp::GraspCommand,
     keys::KeysCommand,
     mirror::MirrorCommand,
+    process::ProcessCommand,
     provision::{InstanceCommand, RelayCommand},
     queue::QueueCommand,
 };
@@ -17,6 +18,12 @@ pub(in crate::command) fn changes(command: &Command) -> Option<(&'static str, St
             Some(("forget_instance", name.clone()))
         }
         Command::Queue(command) => of_queue(command),
+        Command::Process(ProcessCommand::Drain { process, .. }) => {
+            Some(("drain_process", process.clone()))
+        }
+        Command::Process(ProcessCommand::Undrain { process }) => {
+            Some(("undrain_process", process.clone()))
+        }
         Command::Mirror(command) => of_mirror(command),
         Command::Grasp(command) => of_grasp(command),
         Command::Keys(KeysCommand::Create { name }) => Some(("create_key", name.clone())),
@@ -54,7 +61,9 @@ fn of_queue(command: &QueueCommand) -> Option<(&'static str, String)> {
             Some(("retry_all", conditions.join(" ")))
         }
         QueueCommand::Cancel { job } => Some(("cancel_job", job.clone())),
-        QueueCommand::Pause { queue } => Some(("pause_queue", queue.clone())),
+        QueueCommand::Delete { job, .. } => Some(("delete_job", job.clone())),
+        QueueCommand::Pause { queue, .. } => Some(("pause_queue", queue.clone())),
+        QueueCommand::Scale { queue, .. } => Some(("scale_queue", queue.clone())),
         QueueCommand::Resume { queue } => Some(("resume_queue", queue.clone())),
         _ => None,
     }

@@ -189,7 +189,8 @@ impl Table {
                     Page::Before(_) => Page::First,
                     page => page,
                 };
-                let rows = queue::jobs(db, &shown.filter(), &page, most).await?;
+                let filter = shown.select(db).await?.filter;
+                let rows = queue::jobs(db, &filter, &page, most).await?;
                 let mark = |row: &JobSummary| row.cursor().to_string();
                 next(rows, mark, &mut shown.after)
             }

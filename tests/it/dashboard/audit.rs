@@ -29,10 +29,11 @@ async fn what_a_page_changed_is_recorded_with_its_values_before_and_after() {
     assert_eq!(action.before, Some(json!({"status": "active"})));
     assert_eq!(action.after, Some(json!({"status": "inactive"})));
 
+    let form = [form[0], form[1], ("reason", "a test")];
     site.post("/queues/prune/pause", &cookie, &form).await;
     let action = last(&site).await;
     assert_eq!(action.before, Some(json!({"paused": false})));
-    assert_eq!(action.after, Some(json!({"paused": true})));
+    assert_eq!(action.after, Some(json!({"paused": true, "reason": "a test"})));
     let page =
         site.get("/actions?action=pause+queue&via=page", &cookie).await.text().await.unwrap();
     assert!(page.contains("paused: <code>false</code> → <code>true</code>"), "{page}");
@@ -90,7 +91,7 @@ async fn refused_and_failed_actions_are_recorded() {
     let action = last(&site).await;
     assert_eq!((action.outcome, action.target.as_str()), (Outcome::Refused, "prune"));
 
-    let form = [("form_token", token.as_str()), ("confirmed", "yes")];
+    let form = [("form_token", token.as_str()), ("confirmed", "yes"), ("reason", "a test")];
     rename(&site, "paused_queue", "elsewhere").await;
     let failed = site.post("/queues/prune/pause", &cookie, &form).await.status();
     rename(&site, "elsewhere", "paused_queue").await;
