@@ -98,7 +98,7 @@ impl AuditArgs {
 /// Records that the command that changes something did not do so. Without a database the error says so itself.
 pub(super) async fn record(db: &PgPool, error: &anyhow::Error) {
     let Ok(Some((action, target))) = CHANGES.try_with(Clone::clone) else { return };
-    let is_failed = error.chain().any(|cause| cause.is::<sqlx::Error>());
+    let is_failed = error.chain().any(<dyn std::error::Error + 'static>::is::<sqlx::Error>);
     let outcome = if is_failed { Outcome::Failed } else { Outcome::Refused };
     let (who, words) = (operator().who, format!("{error:#}"));
     let entry = Entry::new(&who, action, &target, &words).ended(outcome);

@@ -69,7 +69,7 @@ pub(super) async fn file(
 impl File {
     async fn start(&mut self) -> Result<Bytes, sqlx::Error> {
         let head = match self.form {
-            Form::Csv => cell::line(self.table.columns().iter().map(|name| (*name).to_owned())),
+            Form::Csv => cell::line(self.table.columns().map(str::to_owned)),
             Form::Json => "{\"rows\":[".to_owned().into_bytes(),
         };
         let rows = self.read().await?;
@@ -102,9 +102,7 @@ impl File {
 
     fn row(&self, row: &Value) -> Vec<u8> {
         match self.form {
-            Form::Csv => {
-                cell::line(self.table.columns().iter().map(|name| cell::text(&row[*name])))
-            }
+            Form::Csv => cell::line(self.table.columns().map(|name| cell::text(&row[name]))),
             Form::Json if self.rows == 0 => row.to_string().into_bytes(),
             Form::Json => format!(",{row}").into_bytes(),
         }

@@ -21,7 +21,7 @@ use tender_jobs::{
 };
 
 use super::{
-    Dashboard, actions, layout,
+    Dashboard, actions, export, layout,
     lists::{Field, Pages, filters},
     parts::{Problem, count, query},
     session::Viewer,
@@ -240,6 +240,7 @@ pub(super) async fn live(
             (bulk::form(viewer, shown, matching, &table))
         }
         (pages.of("/jobs"))
+        (export::links("jobs", &shown.at("", "")))
     })
 }
 

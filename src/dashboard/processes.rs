@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Dashboard, PATH,
     actions::{self, Action, Answer, Asked, begin},
+    export,
     layout::{self, Page},
     lists::{Field, filters, query_of},
     parts::{Ask, Problem, ask, bytes, count, query, scroll, short_key, time},
@@ -75,6 +76,7 @@ pub(super) async fn live(
                     tbody { @for process in &processes { (row(process, &workers, viewer)) } }
                 }
             }))
+            (export::links("processes", ""))
         }
     })
 }

@@ -107,7 +107,7 @@ async fn disturbed(world: &MirrorWorld, act: Act) -> (Upstream, usize) {
                 match (act, target) {
                     (_, None) => {}
                     (Act::Reset, Some(id)) => {
-                        drop(upstream::reset(&db, Some(id), None).await.unwrap())
+                        let _lanes = upstream::reset(&db, Some(id), None).await.unwrap();
                     }
                     (Act::Wipe, Some(_)) => event::wipe(&db).await.unwrap(),
                     (Act::Recover, Some(_)) => {

@@ -10,7 +10,7 @@ use tender_jobs::{
 };
 
 use crate::{
-    dashboard::{Dashboard, actions::log, grasp, jobs, mirror, provision},
+    dashboard::{Dashboard, actions::log, grasp, jobs, mirror, provision, workers},
     page::cut,
 };
 
@@ -27,7 +27,9 @@ pub(super) enum Table {
     Jobs(jobs::Shown),
     Actions(log::Shown),
     Queues,
-    Workers,
+    Workers(workers::Shown),
+    Processes,
+    Schedule,
 }
 
 impl Table {
@@ -45,118 +47,38 @@ impl Table {
             "jobs" => read(query).map(Self::Jobs),
             "actions" => read(query).map(Self::Actions),
             "queues" => Some(Self::Queues),
-            "workers" => Some(Self::Workers),
+            "workers" => read(query).map(Self::Workers),
+            "processes" => Some(Self::Processes),
+            "schedule" => Some(Self::Schedule),
             _ => None,
         }
     }
 
     /// The columns of the CSV file: fields of the rows.
-    pub(super) fn columns(&self) -> &'static [&'static str] {
+    pub(super) fn columns(&self) -> impl Iterator<Item = &'static str> {
+        self.names().split_whitespace()
+    }
+
+    #[rustfmt::skip]
+    fn names(&self) -> &'static str {
         match self {
-            Self::Relays(_) => &[
-                "id",
-                "host",
-                "tenant_pubkey",
-                "status",
-                "synced",
-                "attempts",
-                "retry_at",
-                "exhausted_at",
-                "sync_error",
-                "updated_at",
-            ],
-            Self::Upstreams(_) => &[
-                "id",
-                "url",
-                "enabled",
-                "direction",
-                "backfill",
-                "negentropy",
-                "live",
-                "notes",
-                "config",
-                "created_at",
-                "updated_at",
-            ],
-            Self::Repositories(_) => &[
-                "address",
-                "name",
-                "pubkey",
-                "service",
-                "relays",
-                "roots",
-                "missing",
-                "in_flight",
-                "confirmed",
-                "oldest_missing_at",
-                "left_at",
-                "created_at",
-            ],
-            Self::Followed(_) => &[
-                "id",
-                "url",
-                "state",
-                "holder",
-                "failures",
-                "missing",
-                "in_flight",
-                "confirmed",
-                "received",
-                "stored",
-                "gaps",
-            ],
-            Self::Parked(_) => &[
-                "event_id",
-                "kind",
-                "pubkey",
-                "service",
-                "reason",
-                "detail",
-                "relay",
-                "waits_for",
-                "parked_at",
-                "expires_at",
-            ],
-            Self::Jobs(_) => &[
-                "id",
-                "queue",
-                "state",
-                "attempts",
-                "max_attempts",
-                "priority",
-                "run_at",
-                "done_at",
-                "lock_by",
-                "lock_at",
-                "error",
-            ],
-            Self::Actions(_) => &[
-                "id",
-                "created_at",
-                "who",
-                "via",
-                "action",
-                "target",
-                "outcome",
-                "result",
-                "before",
-                "after",
-            ],
-            Self::Queues => &[
-                "queue",
-                "waiting",
-                "retrying",
-                "queued",
-                "running",
-                "killed",
-                "killed_open",
-                "oldest_due_at",
-                "next_due_at",
-                "paused_at",
-            ],
-            Self::Workers => {
-                &["id", "queue", "process", "started_at", "last_seen", "running", "is_alive"]
-            }
+            Self::Relays(_) => "id host tenant_pubkey status synced attempts retry_at exhausted_at sync_error \
+                updated_at",
+            Self::Upstreams(_) => "id url enabled direction backfill negentropy live notes config created_at \
+                updated_at",
+            Self::Repositories(_) => "address name pubkey service relays roots missing in_flight confirmed \
+                oldest_missing_at left_at created_at",
+            Self::Followed(_) => "id url state holder failures missing in_flight confirmed received stored gaps",
+            Self::Parked(_) => "event_id kind pubkey service reason detail relay waits_for parked_at expires_at",
+            Self::Jobs(_) => "id queue state attempts max_attempts priority run_at done_at lock_by lock_at \
+                error",
+            Self::Actions(_) => "id created_at who via action target outcome result before after",
+            Self::Queues => "queue waiting retrying queued running killed killed_open oldest_due_at \
+                next_due_at paused_at",
+            Self::Workers(_) => "id queue process started_at last_seen running is_alive",
+            Self::Processes => "id name wings memory_bytes started_at last_seen_at is_alive drain_at drain_by \
+                drain_reason",
+            Self::Schedule => "name wing expression next_at last_started_at last_ended_at last_error queue",
         }
     }
 
@@ -172,7 +94,7 @@ impl Table {
                 let rows = relay::search(db, &shown.search(), most).await?;
                 next(rows, |row| row.id.clone(), &mut shown.after)
             }
-            Self::Upstreams(shown) => whole(mirror::upstreams::listed(db, shown).await?),
+            Self::Upstreams(shown) => whole(&mirror::upstreams::listed(db, shown).await?),
             Self::Repositories(shown) => {
                 next(view::repos(db, &shown.search(), most).await?, RepoRow::mark, &mut shown.after)
             }
@@ -198,8 +120,14 @@ impl Table {
                 let rows = operator::list(db, &shown.search(), most).await?;
                 next(rows, |row| row.id.to_string(), &mut shown.before)
             }
-            Self::Queues => whole(queue::status(db, &tender_jobs::queues()).await?),
-            Self::Workers => whole(queue::workers(db).await?),
+            Self::Queues => whole(&queue::status(db, &tender_jobs::queues()).await?),
+            Self::Workers(shown) => {
+                let mut rows = queue::workers(db).await?;
+                rows.retain(|row| shown.matches(row));
+                whole(&rows)
+            }
+            Self::Processes => whole(&queue::process::processes(db).await?),
+            Self::Schedule => whole(&queue::schedule::list(db).await?),
         })
     }
 }
@@ -217,8 +145,8 @@ fn next<T: Serialize>(
     (values(&rows), after)
 }
 
-fn whole<T: Serialize>(rows: Vec<T>) -> (Vec<Value>, Option<String>) {
-    (values(&rows), None)
+fn whole<T: Serialize>(rows: &[T]) -> (Vec<Value>, Option<String>) {
+    (values(rows), None)
 }
 
 fn values<T: Serialize>(rows: &[T]) -> Vec<Value> {

@@ -16,7 +16,7 @@ use tender_jobs::mirror::{
 use uuid::Uuid;
 
 use crate::dashboard::{
-    Dashboard, PATH, actions,
+    Dashboard, PATH, actions, export,
     layout::{self, Page},
     parts::{Problem, count, maybe_time, query, scroll},
     session::Viewer,
@@ -98,6 +98,7 @@ pub(in crate::dashboard) async fn table(
                     tbody { @for one in &upstreams { (row(one, &lanes, &connections)) } }
                 }
             }))
+            (export::links("upstreams", &query(&[("cause", shown.cause.as_deref().unwrap_or_default())])))
         }
     })
 }

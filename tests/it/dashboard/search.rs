@@ -102,7 +102,7 @@ async fn every_table_is_a_file_with_the_filters_of_its_page() {
             assert!(rows[0].get(column).is_some(), "{table} has no field {column}: {}", rows[0]);
         }
         let mut csv = csv::Reader::from_reader(text.as_bytes());
-        assert_eq!(csv.records().filter(|record| record.is_ok()).count(), rows.len(), "{table}");
+        assert_eq!(csv.records().flatten().count(), rows.len(), "{table}");
     }
     let csv = body(&site, &cookie, "/export/actions.csv?action=probe").await;
     assert!(csv.contains(",'=1+1,") && csv.contains("\"'+49 \"\"x\"\", y\""), "{csv}");

@@ -12,6 +12,7 @@ use super::{ALERTS, CATALOGUE, metrics_in};
 use crate::support::{api::TestApi, grasp_rows};
 
 /// promtool: where `PROMTOOL` says, or where `bin/test` puts it, or where the system has it.
+#[expect(clippy::disallowed_methods, reason = "not a setting of Tender")]
 fn promtool() -> Command {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/prometheus/usr/bin/promtool");
     let usual = if Path::new(ours).exists() { ours } else { "promtool" };
@@ -121,8 +122,8 @@ fn every_alert_fires_when_it_must_and_not_before() {
     let mut arguments = vec!["test", "rules"];
     arguments.extend(files.iter().map(String::as_str));
     accepts(&arguments, "");
-    let texts = files.map(|file| fs::read_to_string(file).unwrap()).concat();
-    let checks: Vec<&str> = texts.split("eval_time:").skip(1).collect();
+    let all = files.map(|file| fs::read_to_string(file).unwrap()).concat();
+    let checks: Vec<&str> = all.split("eval_time:").skip(1).collect();
     for alert in ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         let of = checks.iter().filter(|check| check.contains(&format!("alertname: {alert}\n")));
         let (firing, quiet): (Vec<&&str>, Vec<_>) = of.partition(|c| c.contains("exp_alerts"));
