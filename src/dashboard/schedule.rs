@@ -16,7 +16,7 @@ use super::{
     actions::{self, Action, Answer, Asked, begin},
     export,
     layout::{self, Page},
-    parts::{Ask, Problem, ask, duration, maybe_time, query, scroll, time},
+    parts::{Ask, Problem, ask, duration, maybe_time, numbered, query, scroll, time},
     session::Viewer,
 };
 use crate::words::schedule::schedule as in_words;
@@ -116,7 +116,7 @@ fn history(name: &str, runs: &[&Run]) -> Markup {
                 }
             }
             details id={ "runs-" (name) } {
-                summary { (runs.len()) " runs" }
+                summary { (numbered(i64::try_from(runs.len()).unwrap_or(i64::MAX), "run")) }
                 ol.plain { @for run in runs { li { (told(run)) } } }
             }
         }

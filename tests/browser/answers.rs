@@ -1,7 +1,5 @@
 //! What the scripts ask of this side: rows, faults, logins.
 
-use std::time::Duration;
-
 use nostr::key::Keys;
 use secrecy::SecretString;
 use serde_json::{Value, json};

@@ -14,23 +14,9 @@ use nostr::{
     types::Timestamp,
 };
 use secrecy::SecretString;
-use serde_json::{Value, json};
-use support::{
-    api::TestApi,
-    mirror::{self, Mirror},
-    path::Path,
-    relays::{RealRelay, notes},
-};
-use tender::demo::zooid::Fault;
-use tender_jobs::{
-    console::session,
-    mirror::lane::LaneKind,
-    provision::{
-        backoff::Backoff,
-        relay::{self, Change},
-    },
-    queue,
-};
+use serde_json::Value;
+use support::{api::TestApi, path::Path};
+use tender_jobs::provision::{backoff::Backoff, relay};
 use tender_workers::provision::Settings;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},

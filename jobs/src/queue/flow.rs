@@ -46,14 +46,14 @@ pub async fn flow(db: &PgPool, queues: &[&str]) -> Result<HashMap<String, Flow>,
                                 else greatest(date_part('epoch', now() - min(done_at)), 0.001) end as span
                     from (select done_at from (
                               (select done_at from apalis.jobs
-                               where status = 'Done' and (job_type, done_at) < (queue, 'infinity')
-                                 and (job_type, done_at) > (queue, now() - make_interval(secs => $3))
-                               order by job_type desc, done_at desc limit $2)
+                               where status = 'Done' and job_type = queue
+                                 and done_at > now() - make_interval(secs => $3)
+                               order by done_at desc limit $2)
                               union all
                               (select done_at from apalis.jobs
-                               where status = 'Killed' and (job_type, done_at) < (queue, 'infinity')
-                                 and (job_type, done_at) > (queue, now() - make_interval(secs => $3))
-                               order by job_type desc, done_at desc limit $2)) both_states
+                               where status = 'Killed' and job_type = queue
+                                 and done_at > now() - make_interval(secs => $3)
+                               order by done_at desc limit $2)) both_states
                           order by done_at desc limit $2) last) ended,
                 lateral (
                     select percentile_cont(array[0.5, 0.95]) within group (

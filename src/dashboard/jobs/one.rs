@@ -136,8 +136,8 @@ fn belongs(job: &JobDetail, subject: Option<&Subject>) -> Markup {
                 }
                 @if let Some(tenant) = &subject.tenant {
                     dt { "Tenant" } dd {
-                        a href={ (PATH) "/relays" (query(&[("q", tenant)])) } { code { (tenant) } } ", "
-                        a href={ (PATH) "/jobs" (query(&[("tenant", tenant)])) } { "its jobs" }
+                        div { a href={ (PATH) "/relays" (query(&[("q", tenant)])) } { code { (tenant) } } }
+                        div { a href={ (PATH) "/jobs" (query(&[("tenant", tenant)])) } { "its jobs" } }
                     }
                 }
             }

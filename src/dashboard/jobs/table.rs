@@ -39,7 +39,7 @@ fn row(job: &JobSummary, named: &Named, viewer: &Viewer) -> Markup {
             }
             td data-label="Job" { div { a href={ (PATH) "/jobs/" (job.id) } { code { (job.id) } } div.quiet { (work(job)) } } }
             td.any data-label="About" { div { (about(job, named)) } }
-            td data-label="State" { div { (job_badge(job.state)) @if job.priority != 0 { div.quiet { "priority " (job.priority) } } } }
+            td data-label="State" { div { (job_badge(job.state)) @if job.priority != 0 { div.quiet.word { "priority " (job.priority) } } } }
             td data-label="Attempts" { (job.attempts) " of " (job.max_attempts) }
             td data-label="When" { div { (when(job)) } }
             td.none[job.lock_by.is_none()] data-label="Held by" { div { (holder(job)) } }

@@ -113,7 +113,7 @@ fn busy(queue: &QueueStatus, serving: &Serving) -> Markup {
     html! {
         @if places == 0 { (running) } @else {
             meter min="0" max=(places) value=(running) aria-label={ "Busy places of " (queue.queue) } {} " "
-            (running) " of " (places)
+            span.word { (running) " of " (places) }
         }
     }
 }

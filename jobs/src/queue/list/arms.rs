@@ -29,19 +29,22 @@ struct Counted {
 /// greatest age in seconds, $15 the rows of an arm that are looked at for an error or attention, null for all.
 ///
 /// Arms of ended jobs compare rows, because only the indexes by queue serve that. With plain conditions PostgreSQL
-/// may choose the index of all ended jobs and filter out the other queues.
+/// may choose the index of all ended jobs and filter out the other queues. They have one lower and one upper
+/// comparison, because a scan begins at the first of several and reads all rows up to the next. The age at which a
+/// scan could stop is compared after the limit for the same reason: rows of that age come last.
 macro_rules! statement {
     (
         $row:ty, $head:literal, $tail:literal,
         unfinished $ahead:literal $low:literal $up:literal,
-        ended $behind:literal $high:literal $down:literal,
+        ended $behind:literal $high:literal $down:literal from $start:literal to $stop:literal,
         $db:expr, $queues:expr, $filter:expr, $page:expr, $limit:expr, $scanned:expr
     ) => {{
         let ((due_at, due_id), (ended_at, ended_id)) = ($page.bound(false), $page.bound(true));
         let about = $filter.about.as_ref();
         sqlx::query_as!(
             $row,
-            $head + "
+            $head
+                + "
 from (
     select job.*
     from unnest($1::text[]) queue, unnest($9::int[]) level, lateral (
@@ -51,8 +54,16 @@ from (
               and job_type = queue and priority = level and status = 'Pending'
               and run_at between coalesce(now() - make_interval(secs => $14::float8), '-infinity')
                          and coalesce(now() - make_interval(secs => $13::float8), 'infinity')
-              and (run_at, id) " + $ahead + " (coalesce($4::timestamptz, " + $low + "), coalesce($5::text, ''))
-            order by run_at" + $up + ", id" + $up + "
+              and (run_at, id) "
+                + $ahead
+                + " (coalesce($4::timestamptz, "
+                + $low
+                + "), coalesce($5::text, ''))
+            order by run_at"
+                + $up
+                + ", id"
+                + $up
+                + "
             limit case when $3::text is null then $8::bigint else $15::bigint end) job
         where $3 is null or strpos(last_result->>'Err', $3) > 0
         limit $8) job
@@ -65,8 +76,16 @@ from (
               and job_type = queue and status = 'Failed' and attempts < max_attempts
               and run_at between coalesce(now() - make_interval(secs => $14), '-infinity')
                          and coalesce(now() - make_interval(secs => $13), 'infinity')
-              and (run_at, id) " + $ahead + " (coalesce($4, " + $low + "), coalesce($5, ''))
-            order by run_at" + $up + ", id" + $up + "
+              and (run_at, id) "
+                + $ahead
+                + " (coalesce($4, "
+                + $low
+                + "), coalesce($5, ''))
+            order by run_at"
+                + $up
+                + ", id"
+                + $up
+                + "
             limit case when $3 is null then $8 else $15 end) job
         where $3 is null or strpos(last_result->>'Err', $3) > 0
         limit $8) job
@@ -77,8 +96,16 @@ from (
        and run_at between coalesce(now() - make_interval(secs => $14), '-infinity')
                   and coalesce(now() - make_interval(secs => $13), 'infinity')
        and ($3 is null or strpos(last_result->>'Err', $3) > 0)
-       and (run_at, id) " + $ahead + " (coalesce($4, " + $low + "), coalesce($5, ''))
-     order by run_at" + $up + ", id" + $up + "
+       and (run_at, id) "
+                + $ahead
+                + " (coalesce($4, "
+                + $low
+                + "), coalesce($5, ''))
+     order by run_at"
+                + $up
+                + ", id"
+                + $up
+                + "
      limit $8)
     union all
     (select * from apalis.jobs
@@ -87,35 +114,56 @@ from (
        and run_at between coalesce(now() - make_interval(secs => $14), '-infinity')
                   and coalesce(now() - make_interval(secs => $13), 'infinity')
        and ($3 is null or strpos(last_result->>'Err', $3) > 0)
-       and (run_at, id) " + $ahead + " (coalesce($4, " + $low + "), coalesce($5, ''))
-     order by run_at" + $up + ", id" + $up + "
+       and (run_at, id) "
+                + $ahead
+                + " (coalesce($4, "
+                + $low
+                + "), coalesce($5, ''))
+     order by run_at"
+                + $up
+                + ", id"
+                + $up
+                + "
      limit $8)
     union all
     select job.*
     from unnest($1) queue, lateral (
         select * from (
             select * from apalis.jobs
-            where 'Done' = any($2) and $11 is null and status = 'Done'
-              and (job_type, done_at) >= (queue, coalesce(now() - make_interval(secs => $14), '-infinity'))
-              and (job_type, done_at) <= (queue, coalesce(now() - make_interval(secs => $13), 'infinity'))
-              and (job_type, done_at, id) " + $behind + "
-                  (queue, coalesce($6::timestamptz, " + $high + "), coalesce($7::text, ''))
-            order by job_type" + $down + ", done_at" + $down + ", id" + $down + "
+            where 'Done' = any($2) and $11 is null and status = 'Done' and "
+                + $start
+                + "
+            order by job_type"
+                + $down
+                + ", done_at"
+                + $down
+                + ", id"
+                + $down
+                + "
             limit case when $3 is null then $8 else $15 end) job
-        where $3 is null or strpos(last_result->>'Err', $3) > 0
+        where ($3 is null or strpos(last_result->>'Err', $3) > 0) and "
+                + $stop
+                + "
         limit $8) job
     union all
     select job.*
     from unnest($1) queue, lateral (
         select * from (
             select * from apalis.jobs
-            where 'Killed' = any($2) and $11 is null and status = 'Killed'
-              and (job_type, done_at) >= (queue, coalesce(now() - make_interval(secs => $14), '-infinity'))
-              and (job_type, done_at) <= (queue, coalesce(now() - make_interval(secs => $13), 'infinity'))
-              and (job_type, done_at, id) " + $behind + " (queue, coalesce($6, " + $high + "), coalesce($7, ''))
-            order by job_type" + $down + ", done_at" + $down + ", id" + $down + "
+            where 'Killed' = any($2) and $11 is null and status = 'Killed' and "
+                + $start
+                + "
+            order by job_type"
+                + $down
+                + ", done_at"
+                + $down
+                + ", id"
+                + $down
+                + "
             limit case when $3 is null and not $10::bool then $8 else $15 end) job
-        where ($3 is null or strpos(last_result->>'Err', $3) > 0)
+        where ($3 is null or strpos(last_result->>'Err', $3) > 0) and "
+                + $stop
+                + "
           and (not $10 or killed_is_open(metadata, done_at))
         limit $8) job
     union all
@@ -127,8 +175,16 @@ from (
               and status = any($2) and job_type = any($1)
               and done_at between coalesce(now() - make_interval(secs => $14), '-infinity')
                           and coalesce(now() - make_interval(secs => $13), 'infinity')
-              and (done_at, id) " + $behind + " (coalesce($6, " + $high + "), coalesce($7, ''))
-            order by done_at" + $down + ", id" + $down + "
+              and (done_at, id) "
+                + $behind
+                + " (coalesce($6, "
+                + $high
+                + "), coalesce($7, ''))
+            order by done_at"
+                + $down
+                + ", id"
+                + $down
+                + "
             limit case when $3 is null and not $10 then $8 else $15 end) job
         where ($3 is null or strpos(last_result->>'Err', $3) > 0)
           and (status = 'Done' or not $10 or killed_is_open(metadata, done_at))
@@ -157,7 +213,8 @@ from (
 macro_rules! listed {
     (
         $order:literal, unfinished $ahead:literal $low:literal $up:literal,
-        ended $behind:literal $high:literal $down:literal, $($argument:expr),*
+        ended $behind:literal $high:literal $down:literal from $start:literal to $stop:literal,
+        $($argument:expr),*
     ) => {
         statement!(
             JobSummary,
@@ -168,7 +225,7 @@ macro_rules! listed {
                       job_kind(job) as kind "#,
             $order,
             unfinished $ahead $low $up,
-            ended $behind $high $down,
+            ended $behind $high $down from $start to $stop,
             $($argument),*
         )
     };
@@ -189,7 +246,13 @@ pub(in crate::queue) async fn after(
                   case when done_at is null then id end, id desc
          limit $8",
         unfinished ">" "'-infinity'" "",
-        ended "<" "'infinity'" " desc",
+        ended "<" "'infinity'" " desc"
+        from "(job_type, done_at) > (queue, '-infinity')
+              and (job_type, done_at, id)
+                  < (queue, least($6::timestamptz, now() - make_interval(secs => $13), 'infinity'),
+                     coalesce(case when $6 <= coalesce(now() - make_interval(secs => $13), 'infinity')
+                                   then $7::text end, ''))"
+        to "done_at >= coalesce(now() - make_interval(secs => $14), '-infinity')",
         db, queues, filter, page, limit, scanned
     )
     .fetch_all(db)
@@ -211,7 +274,13 @@ pub(in crate::queue) async fn before(
                   case when done_at is null then id end desc, id
          limit $8",
         unfinished "<" "'infinity'" " desc",
-        ended ">" "'-infinity'" "",
+        ended ">" "'-infinity'" ""
+        from "(job_type, done_at) < (queue, 'infinity')
+              and (job_type, done_at, id)
+                  > (queue, greatest($6::timestamptz, now() - make_interval(secs => $14), '-infinity'),
+                     coalesce(case when $6 >= coalesce(now() - make_interval(secs => $14), '-infinity')
+                                   then $7::text end, ''))"
+        to "done_at <= coalesce(now() - make_interval(secs => $13), 'infinity')",
         db, queues, filter, page, limit, scanned
     )
     .fetch_all(db)
@@ -232,7 +301,13 @@ pub(in crate::queue) async fn count(
         r#"select count(*) as "count!" from (select "#,
         ") job limit $8) counted",
         unfinished ">" "'-infinity'" "",
-        ended "<" "'infinity'" " desc",
+        ended "<" "'infinity'" " desc"
+        from "(job_type, done_at) > (queue, '-infinity')
+              and (job_type, done_at, id)
+                  < (queue, least($6::timestamptz, now() - make_interval(secs => $13), 'infinity'),
+                     coalesce(case when $6 <= coalesce(now() - make_interval(secs => $13), 'infinity')
+                                   then $7::text end, ''))"
+        to "done_at >= coalesce(now() - make_interval(secs => $14), '-infinity')",
         db, queues, filter, page, limit, scanned
     );
     Ok(counted.fetch_one(db).await?.count)
