@@ -1,6 +1,7 @@
 //! The command line: one file or folder per group of commands. Each parses, makes one call into the
 //! ledger or the workers, and prints the result.
 
+mod audit;
 mod doctor;
 mod fleet;
 mod grasp;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use nostr::key::Keys;
-use tender_jobs::{console::operator as audit, provision::relay::By};
+use tender_jobs::{console::operator as actions, provision::relay::By};
 
 use crate::{
     config::{Config, Needs},
@@ -101,6 +102,8 @@ enum Command {
     Workers,
     /// Show the last and the next run of each recurring job.
     Schedule,
+    /// Show what operators did, on pages, by commands and with API keys, newest first.
+    Audit(audit::AuditArgs),
     /// Show what needs attention on one screen. The exit code is 1 if something does.
     Status,
     /// Watch the fleet live in the terminal; q quits.
@@ -125,6 +128,11 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         // The TLS provider for the database and for zooid; refused only if one is set already.
         let _set_already = rustls::crypto::ring::default_provider().install_default();
+        let changes = audit::changes(&self.command);
+        audit::CHANGES.scope(changes, Box::pin(self.dispatch())).await
+    }
+
+    async fn dispatch(self) -> anyhow::Result<ExitCode> {
         let json = self.json;
         match self.command {
             Command::Serve => serve::serve(load(Needs::Wings, "info")?).await?,
@@ -147,6 +155,7 @@ impl Cli {
             Command::Process(command) => command.run(json).await?,
             Command::Workers => fleet::workers(json).await?,
             Command::Schedule => fleet::schedule(json).await?,
+            Command::Audit(args) => audit::show(&args, json).await?,
             Command::Status => return status::run(json).await,
             Command::Top => top::run(json).await?,
             Command::DashboardLink { end_sessions: false } => fleet::dashboard_link(json).await?,
@@ -164,18 +173,25 @@ fn load(needs: Needs, default_level: &str) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// The operator on the command line, as activity names it.
+/// The operator on the command line, as activity and the audit log name it: user@host.
 fn operator() -> By {
-    By { who: "operator".to_owned(), trace: None }
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    let user = user.map_or_else(|| "unknown".to_owned(), |user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    By { who: format!("{user}@{}", host.unwrap_or_else(|| "unknown".to_owned())), trace: None }
 }
 
-/// Opens the database for one command, and closes it also if the command fails.
+/// Opens the database for one command, and closes it also if the command fails. A change that was refused or
+/// failed is recorded.
 async fn with_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let database = migrate::open(config).await?;
     let result = work(&database).await;
+    if let Err(error) = &result {
+        audit::record(&database.pool, error).await;
+    }
     database.close().await;
     result
 }
@@ -197,7 +213,7 @@ async fn reconcile(json: bool) -> anyhow::Result<()> {
         let rest = config.provision.exhausted_after;
         let enqueued = tender_workers::provision::reconcile(&database.pool, rest).await?;
         let result = format!("enqueued {enqueued} pending relays that had no job");
-        audit::record(&database.pool, &operator().who, "reconcile", "", &result).await?;
+        actions::record(&database.pool, &operator().who, "reconcile", "", &result).await?;
         if json {
             return print::json(&serde_json::json!({ "enqueued": enqueued }));
         }

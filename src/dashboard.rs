@@ -10,6 +10,7 @@ mod actions;
 mod assets;
 mod attention;
 mod charts;
+mod export;
 mod fleet;
 mod grasp;
 mod jobs;
@@ -25,6 +26,7 @@ mod provision;
 mod queues;
 mod schedule;
 mod scheme;
+mod search;
 mod session;
 mod shared;
 mod steer;
@@ -68,6 +70,7 @@ pub struct Dashboard {
     parked: Arc<Shared<Vec<ParkedGroup>>>,
     charts: Arc<[Shared<Charts>; 3]>,
     streams: Arc<tokio::sync::Semaphore>,
+    exports: Arc<tokio::sync::Semaphore>,
 }
 
 impl Dashboard {
@@ -91,6 +94,7 @@ impl Dashboard {
             parked: Arc::default(),
             charts: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
+            exports: Arc::new(tokio::sync::Semaphore::new(export::AT_ONCE)),
         };
         if !dashboard.is_configured() {
             tracing::info!(
@@ -162,6 +166,8 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/instances/probe", post(provision::actions::probe))
         .route("/reconcile", post(provision::actions::reconcile))
         .route("/actions", get(actions::log::page))
+        .route("/search", get(search::page))
+        .route("/export/{file}", get(export::file))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
         .route("/live/fleet", get(live::fleet))
         .route("/live/charts", get(live::charts))
@@ -184,6 +190,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/scheme", post(scheme::choose))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))
+        .route_layer(middleware::from_fn_with_state(dashboard.clone(), actions::failed::record))
         .route_layer(middleware::from_fn_with_state(dashboard.clone(), session::require));
     let outside = Router::new()
         .route("/login", get(login::page))

@@ -1,7 +1,8 @@
 //! Actions of operators. An action requires an operator's session, a form of that session and a
 //! confirmation. It is one call into the ledger, and it is recorded with the operator, its name, its
-//! target and its result.
+//! target, what it changed and its result, also if it was refused or failed.
 
+pub(super) mod failed;
 pub(super) mod log;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,12 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
 use serde::{Deserialize, de::value::MapDeserializer};
-use tender_jobs::{console::operator, provision::relay::By, queue::LONGEST_REASON};
+use serde_json::Value;
+use tender_jobs::{
+    console::operator::{Entry, Outcome},
+    provision::relay::By,
+    queue::LONGEST_REASON,
+};
 
 use super::{
     Dashboard, PATH, layout,
@@ -56,6 +62,7 @@ pub(super) struct Asked {
     pub(super) dashboard: Dashboard,
     pub(super) viewer: Viewer,
     headers: HeaderMap,
+    begun: failed::Begun,
     pub(super) form: ActionForm,
     /// Every field of the form, in its order. A name may come several times.
     pub(super) fields: Vec<(String, String)>,
@@ -67,13 +74,14 @@ impl FromRequest<Dashboard> for Asked {
     async fn from_request(request: Request, dashboard: &Dashboard) -> Result<Self, Problem> {
         let viewer = request.extensions().get::<Viewer>().cloned().ok_or(Problem::NotFound)?;
         let headers = request.headers().clone();
+        let begun = request.extensions().get::<failed::Begun>().cloned().unwrap_or_default();
         let fields = Form::<Vec<(String, String)>>::from_request(request, dashboard).await;
         let Form(fields) = fields.map_err(|_| Problem::Stale)?;
         let form = ActionForm::deserialize(MapDeserializer::<_, serde::de::value::Error>::new(
             single(&fields).into_iter(),
         ));
         let form = form.map_err(|_| Problem::Stale)?;
-        Ok(Self { dashboard: dashboard.clone(), viewer, headers, form, fields })
+        Ok(Self { dashboard: dashboard.clone(), viewer, headers, begun, form, fields })
     }
 }
 
@@ -104,40 +112,45 @@ pub(super) struct Action {
 pub(super) struct Doing<'a> {
     asked: &'a Asked,
     action: Action,
+    changed: (Value, Value),
 }
 
 impl Asked {
     /// Checks that the action may be done now. Otherwise returns the response: a refusal, or the
-    /// question.
-    pub(super) fn begin(&self, action: Action) -> Result<Doing<'_>, Box<Response>> {
+    /// question. A refusal is recorded.
+    pub(super) async fn begin(&self, action: Action) -> Result<Doing<'_>, Box<Response>> {
         let question = action.question;
-        self.begin_with(action, question)
+        self.begin_with(action, question).await
     }
 
     /// Like [`Asked::begin`], with a question that depends on the form.
-    pub(super) fn begin_with(
+    pub(super) async fn begin_with(
         &self,
         action: Action,
         question: &str,
     ) -> Result<Doing<'_>, Box<Response>> {
-        self.allow()?;
+        self.allow(&action.name, &action.target).await?;
+        self.begun.set(&action.name, &action.target);
         if self.form.confirmed == "yes" {
-            Ok(Doing { asked: self, action })
+            Ok(Doing { asked: self, action, changed: (Value::Null, Value::Null) })
         } else {
             Err(Box::new(self.confirm(&action, question)))
         }
     }
 
     /// Checks that the form is of an operator and of this session, before anything is read for it. Otherwise
-    /// returns the refusal.
-    pub(super) fn allow(&self) -> Result<(), Box<Response>> {
-        if !self.viewer.may_act() {
-            return Err(Box::new(Problem::Forbidden.into_response()));
-        }
-        if !self.viewer.owns(&self.form.form_token) {
-            return Err(Box::new(Problem::Stale.into_response()));
-        }
-        Ok(())
+    /// records and returns the refusal of this action.
+    pub(super) async fn allow(&self, action: &str, target: &str) -> Result<(), Box<Response>> {
+        let (problem, why) = if !self.viewer.may_act() {
+            (Problem::Forbidden, "a viewer cannot act")
+        } else if !self.viewer.owns(&self.form.form_token) {
+            (Problem::Stale, "the form belongs to another session")
+        } else {
+            return Ok(());
+        };
+        let entry = Entry::new(&self.viewer.who, action, target, why).ended(Outcome::Refused);
+        let recorded = entry.record(&self.dashboard.db).await;
+        Err(Box::new(recorded.map_or_else(Problem::from, |()| problem).into_response()))
     }
 
     /// Renders the question, with every field of the form.
@@ -193,19 +206,35 @@ impl Doing<'_> {
         self.asked.by()
     }
 
+    /// Says what the action changed, for its record.
+    pub(super) fn changed(self, before: Value, after: Value) -> Self {
+        Self { changed: (before, after), ..self }
+    }
+
     /// Records the result and redirects to the page of the form, which shows it.
     pub(super) async fn done(self, result: Result<String, String>) -> Answer {
+        let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Refused };
         let words = result.unwrap_or_else(|words| format!("Not done: {words}."));
         let (who, action) = (&self.asked.viewer.who, &self.action);
+        let mut entry = Entry::new(who, &action.name, &action.target, &words).ended(outcome);
+        if outcome == Outcome::Done {
+            entry = entry.changed(&self.changed.0, &self.changed.1);
+        }
+        entry.record(&self.asked.dashboard.db).await?;
+        Ok(self.recorded(&words))
+    }
+
+    /// Redirects to the page of the form, which shows the result. The change itself has recorded it, in its
+    /// transaction.
+    pub(super) fn recorded(self, words: &str) -> Response {
+        let (who, action) = (&self.asked.viewer.who, &self.action);
         tracing::info!(who, action.name, action.target, result = words, "operator");
-        let db = &self.asked.dashboard.db;
-        operator::record(db, who, &action.name, &action.target, &words).await?;
         let cookie = format!(
             "{NOTICE}={}; Path={PATH}; Max-Age=60; HttpOnly; SameSite=Strict",
             URL_SAFE_NO_PAD.encode(words)
         );
         let page = self.asked.back(&action.otherwise);
-        Ok(([(SET_COOKIE, cookie)], Redirect::to(&page)).into_response())
+        ([(SET_COOKIE, cookie)], Redirect::to(&page)).into_response()
     }
 }
 
@@ -214,7 +243,7 @@ pub(super) type Answer = Result<Response, Problem>;
 /// Returns the confirmed action, or returns the response from the calling function.
 macro_rules! begin {
     ($asked:expr, $action:expr) => {
-        match $asked.begin($action) {
+        match $asked.begin($action).await {
             Ok(doing) => doing,
             Err(answer) => return Ok(*answer),
         }

@@ -21,11 +21,12 @@ use tender_jobs::{
 };
 
 use super::{
-    Dashboard, actions, layout,
-    lists::{Field, Pages, filters, searched},
+    Dashboard, actions, export, layout,
+    lists::{Field, Pages, filters},
     parts::{Problem, count, query},
     session::Viewer,
 };
+use crate::search;
 
 /// Jobs on a page.
 const SIZE: usize = 100;
@@ -54,14 +55,14 @@ pub(super) struct Shown {
     /// See [`AGES`].
     age: String,
     /// The cursor that the page follows.
-    after: String,
+    pub(super) after: String,
     /// The cursor that the page precedes.
     before: String,
 }
 
 /// What an address selects.
 pub(super) struct Selected {
-    filter: JobFilter,
+    pub(super) filter: JobFilter,
     /// Whether only some of the things that match are searched.
     is_cut: bool,
 }
@@ -72,7 +73,7 @@ impl Shown {
         // PostgreSQL does not accept NUL in text.
         let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
         let host = text(self.host.trim());
-        let tenant = searched(&self.tenant).and_then(|tenant| text(&tenant));
+        let tenant = search::normal(&self.tenant).and_then(|tenant| text(&tenant));
         let found = if host.is_none() && tenant.is_none() {
             None
         } else {
@@ -101,7 +102,7 @@ impl Shown {
         if side == "under" { (age, None) } else { (None, age) }
     }
 
-    fn page(&self) -> Page {
+    pub(super) fn page(&self) -> Page {
         match (Cursor::parse(&self.after), Cursor::parse(&self.before)) {
             (Some(cursor), _) => Page::After(cursor),
             (None, Some(cursor)) => Page::Before(cursor),
@@ -239,6 +240,7 @@ pub(super) async fn live(
             (bulk::form(viewer, shown, matching, &table))
         }
         (pages.of("/jobs"))
+        (export::links("jobs", &shown.at("", "")))
     })
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Dashboard, PATH,
     actions::{self, Action, Answer, Asked, begin},
+    export,
     layout::{self, Page},
     lists::{Field, filters, query_of},
     parts::{Ask, Problem, ask, bytes, count, query, scroll, short_key, time},
@@ -75,6 +76,7 @@ pub(super) async fn live(
                     tbody { @for process in &processes { (row(process, &workers, viewer)) } }
                 }
             }))
+            (export::links("processes", ""))
         }
     })
 }
@@ -173,7 +175,7 @@ fn action(process: &Process, viewer: &Viewer) -> Markup {
 
 /// Drains a process, or lets it take jobs again.
 pub(super) async fn steer(Path((id, verb)): Path<(Uuid, String)>, asked: Asked) -> Answer {
-    if let Err(refused) = asked.allow() {
+    if let Err(refused) = asked.allow("steer_process", &id.to_string()).await {
         return Ok(*refused);
     }
     let db = &asked.dashboard.db;

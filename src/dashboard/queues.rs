@@ -15,7 +15,7 @@ use tender_jobs::queue::{self, COUNT_CAP, JobState, Paused, QueueStatus, process
 pub(super) use figures::Figures;
 
 use super::{
-    Dashboard, PATH, actions as results,
+    Dashboard, PATH, actions as results, export,
     layout::{self, Page},
     parts::{Ask, Problem, ask, count, maybe_time, query, scroll, short_key, time},
     session::Viewer,
@@ -58,6 +58,7 @@ pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Marku
                 tbody { @for queue in &queues { (row(queue, &paused, viewer)) } }
             }
         }))
+        (export::links("queues", ""))
         (flow::section(&flows, viewer))
         (figures::section(&read.figures))
     })

@@ -14,6 +14,7 @@ use tender_jobs::queue::schedule::{self, Recurring, Run};
 use super::{
     Dashboard, PATH,
     actions::{self, Action, Answer, Asked, begin},
+    export,
     layout::{self, Page},
     parts::{Ask, Problem, ask, duration, maybe_time, numbered, query, scroll, time},
     session::Viewer,
@@ -57,6 +58,7 @@ pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Marku
                     tbody { @for one in &recurring { (row(one, &runs, viewer)) } }
                 }
             }))
+            (export::links("schedule", ""))
         }
     })
 }

@@ -20,7 +20,7 @@ use super::{
     extract::{Params, Segment},
     v1::{Answer, V1Error, authenticate, id_of},
 };
-use crate::page::cut;
+use crate::{page::cut, search};
 use page::Asked;
 
 /// Rows of each list within an answer about one thing.
@@ -59,7 +59,7 @@ pub(super) async fn repos(State(api): State<Api>, Params(asked): Params<Asked>) 
     let limit = asked.limit()?;
     let search = RepoSearch {
         service: asked.service()?,
-        text: asked.q.clone(),
+        text: asked.q.as_deref().and_then(search::normal),
         is_missing: asked.missing()?,
         after: asked.after(RepoSearch::parse_mark)?,
     };
@@ -100,7 +100,7 @@ pub(super) async fn relays(State(api): State<Api>, Params(asked): Params<Asked>)
     let limit = asked.limit()?;
     let search = RelaySearch {
         state: asked.state()?,
-        text: asked.q.clone(),
+        text: asked.q.as_deref().and_then(search::normal),
         after: asked.after(|url| Some(url.to_owned()))?,
     };
     let rows = view::relays(&api.db, &search, limit + 1).await?;

@@ -150,10 +150,21 @@ await browse(async (browser) => {
 
   // The table's filters follow what is typed, live.
   await page.goto('/dashboard/relays');
-  await page.fill('input[name=q]', 'flak');
+  await page.fill('.filters input[name=q]', 'flak');
   await page.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
   check((await page.textContent('tbody')).includes('flaky.zooid.test'), 'it finds by the start of a host');
   check(page.url().includes('q=flak'), 'the address follows');
+
+  // The key / leads to the search over everything, but not while something is typed.
+  await page.keyboard.press('/');
+  check(await page.inputValue('.filters input[name=q]') === 'flak/', 'a field takes the key as text');
+  await page.locator('h1').click();
+  await page.keyboard.press('/');
+  await page.keyboard.type('lak');
+  await page.keyboard.press('Enter');
+  await page.waitForURL('**/dashboard/search?q=lak');
+  await page.getByRole('link', { name: 'flaky.zooid.test' }).click();
+  await page.locator('h1', { hasText: 'flaky.zooid.test' }).waitFor();
 
   // The list of jobs has pages; the workers and their jobs are linked to each other.
   await page.goto('/dashboard/jobs?queue=sync-relay');

@@ -12,13 +12,16 @@ use crate::support::{
 };
 
 mod attention;
+mod audit;
 mod charts;
 mod entrance;
 mod job_pages;
 mod job_steering;
 mod markup;
+mod names;
 mod operating;
 mod queue_pages;
+mod search;
 
 const PASSWORD: &str = "correct horse";
 
@@ -124,6 +127,9 @@ impl Site {
             "/queues",
             "/jobs",
             "/actions",
+            "/search?q=alpha",
+            "/export/relays.csv",
+            "/export/relays.json",
             "/workers",
             "/workers?queue=sync-relay",
             "/jobs?queue=sync-relay&state=waiting",
@@ -505,7 +511,7 @@ async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
     assert_eq!(did("reset").await.status(), StatusCode::SEE_OTHER);
     assert!(tender_jobs::mirror::lane::states(&world.db, 600).await.unwrap().is_empty());
     let actions = site.get("/actions", &cookie).await.text().await.unwrap();
-    for name in ["upstream realtime", "upstream disable", "upstream reset"] {
+    for name in ["upstream realtime", "update upstream", "reset upstream"] {
         assert!(actions.contains(name), "{name}");
     }
 }

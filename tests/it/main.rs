@@ -7,6 +7,7 @@ mod support;
 
 mod apalis_contract;
 mod api;
+mod api_audit;
 mod api_auth;
 mod api_limits;
 mod api_matrix;

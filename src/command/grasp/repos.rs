@@ -42,7 +42,12 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         bail!("--after is not the mark of a page: copy the one that `tender grasp repos` prints");
     }
     let after = after.flatten();
-    let search = RepoSearch { service, text: list.q, is_missing: list.missing, after };
+    let search = RepoSearch {
+        service,
+        text: list.q.as_deref().and_then(crate::search::normal),
+        is_missing: list.missing,
+        after,
+    };
     let limit = i64::from(list.limit);
     let (rows, next) = cut(view::repos(db, &search, limit + 1).await?, limit, RepoRow::mark);
     if as_json {

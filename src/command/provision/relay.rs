@@ -12,7 +12,7 @@ use tender_jobs::{
     console::operator as audit,
     provision::{
         MAX_RATE, RESYNC, activity,
-        relay::{self, FieldError, NewRelay, Relay, RelayId, Status},
+        relay::{self, FieldError, Filter, NewRelay, Relay, RelayId, Status},
         start_resync,
     },
     queue,
@@ -23,6 +23,7 @@ use crate::command::{load, operator, print, with_database};
 use crate::{
     config::{Config, Needs},
     postgres::Database,
+    search,
 };
 use arguments::{ChangeArgs, ListArgs};
 
@@ -172,7 +173,7 @@ impl RelayCommand {
     }
 
     /// The name of the action in the audit log, as the dashboard's actions have it.
-    fn action(&self) -> &'static str {
+    pub(in crate::command) fn action(&self) -> &'static str {
         match self {
             Self::Create { .. } => "relay_create",
             Self::Update { .. } => "relay_update",
@@ -217,18 +218,50 @@ async fn record(db: &PgPool, action: &str, target: &str, result: &str) -> anyhow
     Ok(audit::record(db, &operator().who, action, target, result).await?)
 }
 
-/// Finds a relay by its id or its whole host.
+/// Finds a relay to change: by its id, or by its whole host, with or without a scheme. A part of a name is not
+/// enough, but the error lists the relays that it names.
 pub(in crate::command) async fn find(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
-    let found = if let Ok(id) = text.parse::<RelayId>() {
-        relay::find(db, &id).await?
-    } else {
-        relay::find_by_host(db, &text.to_lowercase()).await?
-    };
-    found.with_context(|| {
-        format!(
-            "there is no relay {text}: give its id or whole host; `tender relay list` shows both"
-        )
+    match exact(db, text).await? {
+        Some(found) => Ok(found),
+        None => bail!(unknown(text, &named(db, text).await?)),
+    }
+}
+
+/// Finds a relay to show: as [`find`], or by what names only this one: a part of its host or name, or the key of a
+/// tenant that has no other.
+async fn find_part(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
+    if let Some(found) = exact(db, text).await? {
+        return Ok(found);
+    }
+    let mut named = named(db, text).await?;
+    match named.len() {
+        1 => Ok(named.remove(0)),
+        _ => bail!(unknown(text, &named)),
+    }
+}
+
+async fn exact(db: &PgPool, text: &str) -> anyhow::Result<Option<Relay>> {
+    let Some(name) = search::normal(text) else { return Ok(None) };
+    Ok(match name.parse::<RelayId>() {
+        Ok(id) => relay::find(db, &id).await?,
+        Err(_) => relay::find_by_host(db, &name.to_lowercase()).await?,
     })
+}
+
+/// Returns some relays that a text names, as the dashboard's search finds them.
+async fn named(db: &PgPool, text: &str) -> anyhow::Result<Vec<Relay>> {
+    let Some(query) = search::normal(text) else { return Ok(Vec::new()) };
+    let filter = Filter { query: Some(query), ..Filter::default() };
+    Ok(relay::list(db, &filter, 5).await?)
+}
+
+fn unknown(text: &str, named: &[Relay]) -> String {
+    let hosts: Vec<String> = named.iter().map(Relay::host).collect();
+    let hint = match hosts.as_slice() {
+        [] => "`tender relay list` shows both".to_owned(),
+        hosts => format!("{text} is a part of {}", hosts.join(", ")),
+    };
+    format!("there is no relay {text}: give its id or whole host; {hint}")
 }
 
 async fn list(
@@ -252,7 +285,7 @@ async fn list(
 }
 
 async fn show(config: &Config, database: &Database, text: &str, json: bool) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
+    let relay = find_part(&database.pool, text).await?;
     let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
     if json {
         let mut view = view::fields(&relay, config.provision.backoff.max_attempts());
@@ -273,7 +306,7 @@ async fn show_activity(
     // The activity outlives its relay.
     let id = match text.parse::<RelayId>() {
         Ok(id) => id,
-        Err(_) => find(&database.pool, text).await?.id,
+        Err(_) => find_part(&database.pool, text).await?.id,
     };
     let records = activity::of_relay(&database.pool, &id, None, limit).await?;
     if records.is_empty() {
@@ -288,7 +321,7 @@ async fn members(
     text: &str,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
+    let relay = find_part(&database.pool, text).await?;
     let Some(settings) = config.zooid.clone() else { bail!("zooid is not configured") };
     let members = Zooid::new(settings)?.members(&relay).await?;
     if json {

@@ -108,7 +108,7 @@ impl Scope {
 }
 
 pub(in crate::dashboard) async fn steer(asked: Asked) -> Answer {
-    if let Err(refused) = asked.allow() {
+    if let Err(refused) = asked.allow("steer_jobs", "").await {
         return Ok(*refused);
     }
     let verb = Verb::parse(asked.field("verb")).ok_or(Problem::NotFound)?;
@@ -121,7 +121,7 @@ pub(in crate::dashboard) async fn steer(asked: Asked) -> Answer {
         otherwise: format!("{PATH}/jobs"),
     };
     let question = question(verb, scope.count(&asked, verb).await?);
-    let doing = match asked.begin_with(action, &question) {
+    let doing = match asked.begin_with(action, &question).await {
         Ok(doing) => doing,
         Err(answer) => return Ok(*answer),
     };

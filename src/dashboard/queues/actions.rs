@@ -1,6 +1,7 @@
 //! Actions on a queue: pause, resume, and the number of jobs at the same time.
 
 use axum::extract::Path;
+use serde_json::json;
 use tender_jobs::queue::{self, MOST_AT_ONCE};
 
 use crate::dashboard::{
@@ -36,6 +37,17 @@ pub(in crate::dashboard) async fn queue(
         "resume" => Ok(resume(&asked, &queue).await?),
         "scale" => scale(&asked, &queue).await?,
         _ => Ok(unscale(&asked, &queue).await?),
+    };
+    let reason = asked.field("reason");
+    let doing = match verb.as_str() {
+        "pause" => {
+            doing.changed(json!({ "paused": false }), json!({ "paused": true, "reason": reason }))
+        }
+        "resume" => doing.changed(json!({ "paused": true }), json!({ "paused": false })),
+        "scale" => {
+            doing.changed(json!({}), json!({ "jobs": asked.field("jobs"), "reason": reason }))
+        }
+        _ => doing,
     };
     doing.done(done).await
 }

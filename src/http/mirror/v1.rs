@@ -26,7 +26,7 @@ use self::body::UpstreamBody;
 use crate::http::{
     Api,
     extract::Segment,
-    v1::{Answer, V1Error, authenticate, id_of},
+    v1::{Answer, V1Error, authenticate, id_of, who},
 };
 
 impl From<UpstreamError> for V1Error {
@@ -66,11 +66,6 @@ async fn record(
     result: &str,
 ) -> Result<(), V1Error> {
     Ok(operator::record(&api.db, &who(holder), action, target, result).await?)
-}
-
-/// Returns the name of a key in the operators' record.
-fn who(holder: &Holder) -> String {
-    format!("key {}", holder.name)
 }
 
 fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
