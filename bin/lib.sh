@@ -83,6 +83,22 @@ need_pgbouncer() {
     apt_install PgBouncer pgbouncer || fail "PgBouncer is missing: set PGBOUNCER to its executable"
 }
 
+# Puts promtool of Debian's package prometheus into target/tools/prometheus. The package itself would also
+# start a server.
+need_promtool() {
+    if [ -n "${PROMTOOL:-}" ] || [ -x target/tools/prometheus/usr/bin/promtool ] || command -v promtool >/dev/null; then return; fi
+    how="promtool is missing: set PROMTOOL to its executable"
+    command -v apt-get >/dev/null || fail "$how"
+    say "promtool is missing: unpacking Debian's package prometheus into target/tools/prometheus"
+    mkdir -p target/tools/prometheus
+    (cd target/tools/prometheus && apt-get download -qq prometheus >/dev/null 2>&1) ||
+        { as_root apt-get update -qq; (cd target/tools/prometheus && apt-get download -qq prometheus >/dev/null); } ||
+        fail "$how"
+    dpkg-deb --fsys-tarfile target/tools/prometheus/prometheus_*.deb |
+        tar -x -C target/tools/prometheus ./usr/bin/promtool || fail "$how"
+    rm -f target/tools/prometheus/*.deb
+}
+
 # need_cargo_tool COMMAND CRATE VERSION [OPTION...]: puts `cargo COMMAND` of this version on PATH. If
 # another version or none is installed, builds it into target/tools with these options of cargo install.
 need_cargo_tool() {

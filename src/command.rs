@@ -2,6 +2,7 @@
 //! ledger or the workers, and prints the result.
 
 mod ask;
+mod audit;
 mod doctor;
 mod failure;
 mod flags;
@@ -12,6 +13,7 @@ mod manual;
 mod migrate;
 mod mirror;
 mod print;
+mod process;
 mod provision;
 mod queue;
 mod serve;
@@ -22,7 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use nostr::key::Keys;
-use tender_jobs::{console::operator as audit, provision::relay::By};
+use tender_jobs::{console::operator as actions, provision::relay::By};
 
 pub use failure::{exit_code, words};
 
@@ -88,7 +90,7 @@ enum Command {
     /// Show zooid instances, and forget those that nobody uses any more.
     #[command(subcommand)]
     Instance(provision::InstanceCommand),
-    /// Show queues and jobs; retry, cancel, pause and resume them.
+    /// Show queues and jobs; retry, cancel and delete jobs; pause, resume and scale queues.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
     /// Keep events in step with other relays.
@@ -102,10 +104,15 @@ enum Command {
     Keys(keys::KeysCommand),
     /// Enqueue a job for every pending relay that has none.
     Reconcile,
+    /// Show the processes that run workers, and drain them.
+    #[command(subcommand)]
+    Process(process::ProcessCommand),
     /// Show the workers and their jobs.
     Workers,
     /// Show the last and the next run of each recurring job.
     Schedule,
+    /// Show what operators did, on pages, by commands and with API keys, newest first.
+    Audit(audit::AuditArgs),
     /// Show what needs attention on one screen. The exit code is 1 if something does.
     Status,
     /// Watch the fleet live in the terminal; q quits.
@@ -143,6 +150,11 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         // The TLS provider for the database and for zooid; refused only if one is set already.
         let _set_already = rustls::crypto::ring::default_provider().install_default();
+        let changes = audit::changes(&self.command);
+        audit::CHANGES.scope(changes, Box::pin(self.dispatch())).await
+    }
+
+    async fn dispatch(self) -> anyhow::Result<ExitCode> {
         let json = self.json;
         self.flags.set();
         match self.command {
@@ -161,8 +173,10 @@ impl Cli {
             Command::Grasp(command) => Box::pin(command.run(json)).await?,
             Command::Keys(command) => command.run(json).await?,
             Command::Reconcile => reconcile(json).await?,
+            Command::Process(command) => command.run(json).await?,
             Command::Workers => fleet::workers(json).await?,
             Command::Schedule => fleet::schedule(json).await?,
+            Command::Audit(args) => audit::show(&args, json).await?,
             Command::Status => return status::run(json).await,
             Command::Top => top::run(json).await?,
             Command::DashboardLink { end_sessions: false, .. } => {
@@ -194,13 +208,16 @@ fn init_log(config: &Config, default_level: &str) {
     }
 }
 
-/// The operator on the command line, as activity names it.
+/// The operator on the command line, as activity and the audit log name it: user@host.
 fn operator() -> By {
-    By { who: "operator".to_owned(), trace: None }
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    let user = user.map_or_else(|| "unknown".to_owned(), |user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    By { who: format!("{user}@{}", host.unwrap_or_else(|| "unknown".to_owned())), trace: None }
 }
 
 /// Opens the database for one command, and closes it also if the command fails. A database that does not exist
-/// is an error: a command that reads creates none.
+/// is an error: a command that reads creates none. A change that was refused or failed is recorded.
 async fn with_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Database) -> anyhow::Result<T>,
@@ -217,6 +234,9 @@ async fn with_new_database<T>(
 ) -> anyhow::Result<T> {
     let database = migrate::open(config).await?;
     let result = work(&database).await;
+    if let Err(error) = &result {
+        audit::record(&database.pool, error).await;
+    }
     database.close().await;
     result
 }
@@ -238,7 +258,7 @@ async fn reconcile(json: bool) -> anyhow::Result<()> {
         let rest = config.provision.exhausted_after;
         let enqueued = tender_workers::provision::reconcile(&database.pool, rest).await?;
         let result = format!("enqueued {enqueued} pending relays that had no job");
-        audit::record(&database.pool, &operator().who, "reconcile", "", &result).await?;
+        actions::record(&database.pool, &operator().who, "reconcile", "", &result).await?;
         if json {
             return print::json(&serde_json::json!({ "enqueued": enqueued }));
         }

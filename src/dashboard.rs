@@ -10,6 +10,7 @@ mod actions;
 mod assets;
 mod attention;
 mod charts;
+mod export;
 mod fleet;
 mod grasp;
 mod jobs;
@@ -20,9 +21,12 @@ mod live;
 mod login;
 mod mirror;
 mod parts;
+mod processes;
 mod provision;
 mod queues;
+mod schedule;
 mod scheme;
+mod search;
 mod session;
 mod shared;
 mod steer;
@@ -41,7 +45,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup, queue::QueueFigures};
+use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -62,10 +66,11 @@ pub struct Dashboard {
     shutdown: CancellationToken,
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
-    figures: Arc<Shared<Vec<QueueFigures>>>,
+    figures: Arc<Shared<queues::Figures>>,
     parked: Arc<Shared<Vec<ParkedGroup>>>,
     charts: Arc<[Shared<Charts>; 3]>,
     streams: Arc<tokio::sync::Semaphore>,
+    exports: Arc<tokio::sync::Semaphore>,
 }
 
 impl Dashboard {
@@ -89,6 +94,7 @@ impl Dashboard {
             parked: Arc::default(),
             charts: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
+            exports: Arc::new(tokio::sync::Semaphore::new(export::AT_ONCE)),
         };
         if !dashboard.is_configured() {
             tracing::info!(
@@ -144,24 +150,32 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/followed/{id}/resync", post(grasp::actions::resync))
         .route("/parked", get(grasp::parked::page))
         .route("/queues", get(queues::page))
-        .route("/queues/{queue}/{action}", post(steer::queue))
+        .route("/queues/{queue}/{action}", post(queues::actions::queue))
         .route("/jobs", get(jobs::page))
-        .route("/jobs/retry-all", post(steer::retry_all))
+        .route("/jobs/steer", post(jobs::bulk::steer))
         .route("/jobs/{id}", get(jobs::one::page))
         .route("/jobs/{id}/{action}", post(steer::job))
         .route("/workers", get(workers::page))
+        .route("/processes", get(processes::page))
+        .route("/processes/{id}/{action}", post(processes::steer))
+        .route("/schedule", get(schedule::page))
+        .route("/schedule/{name}/run", post(schedule::run))
         .route("/attention/snooze", post(attention::snooze))
         .route("/attention/wake", post(attention::wake))
         .route("/attention/sync", post(attention::sync))
         .route("/instances/probe", post(provision::actions::probe))
         .route("/reconcile", post(provision::actions::reconcile))
         .route("/actions", get(actions::log::page))
+        .route("/search", get(search::page))
+        .route("/export/{file}", get(export::file))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
         .route("/live/fleet", get(live::fleet))
         .route("/live/charts", get(live::charts))
         .route("/live/relays/{id}", get(live::relay))
         .route("/live/queues", get(live::queues))
         .route("/live/workers", get(live::workers))
+        .route("/live/processes", get(live::processes))
+        .route("/live/schedule", get(live::schedule))
         .route("/live/repositories", get(live::repos))
         .route("/live/repository", get(live::repo))
         .route("/live/followed", get(live::followed))
@@ -176,6 +190,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/scheme", post(scheme::choose))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))
+        .route_layer(middleware::from_fn_with_state(dashboard.clone(), actions::failed::record))
         .route_layer(middleware::from_fn_with_state(dashboard.clone(), session::require));
     let outside = Router::new()
         .route("/login", get(login::page))

@@ -22,11 +22,10 @@ mod v1;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
     middleware,
-    routing::get,
 };
 use serde_json::json;
 use sqlx::PgPool;
@@ -40,6 +39,7 @@ use tower_http::{
     timeout::TimeoutLayer,
     trace::TraceLayer,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
@@ -75,6 +75,7 @@ impl Api {
     /// 503.
     pub fn new(db: PgPool, zooid: Option<Arc<Zooid>>, config: ApiConfig) -> Self {
         telemetry::metrics(); // installed before the first request is counted
+        probes::begin();
         Self {
             db,
             zooid,
@@ -95,13 +96,8 @@ impl Api {
 
 /// Returns the router of all routes of the API and the probes.
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .merge(provision::router(&api))
-        .nest("/api/v1/grasp", grasp::router(api.clone()))
-        .nest("/api/v1", mirror::v1::router(api.clone()))
-        .merge(probes_router())
-        .route("/openapi.json", get(openapi::show))
-        .route("/", get(root::root))
+    let (router, _) = routes().split_for_parts();
+    router
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
@@ -114,7 +110,19 @@ pub fn router(api: Api) -> Router {
         .layer(SetRequestIdLayer::new(REQUEST_ID, FreshId))
         .layer(middleware::from_fn(drop_strange_id))
         .layer(cors())
+        .layer(Extension(api.clone()))
         .with_state(api)
+}
+
+/// Returns the routes of the API. They are the source of `/openapi.json` too.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .merge(provision::routes())
+        .nest("/api/v1/grasp", grasp::routes())
+        .nest("/api/v1", mirror::v1::routes())
+        .merge(probes_routes())
+        .routes(routes!(openapi::show))
+        .routes(routes!(root::root))
 }
 
 /// Returns the router of the API and the dashboard.
@@ -157,16 +165,17 @@ pub async fn serve_probes(
 ) -> std::io::Result<()> {
     tokio::spawn(telemetry::keep_up(shutdown.clone()));
     let limits = api.config.connections;
-    let probes = probes_router().fallback(|| async { ApiError::NotFound }).with_state(api);
+    let (probes, _) = probes_routes().split_for_parts();
+    let probes = probes.fallback(|| async { ApiError::NotFound }).with_state(api);
     listen::serve(listener, probes, limits, shutdown).await
 }
 
-fn probes_router() -> Router<Api> {
-    Router::new()
-        .route("/healthz", get(probes::healthz))
-        .route("/readyz", get(probes::readyz))
-        .route("/up", get(probes::up))
-        .route("/metrics", get(probes::metrics))
+fn probes_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(probes::healthz))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(probes::up))
+        .routes(routes!(probes::metrics))
 }
 
 fn cors() -> CorsLayer {

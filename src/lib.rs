@@ -23,6 +23,7 @@ mod nip98;
 mod page;
 pub mod postgres;
 mod random;
+mod search;
 mod signal;
 pub mod telemetry;
 pub mod tokens;

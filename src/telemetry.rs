@@ -1,5 +1,6 @@
 //! The log, the metrics and the traces of this process.
 
+pub(crate) mod catalogue;
 #[cfg(feature = "otel")]
 mod traces;
 
@@ -65,7 +66,7 @@ pub fn shutdown() {
 }
 
 /// Returns the handle that renders the process's metrics for Prometheus. The first call installs
-/// the recorder.
+/// the recorder, describes every metric and begins every counter of workers at 0.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
@@ -79,6 +80,8 @@ pub fn metrics() -> PrometheusHandle {
             if metrics::set_global_recorder(recorder).is_err() {
                 tracing::warn!("another metrics recorder is installed; /metrics stays empty");
             }
+            catalogue::describe();
+            tender_workers::metrics::begin();
             handle
         })
         .clone()

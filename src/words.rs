@@ -2,6 +2,7 @@
 
 pub(crate) mod grasp;
 pub(crate) mod lane;
+pub(crate) mod schedule;
 
 /// Returns a text in which every control character, and every other character that is invisible or changes
 /// the direction of the text, is escaped as `\u{202e}`.

@@ -3,7 +3,7 @@
 //! - [`queue`]: durable jobs. It knows no wing.
 //! - [`provision`], [`mirror`], [`grasp`]: the rows of the wings, and what they commit together with jobs.
 //! - [`console`]: sessions, API keys, operators' actions, statistics.
-//! - [`database`]: the schema. [`steer`]: operators' retries and cancellations.
+//! - [`database`]: the schema. [`steer`]: what operators do to jobs. [`subject`]: what jobs are about.
 //!
 //! Nothing here speaks to a network other than PostgreSQL's, and nothing here reads a clock: the
 //! database is the clock. Functions take a connection or a pool and return [`sqlx::Error`] when the
@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod provision;
 pub mod queue;
 pub mod steer;
+pub mod subject;
 
 /// The queue of the recurring pruning, which belongs to no wing.
 pub const PRUNE: &str = "prune";

@@ -12,8 +12,8 @@
 //! | end a job | [`finish`], [`finish_and_empty`] or [`kill`] |
 //! | put a job back | [`requeue`], with the case in [`Requeue`] |
 //! | put back the jobs of dead workers | [`rescue`] |
-//! | read | [`status`], [`figures`], [`names`], [`jobs`], [`job`], [`workers`] |
-//! | steer | [`retry`], [`cancel`], [`pause`], [`resume`] |
+//! | read | [`status`], [`figures`], [`flow`], [`names`], [`jobs`], [`count`], [`job`], [`workers`] |
+//! | steer | [`retry`], [`pause`], [`resume`], [`scale`], [`process::drain`]; [`crate::steer`] for jobs of any wing |
 //!
 //! A job may have a *key*. At most one job of a queue has a given key, so a key answers "is there
 //! already a job for this thing?" without a race. The key is free again when the job ends, with one
@@ -43,13 +43,17 @@ mod enqueue;
 mod fetch;
 mod figures;
 mod finish;
+mod flow;
 mod inspect;
 mod list;
+mod named;
 mod pause;
 mod payload;
+pub mod process;
 mod prune;
 mod requeue;
 mod rescue;
+mod scale;
 pub mod schedule;
 mod state;
 mod steer;
@@ -66,16 +70,20 @@ pub use fetch::{Depth, RECENT, fetch, free_key, start};
 pub use figures::{QueueFigures, figures};
 pub(crate) use finish::supersede;
 pub use finish::{finish, finish_and_empty, kill};
+pub use flow::{Flow, flow};
 pub use inspect::{COUNT_CAP, JobDetail, QueueStatus, WaitingKind, job, status, waiting_kinds};
-pub use list::{Cursor, JobFilter, JobSummary, Page, jobs, names};
-pub use pause::{Paused, pause, paused, resume};
+pub use list::{About, Cursor, JobFilter, JobSummary, Page, SEARCHED, count, jobs, names};
+pub use named::{FoundJob, starting_with};
+pub use pause::{LONGEST_REASON, Paused, pause, paused, resume};
 pub use payload::parse;
 pub use prune::{Pruned, Retention, prune};
 pub use requeue::{Guard, Requeue, Requeued, requeue, requeue_all};
 pub use rescue::{Rescued, rescue};
+pub use scale::{MOST_AT_ONCE, Scaled, scale, scaled, unscale};
 pub use state::JobState;
-pub use steer::{Matching, cancel, mark_seen, retry, retry_matching};
-pub(crate) use walk::Walk;
+pub(crate) use steer::{cancel, count_in, delete, queues_of, retry_page};
+pub use steer::{mark_seen, retry};
+pub(crate) use walk::{PAGE, Walk};
 pub use worker::{Worker, died_young, heartbeat, register, release, unregister, workers};
 
 /// The channel on which PostgreSQL announces a job that is due; the trigger is apalis's.

@@ -1,15 +1,55 @@
-//! What an operator does to one job: retry or cancel. The wings' own functions do what concerns their
-//! rows; this chooses among them.
+//! What an operator does to jobs: retry, cancel, delete. The wings' own functions do what concerns their rows;
+//! this chooses among them.
+
+mod bulk;
 
 use sqlx::PgPool;
 
 use crate::{
     provision::{
-        self, RESYNC, SYNC_RELAY,
+        self, RESYNC,
         relay::{By, MutationError, RelayId},
     },
-    queue::{self, JobDetail, JobState, Matching},
+    queue::{self, JobDetail, JobState},
 };
+
+pub use bulk::{Bulk, MOST, count_matching, count_named, matching, named};
+
+/// What an operator does to jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Killed and retrying jobs are due now, with no attempt spent. For a SyncRelay job, its relay gets a new one.
+    Retry,
+    /// Waiting and retrying jobs are killed. A relay gives up, and waits for a change or a sync.
+    Cancel,
+    /// The rows of ended jobs are deleted, as pruning would do later.
+    Delete,
+}
+
+impl Verb {
+    /// Returns the states of the jobs that it concerns. Retrying jobs come first, because they hold their keys.
+    pub fn states(self) -> &'static [JobState] {
+        match self {
+            Self::Retry => &[JobState::Retrying, JobState::Killed],
+            Self::Cancel => &[JobState::Retrying, JobState::Waiting],
+            Self::Delete => &[JobState::Killed, JobState::Done],
+        }
+    }
+
+    /// Returns the name that forms and the record of actions use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Cancel => "cancel",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Reads the name; `None` if it is another.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Retry, Self::Cancel, Self::Delete].into_iter().find(|verb| verb.as_str() == name)
+    }
+}
 
 /// The result for the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +60,8 @@ pub enum Steered {
     Requeued,
     /// The job is killed. Its relay stays as it is until it is changed or a sync is requested.
     Cancelled,
+    /// The row of the job is deleted.
+    Deleted,
 }
 
 /// Why nothing was done.
@@ -52,7 +94,7 @@ pub enum SteerError {
 /// [`SteerError::State`] if the job waits for its turn, runs or is done.
 pub async fn retry(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerError> {
     let job = find(db, job_id).await?;
-    if !matches!(job.summary.state, JobState::Killed | JobState::Retrying) {
+    if !Verb::Retry.states().contains(&job.summary.state) {
         return Err(refuse(&job, "only a killed or retrying job can be retried"));
     }
     if let Some(relay_id) = provision::steer::relay_of(&job) {
@@ -68,32 +110,35 @@ pub async fn retry(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerE
     Err(refuse(&job, "it has changed, or a newer job does its work; look again"))
 }
 
-/// Retries every matching job, page by page, and returns how many.
-///
-/// # Errors
-/// [`SteerError::Database`]; jobs retried before the error stay retried.
-pub async fn retry_all(db: &PgPool, matching: &Matching, by: &By) -> Result<usize, SteerError> {
-    let relays = provision::steer::retry_matching(db, matching, by).await?;
-    let others = queue::retry_matching(db, matching, &[SYNC_RELAY, RESYNC]).await?;
-    Ok(relays + usize::try_from(others).unwrap_or(usize::MAX))
-}
-
 /// Kills a waiting or retrying job.
 ///
 /// # Errors
 /// [`SteerError::State`] if the job runs or has ended.
 pub async fn cancel(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerError> {
     let job = find(db, job_id).await?;
-    let reason = format!("cancelled by {}", by.who);
-    let mut tx = db.begin().await?;
-    if let Some(relay_id) = provision::steer::relay_of(&job) {
-        provision::steer::give_up(&mut tx, &relay_id, job_id, &reason).await?;
-    }
-    if !queue::cancel(&mut *tx, job_id, &reason).await? {
+    if bulk::page(db, Verb::Cancel, &[job_id.to_owned()], by).await? == 0 {
         return Err(refuse(&job, "only a waiting or retrying job can be cancelled"));
     }
-    tx.commit().await?;
     Ok(Steered::Cancelled)
+}
+
+/// Deletes the row of a job that has ended.
+///
+/// # Errors
+/// [`SteerError::State`] if the job has not ended, or is the only record of its work.
+pub async fn delete(db: &PgPool, job_id: &str, by: &By) -> Result<Steered, SteerError> {
+    let job = find(db, job_id).await?;
+    if bulk::page(db, Verb::Delete, &[job_id.to_owned()], by).await? == 1 {
+        return Ok(Steered::Deleted);
+    }
+    Err(refuse(
+        &job,
+        if job.summary.state == JobState::Killed {
+            "it holds events that are stored nowhere else: retry it"
+        } else {
+            "only a job that has ended can be deleted: cancel it first"
+        },
+    ))
 }
 
 async fn find(db: &PgPool, job_id: &str) -> Result<JobDetail, SteerError> {

@@ -1,4 +1,4 @@
-//! `queue …`: shows queues and jobs, and retries, cancels, pauses and resumes them.
+//! `queue …`: shows queues and jobs; retries, cancels and deletes jobs; pauses and resumes queues.
 
 mod view;
 
@@ -6,11 +6,11 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
     console::operator,
-    queue::{self, Cursor, JobFilter, JobState, Matching, Page},
-    steer::{self, Steered},
+    queue::{self, Cursor, JobFilter, JobState, LONGEST_REASON, MOST_AT_ONCE, Page},
+    steer::{self, Steered, Verb},
 };
 
-use super::{load, operator, print, serve, with_database};
+use super::{ask::Yes, load, operator, print, serve, with_database};
 use crate::{config::Needs, postgres::Database};
 
 #[derive(Debug, Subcommand)]
@@ -53,17 +53,43 @@ pub(crate) enum QueueCommand {
         /// Id of the job.
         job: String,
     },
+    /// Delete a job that has ended, as pruning does later. Relays and upstreams keep what they still need.
+    Delete {
+        /// Id of the job.
+        job: String,
+        #[command(flatten)]
+        yes: Yes,
+    },
     /// Pause a queue. Running jobs go on; no other job starts until the queue is resumed.
     Pause {
         /// Name of the queue.
         #[arg(value_parser = serve::known_queue)]
         queue: String,
+        /// Why, for other operators; at most 300 characters.
+        #[arg(long, value_parser = reason)]
+        reason: Option<String>,
     },
     /// Resume a paused queue.
     Resume {
         /// Name of the queue.
         #[arg(value_parser = serve::known_queue)]
         queue: String,
+    },
+    /// Set how many jobs of a queue each process runs at the same time. Every process follows within 5 s.
+    Scale {
+        /// Name of the queue.
+        #[arg(value_parser = serve::known_queue)]
+        queue: String,
+        /// The number of jobs, 1 to 1000.
+        #[arg(required_unless_present = "reset", conflicts_with = "reset",
+              value_parser = clap::value_parser!(i32).range(1..=i64::from(MOST_AT_ONCE)))]
+        jobs: Option<i32>,
+        /// Go back to the number that each process is configured with.
+        #[arg(long)]
+        reset: bool,
+        /// Why, for other operators; at most 300 characters.
+        #[arg(long, value_parser = reason, conflicts_with = "reset")]
+        reason: Option<String>,
     },
 }
 
@@ -96,12 +122,8 @@ impl QueueCommand {
         with_database(&config, async |database| match self {
             Self::Status => view::status(database, json).await,
             Self::List { queue, state, after, size } => {
-                let filter = JobFilter {
-                    queue,
-                    state: state.map(JobState::from),
-                    error: None,
-                    ..JobFilter::default()
-                };
+                let state = state.map(JobState::from);
+                let filter = JobFilter { queue, state, ..JobFilter::default() };
                 let page = after.map_or(Page::First, Page::After);
                 view::list(database, &filter, &page, size, json).await
             }
@@ -117,8 +139,12 @@ impl QueueCommand {
                 let steered = steer::cancel(&database.pool, &job, &operator()).await?;
                 done(database, "cancel_job", &job, &words(&steered), json).await
             }
-            Self::Pause { queue } => pause(database, &queue, json).await,
+            Self::Delete { job, yes } => delete(database, &job, yes, json).await,
+            Self::Pause { queue, reason } => pause(database, &queue, reason.as_deref(), json).await,
             Self::Resume { queue } => resume(database, &queue, json).await,
+            Self::Scale { queue, jobs, reason, .. } => {
+                scale(database, &queue, jobs, reason.as_deref(), json).await
+            }
         })
         .await
     }
@@ -136,8 +162,28 @@ async fn done(
     print::done(json, result)
 }
 
-async fn pause(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
-    let changed = queue::pause(&database.pool, queue, &operator().who).await?;
+async fn delete(database: &Database, job: &str, yes: Yes, json: bool) -> anyhow::Result<()> {
+    yes.or_asks(&format!("Delete 1 job, {job}?")).await?;
+    let steered = steer::delete(&database.pool, job, &operator()).await?;
+    done(database, "delete_job", job, &words(&steered), json).await
+}
+
+/// Reads an operator's reason.
+pub(super) fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        1..=LONGEST_REASON => Ok(text.to_owned()),
+        _ => Err(format!("a reason has 1 to {LONGEST_REASON} characters")),
+    }
+}
+
+async fn pause(
+    database: &Database,
+    queue: &str,
+    reason: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let changed = queue::pause(&database.pool, queue, &operator().who, reason).await?;
     let words =
         if changed { "is paused; workers stop fetching within 5 s" } else { "was already paused" };
     done(database, "pause_queue", queue, &format!("{queue} {words}"), json).await
@@ -149,23 +195,50 @@ async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<
     done(database, "resume_queue", queue, &format!("{queue} {words}"), json).await
 }
 
+/// Without a number, goes back to the configured one.
+async fn scale(
+    database: &Database,
+    queue: &str,
+    jobs: Option<i32>,
+    reason: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let Some(jobs) = jobs else {
+        let changed = queue::unscale(&database.pool, queue).await?;
+        let words =
+            if changed { "is back to its configured number of jobs" } else { "was not scaled" };
+        return done(database, "unscale_queue", queue, &format!("{queue} {words}"), json).await;
+    };
+    queue::scale(&database.pool, queue, jobs, &operator().who, reason).await?;
+    let result = format!("each process runs {jobs} jobs of {queue} at the same time, within 5 s");
+    done(database, "scale_queue", queue, &result, json).await
+}
+
 async fn retry_all(
     database: &Database,
     conditions: &[Condition],
     json: bool,
 ) -> anyhow::Result<()> {
     let matching = matching(conditions);
-    let retried = steer::retry_all(&database.pool, &matching, &operator()).await?;
-    let target: Vec<&str> = conditions.iter().map(|condition| condition.typed.as_str()).collect();
-    let (target, result) = (target.join(" "), format!("{retried} jobs requeued"));
-    operator::record(&database.pool, &operator().who, "retry_all", &target, &result).await?;
-    if json { print::json(&json!({ "retried": retried })) } else { print::line(&result) }
+    let db = &database.pool;
+    let bulk = steer::matching(db, Verb::Retry, &matching, usize::MAX, &operator()).await?;
+    let (target, result) = (typed(conditions), format!("{} jobs requeued", bulk.done));
+    operator::record(db, &operator().who, "retry_jobs", &target, &result).await?;
+    if json {
+        return print::json(&json!({ "retried": bulk.done }));
+    }
+    print::line(&result)
 }
 
 /// Parses the mark of a page.
 fn mark(text: &str) -> Result<Cursor, &'static str> {
     Cursor::parse(text)
         .ok_or("not the mark of a page: copy the one that `tender queue list` prints")
+}
+
+/// Returns conditions as they were typed.
+pub(super) fn typed(conditions: &[Condition]) -> String {
+    conditions.iter().map(|condition| condition.typed.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 /// A condition on jobs, such as `state=killed`.
@@ -197,8 +270,8 @@ fn condition(text: &str) -> Result<Condition, String> {
     Ok(Condition { typed: text.to_owned(), wanted })
 }
 
-fn matching(conditions: &[Condition]) -> Matching {
-    let mut matching = Matching::default();
+fn matching(conditions: &[Condition]) -> JobFilter {
+    let mut matching = JobFilter::default();
     for condition in conditions {
         match condition.wanted.clone() {
             Wanted::Queue(queue) => matching.queue = Some(queue),
@@ -213,6 +286,7 @@ fn words(steered: &Steered) -> String {
     match steered {
         Steered::RelayRequeued(id) => format!("relay {id} has a new job, due now"),
         Steered::Requeued => "the job is due now".to_owned(),
+        Steered::Deleted => "the job is deleted".to_owned(),
         Steered::Cancelled => {
             "the job is cancelled; its relay, if any, waits for a change or `tender relay sync`"
                 .to_owned()

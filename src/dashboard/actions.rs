@@ -1,8 +1,11 @@
 //! Actions of operators. An action requires an operator's session, a form of that session and a
 //! confirmation. It is one call into the ledger, and it is recorded with the operator, its name, its
-//! target and its result.
+//! target, what it changed and its result, also if it was refused or failed.
 
+pub(super) mod failed;
 pub(super) mod log;
+
+use std::collections::BTreeMap;
 
 use axum::{
     Form,
@@ -12,8 +15,13 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
-use serde::Deserialize;
-use tender_jobs::{console::operator, provision::relay::By};
+use serde::{Deserialize, de::value::MapDeserializer};
+use serde_json::Value;
+use tender_jobs::{
+    console::operator::{Entry, Outcome},
+    provision::relay::By,
+    queue::LONGEST_REASON,
+};
 
 use super::{
     Dashboard, PATH, layout,
@@ -34,12 +42,6 @@ pub(super) struct ActionForm {
     confirmed: String,
     #[serde(default)]
     pub(super) instance: String,
-    #[serde(default)]
-    pub(super) queue: String,
-    #[serde(default)]
-    pub(super) state: String,
-    #[serde(default)]
-    pub(super) error: String,
     /// The key of an item that needs attention, or a cause.
     #[serde(default)]
     pub(super) key: String,
@@ -60,7 +62,10 @@ pub(super) struct Asked {
     pub(super) dashboard: Dashboard,
     pub(super) viewer: Viewer,
     headers: HeaderMap,
+    begun: failed::Begun,
     pub(super) form: ActionForm,
+    /// Every field of the form, in its order. A name may come several times.
+    pub(super) fields: Vec<(String, String)>,
 }
 
 impl FromRequest<Dashboard> for Asked {
@@ -69,10 +74,24 @@ impl FromRequest<Dashboard> for Asked {
     async fn from_request(request: Request, dashboard: &Dashboard) -> Result<Self, Problem> {
         let viewer = request.extensions().get::<Viewer>().cloned().ok_or(Problem::NotFound)?;
         let headers = request.headers().clone();
-        let form = Form::<ActionForm>::from_request(request, dashboard).await;
-        let Form(form) = form.map_err(|_| Problem::Stale)?;
-        Ok(Self { dashboard: dashboard.clone(), viewer, headers, form })
+        let begun = request.extensions().get::<failed::Begun>().cloned().unwrap_or_default();
+        let fields = Form::<Vec<(String, String)>>::from_request(request, dashboard).await;
+        let Form(fields) = fields.map_err(|_| Problem::Stale)?;
+        let form = ActionForm::deserialize(MapDeserializer::<_, serde::de::value::Error>::new(
+            single(&fields).into_iter(),
+        ));
+        let form = form.map_err(|_| Problem::Stale)?;
+        Ok(Self { dashboard: dashboard.clone(), viewer, headers, begun, form, fields })
     }
+}
+
+/// The first field of each name.
+fn single(fields: &[(String, String)]) -> BTreeMap<String, String> {
+    let mut first = BTreeMap::new();
+    for (name, value) in fields {
+        first.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    first
 }
 
 /// An action: its question and its record.
@@ -93,49 +112,84 @@ pub(super) struct Action {
 pub(super) struct Doing<'a> {
     asked: &'a Asked,
     action: Action,
+    changed: (Value, Value),
 }
 
 impl Asked {
     /// Checks that the action may be done now. Otherwise returns the response: a refusal, or the
-    /// question.
-    pub(super) fn begin(&self, action: Action) -> Result<Doing<'_>, Box<Response>> {
-        if !self.viewer.may_act() {
-            return Err(Box::new(Problem::Forbidden.into_response()));
-        }
-        if !self.viewer.owns(&self.form.form_token) {
-            return Err(Box::new(Problem::Stale.into_response()));
-        }
+    /// question. A refusal is recorded.
+    pub(super) async fn begin(&self, action: Action) -> Result<Doing<'_>, Box<Response>> {
+        let question = action.question;
+        self.begin_with(action, question).await
+    }
+
+    /// Like [`Asked::begin`], with a question that depends on the form.
+    pub(super) async fn begin_with(
+        &self,
+        action: Action,
+        question: &str,
+    ) -> Result<Doing<'_>, Box<Response>> {
+        self.allow(&action.name, &action.target).await?;
+        self.begun.set(&action.name, &action.target);
         if self.form.confirmed == "yes" {
-            Ok(Doing { asked: self, action })
+            Ok(Doing { asked: self, action, changed: (Value::Null, Value::Null) })
         } else {
-            Err(Box::new(self.confirm(&action)))
+            Err(Box::new(self.confirm(&action, question)))
         }
     }
 
-    /// Renders the question, for browsers without scripts.
-    fn confirm(&self, action: &Action) -> Response {
-        let (form, page) = (&self.form, self.back(&action.otherwise));
-        let fields = [
-            ("form_token", &form.form_token),
-            ("instance", &form.instance),
-            ("queue", &form.queue),
-            ("state", &form.state),
-            ("error", &form.error),
-            ("key", &form.key),
-            ("reason", &form.reason),
-            ("hours", &form.hours),
-            ("size", &form.size),
-            ("back", &page),
-        ];
+    /// Checks that the form is of an operator and of this session, before anything is read for it. Otherwise
+    /// records and returns the refusal of this action.
+    pub(super) async fn allow(&self, action: &str, target: &str) -> Result<(), Box<Response>> {
+        let (problem, why) = if !self.viewer.may_act() {
+            (Problem::Forbidden, "a viewer cannot act")
+        } else if !self.viewer.owns(&self.form.form_token) {
+            (Problem::Stale, "the form belongs to another session")
+        } else {
+            return Ok(());
+        };
+        let entry = Entry::new(&self.viewer.who, action, target, why).ended(Outcome::Refused);
+        let recorded = entry.record(&self.dashboard.db).await;
+        Err(Box::new(recorded.map_or_else(Problem::from, |()| problem).into_response()))
+    }
+
+    /// Renders the question, with every field of the form.
+    fn confirm(&self, action: &Action, question: &str) -> Response {
+        let page = self.back(&action.otherwise);
+        let kept = self.fields.iter().filter(|(name, _)| name != "confirmed" && name != "back");
         let markup = html! {
             form method="post" action=(action.path) {
-                @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+                @for (name, value) in kept { input type="hidden" name=(name) value=(value); }
+                input type="hidden" name="back" value=(page);
                 input type="hidden" name="confirmed" value="yes";
                 button { "Yes" }
             }
             p { a href=(page) { "No" } }
         };
-        layout::bare(action.question, &markup).into_response()
+        layout::bare(question, &markup).into_response()
+    }
+
+    /// The first value of a field; empty if the form has none.
+    pub(super) fn field(&self, name: &str) -> &str {
+        let value = self.fields.iter().find(|(field, _)| field == name);
+        value.map_or("", |(_, value)| value)
+    }
+
+    /// The reason that the operator gives.
+    ///
+    /// # Errors
+    /// What the operator must correct.
+    pub(super) fn reason(&self) -> Result<&str, String> {
+        let reason = self.form.reason.trim();
+        let is_good = (1..=LONGEST_REASON).contains(&reason.chars().count());
+        if is_good && !reason.contains('\0') {
+            return Ok(reason);
+        }
+        Err(format!("the action needs a reason of 1 to {LONGEST_REASON} characters"))
+    }
+
+    pub(super) fn by(&self) -> By {
+        By { who: self.viewer.who.clone(), trace: None }
     }
 
     /// Returns the page that the form was on, if it is a page of the dashboard.
@@ -149,22 +203,38 @@ impl Asked {
 
 impl Doing<'_> {
     pub(super) fn by(&self) -> By {
-        By { who: self.asked.viewer.who.clone(), trace: None }
+        self.asked.by()
+    }
+
+    /// Says what the action changed, for its record.
+    pub(super) fn changed(self, before: Value, after: Value) -> Self {
+        Self { changed: (before, after), ..self }
     }
 
     /// Records the result and redirects to the page of the form, which shows it.
     pub(super) async fn done(self, result: Result<String, String>) -> Answer {
+        let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Refused };
         let words = result.unwrap_or_else(|words| format!("Not done: {words}."));
         let (who, action) = (&self.asked.viewer.who, &self.action);
+        let mut entry = Entry::new(who, &action.name, &action.target, &words).ended(outcome);
+        if outcome == Outcome::Done {
+            entry = entry.changed(&self.changed.0, &self.changed.1);
+        }
+        entry.record(&self.asked.dashboard.db).await?;
+        Ok(self.recorded(&words))
+    }
+
+    /// Redirects to the page of the form, which shows the result. The change itself has recorded it, in its
+    /// transaction.
+    pub(super) fn recorded(self, words: &str) -> Response {
+        let (who, action) = (&self.asked.viewer.who, &self.action);
         tracing::info!(who, action.name, action.target, result = words, "operator");
-        let db = &self.asked.dashboard.db;
-        operator::record(db, who, &action.name, &action.target, &words).await?;
         let cookie = format!(
             "{NOTICE}={}; Path={PATH}; Max-Age=60; HttpOnly; SameSite=Strict",
             URL_SAFE_NO_PAD.encode(words)
         );
         let page = self.asked.back(&action.otherwise);
-        Ok(([(SET_COOKIE, cookie)], Redirect::to(&page)).into_response())
+        ([(SET_COOKIE, cookie)], Redirect::to(&page)).into_response()
     }
 }
 
@@ -173,7 +243,7 @@ pub(super) type Answer = Result<Response, Problem>;
 /// Returns the confirmed action, or returns the response from the calling function.
 macro_rules! begin {
     ($asked:expr, $action:expr) => {
-        match $asked.begin($action) {
+        match $asked.begin($action).await {
             Ok(doing) => doing,
             Err(answer) => return Ok(*answer),
         }

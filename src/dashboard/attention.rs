@@ -1,5 +1,6 @@
 //! Actions on what needs attention: snooze an item, list it again, sync the relays of a cause.
 
+use serde_json::{Value, json};
 use tender_jobs::{
     console::snooze::{self, LONGEST_HOURS, LONGEST_REASON},
     provision::relay,
@@ -34,6 +35,8 @@ pub(super) async fn snooze(asked: Asked) -> Answer {
         return doing.done(Err(words)).await;
     };
     let size = form.size.parse().unwrap_or(1);
+    let doing =
+        doing.changed(Value::Null, json!({ "reason": reason, "hours": hours, "size": size }));
     snooze::begin(&asked.dashboard.db, &form.key, reason, &asked.viewer.who, size, hours).await?;
     asked.dashboard.fleet.forget().await;
     doing.done(Ok(format!("Snoozed for {hours} h: {reason}"))).await

@@ -21,7 +21,7 @@ use crate::words::grasp::{self as words, Group, Next};
 const GROUPS: usize = 20;
 
 /// The path of a repository's page, with its query.
-fn repo_path(address: &str) -> String {
+pub(super) fn repo_path(address: &str) -> String {
     format!("{PATH}/repository{}", query(&[("address", address)]))
 }
 

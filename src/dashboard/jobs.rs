@@ -1,6 +1,11 @@
-//! The list of jobs: filters by queue, state and error, and pages by key.
+//! The list of jobs: filters by what they are about, queue, state, error and age, pages by key, and what an operator
+//! does to the jobs that match.
 
+pub(super) mod bulk;
 pub(super) mod one;
+mod table;
+
+use std::time::Duration;
 
 use axum::{
     extract::{Query, State},
@@ -9,44 +14,95 @@ use axum::{
 };
 use maud::{Markup, html};
 use serde::Deserialize;
-use tender_jobs::queue::{self, Cursor, JobFilter, JobState, JobSummary, Page};
+use sqlx::PgPool;
+use tender_jobs::{
+    queue::{self, Cursor, JobFilter, JobState, JobSummary, Page, SEARCHED},
+    subject,
+};
 
 use super::{
-    Dashboard, PATH, actions, layout,
+    Dashboard, actions, export, layout,
     lists::{Field, Pages, filters},
-    parts::{Ask, Problem, ask, job_badge, maybe_time, query, scroll, time, worker_link},
+    parts::{Problem, count, query},
     session::Viewer,
 };
+use crate::search;
 
 /// Jobs on a page.
 const SIZE: usize = 100;
 
+/// The ages that are offered, each with its words. The age of a job is the time since it ended, or was due.
+const AGES: [(&str, &str); 6] = [
+    ("under-300", "less than 5 min"),
+    ("under-3600", "less than 1 h"),
+    ("under-86400", "less than 1 day"),
+    ("over-300", "more than 5 min"),
+    ("over-3600", "more than 1 h"),
+    ("over-86400", "more than 1 day"),
+];
+
 /// The filters and the place in the list, from the address. A value that is not understood is ignored.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Shown {
-    #[serde(default)]
+    /// The host of a relay, or a part of an upstream's address.
+    host: String,
+    /// A public key in hex, or as npub.
+    tenant: String,
     queue: String,
-    #[serde(default)]
     state: String,
-    #[serde(default)]
     error: String,
+    /// See [`AGES`].
+    age: String,
     /// The cursor that the page follows.
-    #[serde(default)]
-    after: String,
+    pub(super) after: String,
     /// The cursor that the page precedes.
-    #[serde(default)]
     before: String,
 }
 
+/// What an address selects.
+pub(super) struct Selected {
+    pub(super) filter: JobFilter,
+    /// Whether only some of the things that match are searched.
+    is_cut: bool,
+}
+
 impl Shown {
-    fn filter(&self) -> JobFilter {
+    /// Finds what the filters name.
+    pub(super) async fn select(&self, db: &PgPool) -> Result<Selected, sqlx::Error> {
         // PostgreSQL does not accept NUL in text.
         let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
-        let (queue, error) = (text(&self.queue), text(&self.error));
-        JobFilter { queue, state: state_of(&self.state), error, is_open: is_open(&self.state) }
+        let host = text(self.host.trim());
+        let tenant = search::normal(&self.tenant).and_then(|tenant| text(&tenant));
+        let found = if host.is_none() && tenant.is_none() {
+            None
+        } else {
+            let (host, tenant) = (host.unwrap_or_default(), tenant.unwrap_or_default());
+            Some(subject::find(db, &host, &tenant).await?)
+        };
+        let is_cut = found.as_ref().is_some_and(|found| found.is_cut);
+        let (younger, older) = self.ages();
+        let filter = JobFilter {
+            queue: text(&self.queue),
+            state: state_of(&self.state),
+            error: text(&self.error),
+            is_open: self.state == OPEN,
+            about: found.map(|found| found.about),
+            younger,
+            older,
+        };
+        Ok(Selected { filter, is_cut })
     }
 
-    fn page(&self) -> Page {
+    /// The greatest and the least age.
+    fn ages(&self) -> (Option<Duration>, Option<Duration>) {
+        let known = AGES.iter().any(|(name, _)| *name == self.age);
+        let (side, secs) = self.age.split_once('-').filter(|_| known).unwrap_or_default();
+        let age = secs.parse().ok().map(Duration::from_secs);
+        if side == "under" { (age, None) } else { (None, age) }
+    }
+
+    pub(super) fn page(&self) -> Page {
         match (Cursor::parse(&self.after), Cursor::parse(&self.before)) {
             (Some(cursor), _) => Page::After(cursor),
             (None, Some(cursor)) => Page::Before(cursor),
@@ -54,10 +110,22 @@ impl Shown {
         }
     }
 
+    /// The filters that are set, by their names in addresses and forms.
+    fn filters(&self) -> Vec<(&'static str, &str)> {
+        let all = [
+            ("host", &*self.host),
+            ("tenant", &*self.tenant),
+            ("queue", &*self.queue),
+            ("state", &*self.state),
+            ("error", &*self.error),
+            ("age", &*self.age),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
     /// Returns the query of this list at another place.
     fn at(&self, name: &str, cursor: &str) -> String {
-        let filters = [("queue", &*self.queue), ("state", &*self.state), ("error", &*self.error)];
-        query(&[&filters[..], &[(name, cursor)]].concat())
+        query(&[&self.filters()[..], &[(name, cursor)]].concat())
     }
 
     /// Returns the query of this page.
@@ -73,12 +141,8 @@ impl Shown {
 /// Killed jobs that need attention.
 const OPEN: &str = "open";
 
-pub(super) fn is_open(state: &str) -> bool {
-    state == OPEN
-}
-
-pub(super) fn state_of(name: &str) -> Option<JobState> {
-    if is_open(name) {
+fn state_of(name: &str) -> Option<JobState> {
+    if name == OPEN {
         return Some(JobState::Killed);
     }
     JobState::ALL.into_iter().find(|state| state.as_str() == name)
@@ -91,21 +155,14 @@ pub(super) async fn page(
     Query(shown): Query<Shown>,
 ) -> Result<Response, Problem> {
     let names = queue::names(&dashboard.db).await?;
-    let list = live(&dashboard, &shown).await?;
-    let above = html! { (filter_form(&shown, &names)) (retry_all(&viewer, &shown)) };
+    let list = live(&dashboard, &shown, &viewer).await?;
     let source = format!("/jobs{}", shown.query());
-    // No index serves a search in errors, so a page with one is not read again every second.
-    let is_live = shown.error.is_empty();
     let page = layout::Page {
         title: "Jobs",
         section: "/jobs",
         notice: actions::notice(&headers),
-        fixed: if is_live {
-            above
-        } else {
-            html! { (above) (list) }
-        },
-        live: is_live.then(|| (source.as_str(), list.clone())),
+        fixed: filter_form(&shown, &names),
+        live: Some((&source, list)),
     };
     Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
 }
@@ -121,28 +178,16 @@ fn filter_form(shown: &Shown, names: &[String]) -> Markup {
     let queues = queues.into_iter().map(|name| (name, name));
     let states = JobState::ALL.map(|state| (state.as_str(), state.as_str()));
     let states = states.into_iter().chain([(OPEN, "killed, needs attention")]);
-    let (label, name, value) = ("Error contains", "error", shown.error.as_str());
+    let search = |label, name, value, hint| Field::Search { label, name, value, hint };
     let fields = [
+        search("Relay or upstream", "host", shown.host.as_str(), "its host"),
+        search("Tenant", "tenant", shown.tenant.as_str(), "npub or hex"),
         Field::any("Queue", "queue", &shown.queue, queues),
         Field::any("State", "state", &shown.state, states),
-        Field::Search { label, name, value, hint: "" },
+        search("Error contains", "error", shown.error.as_str(), ""),
+        Field::any("Ended or due", "age", &shown.age, AGES),
     ];
-    filters("/jobs", false, &fields)
-}
-
-fn retry_all(viewer: &Viewer, shown: &Shown) -> Markup {
-    let state = state_of(&shown.state);
-    html! {
-        @if matches!(state, Some(JobState::Killed | JobState::Retrying)) {
-            (ask(viewer, &Ask {
-                action: &format!("{PATH}/jobs/retry-all"),
-                label: "Retry all that match",
-                question: "Retry all jobs that match, except those of relays that are in step?",
-                fields: &[("queue", &shown.queue), ("state", &shown.state), ("error", &shown.error)],
-                is_grave: false,
-            }))
-        }
-    }
+    filters("/jobs", true, &fields)
 }
 
 /// The jobs of a page, and where the list goes on.
@@ -154,13 +199,12 @@ struct Listed {
 
 /// Reads a page. One job more than the page has says whether the list goes on. A page before a cursor
 /// that reaches the start of the list is the first page instead, so that it is full.
-async fn read(dashboard: &Dashboard, shown: &Shown) -> Result<Listed, sqlx::Error> {
-    let (filter, mut page) = (shown.filter(), shown.page());
+async fn read(db: &PgPool, filter: &JobFilter, mut page: Page) -> Result<Listed, sqlx::Error> {
     let most = i64::try_from(SIZE + 1).unwrap_or(i64::MAX);
-    let mut jobs = queue::jobs(&dashboard.db, &filter, &page, most).await?;
+    let mut jobs = queue::jobs(db, filter, &page, most).await?;
     if matches!(page, Page::Before(_)) && jobs.len() <= SIZE {
         page = Page::First;
-        jobs = queue::jobs(&dashboard.db, &filter, &page, most).await?;
+        jobs = queue::jobs(db, filter, &page, most).await?;
     }
     let goes_on = jobs.len() > SIZE;
     let is_before = matches!(page, Page::Before(_));
@@ -173,59 +217,42 @@ async fn read(dashboard: &Dashboard, shown: &Shown) -> Result<Listed, sqlx::Erro
 }
 
 /// The live part.
-pub(super) async fn live(dashboard: &Dashboard, shown: &Shown) -> Result<Markup, sqlx::Error> {
-    let listed = read(dashboard, shown).await?;
+pub(super) async fn live(
+    dashboard: &Dashboard,
+    shown: &Shown,
+    viewer: &Viewer,
+) -> Result<Markup, sqlx::Error> {
+    let db = &dashboard.db;
+    let selected = shown.select(db).await?;
+    let listed = read(db, &selected.filter, shown.page()).await?;
+    let subjects = listed.jobs.iter().filter_map(|job| job.subject.as_deref());
+    let named = subject::named(db, subjects).await?;
+    let matching = queue::count(db, &selected.filter, bulk::COUNTED).await?;
     let pages = Pages {
         first: (shown.page() != Page::First).then(|| shown.at("", "")),
         previous: listed.previous.map(|cursor| shown.at("before", &cursor.to_string())),
         next: listed.next.map(|cursor| shown.at("after", &cursor.to_string())),
     };
+    let table = table::table(&listed.jobs, &named, viewer);
     Ok(html! {
-        @if listed.jobs.is_empty() { p { "No job matches." } } @else { (table(&listed.jobs)) }
+        (limits(&selected))
+        @if listed.jobs.is_empty() { p { "No job matches." } } @else {
+            (bulk::form(viewer, shown, matching, &table))
+        }
         (pages.of("/jobs"))
+        (export::links("jobs", &shown.at("", "")))
     })
 }
 
-fn table(jobs: &[JobSummary]) -> Markup {
-    scroll(
-        "Jobs",
-        &html! {
-            table.cards {
-                thead { tr {
-                    th { "Job" } th { "Queue" } th { "State" } th { "Attempts" } th.n { "Priority" }
-                    th { "Due" } th { "Ended" } th { "Held by" } th { "Last error" }
-                } }
-                tbody { @for job in jobs { (row(job)) } }
-            }
-        },
-    )
-}
-
-fn row(job: &JobSummary) -> Markup {
+/// What the list may lack.
+fn limits(selected: &Selected) -> Markup {
+    let searched = count(SEARCHED, false);
     html! {
-        tr {
-            td data-label="Job" { a href={ (PATH) "/jobs/" (job.id) } { (job.id) } }
-            td data-label="Queue" { (job.queue) }
-            td data-label="State" { (job_badge(job.state)) }
-            td data-label="Attempts" { (job.attempts) " of " (job.max_attempts) }
-            td.n data-label="Priority" { (job.priority) }
-            td data-label="Due" { (time(job.run_at)) }
-            td.none[job.done_at.is_none()] data-label="Ended" { (maybe_time(job.done_at)) }
-            td.none[job.lock_by.is_none()] data-label="Held by" { (holder(job)) }
-            td.error.none[job.error.is_none()] data-label="Last error" { (job.error.as_deref().unwrap_or_default()) }
+        @if selected.is_cut {
+            p.quiet { "More than " (subject::MOST) " relays or upstreams match; the jobs of the first " (subject::MOST) " are listed. Give more of the host." }
         }
-    }
-}
-
-/// The worker that holds a job, and since when.
-fn holder(job: &JobSummary) -> Markup {
-    html! {
-        @match &job.lock_by {
-            Some(worker) => {
-                (worker_link(worker, &job.queue))
-                @if let Some(at) = job.lock_at { " since " (time(at)) }
-            },
-            None => "–",
+        @if selected.filter.error.is_some() || selected.filter.is_open {
+            p.quiet { "Of each queue and state, " (searched) " jobs are searched, the first of the list. Choose an age to search others." }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Path and name of each section, in the order of the navigation.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("", "Fleet"),
     ("/charts", "Charts"),
     ("/relays", "Relays"),
@@ -20,7 +20,8 @@ const SECTIONS: [(&str, &str); 12] = [
     ("/parked", "Parked"),
     ("/queues", "Queues"),
     ("/jobs", "Jobs"),
-    ("/workers", "Workers"),
+    ("/schedule", "Schedule"),
+    ("/processes", "Processes"),
     ("/actions", "Actions"),
 ];
 
@@ -61,6 +62,7 @@ pub(super) fn titled(viewer: &Viewer, page: &Page<'_>, title: &str) -> Markup {
                             a href={ (PATH) (path) } aria-current=[(path == page.section).then_some("page")] { (name) }
                         }
                     }
+                    (find())
                     (who(viewer))
                 }
                 main #main {
@@ -84,6 +86,15 @@ fn fresh(viewer: &Viewer, is_live: bool) -> Markup {
             @if is_live { span.badge.off { "not live" } " " }
             span.age { "read " (time(viewer.now)) }
             @if is_live { " " button type="button" hidden { "Pause" } }
+        }
+    }
+}
+
+/// The search over everything. The key / leads to it.
+fn find() -> Markup {
+    html! {
+        form.find role="search" aria-label="Everything" method="get" action={ (PATH) "/search" } {
+            input #find type="search" name="q" aria-label="Search everything" placeholder="Search ( / )" maxlength="400";
         }
     }
 }

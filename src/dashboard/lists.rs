@@ -1,7 +1,6 @@
-//! What the pages with lists share: filters, searches by public key, and links to other pages of a list.
+//! What the pages with lists share: filters, and links to other pages of a list.
 
 use maud::{Markup, html};
-use nostr::key::PublicKey;
 use serde::Serialize;
 
 use super::PATH;
@@ -91,15 +90,6 @@ pub(super) fn query_of(shown: &impl Serialize) -> String {
     }
 }
 
-/// Returns what is searched for: a public key in hex if the text is one as npub, because rows have keys in
-/// hex; `None` without a text.
-pub(super) fn searched(text: &str) -> Option<String> {
-    let text = text.trim();
-    let key = PublicKey::parse(text).ok().filter(|_| text.starts_with("npub1"));
-    let text = key.map_or_else(|| text.to_owned(), |key| key.to_hex());
-    (!text.is_empty()).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,13 +111,5 @@ mod tests {
         let links = pages.of("/jobs").0;
         assert!(links.contains("rel=\"next\" href=\"/dashboard/jobs?after=x\""), "{links}");
         assert_eq!(links.matches("<a ").count(), 1);
-    }
-
-    #[test]
-    fn keys_are_searched_in_hex() {
-        let npub = "npub1xtscya34g58tk0z605fvr788k263gsu6cy9x0mhnm87echrgufzsevkk5s";
-        assert_eq!(searched(npub).map(|key| key.len()), Some(64));
-        assert_eq!(searched(" alpha ").as_deref(), Some("alpha"));
-        assert_eq!(searched(" "), None);
     }
 }

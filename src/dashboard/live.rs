@@ -25,8 +25,9 @@ use super::{
     jobs::one,
     mirror::{events, upstream, upstreams},
     parts::Problem,
+    processes,
     provision::{relay, relays},
-    queues, session,
+    queues, schedule, session,
     session::Viewer,
     workers,
 };
@@ -46,6 +47,8 @@ enum Part {
     Relay(String),
     Queues,
     Workers(workers::Shown),
+    Processes(processes::Shown),
+    Schedule,
     Jobs(jobs::Shown),
     Job(String),
     Upstreams(upstreams::Shown),
@@ -69,8 +72,10 @@ impl Part {
             }
             Self::Queues => queues::live(dashboard, viewer).await?,
             Self::Workers(shown) => workers::live(dashboard, shown).await?,
-            Self::Jobs(shown) => jobs::live(dashboard, shown).await?,
-            Self::Job(id) => one::live(&one::find(dashboard, id).await?, viewer),
+            Self::Processes(shown) => processes::live(dashboard, shown, viewer).await?,
+            Self::Schedule => schedule::live(dashboard, viewer).await?,
+            Self::Jobs(shown) => jobs::live(dashboard, shown, viewer).await?,
+            Self::Job(id) => one::live(dashboard, &one::find(dashboard, id).await?, viewer).await?,
             Self::Upstreams(shown) => upstreams::table(dashboard, shown).await?,
             Self::Upstream(id) => {
                 upstream::live(dashboard, &upstream::find(dashboard, id).await?, viewer).await?
@@ -143,6 +148,23 @@ pub(super) async fn workers(
     Query(shown): Query<workers::Shown>,
 ) -> Answer {
     open(dashboard, viewer, headers, Part::Workers(shown))
+}
+
+pub(super) async fn processes(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    Query(shown): Query<processes::Shown>,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Processes(shown))
+}
+
+pub(super) async fn schedule(
+    State(dashboard): State<Dashboard>,
+    viewer: Viewer,
+    headers: HeaderMap,
+) -> Answer {
+    open(dashboard, viewer, headers, Part::Schedule)
 }
 
 pub(super) async fn jobs(

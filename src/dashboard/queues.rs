@@ -1,6 +1,8 @@
-//! The queues: what they hold now, and what they did lately.
+//! The queues: what they hold now, what flows through them, and what they did lately.
 
+pub(super) mod actions;
 mod figures;
+mod flow;
 
 use axum::{
     extract::State,
@@ -8,12 +10,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
-use tender_jobs::queue::{self, COUNT_CAP, JobState, QueueStatus};
+use tender_jobs::queue::{self, COUNT_CAP, JobState, Paused, QueueStatus, process};
+
+pub(super) use figures::Figures;
 
 use super::{
-    Dashboard, PATH, actions,
+    Dashboard, PATH, actions as results, export,
     layout::{self, Page},
-    parts::{Ask, Problem, ask, count, maybe_time, query, scroll, time},
+    parts::{Ask, Problem, ask, count, maybe_time, query, scroll, short_key, time},
     session::Viewer,
 };
 
@@ -26,18 +30,23 @@ pub(super) async fn page(
     let page = Page {
         title: "Queues",
         section: "/queues",
-        notice: actions::notice(&headers),
+        notice: results::notice(&headers),
         fixed: html! {},
         live: Some(("/queues", tables)),
     };
-    Ok(actions::without_notice(layout::page(&viewer, &page).into_response()))
+    Ok(results::without_notice(layout::page(&viewer, &page).into_response()))
 }
 
 /// The live part.
 pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Markup, sqlx::Error> {
-    let figures = figures::read(dashboard).await?;
-    let names: Vec<&str> = figures.iter().map(|one| one.queue.as_str()).collect();
-    let queues = queue::status(&dashboard.db, &names).await?;
+    let db = &dashboard.db;
+    let read = figures::read(dashboard).await?;
+    let names: Vec<&str> = read.figures.iter().map(|one| one.queue.as_str()).collect();
+    let queues = queue::status(db, &names).await?;
+    let (paused, scaled) = (queue::paused(db).await?, queue::scaled(db).await?);
+    let processes = process::processes(db).await?;
+    let flows =
+        flow::Flows { queues: &queues, flow: &read.flow, processes: &processes, scaled: &scaled };
     Ok(html! {
         (scroll("Queues", &html! {
             table.cards {
@@ -46,14 +55,16 @@ pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Marku
                     th.n { "Running" } th.n { "Killed" } th.n { "Done" } th { "Oldest due" }
                     th { "Next due" } th { "State" }
                 } }
-                tbody { @for queue in &queues { (row(queue, viewer)) } }
+                tbody { @for queue in &queues { (row(queue, &paused, viewer)) } }
             }
         }))
-        (figures::section(&figures))
+        (export::links("queues", ""))
+        (flow::section(&flows, viewer))
+        (figures::section(&read.figures))
     })
 }
 
-fn row(queue: &QueueStatus, viewer: &Viewer) -> Markup {
+fn row(queue: &QueueStatus, paused: &[Paused], viewer: &Viewer) -> Markup {
     html! {
         tr {
             td data-label="Queue" { (queue.queue) }
@@ -65,7 +76,7 @@ fn row(queue: &QueueStatus, viewer: &Viewer) -> Markup {
             (cell(queue, "Done", JobState::Done, queue.done))
             td data-label="Oldest due" { (maybe_time(queue.oldest_due_at)) }
             td data-label="Next due" { (maybe_time(queue.next_due_at)) }
-            td data-label="State" { (state(queue, viewer)) }
+            td data-label="State" { div { (state(&queue.queue, paused, viewer)) } }
         }
     }
 }
@@ -80,25 +91,45 @@ fn cell(queue: &QueueStatus, label: &str, state: JobState, number: i64) -> Marku
     }
 }
 
-/// Whether the queue is paused, and the button that changes it. A queue that Tender does not know has
-/// no button, because no worker serves it.
-fn state(queue: &QueueStatus, viewer: &Viewer) -> Markup {
-    let name = &queue.queue;
-    let (label, verb, question) = match queue.paused_at {
-        Some(_) => ("Resume", "resume", format!("Resume {name}?")),
-        None => {
-            ("Pause", "pause", format!("Pause {name}? Running jobs end, and no other job starts."))
-        }
-    };
-    let action = format!("{PATH}/queues/{name}/{verb}");
-    let is_grave = queue.paused_at.is_none();
+/// Whether the queue is paused, by whom and why, and the form that changes it. A queue that Tender does not know
+/// has none, because no worker serves it.
+fn state(queue: &str, paused: &[Paused], viewer: &Viewer) -> Markup {
     html! {
-        @if !tender_jobs::queues().contains(&name.as_str()) { span.badge.warn { "unknown" } } @else {
-            @match queue.paused_at {
-                Some(at) => { span.badge.warn { "paused" } " " (time(at)) " " },
-                None => { span.badge.good { "active" } " " },
+        @if !tender_jobs::queues().contains(&queue) { span.badge.warn { "unknown" } } @else {
+            @match paused.iter().find(|one| one.queue == queue) {
+                Some(pause) => { (paused_state(pause, viewer)) },
+                None => { span.badge.good { "active" } " " (pause_form(queue, viewer)) },
             }
-            (ask(viewer, &Ask { action: &action, label, question: &question, fields: &[], is_grave }))
+        }
+    }
+}
+
+fn paused_state(pause: &Paused, viewer: &Viewer) -> Markup {
+    let queue = &pause.queue;
+    html! {
+        span.badge.warn { "paused" } " " (time(pause.paused_at)) " by " span title=(pause.paused_by) { (short_key(&pause.paused_by)) }
+        @if let Some(reason) = &pause.reason { ": " (reason) }
+        " "
+        (ask(viewer, &Ask {
+            action: &format!("{PATH}/queues/{queue}/resume"), label: "Resume", question: &format!("Resume {queue}?"),
+            fields: &[], is_grave: false,
+        }))
+    }
+}
+
+/// The form that pauses a queue. The reason that is typed is the confirmation.
+fn pause_form(queue: &str, viewer: &Viewer) -> Markup {
+    html! {
+        @if viewer.may_act() {
+            details.snooze id={ "pause-" (queue) } {
+                summary { "Pause" }
+                form method="post" action={ (PATH) "/queues/" (queue) "/pause" } {
+                    input type="hidden" name="form_token" value=(viewer.form_token);
+                    input type="hidden" name="confirmed" value="yes";
+                    label { "Why?" input name="reason" id={ "pause-reason-" (queue) } required maxlength="300"; }
+                    button.grave { "Pause " (queue) }
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tender_jobs::queue::{self, Worker};
 
 use super::{
-    Dashboard, PATH,
+    Dashboard, PATH, export,
     layout::{self, Page},
     parts::{Problem, count, maybe_time, query, scroll, short_worker, time},
     session::Viewer,
@@ -31,7 +31,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    fn matches(&self, worker: &Worker) -> bool {
+    pub(super) fn matches(&self, worker: &Worker) -> bool {
         let state = if worker.is_alive { ALIVE } else { DEAD };
         (self.queue.is_empty() || worker.queue == self.queue)
             && (self.state.is_empty() || self.state == state)
@@ -50,7 +50,7 @@ pub(super) async fn page(
     let source = format!("/workers{}", query(&[("queue", &shown.queue), ("state", &shown.state)]));
     let page = Page {
         title: "Workers",
-        section: "/workers",
+        section: "/processes",
         notice: None,
         fixed: filters(&shown),
         live: Some((&source, table)),
@@ -94,6 +94,7 @@ pub(super) async fn live(dashboard: &Dashboard, shown: &Shown) -> Result<Markup,
                     tbody { @for worker in &workers { (row(worker)) } }
                 }
             }))
+            (export::links("workers", &query(&[("queue", &shown.queue), ("state", &shown.state)])))
         }
     })
 }

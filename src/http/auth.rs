@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 
 use axum::{
+    Extension,
     body::{Body, Bytes, to_bytes},
-    extract::{ConnectInfo, FromRequestParts, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Request},
     http::request::Parts,
     middleware::Next,
     response::Response,
@@ -69,7 +70,7 @@ struct Asked<'a> {
 /// Reads the body up to [`MAX_BODY`], authenticates the caller, and counts the request against the
 /// rate limit of the caller, or of the address if it failed.
 pub(super) async fn authenticate(
-    State(api): State<Api>,
+    Extension(api): Extension<Api>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {

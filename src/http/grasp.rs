@@ -3,7 +3,7 @@
 
 mod page;
 
-use axum::{Json, Router, extract::State, middleware, response::IntoResponse, routing::get};
+use axum::{Json, extract::State, middleware, response::IntoResponse};
 use serde_json::json;
 use tender_jobs::{
     grasp::{
@@ -13,41 +13,43 @@ use tender_jobs::{
     mirror::event::EventId,
 };
 
+use utoipa_axum::{router::OpenApiRouter, routes};
+
 use super::{
     Api,
     extract::{Params, Segment},
     v1::{Answer, V1Error, authenticate, id_of},
 };
-use crate::page::cut;
+use crate::{page::cut, search};
 use page::Asked;
 
 /// Rows of each list within an answer about one thing.
 const LISTED: i64 = 100;
 
 /// Returns the routes below `/api/v1/grasp`; each requires a bearer token.
-pub(super) fn router(api: Api) -> Router<Api> {
-    Router::new()
-        .route("/services", get(services))
-        .route("/repos", get(repos))
-        .route("/repos/{address}", get(repo))
-        .route("/relays", get(relays))
-        .route("/relays/{id}", get(relay))
-        .route("/relays/{id}/plan", get(plan))
-        .route("/events/{id}", get(explain))
-        .route("/parked", get(parked))
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(services))
+        .routes(routes!(repos))
+        .routes(routes!(repo))
+        .routes(routes!(relays))
+        .routes(routes!(relay))
+        .routes(routes!(plan))
+        .routes(routes!(explain))
+        .routes(routes!(parked))
         .fallback(|| async { V1Error::NotFound })
-        .route_layer(middleware::from_fn_with_state(api, authenticate))
+        .route_layer(middleware::from_fn(authenticate))
 }
 
 /// Returns all services.
-#[utoipa::path(get, path = "/api/v1/grasp/services", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/services", tag = "grasp", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(super) async fn services(State(api): State<Api>) -> Answer {
     Ok(Json(json!({ "services": view::services(&api.db).await? })).into_response())
 }
 
 /// Returns repositories with their coverage. `after` of an answer is the parameter for the next page.
-#[utoipa::path(get, path = "/api/v1/grasp/repos", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/repos", tag = "grasp", security(("bearer" = [])),
     params(("q" = Option<String>, Query, description = "text in the address or the name"),
         ("service" = Option<String>, Query, description = "id of a service"),
         ("missing" = Option<bool>, Query, description = "only those of which something is missing"),
@@ -57,7 +59,7 @@ pub(super) async fn repos(State(api): State<Api>, Params(asked): Params<Asked>) 
     let limit = asked.limit()?;
     let search = RepoSearch {
         service: asked.service()?,
-        text: asked.q.clone(),
+        text: asked.q.as_deref().and_then(search::normal),
         is_missing: asked.missing()?,
         after: asked.after(RepoSearch::parse_mark)?,
     };
@@ -68,7 +70,7 @@ pub(super) async fn repos(State(api): State<Api>, Params(asked): Params<Asked>) 
 
 /// Returns a repository in each service that has it: its relays, roots, what is missing, and what happened
 /// last; at most 100 of each.
-#[utoipa::path(get, path = "/api/v1/grasp/repos/{address}", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/repos/{address}", tag = "grasp", security(("bearer" = [])),
     responses((status = 200), (status = 401), (status = 404)))]
 pub(super) async fn repo(State(api): State<Api>, Segment(address): Segment) -> Answer {
     let mut shown = Vec::new();
@@ -88,7 +90,7 @@ pub(super) async fn repo(State(api): State<Api>, Segment(address): Segment) -> A
 }
 
 /// Returns followed relays in the order of their addresses.
-#[utoipa::path(get, path = "/api/v1/grasp/relays", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/relays", tag = "grasp", security(("bearer" = [])),
     params(("q" = Option<String>, Query, description = "text in the address"),
         ("state" = Option<String>, Query, description = "in_step, catching_up, connecting, waiting, limited, \
             fault, dead, no_room or unwanted"),
@@ -98,7 +100,7 @@ pub(super) async fn relays(State(api): State<Api>, Params(asked): Params<Asked>)
     let limit = asked.limit()?;
     let search = RelaySearch {
         state: asked.state()?,
-        text: asked.q.clone(),
+        text: asked.q.as_deref().and_then(search::normal),
         after: asked.after(|url| Some(url.to_owned()))?,
     };
     let rows = view::relays(&api.db, &search, limit + 1).await?;
@@ -107,7 +109,7 @@ pub(super) async fn relays(State(api): State<Api>, Params(asked): Params<Asked>)
 }
 
 /// Returns a followed relay with its last batches, its gaps, and what is missing; at most 100 of each.
-#[utoipa::path(get, path = "/api/v1/grasp/relays/{id}", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/relays/{id}", tag = "grasp", security(("bearer" = [])),
     responses((status = 200), (status = 401), (status = 404)))]
 pub(super) async fn relay(State(api): State<Api>, Segment(id): Segment) -> Answer {
     let id = id_of(&id)?;
@@ -123,7 +125,7 @@ pub(super) async fn relay(State(api): State<Api>, Segment(id): Segment) -> Answe
 }
 
 /// Returns the batches that a followed relay would be asked for now, with their filters, without asking.
-#[utoipa::path(get, path = "/api/v1/grasp/relays/{id}/plan", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/relays/{id}/plan", tag = "grasp", security(("bearer" = [])),
     responses((status = 200), (status = 401), (status = 404)))]
 pub(super) async fn plan(State(api): State<Api>, Segment(id): Segment) -> Answer {
     let relay = view::relay(&api.db, &id_of(&id)?.to_string()).await?.ok_or(V1Error::NotFound)?;
@@ -133,7 +135,7 @@ pub(super) async fn plan(State(api): State<Api>, Segment(id): Segment) -> Answer
 
 /// Returns what each enabled service decides on a stored or parked event: the rule, or the reason and what the
 /// event waits for.
-#[utoipa::path(get, path = "/api/v1/grasp/events/{id}", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/events/{id}", tag = "grasp", security(("bearer" = [])),
     params(("id" = String, Path, description = "id of the event, 64 hex characters")),
     responses((status = 200), (status = 401), (status = 404)))]
 pub(super) async fn explain(State(api): State<Api>, Segment(id): Segment) -> Answer {
@@ -143,7 +145,7 @@ pub(super) async fn explain(State(api): State<Api>, Segment(id): Segment) -> Ans
 }
 
 /// Returns the counts of parked events by reason, and one page of the events.
-#[utoipa::path(get, path = "/api/v1/grasp/parked", tag = "grasp", security(("bearer" = [])),
+#[utoipa::path(get, path = "/parked", tag = "grasp", security(("bearer" = [])),
     params(("reason" = Option<String>, Query, description = "code of a reason"),
         ("service" = Option<String>, Query, description = "id of a service"),
         ("after" = Option<String>, Query), ("limit" = Option<u16>, Query, description = "1 to 1000, default 100")),

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tender_jobs::{database, queue};
 use tokio::sync::Mutex;
 
-use super::{Api, ApiError, data};
+use super::{Api, ApiError, data, openapi};
 use crate::telemetry;
 
 /// The minimum interval between two measurements of the gauges that need a query.
@@ -124,6 +124,19 @@ async fn measure_queues(api: &Api, now: DateTime<Utc>) -> Result<(), sqlx::Error
         }
     }
     Ok(())
+}
+
+/// Begins the count of each answer that the document of the API names at 0.
+pub(super) fn begin() {
+    for (method, route, statuses) in openapi::operations() {
+        for status in statuses {
+            counter!("tender_http_requests_total", "route" => route.clone(), "method" => method, "status" => status)
+                .absolute(0);
+        }
+    }
+    for reason in ["limit", "system"] {
+        counter!("tender_http_connections_refused_total", "reason" => reason).absolute(0);
+    }
 }
 
 /// Counts and times each request by its route. Paths are not used, because their number is

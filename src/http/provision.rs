@@ -6,35 +6,39 @@ pub(super) mod relays;
 use std::sync::Once;
 
 use axum::{
-    Router,
-    extract::{Request, State},
+    Extension,
+    extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, ApiError, Expected, auth};
 
 /// Returns the routes; each requires authentication.
-pub(super) fn router(api: &Api) -> Router<Api> {
-    Router::new()
-        .route("/tenants/{pubkey}/relays", get(relays::of_tenant))
-        .route("/relays", get(relays::list).post(relays::create))
-        .route("/relays/{id}", get(relays::show).put(relays::update).delete(relays::delete))
-        .route("/relays/{id}/deactivate", post(relays::deactivate))
-        .route("/relays/{id}/reactivate", post(relays::reactivate))
-        .route("/relays/{id}/sync", post(relays::sync))
-        .route("/relays/{id}/members", get(relays::members))
-        .route("/relays/{id}/activity", get(relays::activity))
-        .route_layer(middleware::from_fn_with_state(api.clone(), auth::authenticate))
-        .route_layer(middleware::from_fn_with_state(api.clone(), only_if_configured))
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(relays::of_tenant))
+        .routes(routes!(relays::list, relays::create))
+        .routes(routes!(relays::show, relays::update, relays::delete))
+        .routes(routes!(relays::deactivate))
+        .routes(routes!(relays::reactivate))
+        .routes(routes!(relays::sync))
+        .routes(routes!(relays::members))
+        .routes(routes!(relays::activity))
+        .route_layer(middleware::from_fn(auth::authenticate))
+        .route_layer(middleware::from_fn(only_if_configured))
 }
 
 /// Whether the log has the reason of the 503 of [`only_if_configured`].
 static SAID: Once = Once::new();
 
 /// Answers 503 if `RELAY_DOMAIN` is not set, because relays then have no default domain.
-async fn only_if_configured(State(api): State<Api>, request: Request, next: Next) -> Response {
+async fn only_if_configured(
+    Extension(api): Extension<Api>,
+    request: Request,
+    next: Next,
+) -> Response {
     if api.config.relay_domain.is_empty() {
         let why = "relays are not provisioned here: RELAY_DOMAIN is not set on this server";
         SAID.call_once(|| tracing::warn!("requests for relays are answered with 503: {why}"));

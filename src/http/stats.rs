@@ -10,12 +10,11 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Request, State},
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Redirect, Response},
-    routing::get,
 };
 use serde_json::{Value, json};
 use tender_jobs::{
@@ -23,6 +22,7 @@ use tender_jobs::{
     queue,
 };
 use tokio::sync::Mutex;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, ApiError, auth::address_of, tokens, v1::bearer};
 use crate::dashboard::{self, Dashboard};
@@ -45,18 +45,32 @@ type Fresh = Option<(Instant, Value)>;
 /// Returns the routes below `/stats`.
 pub(super) fn router(api: Api, dashboard: Dashboard) -> Router {
     let stats = Stats { api, dashboard, events: Arc::default(), system: Arc::default() };
-    Router::new()
-        .route("/stats/api/metrics", get(metrics))
-        .route("/stats/api/connections", get(connections))
-        .route("/stats/api/events", get(events))
-        .route("/stats/api/system", get(of_system))
-        .route_layer(middleware::from_fn_with_state(stats.clone(), authenticate))
-        .route("/stats", get(|| async { Redirect::to("/dashboard/events") }))
-        .with_state(stats)
+    let (router, _) = routes().split_for_parts();
+    router.layer(Extension(stats.clone())).with_state(stats)
+}
+
+pub(super) fn routes() -> OpenApiRouter<Stats> {
+    OpenApiRouter::new()
+        .routes(routes!(metrics))
+        .routes(routes!(connections))
+        .routes(routes!(events))
+        .routes(routes!(of_system))
+        .route_layer(middleware::from_fn(authenticate))
+        .routes(routes!(page))
+}
+
+/// Redirects to the dashboard's page of events.
+#[utoipa::path(get, path = "/stats", tag = "mirror", security(()), responses((status = 303)))]
+pub(super) async fn page() -> Redirect {
+    Redirect::to("/dashboard/events")
 }
 
 /// Requires an API key or a session, and counts the request against its rate limit.
-async fn authenticate(State(stats): State<Stats>, request: Request, next: Next) -> Response {
+async fn authenticate(
+    Extension(stats): Extension<Stats>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     match may_read(&stats, &parts).await {
         Ok(true) => next.run(Request::from_parts(parts, body)).await,

@@ -1,14 +1,18 @@
 //! What the routes below `/api/v1` share: bearer tokens, and errors as existing clients expect them.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::to_bytes,
-    extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    extract::{OriginalUri, Request},
+    http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use tender_jobs::console::{
+    api_key::Holder,
+    operator::{Entry, Outcome},
+};
 use uuid::Uuid;
 
 use super::{Api, ApiError, MAX_BODY, auth::address_of, tokens::holder};
@@ -54,7 +58,11 @@ pub(super) type Answer = Result<Response, V1Error>;
 
 /// Reads the body up to [`MAX_BODY`], verifies the token, and counts the request against the rate
 /// limit of the key, or of the address if it failed.
-pub(super) async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Answer {
+pub(super) async fn authenticate(
+    Extension(api): Extension<Api>,
+    request: Request,
+    next: Next,
+) -> Answer {
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| V1Error::Other(ApiError::TooLarge))?;
     let Some(secret) = &api.config.key_secret else {
@@ -64,8 +72,44 @@ pub(super) async fn authenticate(State(api): State<Api>, request: Request, next:
     };
     let (token, address) = (bearer(&parts.headers), address_of(&parts, &api));
     let holder = holder(&api, secret, token, &address).await.map_err(V1Error::Other)?;
-    parts.extensions.insert(holder.ok_or(V1Error::Unauthorized)?);
-    Ok(next.run(Request::from_parts(parts, body.into())).await)
+    let holder = holder.ok_or(V1Error::Unauthorized)?;
+    // The path of a nested router lacks the prefix.
+    let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+    let (method, path) = (parts.method.clone(), whole.path().to_owned());
+    parts.extensions.insert(holder.clone());
+    let response = next.run(Request::from_parts(parts, body.into())).await;
+    Ok(match method {
+        Method::GET | Method::HEAD => response,
+        _ => recorded(&api, &holder, &format!("{method} {path}"), response).await,
+    })
+}
+
+/// Returns the name of a key in the operators' record.
+pub(super) fn who(holder: &Holder) -> String {
+    format!("key {}", holder.name)
+}
+
+/// The longest answer of an error that is read for the record.
+const LONGEST_ANSWER: usize = 16 * 1024;
+
+/// Records a request to change something that was refused or has failed. What was changed has been recorded with
+/// the change.
+async fn recorded(api: &Api, holder: &Holder, asked: &str, response: Response) -> Response {
+    let status = response.status();
+    let outcome = match status {
+        status if status.is_server_error() => Outcome::Failed,
+        status if status.is_client_error() => Outcome::Refused,
+        _ => return response,
+    };
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, LONGEST_ANSWER).await.unwrap_or_default();
+    let words = format!("answered {}: {}", status.as_u16(), String::from_utf8_lossy(&body));
+    let who = who(holder);
+    let entry = Entry::new(&who, "api_request", asked, &words).ended(outcome);
+    if let Err(error) = entry.record(&api.db).await {
+        tracing::warn!(who, asked, %error, "could not record a request that was refused or failed");
+    }
+    Response::from_parts(parts, body.into())
 }
 
 /// Returns the bearer token of a request.

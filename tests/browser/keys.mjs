@@ -22,7 +22,7 @@ await browse(async (browser) => {
   check((await focused(page)).includes('alpha'), 'the first row again, and no further');
   await page.keyboard.press('f');
   await page.keyboard.type('j/?');
-  check(await page.inputValue('input[name=q]') === 'j/?', 'what is typed is text');
+  check(await page.inputValue('.filters input[name=q]') === 'j/?', 'what is typed is text');
   await page.goto('/dashboard/relays');
   await page.keyboard.press('?');
   await page.getByRole('dialog').getByText('next row').waitFor();

@@ -39,7 +39,7 @@ await browse(async (browser) => {
   await isLive(page);
   for (const text of ['g', 'ga', 'gar', 'gard', 'garde', 'garden', 'garden-1', 'garden-11', 'm', 'meadow']) {
     const followed = page.waitForRequest((request) => request.url().includes('/live/relays') && new URL(request.url()).searchParams.get('q') === text);
-    await page.fill('input[name=q]', text);
+    await page.fill('.filters input[name=q]', text);
     await followed;
   }
   await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 3);

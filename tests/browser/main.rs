@@ -2,6 +2,7 @@
 //! within a page, such as making zooid fail, they ask of this side, a line of JSON each way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+mod answers;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,23 +14,9 @@ use nostr::{
     types::Timestamp,
 };
 use secrecy::SecretString;
-use serde_json::{Value, json};
-use support::{
-    api::TestApi,
-    mirror::{self, Mirror},
-    path::Path,
-    relays::{RealRelay, notes},
-};
-use tender::demo::zooid::Fault;
-use tender_jobs::{
-    console::session,
-    mirror::lane::LaneKind,
-    provision::{
-        backoff::Backoff,
-        relay::{self, Change},
-    },
-    queue,
-};
+use serde_json::Value;
+use support::{api::TestApi, path::Path};
+use tender_jobs::provision::{backoff::Backoff, relay};
 use tender_workers::provision::Settings;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -77,132 +64,6 @@ impl Site {
     }
 
     /// What a script may ask for.
-    async fn answer(&mut self, asked: &Value) -> Value {
-        let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
-        let world = &self.api.world;
-        match text("do").as_str() {
-            "sign" => self.sign(&text("as"), &asked["event"]),
-            "relay" => {
-                let change = Change { info_name: Some(text("name")), ..Change::default() };
-                json!(world.relay_with(&text("subdomain"), change).await.id)
-            }
-            "relays" => {
-                for number in 0..asked["count"].as_u64().unwrap() {
-                    world.relay(&format!("{}-{number}", text("prefix"))).await;
-                }
-                json!(true)
-            }
-            "upstream" => {
-                let mirror = Mirror::over(&world.db, mirror::settings());
-                let (relay, now) = (RealRelay::start().await, mirror.db_now().await);
-                relay.add(&notes(&Keys::generate(), 40, now - 60, 3600)).await;
-                let fields = json!({"direction": "both", "config": mirror::days(1)});
-                let upstream = mirror.upstream(&relay.url, fields).await;
-                for mode in LaneKind::MODES {
-                    mirror.trigger(&upstream, mode).await;
-                }
-                mirror.drain().await;
-                let gone =
-                    mirror.upstream("ws://127.0.0.1:1", json!({"notes": "it is gone"})).await;
-                mirror.trigger(&gone, LaneKind::Realtime).await;
-                for _ in 0..5 {
-                    world.make_due().await;
-                    mirror.step().await;
-                }
-                json!(upstream.id)
-            }
-            "grasp_rows" => {
-                support::grasp_rows::fill(&world.db).await;
-                json!(true)
-            }
-            "chart_rows" => {
-                sqlx::raw_sql(CHART_ROWS).execute(&world.db).await.unwrap();
-                json!(true)
-            }
-            "status" => json!(relay_of(world, &text("id")).await.sync_state()),
-            "relay_status" => json!(relay_of(world, &text("id")).await.status),
-            "fail" => {
-                let status = u16::try_from(asked["status"].as_u64().unwrap()).unwrap();
-                let id = text("id");
-                let id = (!id.is_empty()).then_some(id);
-                world.zooid.plan(id.as_deref(), Fault::Status(status, None), None);
-                json!(true)
-            }
-            "heal" => {
-                world.zooid.heal();
-                json!(true)
-            }
-            "due" => {
-                world.make_due().await;
-                json!(true)
-            }
-            "age" => {
-                sqlx::query(
-                    "update relay set updated_at = now() - interval '20 min' where id = $1",
-                )
-                .bind(text("id"))
-                .execute(&world.db)
-                .await
-                .unwrap();
-                json!(true)
-            }
-            "rename" => {
-                world.rename(&relay_of(world, &text("id")).await, &text("name")).await;
-                json!(true)
-            }
-            "break_database" => {
-                self.rename_table("relay", "relay_of_nobody").await;
-                json!(true)
-            }
-            "mend_database" => {
-                self.rename_table("relay_of_nobody", "relay").await;
-                json!(true)
-            }
-            "silence" => {
-                self.path.go_silent();
-                json!(true)
-            }
-            "reopen" => {
-                self.path.reopen();
-                json!(true)
-            }
-            "beside" => {
-                let password = Some(SecretString::from(PASSWORD));
-                let (url, stop) =
-                    self.api.beside(|config| config.dashboard_password = password).await;
-                self.beside = Some(stop);
-                json!(url)
-            }
-            "stop_beside" => {
-                self.beside = None;
-                json!(true)
-            }
-            "end_sessions" => json!(session::revoke(&world.db, None).await.unwrap()),
-            "lose_jobs" => {
-                let statement =
-                    "delete from apalis.jobs where job_type = 'sync-relay' and status = 'Pending'";
-                sqlx::raw_sql(statement).execute(&world.db).await.unwrap();
-                json!(true)
-            }
-            "paused" => json!(queue::paused(&world.db).await.unwrap()),
-            "link" => json!(tender::dashboard::new_link(&world.db).await.unwrap()),
-            "start_workers" => {
-                let stop = CancellationToken::new();
-                tokio::spawn({
-                    let (context, stop) = (world.context.clone(), stop.clone());
-                    async move { support::run_workers(&context, stop).await }
-                });
-                self.workers = Some(stop);
-                json!(true)
-            }
-            "stop_workers" => {
-                self.workers.take().unwrap().cancel();
-                json!(true)
-            }
-            other => panic!("a script asked for {other:?}"),
-        }
-    }
-
     fn sign(&self, who: &str, event: &Value) -> Value {
         let keys = match who {
             "admin" => &self.api.admin,
@@ -222,20 +83,6 @@ impl Site {
         serde_json::to_value(signed).unwrap()
     }
 }
-
-/// A week of counts with days and nights, and a pause an hour long.
-const CHART_ROWS: &str = "
-    insert into sync_minute (minute, synced, failed, gave_up, latency, latencies)
-    select date_trunc('minute', now()) - make_interval(mins => i), 40 + 30 * sin(i / 229.0), i % 7 / 6, 0, '{}',
-           array_fill(0::bigint, array[150]) || array[20, 15, 4, 0, 0, 1]::bigint[]
-    from generate_series(2, 10079) i where i not between 300 and 360;
-    insert into ingest_minute (minute, stored, rejected)
-    select date_trunc('minute', now()) - make_interval(mins => i), 900 + 800 * cos(i / 229.0), 3
-    from generate_series(2, 10079) i on conflict do nothing;
-    insert into chart_mark (at, kind, subject)
-    values (now() - interval '6 h', 'paused', 'sync-relay'), (now() - interval '5 h', 'resumed', 'sync-relay'),
-           (now() - interval '30 min', 'breaker_opened', 'http://zooid.test'),
-           (now() - interval '28 min', 'breaker_closed', 'http://zooid.test')";
 
 async fn relay_of(world: &support::World, id: &str) -> relay::Relay {
     relay::find(&world.db, &id.parse().unwrap()).await.unwrap().unwrap()
@@ -278,8 +125,18 @@ async fn operators_log_in_see_and_act() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_selected_and_steered_with_and_without_scripts() {
+    run("jobs.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_are_readable_by_everybody_everywhere() {
     run("look.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_accepts_the_openapi_document() {
+    run("openapi.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

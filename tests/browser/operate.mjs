@@ -11,6 +11,15 @@ async function press(page, button) {
   return page.textContent('.notice');
 }
 
+// Does something to all jobs that match; the server asks.
+async function steer(page, name) {
+  await page.check('#scope-all');
+  await page.getByRole('button', { name }).click();
+  await page.getByRole('button', { name: 'Yes' }).click();
+  await page.locator('.notice').waitFor();
+  return page.textContent('.notice');
+}
+
 const badge = (page, text) => page.locator('.facts .badge', { hasText: new RegExp(`^${text}$`) }).waitFor();
 
 await browse(async (browser) => {
@@ -67,7 +76,7 @@ await browse(async (browser) => {
   // Killed jobs: one, and all that match.
   await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
   await ask('fail', { id: broken, status: 422 });
-  const all = await press(page, page.getByRole('button', { name: 'Retry all that match' }));
+  const all = await steer(page, 'Retry …');
   check(all.includes('0 jobs requeued'), `a relay in step is left alone: ${all}`);
   await page.goto(`/dashboard/relays/${broken}`);
   await press(page, page.getByRole('button', { name: 'Sync now' }));
@@ -78,7 +87,7 @@ await browse(async (browser) => {
   await press(page, item.getByRole('button', { name: 'Sync now' }));
   await item.waitFor({ state: 'detached' });
   await page.goto('/dashboard/jobs?queue=sync-relay&state=killed');
-  await page.locator('td a').first().click();
+  await page.locator('td[data-label="Job"] a').first().click();
   await page.locator('pre', { hasText: broken }).waitFor();
   await press(page, page.getByRole('button', { name: 'Retry', exact: true }));
 
@@ -89,7 +98,7 @@ await browse(async (browser) => {
   await press(page, page.getByRole('button', { name: 'Sync now' }));
   await badge(page, 'retrying');
   await page.goto('/dashboard/jobs?queue=sync-relay&state=retrying');
-  await page.locator('td a').first().click();
+  await page.locator('td[data-label="Job"] a').first().click();
   await press(page, page.getByRole('button', { name: 'Cancel' }));
   await page.goto(`/dashboard/relays/${flaky}`);
   await badge(page, 'gave up');
@@ -97,9 +106,11 @@ await browse(async (browser) => {
 
   // Pause and resume.
   await page.goto('/dashboard/queues');
-  const row = page.locator('tr', { hasText: 'sync-relay' });
-  await press(page, row.getByRole('button', { name: 'Pause' }));
-  await row.getByText('paused').waitFor();
+  const pause = page.locator('#pause-sync-relay');
+  await pause.locator('summary').click();
+  await pause.getByLabel('Why?').fill('zooid gets a new disk');
+  await pause.getByRole('button', { name: 'Pause sync-relay' }).click();
+  await page.locator('td', { hasText: 'zooid gets a new disk' }).waitFor();
   check((await ask('paused')).length === 1, 'it is paused');
   const held = await ask('relay', { subdomain: 'held', name: 'Held' });
   await ask('age', { id: held });
@@ -139,10 +150,21 @@ await browse(async (browser) => {
 
   // The table's filters follow what is typed, live.
   await page.goto('/dashboard/relays');
-  await page.fill('input[name=q]', 'flak');
+  await page.fill('.filters input[name=q]', 'flak');
   await page.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
   check((await page.textContent('tbody')).includes('flaky.zooid.test'), 'it finds by the start of a host');
   check(page.url().includes('q=flak'), 'the address follows');
+
+  // The key / leads to the search over everything, but not while something is typed.
+  await page.keyboard.press('/');
+  check(await page.inputValue('.filters input[name=q]') === 'flak/', 'a field takes the key as text');
+  await page.locator('h1').click();
+  await page.keyboard.press('/');
+  await page.keyboard.type('lak');
+  await page.keyboard.press('Enter');
+  await page.waitForURL('**/dashboard/search?q=lak');
+  await page.getByRole('link', { name: 'flaky.zooid.test' }).click();
+  await page.locator('h1', { hasText: 'flaky.zooid.test' }).waitFor();
 
   // The list of jobs has pages; the workers and their jobs are linked to each other.
   await page.goto('/dashboard/jobs?queue=sync-relay');
@@ -156,7 +178,7 @@ await browse(async (browser) => {
   await page.goto('/dashboard/actions');
   const record = await page.textContent('tbody');
   for (const action of ['log in', 'relay sync', 'relay deactivate', 'relay delinquent', 'relay activate',
-    'retry all', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile', 'snooze attention', 'wake attention']) {
+    'retry jobs', 'retry job', 'cancel job', 'pause queue', 'resume queue', 'probe instance', 'reconcile', 'snooze attention', 'wake attention']) {
     check(record.includes(action), `${action} is recorded`);
   }
 

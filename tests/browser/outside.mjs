@@ -4,7 +4,7 @@ import { ask, browse, check, logIn, open } from './browser.mjs';
 await browse(async (browser) => {
   const page = await open(browser);
   const id = await ask('relay', { subdomain: 'alpha', name: '<img src=x onerror="window.owned=1"><script>window.owned=1</script>' });
-  const paths = ['', '/relays', `/relays/${id}`, '/queues', '/jobs', '/jobs/x', '/workers', '/actions',
+  const paths = ['', '/relays', `/relays/${id}`, '/queues', '/jobs', '/jobs/x', '/workers', '/schedule', '/processes', '/actions',
     '/live/fleet', '/live/relays', `/live/relays/${id}`, '/live/queues', '/live/jobs', '/live/jobs/x',
     '/live/workers', '/assets/app.js', '/nothing'];
   for (const path of paths) {

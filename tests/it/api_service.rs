@@ -1,5 +1,7 @@
 //! What the API does beside its routes: limits, probes, headers, its own document.
 
+use std::path::Path;
+
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -141,6 +143,7 @@ async fn the_openapi_document_names_every_route() {
         "get /relays/{id}",
         "get /relays/{id}/activity",
         "get /relays/{id}/members",
+        "get /stats",
         "get /stats/api/connections",
         "get /stats/api/events",
         "get /stats/api/metrics",
@@ -155,9 +158,32 @@ async fn the_openapi_document_names_every_route() {
         "post /relays/{id}/deactivate",
         "post /relays/{id}/reactivate",
         "post /relays/{id}/sync",
+        "put /api/v1/relays/{id}",
         "put /relays/{id}",
     ];
     assert_eq!(routes, expected);
+}
+
+#[tokio::test]
+async fn every_documented_route_answers_and_no_other_is_declared() {
+    let api = TestApi::new().await;
+    let (_, document) = answer(api.send(Method::GET, "/openapi.json", None, None).await).await;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let status = api.send(method.clone(), path, None, None).await.status();
+            let is_there =
+                !matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+            assert!(is_there, "{method} {path}: {status}");
+        }
+    }
+    // A route that is not declared with its description would be missing in the document.
+    let mut sources = Vec::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    super::architecture::sources(&folder, &mut sources);
+    for file in sources {
+        assert!(!std::fs::read_to_string(&file).unwrap().contains(".route("), "{}", file.display());
+    }
 }
 
 #[tokio::test]

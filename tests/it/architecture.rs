@@ -20,7 +20,7 @@ const CRATES: [(&str, &str, &str); 3] = [
     ("jobs", "jobs/src", "tender_jobs"),
 ];
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

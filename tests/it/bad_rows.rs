@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
-use tender_jobs::queue::{
-    self, COUNT_CAP, Depth, JobFilter, JobState, Matching, NewJob, Page, Settled,
+use tender_jobs::{
+    queue::{self, COUNT_CAP, Depth, JobFilter, JobState, NewJob, Page, Settled},
+    steer::{self, Verb},
 };
 use tender_workers::runtime::STUCK_AFTER;
 
-use crate::support::{World, retention};
+use crate::support::{World, by, retention};
 
 const QUEUE: &str = "odd";
 
@@ -128,9 +129,10 @@ async fn drain(world: &World, depth: Depth, what: &str) {
 }
 
 async fn steer(world: &World, what: &str) {
-    queue::cancel(&world.db, "bad", "cancelled").await.expect(what);
-    let matching = Matching { queue: Some(QUEUE.to_owned()), ..Matching::default() };
-    queue::retry_matching(&world.db, &matching, &[]).await.expect(what);
+    let matching = JobFilter { queue: Some(QUEUE.to_owned()), ..JobFilter::default() };
+    for verb in [Verb::Cancel, Verb::Retry] {
+        steer::matching(&world.db, verb, &matching, 1000, &by()).await.expect(what);
+    }
     queue::retry(&world.db, "bad").await.expect(what);
 }
 

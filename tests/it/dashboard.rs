@@ -12,10 +12,16 @@ use crate::support::{
 };
 
 mod attention;
+mod audit;
 mod charts;
 mod entrance;
+mod job_pages;
+mod job_steering;
 mod markup;
+mod names;
+mod operating;
 mod queue_pages;
+mod search;
 
 const PASSWORD: &str = "correct horse";
 
@@ -91,9 +97,15 @@ impl Site {
             format!("/relays/{relay}/delinquent"),
             "/queues/sync-relay/pause".to_owned(),
             "/queues/sync-relay/resume".to_owned(),
+            "/queues/sync-relay/scale".to_owned(),
+            "/queues/sync-relay/unscale".to_owned(),
+            "/schedule/prune/run".to_owned(),
+            format!("/processes/{}/drain", uuid::Uuid::nil()),
+            format!("/processes/{}/undrain", uuid::Uuid::nil()),
             format!("/jobs/{job}/retry"),
             format!("/jobs/{job}/cancel"),
-            "/jobs/retry-all".to_owned(),
+            format!("/jobs/{job}/delete"),
+            "/jobs/steer".to_owned(),
             "/instances/probe".to_owned(),
             "/reconcile".to_owned(),
             "/attention/snooze".to_owned(),
@@ -115,6 +127,9 @@ impl Site {
             "/queues",
             "/jobs",
             "/actions",
+            "/search?q=alpha",
+            "/export/relays.csv",
+            "/export/relays.json",
             "/workers",
             "/workers?queue=sync-relay",
             "/jobs?queue=sync-relay&state=waiting",
@@ -122,6 +137,10 @@ impl Site {
             "/live/relays",
             "/live/queues",
             "/live/workers",
+            "/processes",
+            "/live/processes",
+            "/schedule",
+            "/live/schedule",
             "/live/jobs",
             "/upstreams",
             "/live/upstreams",
@@ -241,7 +260,9 @@ async fn an_action_is_done_after_a_confirmation_and_recorded() {
 async fn a_viewer_looks_and_does_not_act() {
     let site = Site::new().await;
     let (cookie, token) = site.log_in(&site.viewer).await;
-    for path in ["", "/relays", "/queues", "/jobs", "/workers", "/actions"] {
+    for path in
+        ["", "/relays", "/queues", "/jobs", "/workers", "/processes", "/schedule", "/actions"]
+    {
         assert_eq!(site.get(path, &cookie).await.status(), StatusCode::OK, "{path}");
     }
     for path in site.forms().iter().filter(|path| *path != "/logout") {
@@ -490,7 +511,7 @@ async fn an_upstream_is_shown_with_its_lanes_and_acted_on() {
     assert_eq!(did("reset").await.status(), StatusCode::SEE_OTHER);
     assert!(tender_jobs::mirror::lane::states(&world.db, 600).await.unwrap().is_empty());
     let actions = site.get("/actions", &cookie).await.text().await.unwrap();
-    for name in ["upstream realtime", "upstream disable", "upstream reset"] {
+    for name in ["upstream realtime", "update upstream", "reset upstream"] {
         assert!(actions.contains(name), "{name}");
     }
 }

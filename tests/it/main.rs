@@ -7,6 +7,7 @@ mod support;
 
 mod apalis_contract;
 mod api;
+mod api_audit;
 mod api_auth;
 mod api_limits;
 mod api_matrix;
@@ -67,6 +68,7 @@ mod mirror_uploads;
 mod mirror_wakeup;
 mod mirror_wire;
 mod moves;
+mod orders;
 mod reassertion;
 mod reconcile;
 mod repair;

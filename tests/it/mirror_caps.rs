@@ -138,7 +138,7 @@ async fn an_exclusive_until_is_noticed_and_loses_no_event() {
     assert_eq!(world.stored().await, ids(&events));
     assert_eq!((lane.status.as_str(), lane.gaps(), lane.violations), ("completed", 0, 0));
     assert!(learned(&world, &upstream).await.is_exclusive());
-    upstream::reset(&world.db, Some(upstream.id)).await.unwrap();
+    upstream::reset(&world.db, Some(upstream.id), None).await.unwrap();
     assert_eq!(learned(&world, &upstream).await, upstream::Learned::default());
 }
 

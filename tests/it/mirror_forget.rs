@@ -77,13 +77,13 @@ async fn another_address_is_another_relay_and_its_notes_are_not() {
 async fn a_reset_forgets_everything_but_the_events() {
     let world = MirrorWorld::new().await;
     let upstream = believed(&world).await;
-    assert_eq!(upstream::reset(&world.db, Some(upstream.id)).await.unwrap(), 2);
+    assert_eq!(upstream::reset(&world.db, Some(upstream.id), None).await.unwrap(), 2);
     assert_eq!(beliefs(&world).await, (0, 1));
     let after = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
     assert!(is_unknown(&after), "{after:?}");
     // The jobs of the deleted lanes find nothing to do.
     world.drain().await;
-    assert_eq!(upstream::reset(&world.db, None).await.unwrap(), 0);
+    assert_eq!(upstream::reset(&world.db, None, None).await.unwrap(), 0);
 }
 
 /// What happens at an upstream's first request.
@@ -106,7 +106,9 @@ async fn disturbed(world: &MirrorWorld, act: Act) -> (Upstream, usize) {
             if message[0] == "REQ" {
                 match (act, target) {
                     (_, None) => {}
-                    (Act::Reset, Some(id)) => drop(upstream::reset(&db, Some(id)).await.unwrap()),
+                    (Act::Reset, Some(id)) => {
+                        let _lanes = upstream::reset(&db, Some(id), None).await.unwrap();
+                    }
                     (Act::Wipe, Some(_)) => event::wipe(&db).await.unwrap(),
                     (Act::Recover, Some(_)) => {
                         let now = Some(std::time::Duration::ZERO);

@@ -73,4 +73,10 @@ async fn old_actions_of_operators_are_deleted() {
     assert_eq!(operator::prune(&world.db, YEAR).await.unwrap(), 1);
     let left = operator::last(&world.db, 10).await.unwrap();
     assert_eq!(left.iter().map(|one| one.target.as_str()).collect::<Vec<_>>(), ["young"]);
+    // More than a million are not kept, however young they are.
+    let jump = "select setval(pg_get_serial_sequence('operator_action', 'id'), 1000010)";
+    sqlx::query(jump).execute(&world.db).await.unwrap();
+    record("youngest").await;
+    assert_eq!(operator::prune(&world.db, YEAR).await.unwrap(), 1);
+    assert_eq!(operator::last(&world.db, 10).await.unwrap().len(), 1);
 }

@@ -7,8 +7,8 @@ use tender_jobs::{
         Claim, Failure,
         relay::{FailureKind, SyncState},
     },
-    queue::{self, JobState, Matching, NewJob},
-    steer::{self, SteerError, Steered},
+    queue::{self, JobFilter, JobState, NewJob},
+    steer::{self, SteerError, Steered, Verb},
 };
 use tender_workers::provision::sync_relay::Outcome;
 
@@ -147,8 +147,10 @@ async fn retry_all_reaches_every_page_to_the_end() {
     // One key is held by a killed job, one by a job that waits.
     let waiting = NewJob::new("odd", &serde_json::json!({})).key("k8");
     queue::enqueue(&world.db, &[waiting]).await.unwrap();
-    let retried = steer::retry_all(&world.db, &Matching::default(), &by()).await.unwrap();
-    assert_eq!(retried, 1 + 1499, "the relay, and one job for each key that no other job has");
+    let retried = steer::matching(&world.db, Verb::Retry, &JobFilter::default(), usize::MAX, &by())
+        .await
+        .unwrap();
+    assert_eq!(retried.done, 1 + 1499, "the relay, and one job for each key that no other job has");
     let status = queue::status(&world.db, &["odd"]).await.unwrap().remove(0);
     assert_eq!(status.waiting, 1500);
     world.make_due().await;

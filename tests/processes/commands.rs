@@ -259,7 +259,9 @@ async fn changes_on_the_command_line_are_recorded_as_actions() {
         ("reconcile", ""),
     ];
     assert_eq!(named, expected);
-    assert!(actions.iter().all(|one| one.who == "operator"));
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let is_named = |who: &str| who.ends_with(&format!("@{host}")) && !who.starts_with('@');
+    assert!(actions.iter().all(|one| is_named(&one.who) && one.via == "command"), "{actions:?}");
 }
 
 #[tokio::test]

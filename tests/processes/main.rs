@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod commands;
 #[cfg(feature = "failpoints")]
 mod failpoints;

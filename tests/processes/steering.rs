@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tender::demo::zooid::Fault;
+use tender_jobs::console::operator::Outcome;
 use tender_jobs::{provision::SYNC_RELAY, queue};
 
 use crate::{
@@ -114,7 +115,13 @@ async fn retry_all_takes_what_matches_and_leaves_what_is_in_step() {
     assert_eq!(world.zooid.len(), 3);
     assert_eq!(json(&world, &arguments).await["retried"], 0, "all are in step");
     let actions = tender_jobs::console::operator::last(&world.db, 10).await.unwrap();
-    assert_eq!(actions.iter().filter(|action| action.action == "retry_all").count(), 3);
+    assert_eq!(
+        actions
+            .iter()
+            .filter(|one| one.action == "retry_jobs" && one.outcome == Outcome::Done)
+            .count(),
+        3
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,12 @@
 //! - [`runtime`]: runs the jobs of any wing.
 //! - [`provision`]: carries relays to zooid. [`mirror`]: keeps events in step with other relays.
 //!   [`grasp`]: follows the relays that announcements of git repositories name.
-//! - [`upkeep`]: deletes what no wing needs any more.
+//! - [`upkeep`]: deletes what no wing needs any more. [`metrics`]: the counters of workers.
 //!
 //! This file is the wiring: it collects the wings that a process is configured for.
 
 pub mod grasp;
+pub mod metrics;
 pub mod mirror;
 pub mod provision;
 pub mod runtime;

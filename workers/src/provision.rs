@@ -31,6 +31,7 @@ use crate::runtime::{Listen, Recurring, Schedule, Station, Troubles, Wing};
 use batch::Batches;
 pub use reconcile::reconcile;
 use stats::Stats;
+pub use sync_relay::OUTCOMES;
 use zooid::Zooid;
 
 /// How relays are provisioned.

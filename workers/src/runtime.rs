@@ -36,6 +36,7 @@ mod failpoint;
 mod fetch;
 mod heart;
 mod hints;
+mod orders;
 pub mod outcome;
 pub(crate) mod pages;
 mod parts;
@@ -51,12 +52,14 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use tender_jobs::queue::Job;
+use tender_jobs::queue::{Job, process::Orders};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use failpoint::failpoint;
 pub use heart::Vitals;
-pub use outcome::Outcome;
+use orders::Reporter;
+pub use outcome::{OUTCOMES, Outcome};
 pub use parts::PartEnded;
 use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};
@@ -213,6 +216,7 @@ pub async fn run(
     parts.spawn("the rescue", rescue::run(db.clone(), upkeep, shutdown.clone()));
     let mut stations = Vec::new();
     let mut schedules = Vec::new();
+    let mut names = Vec::new();
     for wing in wings {
         let served: Vec<Station> =
             wing.stations.into_iter().filter_map(|station| settings.serve(station)).collect();
@@ -222,11 +226,16 @@ pub async fn run(
                 parts.spawn(format!("{}: {}", wing.name, background.name), background.task);
             }
         }
+        if !served.is_empty() {
+            names.push(wing.name.to_owned());
+        }
         stations.extend(served);
         schedules.push((wing.name, wing.recurring));
     }
     parts.spawn("the schedule", schedule::run(db.clone(), schedules, shutdown.clone()));
-    run_stations(&mut parts, db, &settings, stations, &shutdown);
+    let (reporter, orders) = Reporter::new(db, &settings.process, names, &stations);
+    parts.spawn("the report of the process", reporter.run(shutdown.clone()));
+    run_stations(&mut parts, db, &settings, stations, &orders, &shutdown);
     parts.join(&shutdown).await
 }
 
@@ -235,6 +244,7 @@ fn run_stations(
     db: &PgPool,
     settings: &Settings,
     stations: Vec<Station>,
+    orders: &watch::Receiver<Orders>,
     shutdown: &CancellationToken,
 ) {
     let hints = hints::Hints::new(stations.iter().map(|station| station.queue));
@@ -247,6 +257,7 @@ fn run_stations(
             db: db.clone(),
             process: settings.process.clone(),
             hint: hints.of(station.queue),
+            orders: orders.clone(),
             vitals: settings.vitals.clone(),
             station,
         };

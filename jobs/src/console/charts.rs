@@ -169,17 +169,6 @@ async fn marks(db: impl PgExecutor<'_>, since: DateTime<Utc>) -> Result<Vec<Mark
     Ok(marks)
 }
 
-/// Notes that a process has started.
-pub async fn started(db: impl PgExecutor<'_>, process: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into chart_mark (kind, subject) values ('started', left($1, 2048))",
-        process
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// Deletes marks that are older than seven days, and all but the last 10,000. Returns the number of deleted
 /// rows.
 pub async fn prune(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {

@@ -93,6 +93,19 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every source.
+    pub const ALL: [Self; 9] = [
+        Self::Own,
+        Self::Live,
+        Self::Batch(Purpose::Missing),
+        Self::Batch(Purpose::Fresh),
+        Self::Batch(Purpose::Reconnect),
+        Self::Batch(Purpose::Daily),
+        Self::Batch(Purpose::Rotation),
+        Self::Store,
+        Self::Released,
+    ];
+
     /// The name in rows and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@ mod deletion;
 mod exact;
 mod gate;
 mod kinds;
+mod named;
 pub mod outgoing;
 mod parse;
 mod purge;
@@ -27,6 +28,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 pub use deletion::reapply as reapply_deletion;
 pub use gate::{Gate, Gated, Judged};
 pub use kinds::{KindCount, roll_up};
+pub use named::{FoundEvent, starting_with};
 pub use parse::{Limits, Unusable, parse};
 pub use purge::{Purged, purge, wipe};
 pub use set::{Item, Set, set};
@@ -141,6 +143,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::TooLarge,
+        Self::TooManyTags,
+        Self::IdentifierTooLong,
+        Self::WrongId,
+        Self::BadSignature,
+        Self::Ephemeral,
+        Self::Future,
+        Self::Expired,
+        Self::Protected,
+        Self::Deleted,
+        Self::Superseded,
+        Self::RefusedByStore,
+        Self::NotAdmitted,
+    ];
+
     /// Returns the name in rows, metrics and pages.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -211,6 +211,27 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
     .await
 }
 
+/// Returns upstreams of the mirror whose address contains a text, by address; at most `limit`.
+pub async fn matching(
+    db: impl PgExecutor<'_>,
+    text: &str,
+    limit: i64,
+) -> Result<Vec<Upstream>, sqlx::Error> {
+    sqlx::query_as!(
+        Upstream,
+        r#"select id, url, enabled, backfill, negentropy, live, direction as "direction: Direction",
+                  notes, config, relay_id, allow_private, mirrored, admission, negentropy_verdict, negentropy_verdict_until,
+                  negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
+                  created_at, updated_at
+           from upstream where removing_at is null and mirrored and strpos(url, lower($1)) > 0
+           order by url limit $2"#,
+        text,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Returns whether an upstream is enabled.
 pub async fn any(db: impl PgExecutor<'_>) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(r#"select exists (select from upstream where enabled) as "any!""#)
@@ -218,15 +239,18 @@ pub async fn any(db: impl PgExecutor<'_>) -> Result<bool, sqlx::Error> {
         .await
 }
 
-/// Returns the upstream with this id or address. The address need not be in its normal form.
+/// Returns the upstream with this id, address or host. The address need not be in its normal form.
 pub async fn find_named(db: &PgPool, name: &str) -> Result<Option<Upstream>, sqlx::Error> {
     if let Ok(id) = name.parse() {
         return find(db, id).await;
     }
-    let Ok(url) = UpstreamUrl::parse(name) else { return Ok(None) };
-    let id = sqlx::query_scalar!("select id from upstream where url = $1", url.as_str());
-    match id.fetch_optional(db).await? {
-        Some(id) => find(db, id).await,
-        None => Ok(None),
+    // A host without a scheme is that of wss, else that of ws.
+    let names = [name.to_owned(), format!("wss://{name}"), format!("ws://{name}")];
+    for url in names.iter().filter_map(|name| UpstreamUrl::parse(name).ok()) {
+        let id = sqlx::query_scalar!("select id from upstream where url = $1", url.as_str());
+        if let Some(id) = id.fetch_optional(db).await? {
+            return find(db, id).await;
+        }
     }
+    Ok(None)
 }

@@ -8,6 +8,7 @@ mod limit;
 mod list;
 mod moved;
 mod mutation;
+mod named;
 pub(crate) mod resync;
 mod row;
 mod state;

@@ -1,7 +1,7 @@
 //! Retrying and cancelling SyncRelay jobs. The relay is the subject: a retry gives it a new generation
 //! and a new job, and a cancelled job marks it as given up.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
@@ -11,7 +11,7 @@ use super::{
     activity::{self, ActivityType},
     relay::{self, By, MutationError, RelayId},
 };
-use crate::queue::{self, JobDetail, Matching, Walk, one_line};
+use crate::queue::{self, JobDetail, one_line};
 
 /// Attempts to request a page of relays while other jobs take their keys.
 const TRIES: u32 = 5;
@@ -36,25 +36,18 @@ pub(crate) async fn retry(
     Ok(())
 }
 
-/// Requests a sync of the relays of matching jobs, page by page, and returns how many. A relay that is in
-/// step is left alone, and one with several matching jobs is requested once.
-pub(crate) async fn retry_matching(
+/// Requests a sync of the relays of a page of killed and retrying jobs, and returns how many. A relay that is in
+/// step is left alone, and so is one in `requested`, to which the others are added.
+pub(crate) async fn retry_page(
     db: &PgPool,
-    matching: &Matching,
+    jobs: &[String],
+    requested: &mut HashSet<RelayId>,
     by: &By,
 ) -> Result<usize, sqlx::Error> {
-    if matching.queue.as_deref().is_some_and(|queue| queue != SYNC_RELAY) {
-        return Ok(0);
-    }
-    let mut requested = HashSet::new();
-    let mut retried = 0;
-    let mut walk = Walk::new(SYNC_RELAY, matching);
-    while let Some(page) = walk.next(db).await? {
-        let mut relays = relays_of(db, &page).await?;
-        relays.retain(|relay| requested.insert(relay.clone()));
-        retried += request_page(db, &relays, by).await?;
-        queue::mark_seen(db, &page).await?;
-    }
+    let mut relays = relays_of(db, jobs).await?;
+    relays.retain(|relay| requested.insert(relay.clone()));
+    let retried = request_page(db, &relays, by).await?;
+    queue::mark_seen(db, jobs).await?;
     Ok(retried)
 }
 
@@ -75,11 +68,14 @@ pub(super) async fn request_page(
     }
 }
 
-/// Returns the relays of these jobs that are not in step.
+/// Returns the relays of those of these jobs that are killed or retrying, if they are not in step.
 async fn relays_of(db: &PgPool, jobs: &[String]) -> Result<Vec<RelayId>, sqlx::Error> {
-    let payloads = sqlx::query_scalar!("select job from apalis.jobs where id = any($1)", jobs)
-        .fetch_all(db)
-        .await?;
+    let payloads = sqlx::query_scalar!(
+        "select job from apalis.jobs where id = any($1) and status in ('Killed', 'Failed')",
+        jobs,
+    )
+    .fetch_all(db)
+    .await?;
     let ids = payloads.iter().filter_map(|payload| SyncPayload::parse(payload).ok());
     let ids: Vec<String> = ids.map(|payload| payload.relay_id.as_str().to_owned()).collect();
     sqlx::query_scalar!(
@@ -90,22 +86,58 @@ async fn relays_of(db: &PgPool, jobs: &[String]) -> Result<Vec<RelayId>, sqlx::E
     .await
 }
 
-/// Marks a cancelled job's relay as given up by the operator, so that reconcile does not bring the job
-/// back and the relay stays visible.
-pub(crate) async fn give_up(
+/// Cancels jobs, and marks their relays as given up by the operator, so that reconcile does not bring the jobs
+/// back and the relays stay visible. Returns the ids of the jobs that were cancelled. The relays are locked before
+/// the jobs, as every change of a relay does.
+pub(crate) async fn cancel(
     tx: &mut PgConnection,
-    relay_id: &RelayId,
+    jobs: &[String],
+    reason: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    let relays: HashMap<String, String> = relays_by_job(tx, jobs).await?;
+    let ids: Vec<String> = relays.values().cloned().collect();
+    sqlx::query!("select from relay where id = any($1) order by id for update", &ids)
+        .execute(&mut *tx)
+        .await?;
+    let cancelled = queue::cancel(&mut *tx, jobs, reason).await?;
+    for job in &cancelled {
+        if let Some(relay) = relays.get(job) {
+            give_up(tx, relay, job, reason).await?;
+        }
+    }
+    Ok(cancelled)
+}
+
+/// Returns the relays of jobs whose payload is readable, by the job's id.
+async fn relays_by_job(
+    tx: &mut PgConnection,
+    jobs: &[String],
+) -> Result<HashMap<String, String>, sqlx::Error> {
+    let rows = sqlx::query!(
+        "select id, job from apalis.jobs where id = any($1) and job_type = $2",
+        jobs,
+        SYNC_RELAY
+    );
+    let rows = rows.fetch_all(tx).await?.into_iter();
+    let relay = |job: &[u8]| SyncPayload::parse(job).ok().map(|payload| payload.relay_id);
+    let relays = rows.filter_map(|row| Some((row.id, relay(&row.job)?.as_str().to_owned())));
+    Ok(relays.collect())
+}
+
+async fn give_up(
+    tx: &mut PgConnection,
+    relay_id: &str,
     job_id: &str,
     reason: &str,
 ) -> Result<(), sqlx::Error> {
     let reason = one_line(reason);
     let relay = sqlx::query!(
-        "update relay
+        r#"update relay
          set sync_error = $2, failure_kind = 'permanent', exhausted_at = now(), retry_at = null,
              outage_instance = null
          where id = $1 and not synced
-         returning tenant_pubkey, generation",
-        relay_id.as_str(),
+         returning id as "id: RelayId", tenant_pubkey, generation"#,
+        relay_id,
         reason,
     )
     .fetch_optional(&mut *tx)
@@ -118,12 +150,12 @@ pub(crate) async fn give_up(
         "status": null, "retry_at": null,
     });
     let tenant = &relay.tenant_pubkey;
-    activity::append(tx, relay_id, tenant, ActivityType::FailRelaySync, &detail).await
+    activity::append(tx, &relay.id, tenant, ActivityType::FailRelaySync, &detail).await
 }
 
 /// The cancelled job would have confirmed a relay that is in step; reconcile must not bring it back.
-async fn give_up_confirming(tx: &mut PgConnection, relay_id: &RelayId) -> Result<(), sqlx::Error> {
-    sqlx::query!("update relay set confirm_at = null where id = $1 and synced", relay_id.as_str(),)
+async fn give_up_confirming(tx: &mut PgConnection, relay_id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("update relay set confirm_at = null where id = $1 and synced", relay_id)
         .execute(tx)
         .await?;
     Ok(())

@@ -16,12 +16,12 @@ const MAX_ATTEMPTS: i32 = 3;
 /// builder's methods say otherwise.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    queue: &'static str,
-    payload: Vec<u8>,
+    pub(super) queue: &'static str,
+    pub(super) payload: Vec<u8>,
     key: Option<String>,
-    priority: i32,
+    pub(super) priority: i32,
     attempts: i32,
-    max_attempts: i32,
+    pub(super) max_attempts: i32,
     after: Duration,
     spread: Duration,
     not_before: Option<DateTime<Utc>>,
@@ -31,9 +31,14 @@ impl NewJob {
     /// A job of `queue`. The payload is stored as JSON; it should hold ids and a version, not copies
     /// of rows. A payload that serde cannot represent as JSON is stored as `null`.
     pub fn new(queue: &'static str, payload: &impl Serialize) -> Self {
+        Self::stored(queue, serde_json::to_vec(payload).unwrap_or_else(|_| b"null".to_vec()))
+    }
+
+    /// A job of `queue` with a payload that was stored before.
+    pub(super) fn stored(queue: &'static str, payload: Vec<u8>) -> Self {
         Self {
             queue,
-            payload: serde_json::to_vec(payload).unwrap_or_else(|_| b"null".to_vec()),
+            payload,
             key: None,
             priority: 0,
             attempts: 0,

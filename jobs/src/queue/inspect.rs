@@ -127,7 +127,8 @@ pub async fn job(db: impl PgExecutor<'_>, id: &str) -> Result<Option<JobDetail>,
                   done_at, coalesce(priority, 0) as "priority!", idempotency_key, lock_by, lock_at,
                   hstore_to_jsonb(coalesce(metadata, ''::hstore))
                       as "metadata!: Json<BTreeMap<String, Option<String>>>",
-                  last_result::text as result, left(last_result->>'Err', 1000) as error
+                  last_result::text as result, left(last_result->>'Err', 1000) as error,
+                  job_subject(job) as subject, job_kind(job) as kind
            from apalis.jobs where id = $1"#,
         id,
     )
@@ -146,6 +147,8 @@ pub async fn job(db: impl PgExecutor<'_>, id: &str) -> Result<Option<JobDetail>,
             lock_by: row.lock_by,
             lock_at: row.lock_at,
             error: row.error,
+            subject: row.subject,
+            kind: row.kind,
         },
         payload: String::from_utf8_lossy(&row.payload).into_owned(),
         key: row.idempotency_key,

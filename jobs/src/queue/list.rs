@@ -1,12 +1,14 @@
 //! Lists of jobs, page by page.
 
-use std::fmt;
+pub(super) mod arms;
+
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 
-use super::{JobState, PRIORITIES};
+use super::JobState;
 
 /// A job in a list.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +35,10 @@ pub struct JobSummary {
     pub lock_at: Option<DateTime<Utc>>,
     /// The last error, on one line.
     pub error: Option<String>,
+    /// What the job is about, such as `relay:<id>`, if its payload says so; see [`crate::subject`].
+    pub subject: Option<String>,
+    /// What it does there, or why, such as `update`, if its payload says so.
+    pub kind: Option<String>,
 }
 
 impl JobSummary {
@@ -55,6 +61,21 @@ pub struct JobFilter {
     /// Of the killed jobs, only those that need attention of their own; see
     /// [`QueueStatus::killed_open`](super::QueueStatus::killed_open).
     pub is_open: bool,
+    /// Jobs about one of these things.
+    pub about: Option<About>,
+    /// Jobs that ended, or are due, at most this long ago.
+    pub younger: Option<Duration>,
+    /// Jobs that ended, or are due, at least this long ago.
+    pub older: Option<Duration>,
+}
+
+/// Things that jobs are about, as the wings name them; [`crate::subject`] finds them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The names that `job_subject` in the schema gives them, such as `relay:<id>`.
+    pub subjects: Vec<String>,
+    /// The keys of their jobs that wait.
+    pub keys: Vec<String>,
 }
 
 /// A place in the list. It stays valid when the job that was there moves or is deleted.
@@ -79,6 +100,12 @@ impl fmt::Display for Cursor {
 impl Cursor {
     /// The first instant that PostgreSQL cannot be asked about here: the year 10000.
     const END: i64 = 253_402_300_800_000_000;
+
+    /// The place after every unfinished job.
+    pub(super) fn end_of_unfinished() -> Self {
+        let at = DateTime::from_timestamp_micros(Self::END - 1).unwrap_or_default();
+        Self { is_ended: false, at, id: String::new() }
+    }
 
     /// Reads the text of a cursor; `None` if malformed.
     pub fn parse(text: &str) -> Option<Self> {
@@ -127,11 +154,14 @@ impl Page {
     }
 }
 
+/// The jobs of a queue whose errors a page searches, and whose attention it asks for, in each state. No index
+/// serves either, so that more of them would make a page slow.
+pub const SEARCHED: i64 = 10_000;
+
 /// Returns a page of the matching jobs, at most `limit`: unfinished jobs by when they are due, then
 /// ended jobs, the most recently ended first. Jobs of any queue are listed, also of queues that
-/// Tender does not know.
-///
-/// With an error text the cost grows with the number of jobs in the queue, because no index serves it.
+/// Tender does not know. With an error text only the first [`SEARCHED`] jobs of each queue and state are searched
+/// from the start of the page.
 ///
 /// # Errors
 /// See the module.
@@ -141,63 +171,30 @@ pub async fn jobs(
     page: &Page,
     limit: i64,
 ) -> Result<Vec<JobSummary>, sqlx::Error> {
-    let queues = match &filter.queue {
-        Some(queue) => vec![queue.clone()],
-        None => names(db).await?,
-    };
+    let queues = queues(db, filter).await?;
     if matches!(page, Page::Before(_)) {
-        let mut jobs = before(db, &queues, filter, page, limit).await?;
+        let mut jobs = arms::before(db, &queues, filter, page, limit, Some(SEARCHED)).await?;
         jobs.reverse();
         return Ok(jobs);
     }
-    after(db, &queues, filter, page, limit).await
+    arms::after(db, &queues, filter, page, limit, Some(SEARCHED)).await
 }
 
-/// Runs one of the two statements; both have the same parameters.
-macro_rules! walk {
-    ($file:literal, $db:expr, $queues:expr, $filter:expr, $page:expr, $limit:expr) => {{
-        let ((due_at, due_id), (ended_at, ended_id)) = ($page.bound(false), $page.bound(true));
-        let states = JobState::ALL.into_iter().filter(|state| {
-            $page.may_hold(*state) && $filter.state.is_none_or(|wanted| wanted == *state)
-        });
-        let statuses: Vec<String> = states.map(|state| state.status().to_owned()).collect();
-        sqlx::query_file_as!(
-            JobSummary,
-            $file,
-            $queues,
-            &statuses,
-            $filter.error,
-            due_at,
-            due_id,
-            ended_at,
-            ended_id,
-            $limit,
-            &PRIORITIES,
-            $filter.is_open,
-        )
-        .fetch_all($db)
-        .await
-    }};
+/// Counts the matching jobs, at most `most`; errors are searched as in [`jobs`].
+///
+/// # Errors
+/// See the module.
+pub async fn count(db: &PgPool, filter: &JobFilter, most: i64) -> Result<i64, sqlx::Error> {
+    let queues = queues(db, filter).await?;
+    arms::count(db, &queues, filter, most, Some(SEARCHED)).await
 }
 
-async fn after(
-    db: &PgPool,
-    queues: &[String],
-    filter: &JobFilter,
-    page: &Page,
-    limit: i64,
-) -> Result<Vec<JobSummary>, sqlx::Error> {
-    walk!("src/queue/list_after.sql", db, queues, filter, page, limit)
-}
-
-async fn before(
-    db: &PgPool,
-    queues: &[String],
-    filter: &JobFilter,
-    page: &Page,
-    limit: i64,
-) -> Result<Vec<JobSummary>, sqlx::Error> {
-    walk!("src/queue/list_before.sql", db, queues, filter, page, limit)
+/// The queues whose jobs may match.
+pub(super) async fn queues(db: &PgPool, filter: &JobFilter) -> Result<Vec<String>, sqlx::Error> {
+    match &filter.queue {
+        Some(queue) => Ok(vec![queue.clone()]),
+        None => names(db).await,
+    }
 }
 
 /// Returns the names of the queues that have jobs, in alphabetical order. It steps from name to name

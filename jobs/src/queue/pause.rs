@@ -4,6 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
 
+/// The longest reason of an operator, in characters.
+pub const LONGEST_REASON: usize = 300;
+
 /// A paused queue.
 #[derive(Debug, Clone, Serialize)]
 pub struct Paused {
@@ -13,17 +16,26 @@ pub struct Paused {
     pub paused_at: DateTime<Utc>,
     /// The operator that paused it.
     pub paused_by: String,
+    /// Why it was paused.
+    pub reason: Option<String>,
 }
 
-/// Pauses a queue for every process until it is resumed. Returns false if it was paused already.
+/// Pauses a queue for every process until it is resumed. Returns false if it was paused already. `reason` has 1 to
+/// [`LONGEST_REASON`] characters; the schema refuses others.
 ///
 /// # Errors
 /// See [`queue`](super).
-pub async fn pause(db: impl PgExecutor<'_>, queue: &str, by: &str) -> Result<bool, sqlx::Error> {
+pub async fn pause(
+    db: impl PgExecutor<'_>,
+    queue: &str,
+    by: &str,
+    reason: Option<&str>,
+) -> Result<bool, sqlx::Error> {
     let paused = sqlx::query!(
-        "insert into paused_queue (queue, paused_by) values ($1, $2) on conflict do nothing",
+        "insert into paused_queue (queue, paused_by, reason) values ($1, $2, $3) on conflict do nothing",
         queue,
         by,
+        reason,
     )
     .execute(db)
     .await?;
@@ -45,7 +57,10 @@ pub async fn resume(db: impl PgExecutor<'_>, queue: &str) -> Result<bool, sqlx::
 /// # Errors
 /// See [`queue`](super).
 pub async fn paused(db: impl PgExecutor<'_>) -> Result<Vec<Paused>, sqlx::Error> {
-    sqlx::query_as!(Paused, "select queue, paused_at, paused_by from paused_queue order by queue")
-        .fetch_all(db)
-        .await
+    sqlx::query_as!(
+        Paused,
+        "select queue, paused_at, paused_by, reason from paused_queue order by queue"
+    )
+    .fetch_all(db)
+    .await
 }

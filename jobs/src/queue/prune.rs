@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::PgPool;
 
+use super::process;
+
 /// Rows that one transaction deletes.
 const BATCH: i64 = 5000;
 
@@ -26,7 +28,7 @@ pub struct Pruned {
     pub workers: u64,
 }
 
-/// Deletes finished jobs past their retention, at most `batches` × 5,000, and dead workers.
+/// Deletes finished jobs past their retention, at most `batches` × 5,000, and dead workers and processes.
 ///
 /// # Errors
 /// See [`queue`](super); rows deleted before the error stay deleted.
@@ -40,6 +42,7 @@ pub async fn prune(db: &PgPool, keep: Retention, batches: u32) -> Result<Pruned,
         }
     }
     pruned.workers = prune_workers(db).await?;
+    process::forget_dead(db).await?;
     Ok(pruned)
 }
 

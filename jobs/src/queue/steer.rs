@@ -1,46 +1,15 @@
-//! What an operator does to jobs: retry or cancel. Wings that own a row beside the job wrap these in
+//! What an operator does to jobs: retry, cancel or delete. Wings that own a row beside the job wrap these in
 //! their own functions; [`crate::steer`] chooses.
+
+use std::collections::HashMap;
 
 use serde_json::json;
 use sqlx::{PgExecutor, PgPool};
 
-use super::{JobState, walk::Walk};
+use super::JobState;
 
 /// Attempts to retry a page of jobs while other jobs take their keys.
 const TRIES: u32 = 5;
-
-/// Selects killed and retrying jobs.
-#[derive(Debug, Clone, Default)]
-pub struct Matching {
-    /// Jobs of this queue; all queues when `None`.
-    pub queue: Option<String>,
-    /// Killed or retrying jobs; both when `None`.
-    pub state: Option<JobState>,
-    /// Jobs whose last error contains this text.
-    pub error: Option<String>,
-    /// Of the killed jobs, only those that need attention of their own; see
-    /// [`QueueStatus::killed_open`](super::QueueStatus::killed_open).
-    pub is_open: bool,
-}
-
-impl Matching {
-    /// Returns the row statuses that match, retrying jobs first because they hold their keys; empty if the state cannot be retried.
-    pub(crate) fn statuses(&self) -> Vec<String> {
-        [JobState::Retrying, JobState::Killed]
-            .into_iter()
-            .filter(|state| self.state.is_none_or(|wanted| wanted == *state))
-            .map(|state| state.status().to_owned())
-            .collect()
-    }
-
-    /// Returns the queues whose jobs may match.
-    async fn queues(&self, db: &PgPool) -> Result<Vec<String>, sqlx::Error> {
-        match &self.queue {
-            Some(queue) => Ok(vec![queue.clone()]),
-            None => super::names(db).await,
-        }
-    }
-}
 
 /// Makes a killed or retrying job wait again, due now, with no attempt spent; it takes its key back.
 /// Returns false if it is in another state, or if a newer job has the key.
@@ -51,32 +20,10 @@ pub async fn retry(db: &PgPool, job_id: &str) -> Result<bool, sqlx::Error> {
     Ok(retry_page(db, &[job_id.to_owned()]).await? == 1)
 }
 
-/// Does what [`retry`] does to every matching job of queues that are not in `except`, page by page. Of
-/// several jobs with one key, the one that holds it is retried, or else the newest. Returns how many.
-///
-/// # Errors
-/// See [`queue`](super). Jobs retried before the error stay retried.
-pub async fn retry_matching(
-    db: &PgPool,
-    matching: &Matching,
-    except: &[&str],
-) -> Result<u64, sqlx::Error> {
-    let mut retried = 0;
-    for queue in matching.queues(db).await? {
-        if except.contains(&queue.as_str()) {
-            continue;
-        }
-        let mut walk = Walk::new(&queue, matching);
-        while let Some(page) = walk.next(db).await? {
-            retried += retry_page(db, &page).await?;
-        }
-    }
-    Ok(retried)
-}
-
 /// Retries the jobs of a page in one statement. If another job takes one of their keys meanwhile, the
-/// statement is repeated and finds it.
-async fn retry_page(db: &PgPool, ids: &[String]) -> Result<u64, sqlx::Error> {
+/// statement is repeated and finds it. Of several jobs with one key, the one that holds it is retried, or else the
+/// newest. Returns how many.
+pub(crate) async fn retry_page(db: &PgPool, ids: &[String]) -> Result<u64, sqlx::Error> {
     let mut left = TRIES;
     loop {
         left -= 1;
@@ -118,28 +65,83 @@ async fn retry_ids(db: &PgPool, ids: &[String]) -> Result<u64, sqlx::Error> {
     Ok(retried.rows_affected())
 }
 
-/// Kills a waiting or retrying job, with a reason. It needs no attention: an operator knows of it. Returns false if it is in another state.
+/// Kills waiting and retrying jobs, with a reason. They need no attention: an operator knows of them. Returns the
+/// ids of those that were killed; jobs in other states are left alone.
 ///
 /// # Errors
 /// See [`queue`](super).
-pub async fn cancel(
+pub(crate) async fn cancel(
     db: impl PgExecutor<'_>,
-    job_id: &str,
+    job_ids: &[String],
     reason: &str,
-) -> Result<bool, sqlx::Error> {
-    let cancelled = sqlx::query!(
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
         "update apalis.jobs
          set status = 'Killed', done_at = now(), last_result = $2,
              metadata = hstore('key', idempotency_key) || hstore('seen', 'yes')
                  || crashes_as(crashes_of(metadata)),
              idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
-         where id = $1 and status in ('Pending', 'Failed')",
-        job_id,
+         where id in (select id from apalis.jobs where id = any($1) order by id for update)
+           and status in ('Pending', 'Failed')
+         returning id",
+        job_ids,
         json!({ "Err": super::one_line(reason) }),
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Deletes the rows of ended jobs, as pruning does later. Returns how many; other jobs are left alone.
+///
+/// Nothing is lost with the row of an ended job. No statement works on it but those of people. What a wing still
+/// has to do is in its own row: a relay with a pending change keeps its generation, and reconcile gives it a job
+/// unless it gave up, which its row and its activity say; lanes, removals and services keep their state, and
+/// recurring jobs enqueue their work. A run of a recurring job may be enqueued once more, which is harmless.
+/// A killed job that is the only record of its work (`job_is_sole_record` in the schema) is left alone; so is
+/// every job that has not ended: cancel it first, so that its subject records that it gave up.
+///
+/// # Errors
+/// See [`queue`](super).
+pub(crate) async fn delete(
+    db: impl PgExecutor<'_>,
+    job_ids: &[String],
+) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query!(
+        "delete from apalis.jobs
+         where id in (select id from apalis.jobs where id = any($1) order by id for update)
+           and status in ('Done', 'Killed') and not job_is_sole_record(job_type, status)",
+        job_ids,
     )
     .execute(db)
     .await?;
-    Ok(cancelled.rows_affected() == 1)
+    Ok(deleted.rows_affected())
+}
+
+/// Returns the queue of each of these jobs that exists, by id.
+pub(crate) async fn queues_of(
+    db: impl PgExecutor<'_>,
+    job_ids: &[String],
+) -> Result<HashMap<String, String>, sqlx::Error> {
+    let rows =
+        sqlx::query!("select id, job_type as queue from apalis.jobs where id = any($1)", job_ids);
+    let rows = rows.fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.queue)).collect())
+}
+
+/// Counts those of these jobs that are in one of these states.
+pub(crate) async fn count_in(
+    db: impl PgExecutor<'_>,
+    job_ids: &[String],
+    states: &[JobState],
+) -> Result<i64, sqlx::Error> {
+    let statuses: Vec<String> = states.iter().map(|state| state.status().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from apalis.jobs where id = any($1) and status = any($2)"#,
+        job_ids,
+        &statuses,
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// Records that killed jobs need no attention any more.

@@ -1,90 +1,61 @@
-//! A walk over the killed and retrying jobs of a queue, page by page.
+//! A walk over matching jobs, page by page.
 
-use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::Matching;
+use super::{
+    JobFilter, JobState, JobSummary,
+    list::{self, Cursor, Page, arms},
+};
 
 /// The jobs of one page. A page is steered in one transaction.
-const PAGE: i64 = 500;
+pub(crate) const PAGE: usize = 500;
 
-/// A walk over the matching jobs of one queue. The newest come first, so a job that is retried and fails
-/// again during the walk lies behind it, and the walk ends.
-pub(crate) struct Walk<'a> {
-    queue: &'a str,
-    error: Option<&'a str>,
-    is_open: bool,
-    /// The statuses that are still to be walked, the next one last.
-    statuses: Vec<String>,
-    /// The last job of the page before.
-    at: Option<(DateTime<Utc>, String)>,
+/// A walk over the matching jobs in some states. The jobs that are due last or ended last come first, so a job
+/// that is retried and fails again during the walk lies behind it, and the walk ends.
+pub(crate) struct Walk {
+    filter: JobFilter,
+    /// The states that are still to be walked, the next one last.
+    states: Vec<JobState>,
+    /// Where the next page begins; `None` at the start of a state.
+    place: Option<Cursor>,
 }
 
-impl<'a> Walk<'a> {
-    pub(crate) fn new(queue: &'a str, matching: &'a Matching) -> Self {
-        let mut statuses = matching.statuses();
-        statuses.reverse();
-        let (error, is_open) = (matching.error.as_deref(), matching.is_open);
-        Self { queue, error, is_open, statuses, at: None }
+impl Walk {
+    /// The filter's own state, if it has one, narrows `states`, which are walked in this order.
+    pub(crate) fn new(filter: &JobFilter, states: &[JobState]) -> Self {
+        let is_wanted = |state: &JobState| filter.state.is_none_or(|wanted| wanted == *state);
+        // Only killed jobs can need attention.
+        let may_match = |state: &JobState| !filter.is_open || *state == JobState::Killed;
+        let states = states.iter().rev().copied();
+        let states = states.filter(is_wanted).filter(may_match).collect();
+        Self { filter: filter.clone(), states, place: None }
     }
 
-    /// Returns the ids of the next page; `None` at the end.
-    pub(crate) async fn next(&mut self, db: &PgPool) -> Result<Option<Vec<String>>, sqlx::Error> {
-        while let Some(status) = self.statuses.last() {
-            let page = match status.as_str() {
-                "Killed" => self.killed(db).await?,
-                _ => self.retrying(db).await?,
-            };
-            self.at = page.last().cloned();
-            if self.at.is_some() {
-                return Ok(Some(page.into_iter().map(|(_, id)| id).collect()));
+    /// Returns the next page; `None` at the end. Every job is looked at, also for an error that no index serves.
+    pub(crate) async fn next(
+        &mut self,
+        db: &PgPool,
+    ) -> Result<Option<Vec<JobSummary>>, sqlx::Error> {
+        while let Some(state) = self.states.last() {
+            self.filter.state = Some(*state);
+            let page = self.page(db, *state).await?;
+            self.place = page.last().map(JobSummary::cursor);
+            if self.place.is_some() {
+                return Ok(Some(page));
             }
-            self.statuses.pop();
+            self.states.pop();
         }
         Ok(None)
     }
 
-    /// Along the index of killed jobs.
-    async fn killed(&self, db: &PgPool) -> Result<Vec<(DateTime<Utc>, String)>, sqlx::Error> {
-        let (at, id) = self.at.clone().unzip();
-        let rows = sqlx::query!(
-            r#"select done_at as "at!", id from apalis.jobs
-               where status = 'Killed' and (job_type, done_at) > ($1, '-infinity')
-                 and (job_type, done_at, id)
-                     < ($1, coalesce($2::timestamptz, 'infinity'), coalesce($3::text, ''))
-                 and ($4::text is null or strpos(last_result->>'Err', $4) > 0)
-                 and (not $6::bool or killed_is_open(metadata, done_at))
-               order by job_type desc, done_at desc, id desc
-               limit $5"#,
-            self.queue,
-            at,
-            id,
-            self.error,
-            PAGE,
-            self.is_open,
-        )
-        .fetch_all(db)
-        .await?;
-        Ok(rows.into_iter().map(|row| (row.at, row.id)).collect())
-    }
-
-    async fn retrying(&self, db: &PgPool) -> Result<Vec<(DateTime<Utc>, String)>, sqlx::Error> {
-        let (at, id) = self.at.clone().unzip();
-        let rows = sqlx::query!(
-            "select run_at as at, id from apalis.jobs
-             where status = 'Failed' and attempts < max_attempts and job_type = $1
-               and (run_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3::text, ''))
-               and ($4::text is null or strpos(last_result->>'Err', $4) > 0)
-             order by run_at desc, id desc
-             limit $5",
-            self.queue,
-            at,
-            id,
-            self.error,
-            PAGE,
-        )
-        .fetch_all(db)
-        .await?;
-        Ok(rows.into_iter().map(|row| (row.at, row.id)).collect())
+    async fn page(&self, db: &PgPool, state: JobState) -> Result<Vec<JobSummary>, sqlx::Error> {
+        let queues = list::queues(db, &self.filter).await?;
+        let (filter, limit) = (&self.filter, i64::try_from(PAGE).unwrap_or(i64::MAX));
+        if state.is_ended() {
+            let page = self.place.clone().map_or(Page::First, Page::After);
+            return arms::after(db, &queues, filter, &page, limit, None).await;
+        }
+        let place = self.place.clone().unwrap_or_else(Cursor::end_of_unfinished);
+        arms::before(db, &queues, filter, &Page::Before(place), limit, None).await
     }
 }

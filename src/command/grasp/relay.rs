@@ -81,7 +81,11 @@ pub(crate) struct List {
 pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Result<()> {
     let state = list.state.map(RelayState::from);
     let is_search = state.is_some() || list.q.is_some() || list.after.is_some();
-    let search = RelaySearch { state, text: list.q, after: list.after };
+    let search = RelaySearch {
+        state,
+        text: list.q.as_deref().and_then(crate::search::normal),
+        after: list.after,
+    };
     let rows = view::relays(db, &search, list.size.read()).await?;
     let (rows, cut) = list.size.cut(rows, |last| last.url.clone());
     if as_json {

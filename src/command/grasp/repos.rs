@@ -41,7 +41,12 @@ pub(super) async fn list(db: &PgPool, list: List, as_json: bool) -> anyhow::Resu
         Some(name) => Some(service::named(db, name).await?.id),
         None => None,
     };
-    let search = RepoSearch { service, text: list.q, is_missing: list.missing, after: list.after };
+    let search = RepoSearch {
+        service,
+        text: list.q.as_deref().and_then(crate::search::normal),
+        is_missing: list.missing,
+        after: list.after,
+    };
     let rows = view::repos(db, &search, list.size.read()).await?;
     let (rows, cut) = list.size.cut(rows, |last| format!("'{}'", last.mark()));
     if as_json {

@@ -72,6 +72,7 @@ pub(super) async fn wipe(db: &PgPool, yes: Yes, as_json: bool) -> anyhow::Result
 }
 
 pub(super) async fn redelete(db: &PgPool, as_json: bool) -> anyhow::Result<()> {
-    let enqueued = work::push_deletions(db).await?;
-    print::done(as_json, &format!("enqueued {enqueued} deletions"))
+    let words = format!("enqueued {} deletions", work::push_deletions(db).await?);
+    record::record(db, &operator().who, "redelete_events", "all", &words).await?;
+    print::done(as_json, &words)
 }

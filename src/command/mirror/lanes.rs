@@ -102,10 +102,12 @@ pub(super) async fn recover(
 ) -> anyhow::Result<()> {
     let (stale, error) = (stale.map(Duration::from_secs), error.map(Duration::from_secs));
     let recovered = mirror::recover_now(db, stale, error).await?;
+    let (stale, errors) = (recovered.stale.len(), recovered.errors.len());
+    let words = format!("recovered {stale} stale, {errors} errors");
+    record::record(db, &operator().who, "recover_mirror", "all", &words).await?;
     if as_json {
         return print::json(&recovered);
     }
-    let (stale, errors) = (recovered.stale.len(), recovered.errors.len());
     print::line(&format!("Recovered: {stale} stale, {errors} errors"))
 }
 
@@ -124,8 +126,7 @@ pub(super) async fn reset(
     let whose = url.unwrap_or("all upstreams");
     yes.or_asks(&format!("Forget everything believed of {whose}, the progress of {lanes}?"))
         .await?;
-    let removed = upstream::reset(db, id).await?;
+    let removed = upstream::reset(db, id, Some(&operator().who)).await?;
     let words = format!("removed the progress of {removed} lanes");
-    record::record(db, &operator().who, "reset_mirror", url.unwrap_or("all"), &words).await?;
     print::done(as_json, &words)
 }

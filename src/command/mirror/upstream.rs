@@ -17,6 +17,7 @@ use crate::{
         print::{self, Cell, Color, Column, Table},
         provision,
     },
+    search,
     words::counted,
 };
 
@@ -125,10 +126,18 @@ pub(super) async fn remove(db: &PgPool, name: &str, yes: Yes, json: bool) -> any
     )
 }
 
-/// Finds an upstream by its address or id.
+/// Finds an upstream by its address, its host or its id. The error lists those of which the name is a part.
 pub(super) async fn named(db: &PgPool, name: &str) -> anyhow::Result<Upstream> {
     let found = upstream::find_named(db, name).await?.filter(|found| found.mirrored);
-    found.with_context(|| format!("there is no upstream {name}; see `tender mirror list`"))
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let part = search::normal(name).unwrap_or_default();
+    let named = upstream::matching(db, &part, 5).await?;
+    match named.iter().map(|one| one.url.as_str()).collect::<Vec<_>>().as_slice() {
+        [] => bail!("there is no upstream {name}; see `tender mirror list`"),
+        urls => bail!("there is no upstream {name}; it is a part of {}", urls.join(", ")),
+    }
 }
 
 fn said(upstream: &Upstream, what: &str, json: bool) -> anyhow::Result<()> {
@@ -252,9 +261,10 @@ pub(super) async fn seed(
         )
     })?;
     let mut seeded = Vec::with_capacity(changes.len());
-    for change in &changes {
+    for change in changes {
         let url = change.url.clone().unwrap_or_default();
-        match upstream::create(db, change).await {
+        let change = Change { by: Some(operator().who), ..change };
+        match upstream::create(db, &change).await {
             Ok(created) => {
                 warn_private(&created, allows_private);
                 seeded.push(("Created", created.url));

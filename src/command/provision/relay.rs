@@ -147,7 +147,7 @@ impl RelayCommand {
     }
 
     /// The name of the action in the audit log, as the dashboard's actions have it.
-    fn action(&self) -> &'static str {
+    pub(in crate::command) fn action(&self) -> &'static str {
         match self {
             Self::Create { .. } => "relay_create",
             Self::Update { .. } => "relay_update",

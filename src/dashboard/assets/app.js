@@ -35,3 +35,14 @@ document.addEventListener('submit', (event) => {
   });
   form.append(confirmed);
 });
+
+// Selects every job of the page.
+function offerAll() {
+  for (const label of document.querySelectorAll('label.all')) label.hidden = false;
+}
+offerAll();
+new MutationObserver(offerAll).observe(document, { childList: true, subtree: true });
+document.addEventListener('change', ({ target }) => {
+  if (target.id !== 'pick-all') return;
+  for (const box of target.form.querySelectorAll('input[name=job]')) box.checked = target.checked;
+});

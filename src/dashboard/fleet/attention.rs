@@ -88,8 +88,9 @@ fn action(remedy: &Remedy, viewer: &Viewer) -> Markup {
         }
         Remedy::RetryKilled(queue) => {
             let question = format!("Retry the killed jobs of {queue} that need attention?");
-            let fields = [("queue", queue.as_str()), ("state", "open")];
-            button("/jobs/retry-all", "Retry", &question, &fields)
+            let fields =
+                [("queue", queue.as_str()), ("state", "open"), ("scope", "all"), ("verb", "retry")];
+            button("/jobs/steer", "Retry", &question, &fields)
         }
     }
 }

@@ -15,7 +15,7 @@ use tender_jobs::grasp::{
 
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
         lists::{Pages, query_of},
         parts::{Problem, count, query, scroll, short_key, short_parts, time},
@@ -36,11 +36,11 @@ pub(in crate::dashboard) struct Shown {
     reason: String,
     /// `<expiry>/<event id>` of the last event of the page before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    after: String,
+    pub(in crate::dashboard) after: String,
 }
 
 impl Shown {
-    fn search(&self) -> ParkedSearch {
+    pub(in crate::dashboard) fn search(&self) -> ParkedSearch {
         ParkedSearch {
             service: None,
             reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
@@ -80,6 +80,7 @@ pub(in crate::dashboard) async fn live(
         (group_table(&groups, shown))
         @if !rows.is_empty() { (event_table(&rows, shown)) }
         (pages.of("/parked"))
+        (export::links("parked", &query_of(&Shown { after: String::new(), ..shown.clone() })))
     })
 }
 

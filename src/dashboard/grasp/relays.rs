@@ -15,13 +15,14 @@ use tender_jobs::{
 use super::{coverage, state_badge};
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
         lists::{Field, Pages, filters, query_of},
         parts::{Problem, count, query, scroll, time},
         session::Viewer,
     },
     page::cut,
+    search,
     words::{grasp as words, noun},
 };
 
@@ -37,15 +38,15 @@ pub(in crate::dashboard) struct Shown {
     state: String,
     /// The address of the last relay of the page before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    after: String,
+    pub(in crate::dashboard) after: String,
 }
 
 impl Shown {
-    fn search(&self) -> RelaySearch {
+    pub(in crate::dashboard) fn search(&self) -> RelaySearch {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         RelaySearch {
             state: RelayState::parse(&self.state),
-            text: text(self.q.trim()),
+            text: search::normal(&self.q),
             after: text(&self.after),
         }
     }
@@ -89,6 +90,7 @@ pub(in crate::dashboard) async fn live(
         (numbers(&overview))
         @if rows.is_empty() { p { "No followed relay matches." } } @else { (table(&rows, now)) }
         (pages.of("/followed"))
+        (export::links("followed", &query_of(&Shown { after: String::new(), ..shown.clone() })))
     })
 }
 

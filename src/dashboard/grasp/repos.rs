@@ -11,13 +11,14 @@ use tender_jobs::grasp::view::{self, RepoRow, RepoSearch, ServiceRow};
 use super::{coverage, repo_path};
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
-        lists::{Field, Pages, filters, query_of, searched},
+        lists::{Field, Pages, filters, query_of},
         parts::{Problem, count, maybe_time, numbered, scroll, short_key},
         session::Viewer,
     },
     page::cut,
+    search,
     words::{grasp as words, name as shown_name, noun},
 };
 
@@ -35,14 +36,14 @@ pub(in crate::dashboard) struct Shown {
     missing: String,
     /// `<service id>/<address>` of the last repository of the page before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    after: String,
+    pub(in crate::dashboard) after: String,
 }
 
 impl Shown {
-    fn search(&self) -> RepoSearch {
+    pub(in crate::dashboard) fn search(&self) -> RepoSearch {
         RepoSearch {
             service: self.service.parse().ok(),
-            text: searched(&self.q),
+            text: search::normal(&self.q),
             is_missing: !self.missing.is_empty(),
             after: RepoSearch::parse_mark(&self.after),
         }
@@ -131,6 +132,7 @@ pub(in crate::dashboard) async fn live(
             }))
         }
         (pages.of("/repositories"))
+        (export::links("repositories", &query_of(&Shown { after: String::new(), ..shown.clone() })))
     })
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::Path;
 use tender_jobs::mirror::{
     lane::LaneKind,
-    upstream::{self, Change},
+    upstream::{self, Change, UpstreamError},
 };
 use tender_workers::mirror::orchestrate;
 use uuid::Uuid;
@@ -39,24 +39,35 @@ pub(in crate::dashboard) async fn upstream(
         otherwise: format!("{PATH}/upstreams/{id}"),
     };
     let doing = begin!(asked, action);
-    let words = match mode {
-        Some(mode) => trigger(dashboard, upstream.id, mode).await?,
+    let who = &asked.viewer.who;
+    match mode {
+        Some(mode) => doing.done(Ok(trigger(dashboard, upstream.id, mode).await?)).await,
         None if verb == "reset" => {
-            let removed = upstream::reset(&dashboard.db, Some(upstream.id)).await?;
-            format!("{removed} lanes start from the beginning.")
+            let removed = upstream::reset(&dashboard.db, Some(upstream.id), Some(who)).await?;
+            Ok(doing.recorded(&format!("{removed} lanes start from the beginning.")))
         }
-        None => {
-            let change = Change { enabled: Some(verb == "enable"), ..Change::default() };
-            match upstream::update(&dashboard.db, upstream.id, &change).await {
-                Ok(changed) if changed.enabled => "The upstream is enabled.".to_owned(),
-                Ok(_) => {
-                    "The upstream is disabled. Its running work stops within seconds.".to_owned()
-                }
-                Err(error) => return doing.done(Err(error.to_string())).await,
-            }
-        }
-    };
-    doing.done(Ok(words)).await
+        None => match switch(dashboard, upstream.id, verb == "enable", who).await {
+            Ok(words) => Ok(doing.recorded(words)),
+            Err(UpstreamError::Database(error)) => Err(error.into()),
+            Err(error) => doing.done(Err(error.to_string())).await,
+        },
+    }
+}
+
+/// Switches an upstream on or off, and records it in the transaction of the change.
+async fn switch(
+    dashboard: &Dashboard,
+    upstream: Uuid,
+    enabled: bool,
+    who: &str,
+) -> Result<&'static str, UpstreamError> {
+    let change = Change { enabled: Some(enabled), by: Some(who.to_owned()), ..Change::default() };
+    let changed = upstream::update(&dashboard.db, upstream, &change).await?;
+    Ok(if changed.enabled {
+        "The upstream is enabled."
+    } else {
+        "The upstream is disabled. Its running work stops within seconds."
+    })
 }
 
 /// Starts a mode of the upstream now.

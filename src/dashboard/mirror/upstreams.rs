@@ -16,7 +16,7 @@ use tender_jobs::mirror::{
 use uuid::Uuid;
 
 use crate::dashboard::{
-    Dashboard, PATH, actions,
+    Dashboard, PATH, actions, export,
     layout::{self, Page},
     parts::{Problem, count, maybe_time, query, scroll},
     session::Viewer,
@@ -64,18 +64,27 @@ pub(super) async fn stale_secs(db: &PgPool) -> Result<u64, sqlx::Error> {
     Ok(60 * deployment::settings(db).await?.stale_threshold_minutes)
 }
 
+/// Returns the upstreams that match.
+pub(in crate::dashboard) async fn listed(
+    db: &PgPool,
+    shown: &Shown,
+) -> Result<Vec<Upstream>, sqlx::Error> {
+    let mut upstreams = upstream::list(db).await?;
+    if let Some(cause) = &shown.cause {
+        let troubled = lane::upstreams_with(db, &cause.replace('\0', "")).await?;
+        upstreams.retain(|one| troubled.contains(&one.id));
+    }
+    Ok(upstreams)
+}
+
 /// The live part.
 pub(in crate::dashboard) async fn table(
     dashboard: &Dashboard,
     shown: &Shown,
 ) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
-    let (mut upstreams, lanes) =
-        (upstream::list(db).await?, lane::states(db, stale_secs(db).await?).await?);
-    if let Some(cause) = &shown.cause {
-        let troubled = lane::upstreams_with(db, &cause.replace('\0', "")).await?;
-        upstreams.retain(|one| troubled.contains(&one.id));
-    }
+    let (upstreams, lanes) =
+        (listed(db, shown).await?, lane::states(db, stale_secs(db).await?).await?);
     let connections = upstream::connections(db).await?;
     Ok(html! {
         (removals(&upstream::removals(db).await?))
@@ -89,6 +98,7 @@ pub(in crate::dashboard) async fn table(
                     tbody { @for one in &upstreams { (row(one, &lanes, &connections)) } }
                 }
             }))
+            (export::links("upstreams", &query(&[("cause", shown.cause.as_deref().unwrap_or_default())])))
         }
     })
 }

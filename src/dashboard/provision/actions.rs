@@ -40,7 +40,12 @@ pub(in crate::dashboard) async fn relay(
     };
     let doing = begin!(asked, action);
     let changed = change(db, &relay.id, status, &doing.by()).await;
-    doing.done(changed.map_err(|error| error.to_string())).await
+    let after = status.map_or(relay.status, |status| status);
+    let doing = doing.changed(json!({ "status": relay.status }), json!({ "status": after }));
+    match changed {
+        Err(MutationError::Database(error)) => Err(error.into()),
+        changed => doing.done(changed.map_err(|error| error.to_string())).await,
+    }
 }
 
 /// Requests a sync, or changes the status if there is one.

@@ -157,7 +157,8 @@ fn timeline(records: &[Activity], now: DateTime<Utc>) -> Markup {
     }
 }
 
-fn entry(record: &Activity, now: DateTime<Utc>) -> Markup {
+/// One record of a relay's activity.
+pub(in crate::dashboard) fn entry(record: &Activity, now: DateTime<Utc>) -> Markup {
     let detail = &record.detail;
     let text = |name: &str| detail[name].as_str().map(str::to_owned);
     let class = match record.activity_type {

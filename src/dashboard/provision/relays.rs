@@ -10,14 +10,15 @@ use tender_jobs::provision::relay::{self, Order, RelayId, Row, Search, Status, S
 
 use crate::{
     dashboard::{
-        Dashboard, PATH,
+        Dashboard, PATH, export,
         layout::{self, Page},
-        lists::{Field, Pages, filters, query_of, searched},
+        lists::{Field, Pages, filters, query_of},
         parts::{Problem, maybe_time, scroll, short_key, status_badge, sync_badge},
         session::Viewer,
     },
     fleet::LONG_PENDING,
     page::cut,
+    search,
 };
 
 /// Relays on a page.
@@ -38,7 +39,7 @@ pub(in crate::dashboard) struct Shown {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     order: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    after: String,
+    pub(in crate::dashboard) after: String,
 }
 
 const STATES: [(&str, &str, SyncState); 4] = [
@@ -57,9 +58,9 @@ const ORDERS: [(&str, &str); 3] =
     [("newest", "newest first"), ("host", "by host"), ("waiting", "longest waiting first")];
 
 impl Shown {
-    fn search(&self) -> Search {
+    pub(in crate::dashboard) fn search(&self) -> Search {
         Search {
-            text: searched(self.q.trim().trim_start_matches("wss://")),
+            text: search::normal(&self.q),
             sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
@@ -152,6 +153,7 @@ pub(in crate::dashboard) async fn table(
             }))
         }
         (pages.of("/relays"))
+        (export::links("relays", &query_of(&Shown { after: String::new(), ..shown.clone() })))
     })
 }
 

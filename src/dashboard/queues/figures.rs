@@ -1,10 +1,10 @@
 //! What each queue did in the last day and week.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use maud::{Markup, html};
 use sqlx::PgPool;
-use tender_jobs::queue::{self, COUNT_CAP, QueueFigures};
+use tender_jobs::queue::{self, COUNT_CAP, Flow, QueueFigures};
 
 use crate::dashboard::{
     Dashboard, PATH,
@@ -15,20 +15,27 @@ use crate::dashboard::{
 /// are busy.
 const FRESH: Duration = Duration::from_secs(10);
 
-pub(super) async fn read(dashboard: &Dashboard) -> Result<Arc<Vec<QueueFigures>>, sqlx::Error> {
+/// The figures of every queue.
+pub(in crate::dashboard) struct Figures {
+    pub(super) figures: Vec<QueueFigures>,
+    pub(super) flow: HashMap<String, Flow>,
+}
+
+pub(super) async fn read(dashboard: &Dashboard) -> Result<Arc<Figures>, sqlx::Error> {
     dashboard.figures.get(FRESH, read_all(&dashboard.db)).await
 }
 
 /// Reads the figures of Tender's queues, then of any others that have jobs.
-async fn read_all(db: &PgPool) -> Result<Vec<QueueFigures>, sqlx::Error> {
+async fn read_all(db: &PgPool) -> Result<Figures, sqlx::Error> {
     let found = queue::names(db).await?;
     let known = tender_jobs::queues();
     let others = found.iter().map(String::as_str).filter(|name| !known.contains(name));
     let mut figures = Vec::new();
-    for name in known.iter().copied().chain(others) {
+    let names: Vec<&str> = known.iter().copied().chain(others).collect();
+    for name in &names {
         figures.push(queue::figures(db, name).await?);
     }
-    Ok(figures)
+    Ok(Figures { figures, flow: queue::flow(db, &names).await? })
 }
 
 pub(super) fn section(queues: &[QueueFigures]) -> Markup {

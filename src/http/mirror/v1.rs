@@ -1,16 +1,12 @@
 //! The API of the mirror: upstreams, API keys, lanes and triggers. Answers are plain objects and
 //! lists, as existing clients expect them. Callers authenticate with bearer tokens.
 
+mod body;
 pub(in crate::http) mod keys;
 
 use axum::{
-    Extension, Json, Router,
-    body::Bytes,
-    extract::State,
-    http::StatusCode,
-    middleware,
+    Extension, Json, body::Bytes, extract::State, http::StatusCode, middleware,
     response::IntoResponse,
-    routing::{delete, get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,11 +19,14 @@ use tender_jobs::{
     },
 };
 use tender_workers::mirror::orchestrate;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::body::UpstreamBody;
 use crate::http::{
     Api,
     extract::Segment,
-    v1::{Answer, V1Error, authenticate, id_of},
+    v1::{Answer, V1Error, authenticate, id_of, who},
 };
 
 impl From<UpstreamError> for V1Error {
@@ -46,19 +45,16 @@ impl From<UpstreamError> for V1Error {
 }
 
 /// Returns the routes below `/api/v1`; each requires a bearer token.
-pub(in crate::http) fn router(api: Api) -> Router<Api> {
-    Router::new()
-        .route("/relays", get(relays).post(create_relay))
-        .route(
-            "/relays/{id}",
-            get(relay).patch(update_relay).put(update_relay).delete(delete_relay),
-        )
-        .route("/api_keys", get(keys::api_keys).post(keys::create_key))
-        .route("/api_keys/{id}", delete(keys::revoke_key))
-        .route("/sync_states", get(sync_states))
-        .route("/sync", post(sync))
+pub(in crate::http) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(relays, create_relay))
+        .routes(routes!(relay, update_relay, delete_relay))
+        .routes(routes!(keys::api_keys, keys::create_key))
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(sync_states))
+        .routes(routes!(sync))
         .fallback(|| async { V1Error::NotFound })
-        .route_layer(middleware::from_fn_with_state(api, authenticate))
+        .route_layer(middleware::from_fn(authenticate))
 }
 
 /// Records a change in the operators' record, under the name of the key.
@@ -70,11 +66,6 @@ async fn record(
     result: &str,
 ) -> Result<(), V1Error> {
     Ok(operator::record(&api.db, &who(holder), action, target, result).await?)
-}
-
-/// Returns the name of a key in the operators' record.
-fn who(holder: &Holder) -> String {
-    format!("key {}", holder.name)
 }
 
 fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
@@ -114,7 +105,7 @@ async fn shown(api: &Api, upstream: &Upstream) -> Result<Json<Value>, V1Error> {
 }
 
 /// Returns all upstreams.
-#[utoipa::path(get, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(get, path = "/relays", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn relays(State(api): State<Api>) -> Answer {
     let deployment = deployment::settings(&api.db).await?;
@@ -126,7 +117,7 @@ pub(in crate::http) async fn relays(State(api): State<Api>) -> Answer {
 }
 
 /// Returns an upstream.
-#[utoipa::path(get, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(get, path = "/relays/{id}", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401), (status = 404)))]
 pub(in crate::http) async fn relay(State(api): State<Api>, Segment(id): Segment) -> Answer {
     let upstream = upstream::find(&api.db, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
@@ -134,7 +125,8 @@ pub(in crate::http) async fn relay(State(api): State<Api>, Segment(id): Segment)
 }
 
 /// Adds an upstream.
-#[utoipa::path(post, path = "/api/v1/relays", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(post, path = "/relays", tag = "mirror", security(("bearer" = [])),
+    request_body(content = UpstreamBody, description = "url is required"),
     responses((status = 201), (status = 400), (status = 401), (status = 422)))]
 pub(in crate::http) async fn create_relay(
     State(api): State<Api>,
@@ -146,7 +138,8 @@ pub(in crate::http) async fn create_relay(
 }
 
 /// Changes any subset of an upstream's fields. `config` is replaced as a whole.
-#[utoipa::path(patch, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(method(put, patch), path = "/relays/{id}", tag = "mirror", security(("bearer" = [])),
+    request_body(content = UpstreamBody, description = "the fields to change"),
     responses((status = 200), (status = 400), (status = 401), (status = 404), (status = 422)))]
 pub(in crate::http) async fn update_relay(
     State(api): State<Api>,
@@ -161,7 +154,7 @@ pub(in crate::http) async fn update_relay(
 
 /// Removes an upstream: its work ends at once, and its address is free when its rows are deleted. Its
 /// events are kept.
-#[utoipa::path(delete, path = "/api/v1/relays/{id}", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(delete, path = "/relays/{id}", tag = "mirror", security(("bearer" = [])),
     responses((status = 204), (status = 401), (status = 404)))]
 pub(in crate::http) async fn delete_relay(
     State(api): State<Api>,
@@ -176,21 +169,23 @@ pub(in crate::http) async fn delete_relay(
 }
 
 /// Returns the states of all lanes.
-#[utoipa::path(get, path = "/api/v1/sync_states", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(get, path = "/sync_states", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn sync_states(State(api): State<Api>) -> Answer {
     let deployment = deployment::settings(&api.db).await?;
     Ok(Json(lane::states(&api.db, stale_secs(&deployment)).await?).into_response())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct Trigger {
+    /// `realtime`, `backfill`, `full` or `upload`; default `realtime`.
     mode: Option<String>,
+    /// The address of one upstream; default: all.
     relay_url: Option<String>,
 }
 
 /// Triggers a mode for one upstream or for all. The default mode is `realtime`.
-#[utoipa::path(post, path = "/api/v1/sync", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(post, path = "/sync", tag = "mirror", security(("bearer" = [])), request_body = Trigger,
     responses((status = 202), (status = 400), (status = 401), (status = 404), (status = 422)))]
 pub(in crate::http) async fn sync(
     State(api): State<Api>,

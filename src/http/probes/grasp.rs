@@ -5,14 +5,19 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tender_jobs::{
-    grasp::view::{
-        self, BatchCount, Decision, Overview, ParkedGroup, RelayRow, RelaySearch, RelayState,
-        ServiceRow,
+    grasp::{
+        family::Source,
+        policy::Reason,
+        view::{
+            self, BatchCount, Decision, Overview, ParkedGroup, RelayRow, RelaySearch, RelayState,
+            ServiceRow,
+        },
     },
     queue,
 };
 
 use super::Api;
+use crate::telemetry::catalogue;
 
 /// The most followed relays that are reported one by one.
 const MOST_RELAYS: i64 = 10_000;
@@ -27,12 +32,14 @@ pub(super) async fn measure(api: &Api) -> Result<String, sqlx::Error> {
     let now = queue::now(db).await?;
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
+        catalogue::describe();
         of_all(&overview, now);
         for one in &relays {
             of_relay(one, now);
         }
         for one in &services {
             of_service(one);
+            begin_decisions(&one.url);
         }
         of_parked(&parked, now);
         for one in &decisions {
@@ -132,6 +139,18 @@ fn of_parked(groups: &[ParkedGroup], now: DateTime<Utc>) {
     }
     let oldest = groups.iter().map(|one| one.oldest_at).min();
     gauge!("tender_grasp_parked_oldest_seconds").set(age(oldest, now));
+}
+
+/// Begins the decisions of a service at 0, so that the first one is seen as an increase.
+fn begin_decisions(service: &str) {
+    for source in Source::ALL {
+        counter!("tender_grasp_events_total", "service" => service.to_owned(), "source" => source.as_str())
+            .absolute(0);
+    }
+    for reason in Reason::ALL {
+        counter!("tender_grasp_refused_total", "service" => service.to_owned(), "reason" => reason.as_str())
+            .absolute(0);
+    }
 }
 
 fn of_decision(one: &Decision) {

@@ -13,6 +13,7 @@ use tender_jobs::{
 };
 
 use super::Api;
+use crate::telemetry::catalogue;
 
 /// Every condition, as the label `status` names it.
 const CONDITIONS: [Condition; 7] = [
@@ -33,6 +34,7 @@ pub(super) async fn measure(api: &Api) -> Result<String, sqlx::Error> {
     let now = queue::now(&api.db).await?.timestamp();
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
+        catalogue::describe();
         of_all(&lanes, &connections);
         for lane in &lanes {
             of_counts(lane);

@@ -17,6 +17,7 @@ use crate::http::{
     data,
     extract::{Params, Segment},
 };
+use crate::search;
 
 /// The most relays that are returned to a client that does not page.
 const MOST_OF_TENANT: i64 = 10_000;
@@ -91,7 +92,7 @@ pub(in crate::http) async fn list(
     let filter = Filter {
         status: known("status", page.status, status_of)?,
         sync: known("sync", page.sync, SyncState::parse)?,
-        query: page.q.filter(|text| !text.is_empty() && !text.contains('\0')),
+        query: page.q.as_deref().and_then(search::normal),
         after: existing(&api, page.after).await?,
     };
     let limit = page.limit.unwrap_or(100).clamp(1, 1000);

@@ -100,7 +100,7 @@ async fn the_worst_comes_first_and_explains_what_follows_from_it() {
         headlines(&site).await,
         ["bad-0.zooid.test gave up", "1 relay has waited for zooid for more than 5 minutes"]
     );
-    queue::pause(db, "sync-relay", "me").await.unwrap();
+    queue::pause(db, "sync-relay", "me", None).await.unwrap();
     assert_eq!(headlines(&site).await, ["sync-relay is paused", "bad-0.zooid.test gave up"]);
     site.api.world.expire_leases().await;
     let headlines = headlines(&site).await;
@@ -112,7 +112,7 @@ async fn the_worst_comes_first_and_explains_what_follows_from_it() {
 async fn an_item_is_snoozed_with_a_reason_and_an_end_and_listed_again_then() {
     let site = calm().await;
     let db = &site.api.world.db;
-    queue::pause(db, "prune", "me").await.unwrap();
+    queue::pause(db, "prune", "me", None).await.unwrap();
     let (cookie, token) = site.log_in(&site.api.admin).await;
     let snooze = async |reason: &str, hours: &str| {
         let form = [
@@ -221,10 +221,12 @@ async fn a_killed_run_needs_no_attention_once_a_later_run_succeeded() {
         ("confirmed", "yes"),
         ("queue", "prune"),
         ("state", "open"),
+        ("scope", "all"),
+        ("verb", "retry"),
     ];
-    site.post("/jobs/retry-all", &cookie, &form).await;
+    site.post("/jobs/steer", &cookie, &form).await;
     let action = operator::last(db, 1).await.unwrap().remove(0);
-    assert_eq!(action.result, "1 jobs requeued.");
+    assert_eq!(action.result, "1 job requeued.");
     assert_eq!(headlines(&site).await, Vec::<String>::new());
 }
 
@@ -249,8 +251,8 @@ async fn the_page_status_and_top_list_the_same() {
 
     give_up(&site, "keys", 3, "zooid refused the S3 keys of HOST").await;
     give_up(&site, "name", 1, "zooid answered: \u{1b}[2J HOST is taken").await;
-    queue::pause(db, "mirror", "me").await.unwrap();
-    queue::pause(db, "prune", "me").await.unwrap();
+    queue::pause(db, "mirror", "me", None).await.unwrap();
+    queue::pause(db, "prune", "me", None).await.unwrap();
     let (cookie, token) = site.log_in(&site.api.admin).await;
     let form = [
         ("form_token", token.as_str()),

@@ -69,8 +69,14 @@ async fn each_range_counts_its_time_once() {
 async fn pauses_breakers_and_starts_are_marked() {
     let site = Site::new().await;
     let db = &site.api.world.db;
-    charts::started(db, "tender 1 on a-host:7").await.unwrap();
-    tender_jobs::queue::pause(db, "sync-relay", "somebody").await.unwrap();
+    sqlx::raw_sql(
+        "insert into process (id, name, wings, stations)
+         values (gen_random_uuid(), 'tender 1 on a-host:7', '{}', '{}')",
+    )
+    .execute(db)
+    .await
+    .unwrap();
+    tender_jobs::queue::pause(db, "sync-relay", "somebody", None).await.unwrap();
     tender_jobs::queue::resume(db, "sync-relay").await.unwrap();
     let statements = "
         insert into zooid_instance (name) values ('http://zooid.test') on conflict do nothing;

@@ -77,7 +77,12 @@ async fn a_resync_is_due_at_once_and_is_recorded() {
     let actions = tender_jobs::console::operator::last(&desk.0.db, 10).await.unwrap();
     let told: Vec<_> =
         actions.iter().map(|one| (one.action.as_str(), one.target.as_str())).collect();
-    assert_eq!(told, [("resync_grasp", "all"), ("resync_grasp", "wss://a.example.com")]);
+    let expected = [
+        ("resync_grasp", "wss://x.test"), // refused
+        ("resync_grasp", "all"),
+        ("resync_grasp", "wss://a.example.com"),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[tokio::test]

@@ -60,6 +60,19 @@ pub enum Outcome {
     Unsettled,
 }
 
+/// Every outcome that is counted.
+pub const OUTCOMES: [&str; 9] = [
+    "synced",
+    "retry",
+    "gave_up",
+    "superseded",
+    "held",
+    "nothing",
+    "snoozed",
+    "unreadable",
+    "unsettled",
+];
+
 impl Outcome {
     fn label(&self) -> &'static str {
         match self {

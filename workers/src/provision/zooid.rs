@@ -271,6 +271,9 @@ fn endpoint(base: &Url, relay_id: &str, suffix: &str) -> Result<Url, ZooidError>
         .map_err(|error| ZooidError::Unreachable(format!("zooid's URL is invalid: {error}")))
 }
 
+/// The classes of answers as metrics name them; `error` if there was none.
+pub const CLASSES: [&str; 6] = ["2xx", "3xx", "4xx", "5xx", "other", "error"];
+
 fn class(status: StatusCode) -> &'static str {
     match status.as_u16() / 100 {
         2 => "2xx",

@@ -6,7 +6,7 @@ use metrics::histogram;
 use sqlx::PgPool;
 use tender_jobs::{
     database::answered,
-    queue::{self, Depth, Job, RECENT},
+    queue::{self, Depth, Job, RECENT, process::Orders},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Station, pause, slots::Slots, source::Slotted};
+use super::{pause, slots::Slots, source::Slotted, supervise::Post};
 
 /// How often a worker looks at every due job, and not only at recent ones.
 const LOOK_AT_ALL: Duration = Duration::from_secs(5);
@@ -26,6 +26,8 @@ pub(super) struct Fetcher {
     pub(super) queue: &'static str,
     pub(super) poll: Duration,
     pub(super) hint: watch::Receiver<u64>,
+    /// Whether the process takes jobs.
+    pub(super) orders: watch::Receiver<Orders>,
     /// The slots of the station; a worker that was restarted shares them with its predecessor's jobs.
     pub(super) slots: Slots,
     /// The last look at every due job.
@@ -37,19 +39,14 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) fn new(
-        db: &PgPool,
-        worker: &str,
-        station: &Station,
-        hint: watch::Receiver<u64>,
-        slots: Slots,
-    ) -> Self {
+    pub(super) fn new(post: &Post, worker: &str, slots: Slots) -> Self {
         Self {
-            db: db.clone(),
+            db: post.db.clone(),
             worker: worker.to_owned(),
-            queue: station.queue,
-            poll: station.poll,
-            hint,
+            queue: post.station.queue,
+            poll: post.station.poll,
+            hint: post.hint.clone(),
+            orders: post.orders.clone(),
             slots,
             looked_at_all: None,
             is_behind: false,
@@ -66,7 +63,7 @@ impl Fetcher {
         jobs: mpsc::Sender<Slotted>,
         stop: &CancellationToken,
     ) -> Result<(), sqlx::Error> {
-        while let Some(free) = stop.run_until_cancelled(self.slots.free(self.is_loaded)).await {
+        while let Some(free) = stop.run_until_cancelled(self.free()).await {
             // The counter is read before the fetch, so that a notification during the fetch is not lost.
             self.hint.mark_unchanged();
             let fetched = self.fetch(free).await?;
@@ -82,6 +79,19 @@ impl Fetcher {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the process takes jobs and has free slots, and returns how many.
+    async fn free(&mut self) -> usize {
+        loop {
+            // An error: the process is about to end.
+            let _takes_jobs = self.orders.wait_for(|orders| !orders.is_draining).await.is_ok();
+            let free = self.slots.free(self.is_loaded).await;
+            // It may have been told to drain while all slots were taken; and slots may have been taken away.
+            if free > 0 && !self.orders.borrow().is_draining {
+                return free;
+            }
+        }
     }
 
     async fn fetch(&mut self, free: usize) -> Result<Vec<Job>, sqlx::Error> {

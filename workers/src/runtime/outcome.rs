@@ -39,6 +39,9 @@ pub enum Outcome {
     Requeue(Duration),
 }
 
+/// Every outcome that [`count`] counts for jobs that the runtime settles.
+pub const OUTCOMES: [&str; 5] = ["done", "retry", "killed", "requeued", "unreadable"];
+
 impl Outcome {
     fn label(&self) -> &'static str {
         match self {

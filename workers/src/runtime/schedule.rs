@@ -99,6 +99,9 @@ async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &Cancell
     if let Ok(now) = answered(db, queue::now(db)).await {
         for one in all {
             plan(db, wing, one, one.schedule.after(now)).await;
+            if let Err(error) = answered(db, schedule::remember(db, one.name, &one.job)).await {
+                tracing::debug!(%error, one.name, "could not store the job of a run");
+            }
         }
     }
     for one in all.iter().filter(|one| one.runs_at_start) {

@@ -23,9 +23,11 @@ const GATHER: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
-    size: usize,
+    size: Arc<AtomicUsize>,
     /// Slots that are still to be earned.
     withheld: Arc<AtomicUsize>,
+    /// Slots that are to be taken away as soon as they are free.
+    excess: Arc<AtomicUsize>,
     trusted_from: Instant,
 }
 
@@ -36,8 +38,9 @@ impl Slots {
         let given = if is_suspect { size.min(1) } else { size };
         Self {
             free: Arc::new(Semaphore::new(given)),
-            size,
+            size: Arc::new(AtomicUsize::new(size)),
             withheld: Arc::new(AtomicUsize::new(size - given)),
+            excess: Arc::default(),
             trusted_from: Instant::now() + YOUNG,
         }
     }
@@ -47,34 +50,70 @@ impl Slots {
     pub(super) async fn free(&self, is_loaded: bool) -> usize {
         drop(self.free.acquire().await);
         if is_loaded {
-            let half = u32::try_from(self.size.div_ceil(2)).unwrap_or(u32::MAX);
+            let size = self.size.load(Ordering::Relaxed);
+            let half = u32::try_from(size.div_ceil(2)).unwrap_or(u32::MAX);
             drop(timeout(GATHER, self.free.acquire_many(half)).await);
         }
+        while self.free.available_permits() > 0 && less_one(&self.excess) {
+            self.free.forget_permits(1);
+        }
         self.free.available_permits()
+    }
+
+    /// Changes the number of slots. Running jobs keep theirs until they end. Slots that a suspect has not earned
+    /// stay withheld. Slots are taken away by the loop that takes them, and by the jobs that end: it never counts one
+    /// that is gone when it takes it.
+    pub(super) fn resize(&self, size: usize) {
+        let before = self.size.swap(size, Ordering::Relaxed);
+        for _ in before..size {
+            if self.withheld.load(Ordering::Relaxed) > 0 {
+                self.withheld.fetch_add(1, Ordering::Relaxed);
+            } else if !less_one(&self.excess) {
+                self.free.add_permits(1);
+            }
+        }
+        for _ in size..before {
+            if !less_one(&self.withheld) {
+                self.excess.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Takes a slot for one job; it is free again when the value is dropped.
     pub(super) async fn take(&self) -> Slot {
         let permit = self.free.clone().acquire_owned().await.ok();
-        Slot { _permit: permit, slots: self.clone() }
+        Slot { permit, slots: self.clone() }
     }
 
     fn earn(&self) {
-        let one_less = |withheld: usize| withheld.checked_sub(1);
-        if Instant::now() >= self.trusted_from
-            && self.withheld.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
-        {
+        if Instant::now() >= self.trusted_from && less_one(&self.withheld) {
             self.free.add_permits(1);
         }
     }
+}
+
+/// Takes one away; returns false if there is none.
+fn less_one(number: &AtomicUsize) -> bool {
+    let less = |number: usize| number.checked_sub(1);
+    number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
 }
 
 /// The slot that a job occupies.
 #[derive(Debug)]
 pub(super) struct Slot {
     /// `None` never, because the slots are never closed.
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     slots: Slots,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take()
+            && less_one(&self.slots.excess)
+        {
+            permit.forget();
+        }
+    }
 }
 
 impl Slot {
@@ -99,6 +138,29 @@ mod tests {
             assert_eq!(slots.free(true).await, expected);
         }
         assert_eq!(Slots::new(3, false).free(false).await, 3);
+    }
+
+    #[tokio::test]
+    async fn slots_are_added_at_once_and_taken_away_when_they_are_free() {
+        let slots = Slots::new(2, false);
+        let (first, second) = (slots.take().await, slots.take().await);
+        slots.resize(3);
+        assert_eq!(slots.free(false).await, 1, "one more");
+        slots.resize(1);
+        drop(first);
+        drop(second);
+        assert_eq!(slots.free(false).await, 1, "both that were too many are gone");
+        slots.resize(4);
+        slots.resize(2);
+        slots.resize(3);
+        assert_eq!(slots.free(false).await, 3);
+        let suspect = Slots::new(4, true);
+        suspect.resize(2);
+        suspect.resize(8);
+        assert_eq!(suspect.free(false).await, 1, "a suspect earns its slots");
+        let suspect = Slots { trusted_from: Instant::now(), ..suspect };
+        suspect.take().await.ended();
+        assert_eq!(suspect.free(false).await, 2);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::PgPool;
 use tender_jobs::{
     database::{answered, hang_up},
-    queue,
+    queue::{self, process::Orders},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -20,6 +20,7 @@ use super::{
     STOP_WITHIN, STUCK_AFTER, Station, Vitals, failpoint,
     fetch::Fetcher,
     heart::{self, WorkerError},
+    orders::at_once,
     pause_or_stop,
     slots::{Slots, YOUNG},
     source::{Slotted, Source},
@@ -38,6 +39,7 @@ pub(super) struct Post {
     pub(super) db: PgPool,
     pub(super) process: String,
     pub(super) hint: watch::Receiver<u64>,
+    pub(super) orders: watch::Receiver<Orders>,
     pub(super) vitals: Vitals,
 }
 
@@ -46,10 +48,30 @@ pub(super) async fn run(post: Post, shutdown: CancellationToken) {
     failpoint!("part-supervisor");
     let suspected = shutdown.run_until_cancelled(is_suspect(&post)).await;
     let slots = Slots::new(post.station.concurrency, suspected.unwrap_or_default());
+    tokio::select! {
+        () = follow(&post, &slots) => {}
+        () = restart(&post, &slots, &shutdown) => {}
+    }
+}
+
+/// Changes the number of slots as operators ask; never ends.
+async fn follow(post: &Post, slots: &Slots) {
+    let (queue, configured) = (post.station.queue, post.station.concurrency);
+    let mut orders = post.orders.clone();
+    loop {
+        slots.resize(at_once(&orders.borrow_and_update(), queue, configured));
+        if orders.changed().await.is_err() {
+            return std::future::pending().await; // the process is about to end
+        }
+    }
+}
+
+/// Runs one worker after the other until `shutdown`.
+async fn restart(post: &Post, slots: &Slots, shutdown: &CancellationToken) {
     while !shutdown.is_cancelled() {
         // Unique per start: jobs under the name of a living worker are never rescued.
         let name = format!("{}-{}", post.station.queue, Uuid::new_v4());
-        let ended = run_once(&post, &name, &slots, &shutdown).await;
+        let ended = run_once(post, &name, slots, shutdown).await;
         match timeout(LEAVE_WITHIN, leave(&post.db, &name)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -64,7 +86,7 @@ pub(super) async fn run(post: Post, shutdown: CancellationToken) {
         }
         if let Err(error) = ended {
             tracing::warn!(worker = name, error = %chain(&error), "a worker ended; restarting it");
-            pause_or_stop(RESTART_AFTER, &shutdown).await;
+            pause_or_stop(RESTART_AFTER, shutdown).await;
         }
     }
 }
@@ -106,7 +128,7 @@ async fn run_once(
         None => return Ok(()),
     }
     let (sender, jobs) = mpsc::channel(station.concurrency.max(1));
-    let fetcher = Fetcher::new(db, name, station, post.hint.clone(), slots.clone());
+    let fetcher = Fetcher::new(post, name, slots.clone());
     let context = WorkerContext::new(name);
     let mut working = work(&context, Source { jobs }, post);
     let mut fetching = std::pin::pin!(fetcher.run(sender, shutdown));

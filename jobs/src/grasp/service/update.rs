@@ -1,5 +1,6 @@
 //! Changing a service.
 
+use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use super::{
     start::{bootstrap, mark_relays},
 };
 use crate::{
-    console::operator,
+    console::operator::Entry,
     grasp::{admission, wanted, work::Work},
     mirror::contended,
     queue,
@@ -43,6 +44,16 @@ pub async fn update(
     found.ok_or(ServiceError::NotFound)
 }
 
+/// Returns the row as the record of operators has it.
+async fn fields(tx: &mut PgConnection, id: Uuid) -> Result<Value, sqlx::Error> {
+    let row = sqlx::query_scalar!(
+        r#"select to_jsonb(s) - 'upstream_id' - 'created_at' - 'updated_at' as "fields!"
+           from grasp_service s where upstream_id = $1"#,
+        id,
+    );
+    Ok(row.fetch_optional(tx).await?.unwrap_or_default())
+}
+
 async fn try_update(
     db: &PgPool,
     id: Uuid,
@@ -52,6 +63,7 @@ async fn try_update(
 ) -> Result<Result<bool, ServiceError>, sqlx::Error> {
     let mut tx = db.begin().await?;
     admission::lock(&mut tx).await?;
+    let before = fields(&mut tx, id).await?;
     let Some(written) = write(&mut tx, id, change, names).await? else { return Ok(Ok(false)) };
     if let Some(urls) = urls {
         bootstrap(&mut tx, id, urls).await?;
@@ -75,7 +87,9 @@ async fn try_update(
     if let Some(who) = &change.by {
         let url = sqlx::query_scalar!("select url from upstream where id = $1", id);
         let url = url.fetch_one(&mut *tx).await?;
-        operator::record(&mut *tx, who, "update_service", &url, &change.describe()).await?;
+        let words = change.describe();
+        let entry = Entry::new(who, "update_service", &url, &words);
+        entry.changed(&before, &fields(&mut tx, id).await?).record(&mut *tx).await?;
     }
     let (scan, release) = (Work::Scan { service: id }, Work::Release { service: id });
     queue::enqueue(&mut *tx, &[scan.job(), release.job(), Work::Reconcile.job()]).await?;

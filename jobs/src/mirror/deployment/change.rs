@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::{Deployment, Profile};
 use crate::{
-    console::operator,
+    console::operator::Entry,
     mirror::upstream::settings::{Settings, SettingsError},
 };
 
@@ -64,6 +64,7 @@ pub enum ChangeError {
 pub async fn change(db: &PgPool, who: &str, edits: &[Edit]) -> Result<Deployment, ChangeError> {
     let mut tx = db.begin().await?;
     let mut deployment = locked(&mut tx).await?;
+    let before = told(&deployment);
     apply(&mut deployment, edits)?;
     sqlx::query!(
         "update mirror_setting set config = $1, profile = $2, updated_at = now()",
@@ -73,9 +74,18 @@ pub async fn change(db: &PgPool, who: &str, edits: &[Edit]) -> Result<Deployment
     .execute(&mut *tx)
     .await?;
     let words: Vec<String> = edits.iter().map(Edit::words).collect();
-    operator::record(&mut *tx, who, "configure_mirror", "deployment", &words.join(", ")).await?;
+    let words = words.join(", ");
+    let entry = Entry::new(who, "configure_mirror", "deployment", &words);
+    entry.changed(&before, &told(&deployment)).record(&mut *tx).await?;
     tx.commit().await?;
     Ok(deployment)
+}
+
+/// Returns the settings as the record of operators has them.
+fn told(deployment: &Deployment) -> Value {
+    let mut told = deployment.config.clone();
+    told.insert("profile".to_owned(), json!(deployment.profile.as_str()));
+    Value::Object(told)
 }
 
 async fn locked(tx: &mut PgConnection) -> Result<Deployment, sqlx::Error> {

@@ -1,18 +1,18 @@
 //! Adding, changing and removing upstreams.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
-    Direction, Upstream, UpstreamError, UpstreamUrl,
+    Direction, Upstream, UpstreamError, UpstreamUrl, find,
     forget::forget,
     remove,
     service::{refuse_fields, stops},
     settings::{Settings, SettingsError},
 };
-use crate::{console::operator, mirror::contended};
+use crate::{console::operator::Entry, mirror::contended};
 
 /// The fields of a new upstream, or a change of some fields. `None` means the default of a new
 /// upstream, and keeps the value of an existing one.
@@ -55,11 +55,24 @@ impl Change {
         &self,
         tx: &mut PgConnection,
         action: &str,
+        before: Option<&Upstream>,
         changed: Option<&Upstream>,
     ) -> Result<(), sqlx::Error> {
         let (Some(who), Some(changed)) = (&self.by, changed) else { return Ok(()) };
-        operator::record(tx, who, action, &changed.url, "").await
+        let entry = Entry::new(who, action, &changed.url, "");
+        entry.changed(&settable(before), &settable(Some(changed))).record(tx).await
     }
+}
+
+/// Returns the fields of an upstream that operators set, for their record.
+pub(super) fn settable(upstream: Option<&Upstream>) -> Value {
+    upstream.map_or(Value::Null, |one| {
+        json!({
+            "url": one.url, "enabled": one.enabled, "backfill": one.backfill,
+            "negentropy": one.negentropy, "live": one.live, "direction": one.direction,
+            "notes": one.notes, "config": one.config, "allow_private": one.allow_private,
+        })
+    })
 }
 
 /// Why a relay that we host gets no uploads.
@@ -161,7 +174,7 @@ async fn try_create(
     )
     .fetch_optional(&mut *tx)
     .await?;
-    change.record(&mut tx, "add_upstream", created.as_ref()).await?;
+    change.record(&mut tx, "add_upstream", None, created.as_ref()).await?;
     tx.commit().await?;
     Ok(created)
 }
@@ -194,6 +207,7 @@ async fn try_update(
     if let Err(error) = refused {
         return Ok(Err(error));
     }
+    let before = find(&mut *tx, id).await?;
     if moves {
         forget(&mut tx, id).await?;
     }
@@ -201,7 +215,7 @@ async fn try_update(
     if let Some(what) = updated.as_ref().and_then(|updated| stops(change, updated)) {
         return Ok(Err(UpstreamError::StopsService(what)));
     }
-    change.record(&mut tx, "update_upstream", updated.as_ref()).await?;
+    change.record(&mut tx, "update_upstream", before.as_ref(), updated.as_ref()).await?;
     tx.commit().await?;
     Ok(Ok(updated))
 }

@@ -4,30 +4,38 @@
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::mirror::contended;
+use crate::{console::operator, mirror::contended};
 
 /// Forgets what is believed of an upstream, or of all upstreams: the progress of its lanes, which events
 /// it holds or refused, its NIP-11 document and what it was found to support. Running jobs lose their
-/// lanes. Returns the number of lanes that start from the beginning. Takes as long as the number of
+/// lanes. `by` is written to the operators' record, in the same transaction. Returns the number of lanes that start from the beginning. Takes as long as the number of
 /// beliefs requires.
-pub async fn reset(db: &PgPool, upstream: Option<Uuid>) -> Result<u64, sqlx::Error> {
+pub async fn reset(
+    db: &PgPool,
+    upstream: Option<Uuid>,
+    by: Option<&str>,
+) -> Result<u64, sqlx::Error> {
     let ids = match upstream {
         Some(id) => vec![id],
         None => sqlx::query_scalar!("select id from upstream order by id").fetch_all(db).await?,
     };
     let mut lanes = 0;
     for id in ids {
-        lanes += contended::retried(|| reset_one(db, id)).await?;
+        lanes += contended::retried(|| reset_one(db, id, by)).await?;
     }
     Ok(lanes)
 }
 
-async fn reset_one(db: &PgPool, id: Uuid) -> Result<u64, sqlx::Error> {
+async fn reset_one(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<u64, sqlx::Error> {
     let mut tx = db.begin().await?;
-    sqlx::query!("select id from upstream where id = $1 for update", id)
+    let url = sqlx::query_scalar!("select url from upstream where id = $1 for update", id)
         .fetch_optional(&mut *tx)
         .await?;
     let lanes = forget(&mut tx, id).await?;
+    if let (Some(who), Some(url)) = (by, url) {
+        let words = format!("{lanes} lanes start from the beginning");
+        operator::record(&mut *tx, who, "reset_upstream", &url, &words).await?;
+    }
     tx.commit().await?;
     Ok(lanes)
 }

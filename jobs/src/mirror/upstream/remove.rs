@@ -9,11 +9,12 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::{PgExecutor, PgPool, error::DatabaseError};
 use uuid::Uuid;
 
-use super::UpstreamError;
-use crate::{console::operator, mirror::work::Work, queue};
+use super::{UpstreamError, change::settable, find};
+use crate::{console::operator::Entry, mirror::work::Work, queue};
 
 /// The rows that one statement deletes: it holds locks for a short time only.
 const PAGE: i64 = 5000;
@@ -50,6 +51,7 @@ pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, Ups
 
 async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
+    let before = find(&mut *tx, id).await?;
     let marked = sqlx::query_scalar!(
         "update upstream set removing_at = now(), enabled = false, relay_id = null
          where id = $1 and removing_at is null and (mirrored or $2) returning url",
@@ -58,7 +60,8 @@ async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
     );
     let Some(url) = marked.fetch_optional(&mut *tx).await? else { return Ok(false) };
     if let Some(who) = by {
-        operator::record(&mut *tx, who, "remove_upstream", &url, "").await?;
+        let entry = Entry::new(who, "remove_upstream", &url, "");
+        entry.changed(&settable(before.as_ref()), &Value::Null).record(&mut *tx).await?;
     }
     sqlx::query!("delete from lane where upstream_id = $1", id).execute(&mut *tx).await?;
     queue::enqueue(&mut *tx, &[Work::RemoveUpstream { upstream: id }.job()]).await?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{FromRow, PgExecutor, Postgres, QueryBuilder};
+use sqlx::{FromRow, PgExecutor, PgPool, Postgres, QueryBuilder};
 
-use super::{RelayId, Status, SyncState};
+use super::{RelayId, Status, SyncState, named::named};
 
 /// Counts stop here. A larger count is shown as "at least" this number.
 pub const COUNT_CAP: i64 = 10_000;
@@ -82,7 +82,8 @@ pub enum Order {
 /// The filters, the order and the position of a page of the table.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
-    /// The start of a host, a whole id, or a tenant's whole public key.
+    /// A tenant's public key or a relay's id, or at least 8 first digits of it, or a part of the host or the
+    /// name; of two characters, the start of the host.
     pub text: Option<String>,
     /// Only relays in this state.
     pub sync: Option<SyncState>,
@@ -134,18 +135,20 @@ impl Row {
 
 /// Returns one page of at most `limit` relays. The statement contains only the filters in use, so
 /// PostgreSQL plans each combination over the index that fits it.
-pub async fn search(
-    db: impl PgExecutor<'_>,
-    search: &Search,
-    limit: i64,
-) -> Result<Vec<Row>, sqlx::Error> {
+pub async fn search(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Row>, sqlx::Error> {
+    let named = match &search.text {
+        Some(text) => Some(named(db, text).await?),
+        None => None,
+    };
     let mut query = QueryBuilder::<Postgres>::new(
         "select id::text as id, subdomain || '.' || zooid_domain as host,
                 tenant_pubkey::text as tenant_pubkey, status::text as status, synced, attempts,
                 retry_at, exhausted_at, sync_error::text as sync_error, updated_at
          from relay where true",
     );
-    push_text(&mut query, search.text.as_deref());
+    if let Some(named) = named {
+        named.push(&mut query);
+    }
     push_state(&mut query, search.sync);
     if let Some(status) = search.status {
         query.push(" and status = ").push_bind(status.as_str());
@@ -170,29 +173,6 @@ pub async fn search(
     push_order(&mut query, search.order, search.after.as_ref());
     query.push(" limit ").push_bind(limit);
     query.build_query_as().fetch_all(db).await
-}
-
-fn push_text(query: &mut QueryBuilder<Postgres>, text: Option<&str>) {
-    let Some(text) = text.map(str::to_lowercase).filter(|text| !text.contains('\0')) else {
-        return;
-    };
-    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        query.push(" and tenant_pubkey = ").push_bind(text);
-    } else if let Ok(id) = text.parse::<RelayId>() {
-        query.push(" and id = ").push_bind(id.as_str().to_owned());
-    } else {
-        let (subdomain, domain) = match text.split_once('.') {
-            Some((subdomain, domain)) => (subdomain.to_owned(), Some(domain.to_owned())),
-            None => (text, None),
-        };
-        query.push(" and subdomain collate \"C\" >= ").push_bind(subdomain.clone());
-        if let Some(domain) = domain {
-            query.push(" and subdomain = ").push_bind(subdomain);
-            query.push(" and starts_with(zooid_domain, ").push_bind(domain).push(")");
-        } else {
-            query.push(" and subdomain collate \"C\" < ").push_bind(format!("{subdomain}\u{7f}"));
-        }
-    }
 }
 
 fn push_state(query: &mut QueryBuilder<Postgres>, state: Option<SyncState>) {

@@ -2,7 +2,7 @@
 
 use sqlx::{PgExecutor, PgPool, Postgres, QueryBuilder};
 
-use super::{Relay, RelayId, Status, SyncState, relay_query};
+use super::{Relay, RelayId, Status, SyncState, named::named, relay_query};
 
 /// The conditions and the position of a page of [`list`].
 #[derive(Debug, Clone, Default)]
@@ -11,8 +11,7 @@ pub struct Filter {
     pub status: Option<Status>,
     /// Only relays in this state.
     pub sync: Option<SyncState>,
-    /// Only relays whose host or name contains this text, or whose id or tenant starts with it.
-    /// Case does not matter.
+    /// Only relays that this text names: as in [`Search::text`](super::Search::text).
     pub query: Option<String>,
     /// Only relays that follow this one in the order of the list.
     pub after: Option<RelayId>,
@@ -79,8 +78,8 @@ pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Relay>
     if let Some(state) = filter.sync {
         query.push(" and ").push(state.condition());
     }
-    if let Some(text) = filter.query.as_deref().map(str::to_lowercase) {
-        push_text(&mut query, &text);
+    if let Some(text) = &filter.query {
+        named(db, text).await?.push(&mut query);
     }
     if let Some(after) = &filter.after {
         query.push(" and (created_at, id) < (select created_at, id from relay where id = ");
@@ -91,12 +90,4 @@ pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Relay>
     let rows =
         relay_query!("", "from relay where id = any($1) order by created_at desc, id desc", &ids,);
     Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
-}
-
-/// Part of a host or name, or the start of an id or a tenant's key; `text` is in lower case.
-fn push_text(query: &mut QueryBuilder<Postgres>, text: &str) {
-    query.push(" and (strpos(subdomain || '.' || zooid_domain, ").push_bind(text.to_owned());
-    query.push(") > 0 or strpos(lower(info_name), ").push_bind(text.to_owned());
-    query.push(") > 0 or starts_with(id, ").push_bind(text.to_owned());
-    query.push(") or starts_with(tenant_pubkey, ").push_bind(text.to_owned()).push("))");
 }

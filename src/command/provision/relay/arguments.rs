@@ -30,7 +30,7 @@ impl ListArgs {
         Filter {
             status: self.status.map(Status::from),
             sync: self.sync.map(SyncState::from),
-            query: self.query.clone(),
+            query: self.query.as_deref().and_then(crate::search::normal),
             after: self.after.clone(),
         }
     }

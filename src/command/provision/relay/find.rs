@@ -1,19 +1,53 @@
 //! The relay that an operator names.
 
-use anyhow::Context;
+use anyhow::bail;
 use sqlx::PgPool;
-use tender_jobs::provision::relay::{self, Relay, RelayId};
+use tender_jobs::provision::relay::{self, Filter, Relay, RelayId};
 
-/// Finds a relay by its id or its whole host.
+use crate::search;
+
+/// Finds a relay to change: by its id, or by its whole host, with or without a scheme. A part of a name is not
+/// enough, but the error lists the relays that it names.
 pub(in crate::command) async fn find(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
-    let found = if let Ok(id) = text.parse::<RelayId>() {
-        relay::find(db, &id).await?
-    } else {
-        relay::find_by_host(db, &text.to_lowercase()).await?
-    };
-    found.with_context(|| {
-        format!(
-            "there is no relay {text}: give its id or whole host; `tender relay list` shows both"
-        )
+    match exact(db, text).await? {
+        Some(found) => Ok(found),
+        None => bail!(unknown(text, &named(db, text).await?)),
+    }
+}
+
+/// Finds a relay to show: as [`find`], or by what names only this one: a part of its host or name, or the key of a
+/// tenant that has no other.
+pub(super) async fn find_part(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
+    if let Some(found) = exact(db, text).await? {
+        return Ok(found);
+    }
+    let mut named = named(db, text).await?;
+    match named.len() {
+        1 => Ok(named.remove(0)),
+        _ => bail!(unknown(text, &named)),
+    }
+}
+
+async fn exact(db: &PgPool, text: &str) -> anyhow::Result<Option<Relay>> {
+    let Some(name) = search::normal(text) else { return Ok(None) };
+    Ok(match name.parse::<RelayId>() {
+        Ok(id) => relay::find(db, &id).await?,
+        Err(_) => relay::find_by_host(db, &name.to_lowercase()).await?,
     })
+}
+
+/// Returns some relays that a text names, as the dashboard's search finds them.
+async fn named(db: &PgPool, text: &str) -> anyhow::Result<Vec<Relay>> {
+    let Some(query) = search::normal(text) else { return Ok(Vec::new()) };
+    let filter = Filter { query: Some(query), ..Filter::default() };
+    Ok(relay::list(db, &filter, 5).await?)
+}
+
+fn unknown(text: &str, named: &[Relay]) -> String {
+    let hosts: Vec<String> = named.iter().map(Relay::host).collect();
+    let hint = match hosts.as_slice() {
+        [] => "`tender relay list` shows both".to_owned(),
+        hosts => format!("{text} is a part of {}", hosts.join(", ")),
+    };
+    format!("there is no relay {text}: give its id or whole host; {hint}")
 }

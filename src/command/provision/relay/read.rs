@@ -11,7 +11,7 @@ use tender_jobs::{
 };
 use tender_workers::provision::zooid::Zooid;
 
-use super::{arguments::ListArgs, find::find, view};
+use super::{arguments::ListArgs, find::find_part, view};
 use crate::{command::print, config::Config, postgres::Database};
 
 pub(super) async fn list(
@@ -39,7 +39,7 @@ pub(super) async fn show(
     text: &str,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
+    let relay = find_part(&database.pool, text).await?;
     let records = activity::of_relay(&database.pool, &relay.id, None, 10).await?;
     if json {
         let mut view = view::fields(&relay, config.provision.backoff.max_attempts());
@@ -60,7 +60,7 @@ pub(super) async fn show_activity(
     // The activity outlives its relay.
     let id = match text.parse::<RelayId>() {
         Ok(id) => id,
-        Err(_) => find(&database.pool, text).await?.id,
+        Err(_) => find_part(&database.pool, text).await?.id,
     };
     let records = activity::of_relay(&database.pool, &id, None, limit).await?;
     if records.is_empty() {
@@ -75,7 +75,7 @@ pub(super) async fn members(
     text: &str,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relay = find(&database.pool, text).await?;
+    let relay = find_part(&database.pool, text).await?;
     let Some(settings) = config.zooid.clone() else { bail!("zooid is not configured") };
     let members = Zooid::new(settings)?.members(&relay).await?;
     if json {

@@ -6,7 +6,7 @@ use axum::{
 use serde_json::{Value, json};
 use tender_jobs::console::api_key::{self, Holder};
 
-use super::{json_of, record};
+use super::{body::KeyBody, json_of, record};
 use crate::http::{
     Api,
     extract::Segment,
@@ -15,14 +15,14 @@ use crate::http::{
 use crate::tokens;
 
 /// Returns the active API keys.
-#[utoipa::path(get, path = "/api/v1/api_keys", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(get, path = "/api_keys", tag = "mirror", security(("bearer" = [])),
     responses((status = 200), (status = 401)))]
 pub(in crate::http) async fn api_keys(State(api): State<Api>) -> Answer {
     Ok(Json(api_key::list(&api.db, false).await?).into_response())
 }
 
 /// Creates an API key. Its token is returned only once.
-#[utoipa::path(post, path = "/api/v1/api_keys", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(post, path = "/api_keys", tag = "mirror", security(("bearer" = [])), request_body = KeyBody,
     responses((status = 201), (status = 400), (status = 401), (status = 422)))]
 pub(in crate::http) async fn create_key(
     State(api): State<Api>,
@@ -58,7 +58,7 @@ pub(crate) fn key_name(name: &str) -> Result<(), String> {
 }
 
 /// Revokes an API key at once. Revoking it again is harmless.
-#[utoipa::path(delete, path = "/api/v1/api_keys/{id}", tag = "mirror", security(("bearer" = [])),
+#[utoipa::path(delete, path = "/api_keys/{id}", tag = "mirror", security(("bearer" = [])),
     responses((status = 204), (status = 401), (status = 404)))]
 pub(in crate::http) async fn revoke_key(
     State(api): State<Api>,

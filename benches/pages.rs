@@ -1,0 +1,151 @@
+//! Benchmark of the dashboard: size and time to the first byte of every page, over a full ledger, through
+//! HTTP, from a separate process. Each part has ten times the rows of the one before.
+//!
+//! `cargo bench --bench pages` runs all parts; `… -- 100k` runs one. `docs/PERFORMANCE.md` has the results.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a benchmark prints, and may fail"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Bench, run};
+
+const BASE: &str = "http://127.0.0.1:4919";
+const PASSWORD: &str = "a password for the benchmark";
+/// Requests of each page that are measured, after five that warm up.
+const REQUESTS: usize = 200;
+
+/// The pages; `{relay}`, `{job}` and `{event}` are ids of rows in the middle.
+const PAGES: &[&str] = &[
+    "",
+    "/charts?range=1h",
+    "/charts?range=7d",
+    "/relays",
+    "/relays?order=host&q=r77",
+    "/relays?sync=pending&order=waiting",
+    "/relays/{relay}",
+    "/upstreams",
+    "/events",
+    "/queues",
+    "/jobs",
+    "/jobs?state=killed",
+    "/jobs?queue=sync-relay&state=done",
+    "/jobs/{job}",
+    "/schedule",
+    "/processes",
+    "/audit",
+    "/search?q=r77777",
+    "/search?q={event}",
+];
+
+fn main() {
+    run(&["10k", "100k", "1m"], async |bench, name| {
+        let relays = match name {
+            "10k" => 10_000,
+            "100k" => 100_000,
+            _ => 1_000_000,
+        };
+        fill(bench, relays).await;
+        measure(bench).await;
+    });
+}
+
+/// Inserts relays, a thousand of them pending; five finished jobs and ten events for each relay.
+async fn fill(bench: &Bench, relays: i64) {
+    let started = Instant::now();
+    bench.insert(relays, 1000).await;
+    println!("{relays} relays, {} finished jobs, {} events", relays * 5, relays * 10);
+    let (jobs, events) = (include_str!("pages/jobs.sql"), include_str!("pages/events.sql"));
+    for (statement, rows) in [(jobs, relays * 5), (events, relays * 10)] {
+        for first in (0..rows).step_by(50_000) {
+            sqlx::query(statement)
+                .bind(first)
+                .bind((first + 50_000).min(rows) - 1)
+                .execute(&bench.bulk())
+                .await
+                .unwrap();
+        }
+    }
+    sqlx::raw_sql("vacuum analyze").execute(&bench.bulk()).await.unwrap();
+    println!("  filled in {:.0} s", started.elapsed().as_secs_f64());
+}
+
+async fn id(bench: &Bench, query: &'static str) -> String {
+    sqlx::query_scalar(query).fetch_one(bench.db()).await.unwrap()
+}
+
+async fn measure(bench: &Bench) {
+    let process = bench.spawn_with("api", &[("DASHBOARD_PASSWORD", PASSWORD)]);
+    let client =
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let cookie = log_in(&client).await;
+    let ids = [
+        ("{relay}", id(bench, "select id::text from relay offset 5000 limit 1").await),
+        ("{job}", id(bench, "select id from apalis.jobs offset 5000 limit 1").await),
+        ("{event}", id(bench, "select encode(id, 'hex') from event offset 5000 limit 1").await),
+    ];
+    let mut all = Vec::new();
+    for page in PAGES {
+        let path = ids.iter().fold((*page).to_owned(), |path, (name, id)| path.replace(name, id));
+        let (bytes, mut waits) = load(&client, &cookie, &path).await;
+        waits.sort();
+        let at = |percent: usize| waits[waits.len() * percent / 100].as_secs_f64() * 1000.0;
+        println!(
+            "  {page:36} {:6.1} kB  p50 {:6.1} ms  p99 {:6.1} ms",
+            bytes as f64 / 1e3,
+            at(50),
+            at(99)
+        );
+        all.extend(waits);
+    }
+    all.sort();
+    println!("  all pages: p99 {:.1} ms", all[all.len() * 99 / 100].as_secs_f64() * 1000.0);
+    drop(process);
+}
+
+/// Waits until the process answers, and returns the cookie of a session.
+async fn log_in(client: &reqwest::Client) -> String {
+    let started = Instant::now();
+    loop {
+        let form = [("password", PASSWORD)];
+        let answer =
+            client.post(format!("{BASE}/dashboard/login/password")).form(&form).send().await;
+        if let Some(cookie) =
+            answer.ok().and_then(|answer| answer.headers().get("set-cookie").cloned())
+        {
+            return cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
+        }
+        assert!(started.elapsed() < Duration::from_mins(1), "the process serves its dashboard");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Returns the size of a page, and the times to the first byte.
+async fn load(client: &reqwest::Client, cookie: &str, path: &str) -> (usize, Vec<Duration>) {
+    let (mut bytes, mut waits) = (0, Vec::new());
+    for request in 0..REQUESTS + 5 {
+        let started = Instant::now();
+        let answer = client
+            .get(format!("{BASE}/dashboard{path}"))
+            .header("cookie", cookie)
+            .send()
+            .await
+            .unwrap();
+        let wait = started.elapsed();
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        bytes = answer.bytes().await.unwrap().len();
+        if request >= 5 {
+            waits.push(wait);
+        }
+    }
+    (bytes, waits)
+}

@@ -1,0 +1,162 @@
+//! What an operator does to several jobs: the form around the list, the question, the deed.
+
+use maud::{Markup, html};
+use tender_jobs::{
+    queue::COUNT_CAP,
+    steer::{self, Bulk, Verb},
+};
+
+use super::Shown;
+use crate::dashboard::{
+    PATH,
+    actions::{Action, Answer, Asked},
+    parts::{Problem, count, numbered},
+    session::Viewer,
+};
+
+/// The most jobs that a page counts.
+pub(super) const COUNTED: i64 = 1000;
+/// The most jobs that a form may name.
+const MOST_NAMED: usize = 500;
+
+/// The form with the list inside. The server asks for the confirmation, so that the question has the exact count.
+pub(super) fn form(viewer: &Viewer, shown: &Shown, matching: i64, table: &Markup) -> Markup {
+    if !viewer.may_act() {
+        return html! { (table) };
+    }
+    let all = count(matching, matching >= COUNTED);
+    html! {
+        form #steer .steer method="post" action={ (PATH) "/jobs/steer" } {
+            input type="hidden" name="form_token" value=(viewer.form_token);
+            @for (name, value) in shown.filters() { input type="hidden" name=(name) value=(value); }
+            fieldset {
+                legend { "With" }
+                label { input type="radio" name="scope" value="named" id="scope-named" checked; "the selected jobs" }
+                label { input type="radio" name="scope" value="all" id="scope-all"; "all that match (" (all) ")" }
+                label.all hidden { input type="checkbox" id="pick-all"; "select this page" }
+                button name="verb" value="retry" { "Retry …" }
+                button.grave name="verb" value="cancel" { "Cancel …" }
+                button.grave name="verb" value="delete" { "Delete …" }
+            }
+            (table)
+        }
+    }
+}
+
+/// The jobs that a form means.
+enum Scope {
+    Named(Vec<String>),
+    Matching(Shown),
+}
+
+impl Scope {
+    /// `None` if the form is malformed.
+    fn of(asked: &Asked) -> Option<Self> {
+        if asked.field("scope") == "all" {
+            let field = |name| asked.field(name).to_owned();
+            return Some(Self::Matching(Shown {
+                host: field("host"),
+                tenant: field("tenant"),
+                queue: field("queue"),
+                state: field("state"),
+                error: field("error"),
+                age: field("age"),
+                ..Shown::default()
+            }));
+        }
+        let named = asked.fields.iter().filter(|(name, _)| name == "job");
+        let named: Vec<String> = named.map(|(_, id)| id.clone()).collect();
+        (named.len() <= MOST_NAMED && named.iter().all(|id| !id.contains('\0')))
+            .then_some(Self::Named(named))
+    }
+
+    /// How the record of actions names the jobs.
+    fn words(&self) -> String {
+        match self {
+            Self::Named(ids) => format!("selected: {}", ids.join(" ")),
+            Self::Matching(shown) => {
+                let filters =
+                    shown.filters().into_iter().map(|(name, value)| format!("{name} {value}"));
+                let filters: Vec<String> = filters.collect();
+                if filters.is_empty() { "all jobs".to_owned() } else { filters.join(", ") }
+            }
+        }
+    }
+
+    /// Counts the jobs whose state allows it, at most [`COUNT_CAP`].
+    async fn count(&self, asked: &Asked, verb: Verb) -> Result<i64, sqlx::Error> {
+        let db = &asked.dashboard.db;
+        match self {
+            Self::Named(ids) => steer::count_named(db, verb, ids).await,
+            Self::Matching(shown) => {
+                let selected = shown.select(db).await?;
+                steer::count_matching(db, verb, &selected.filter, COUNT_CAP).await
+            }
+        }
+    }
+
+    async fn steer(&self, asked: &Asked, verb: Verb) -> Result<Bulk, sqlx::Error> {
+        let (db, by) = (&asked.dashboard.db, asked.by());
+        match self {
+            Self::Named(ids) => steer::named(db, verb, ids, &by).await,
+            Self::Matching(shown) => {
+                let selected = shown.select(db).await?;
+                steer::matching(db, verb, &selected.filter, steer::MOST, &by).await
+            }
+        }
+    }
+}
+
+pub(in crate::dashboard) async fn steer(asked: Asked) -> Answer {
+    if let Err(refused) = asked.allow("steer_jobs", "").await {
+        return Ok(*refused);
+    }
+    let verb = Verb::parse(asked.field("verb")).ok_or(Problem::NotFound)?;
+    let scope = Scope::of(&asked).ok_or(Problem::NotFound)?;
+    let action = Action {
+        name: format!("{}_jobs", verb.as_str()),
+        target: scope.words(),
+        question: "Do this?",
+        path: format!("{PATH}/jobs/steer"),
+        otherwise: format!("{PATH}/jobs"),
+    };
+    let question = question(verb, scope.count(&asked, verb).await?);
+    let doing = match asked.begin_with(action, &question).await {
+        Ok(doing) => doing,
+        Err(answer) => return Ok(*answer),
+    };
+    let bulk = scope.steer(&asked, verb).await?;
+    asked.dashboard.fleet.forget().await;
+    doing.done(Ok(words(verb, bulk))).await
+}
+
+fn question(verb: Verb, jobs: i64) -> String {
+    let (noun, more) = (numbered(jobs, "job"), if jobs >= COUNT_CAP { " or more" } else { "" });
+    match verb {
+        Verb::Retry => format!(
+            "Retry {noun}{more}, killed or retrying? A job of a relay that is in step is left alone; the others are due at once."
+        ),
+        Verb::Cancel => format!(
+            "Cancel {noun}{more}, waiting or retrying? They are killed. Their relays give up until they change or a sync is requested."
+        ),
+        Verb::Delete => format!(
+            "Delete {noun}{more}, done or killed, for good? What relays and upstreams still need stays on their pages and gets new jobs."
+        ),
+    }
+}
+
+fn words(verb: Verb, bulk: Bulk) -> String {
+    let jobs = numbered(i64::try_from(bulk.done).unwrap_or(i64::MAX), "job");
+    let done = match verb {
+        Verb::Retry => format!("{jobs} requeued."),
+        Verb::Cancel => format!("{jobs} cancelled."),
+        Verb::Delete => format!("{jobs} deleted."),
+    };
+    if bulk.goes_on {
+        return format!(
+            "{done} More match: only the first {} were looked at. Do it again.",
+            steer::MOST
+        );
+    }
+    done
+}

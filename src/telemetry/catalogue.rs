@@ -1,0 +1,183 @@
+//! The kind, unit and meaning of every metric. The text format of Prometheus has no field for a unit, so
+//! that the unit ends the help text.
+
+use metrics::{SharedString, describe_counter, describe_gauge, describe_histogram};
+
+/// The kind of a metric.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// Name, kind, unit, meaning.
+type Metric = (&'static str, Kind, &'static str, &'static str);
+
+/// Describes every metric to the recorder that is current: the local one, or the process's.
+pub(crate) fn describe() {
+    for (name, kind, unit, meaning) in PROCESS.iter().chain(MIRROR).chain(GRASP) {
+        let help = SharedString::from(format!("{meaning}. Unit: {unit}."));
+        match kind {
+            Counter => describe_counter!(*name, help),
+            Gauge => describe_gauge!(*name, help),
+            Histogram => describe_histogram!(*name, help),
+        }
+    }
+}
+
+#[rustfmt::skip]
+const PROCESS: &[Metric] = &[
+    ("tender_breaker_open", Gauge, "1 is open",
+        "Whether the breaker of the zooid instance is open, so that changes wait"),
+    ("tender_database_connections", Gauge, "connections",
+        "Connections of this process to PostgreSQL, by state"),
+    ("tender_database_up", Gauge, "1 is up",
+        "Whether this process could read its database at the last measurement"),
+    ("tender_http_connections", Gauge, "connections",
+        "Open connections of this process, by listener"),
+    ("tender_http_connections_refused_total", Counter, "connections",
+        "Connections that were refused: by our limit, or by the system"),
+    ("tender_http_request_duration_seconds", Histogram, "seconds",
+        "Time from the head of a request to the head of its answer, by route"),
+    ("tender_http_requests_total", Counter, "requests",
+        "Answered requests, by route, method and status"),
+    ("tender_job_attempts_total", Counter, "attempts",
+        "Ended attempts of jobs, by queue and outcome"),
+    ("tender_jobs", Gauge, "jobs",
+        "Jobs, by queue and state; killed_open are the killed ones that need attention of their own"),
+    ("tender_jobs_rescued_total", Counter, "jobs",
+        "Jobs of dead workers that this process put back"),
+    ("tender_leases_lost_total", Counter, "attempts",
+        "Attempts that found their job with another worker"),
+    ("tender_oldest_pending_seconds", Gauge, "seconds",
+        "Age of the oldest change of a relay that zooid does not have; 0 without one"),
+    ("tender_oldest_transaction_seconds", Gauge, "seconds",
+        "Age of the oldest open transaction in the database"),
+    ("tender_queue_latency_seconds", Histogram, "seconds",
+        "Time from when a job was due to when a worker fetched it, by queue"),
+    ("tender_queue_oldest_due_seconds", Gauge, "seconds",
+        "Age of the oldest due job that no worker has fetched, by queue; 0 without one"),
+    ("tender_queue_paused", Gauge, "1 is paused",
+        "Whether the queue is paused"),
+    ("tender_relays", Gauge, "relays",
+        "Relays, by state; switched_off ones are also in one of the other states"),
+    ("tender_relays_reasserted_total", Counter, "relays",
+        "Relays that were sent to zooid again to undo foreign changes"),
+    ("tender_schedule_ticks_total", Counter, "jobs",
+        "Runs of recurring jobs that this process enqueued, by recurring job"),
+    ("tender_sync_duration_seconds", Histogram, "seconds",
+        "Time of one attempt to carry a relay to zooid, from the claim to the outcome"),
+    ("tender_workers", Gauge, "workers",
+        "Workers with a heartbeat within 30 s, by queue"),
+    ("tender_zooid_calls_allowed", Gauge, "calls",
+        "Calls to the zooid instance that are allowed at the same time; it adapts to latency"),
+    ("tender_zooid_in_flight", Gauge, "calls",
+        "Calls to the zooid instance that run now, over all processes"),
+    ("tender_zooid_key_refused", Gauge, "1 is refused",
+        "Whether the zooid instance refuses our key or our signature"),
+    ("tender_zooid_request_duration_seconds", Histogram, "seconds",
+        "Time of one request to zooid"),
+    ("tender_zooid_requests_total", Counter, "requests",
+        "Requests to zooid, by method and class of the answer"),
+];
+
+#[rustfmt::skip]
+const MIRROR: &[Metric] = &[
+    ("tender_backfill_ratio", Gauge, "ratio from 0 to 1",
+        "Part of the history that the lane has walked, by upstream and lane"),
+    ("tender_backfill_still_seconds", Gauge, "seconds",
+        "Time since the history of the lane last moved; 0 when it is complete"),
+    ("tender_cursor_age_seconds", Gauge, "seconds",
+        "How late new events of the upstream are"),
+    ("tender_events_total", Counter, "events",
+        "Received events, by outcome: stored, duplicate, or the reason of a refusal"),
+    ("tender_lane_events_total", Counter, "events",
+        "Events that the lane received, by upstream, lane and outcome"),
+    ("tender_lane_failed", Gauge, "1 has failed",
+        "Whether the last run of the lane failed for good and none has succeeded since"),
+    ("tender_lane_failed_attempts", Gauge, "attempts",
+        "Failed attempts of the lane since its last success"),
+    ("tender_lane_gaps", Gauge, "seconds, events or windows, by kind",
+        "What the lane knows to be missing, by upstream, lane and kind"),
+    ("tender_lane_uploads_total", Counter, "events",
+        "Events that the lane offered to the upstream, by verdict"),
+    ("tender_lanes", Gauge, "lanes",
+        "Lanes, by lane and status"),
+    ("tender_lanes_stale", Gauge, "lanes",
+        "Lanes whose holder has sent no heartbeat for the stale threshold"),
+    ("tender_mirror_step_seconds", Histogram, "seconds",
+        "Time of one run of a lane, by lane"),
+    ("tender_upstream_connections", Gauge, "connections",
+        "Connections to upstreams, by state"),
+    ("tender_uploads_pending", Gauge, "events",
+        "Events that wait to be uploaded, by upstream"),
+    ("tender_uploads_total", Counter, "events",
+        "Uploaded events, by verdict of the upstream"),
+];
+
+#[rustfmt::skip]
+const GRASP: &[Metric] = &[
+    ("tender_grasp_batch_oldest_seconds", Gauge, "seconds",
+        "Age of the oldest open batch; 0 without one"),
+    ("tender_grasp_batches_open", Gauge, "batches",
+        "Open batches"),
+    ("tender_grasp_batches_total", Counter, "batches",
+        "Ended batches, by relay, purpose, method and outcome"),
+    ("tender_grasp_connection_attempts_total", Counter, "attempts",
+        "Attempts to connect to the followed relay, by result"),
+    ("tender_grasp_coverage", Gauge, "items",
+        "Items of the followed relay, by state"),
+    ("tender_grasp_drift_events_total", Counter, "events",
+        "Events that a verification found and live subscriptions had missed"),
+    ("tender_grasp_events_total", Counter, "events",
+        "Events that the service accepted, by source"),
+    ("tender_grasp_gaps", Gauge, "gaps",
+        "Parts of the history of the followed relay that it did not show"),
+    ("tender_grasp_items", Gauge, "items",
+        "Items of all followed relays, by family and state"),
+    ("tender_grasp_oldest_missing_seconds", Gauge, "seconds",
+        "Age of the oldest item that the followed relay has not delivered; 0 without one"),
+    ("tender_grasp_outbox_lag_seconds", Gauge, "seconds",
+        "How long new repositories have waited for a plan; 0 without one"),
+    ("tender_grasp_outbox_relays", Gauge, "relays",
+        "Followed relays whose plan is out of date"),
+    ("tender_grasp_overflow_filters", Gauge, "filters",
+        "Filters of the followed relay that do not fit in its subscriptions"),
+    ("tender_grasp_pages_total", Counter, "pages",
+        "Pages, or rounds of negentropy, of ended batches"),
+    ("tender_grasp_parked", Gauge, "events",
+        "Parked events, by service and reason"),
+    ("tender_grasp_parked_oldest_seconds", Gauge, "seconds",
+        "Age of the oldest parked event; 0 without one"),
+    ("tender_grasp_processes", Gauge, "processes",
+        "Processes that reported within 30 s that they follow relays"),
+    ("tender_grasp_refused_total", Counter, "events",
+        "Events that the service refused, by reason"),
+    ("tender_grasp_refuses_others", Gauge, "1 refuses",
+        "Whether the relay of the service refuses events that others signed"),
+    ("tender_grasp_relay_events_total", Counter, "events",
+        "Events that the followed relay delivered, by outcome"),
+    ("tender_grasp_relay_failures", Gauge, "failures",
+        "Failures of the followed relay in a row"),
+    ("tender_grasp_relay_holder", Gauge, "always 1",
+        "The process that holds the followed relay"),
+    ("tender_grasp_relay_state", Gauge, "always 1",
+        "The present state of the followed relay"),
+    ("tender_grasp_relays", Gauge, "relays",
+        "Followed relays, by state"),
+    ("tender_grasp_relays_over_limit", Gauge, "relays",
+        "Relays that announcements name beyond the limit of the service"),
+    ("tender_grasp_releases_waiting", Gauge, "events",
+        "Events whose release waits, counted up to 100,000"),
+    ("tender_grasp_repositories", Gauge, "repositories",
+        "Accepted repositories, by service"),
+    ("tender_grasp_services", Gauge, "services",
+        "Enabled services"),
+    ("tender_grasp_subscriptions", Gauge, "subscriptions",
+        "Open subscriptions to the followed relay"),
+    ("tender_grasp_subscriptions_closed", Gauge, "subscriptions",
+        "Subscriptions that the followed relay closed"),
+];

@@ -1,0 +1,57 @@
+//! `tender audit`: the commands leave who typed them, also those that were refused.
+
+use serde_json::{Value, json};
+
+use crate::support::{DOMAIN, World, process::run};
+
+async fn typed(world: &World, arguments: &[&str]) -> (i32, String, String) {
+    let url = world.database.url();
+    let environment = [("DATABASE_URL", url.as_str()), ("RELAY_DOMAIN", DOMAIN)];
+    let output = run(arguments, &environment).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+async fn audit(world: &World, arguments: &[&str]) -> Vec<Value> {
+    let (code, out, err) = typed(world, &[&["audit", "--json"], arguments].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[tokio::test]
+async fn commands_are_recorded_with_user_and_host_also_when_they_are_refused() {
+    let world = World::new().await;
+    assert_eq!(typed(&world, &["queue", "pause", "prune"]).await.0, 0);
+    assert_eq!(typed(&world, &["queue", "pause", "nets"]).await.0, 1);
+    assert_eq!(typed(&world, &["relay", "delete", "no.such.host", "--yes"]).await.0, 1);
+    assert_eq!(typed(&world, &["mirror", "add", "https://a.example"]).await.0, 1);
+    assert_eq!(typed(&world, &["mirror", "add", "wss://a.example"]).await.0, 0);
+    assert_eq!(typed(&world, &["mirror", "update", "wss://a.example", "--live"]).await.0, 0);
+    assert_eq!(typed(&world, &["queue", "list"]).await.0, 0);
+    let actions = audit(&world, &[]).await;
+    let told: Vec<_> = actions.iter().rev().map(|one| (&one["action"], &one["outcome"])).collect();
+    let expected = [
+        ("pause_queue", "done"),
+        ("pause_queue", "refused"),
+        ("relay_delete", "refused"),
+        ("add_upstream", "refused"),
+        ("add_upstream", "done"),
+        ("update_upstream", "done"),
+    ];
+    assert_eq!(json!(told), json!(expected), "{actions:#?}");
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    assert!(actions.iter().all(|one| one["who"].as_str().unwrap().ends_with(&format!("@{host}"))));
+    assert_eq!(
+        (&actions[0]["before"], &actions[0]["after"]),
+        (&json!({"live": false}), &json!({"live": true}))
+    );
+
+    assert_eq!(audit(&world, &["--outcome", "refused", "--action", "relay"]).await.len(), 1);
+    assert_eq!(audit(&world, &["--target", "WSS://A.example/", "--hours", "1"]).await.len(), 3);
+    assert_eq!(audit(&world, &["--via", "page"]).await.len(), 0);
+    let older = actions[4]["id"].to_string();
+    assert_eq!(audit(&world, &["--before", &older]).await.len(), 1);
+    let (_, out, _) = typed(&world, &["audit", "--limit", "2"]).await;
+    assert!(out.contains("update_upstream") && out.contains("--before"), "{out}");
+    assert_eq!(typed(&world, &["audit", "--outcome", "red"]).await.0, 2);
+}
