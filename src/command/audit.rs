@@ -2,8 +2,8 @@
 
 mod changes;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
-use comfy_table::{Cell, Color};
 use sqlx::PgPool;
 use tender_jobs::{
     console::operator::{Action, Entry, Outcome, Search, list},
@@ -121,17 +121,9 @@ pub(super) async fn show(args: &AuditArgs, as_json: bool) -> anyhow::Result<()> 
             return print::line("no action of an operator matches");
         }
         let now = queue::now(&database.pool).await?;
-        let mut table = print::table(&["WHEN", "WHO", "ACTION", "TARGET", "RESULT"]);
         for one in &actions {
-            table.add_row(vec![
-                Cell::new(format!("{} ago", print::distance(one.created_at, now))),
-                Cell::new(print::short(&print::visible(&one.who), 20)),
-                Cell::new(&one.action),
-                Cell::new(print::visible(&one.target)),
-                result(one),
-            ]);
+            print::line(&words(one, now))?;
         }
-        print::line(&table.trim_fmt())?;
         before.map_or(Ok(()), |id| {
             print::line(&format!(
                 "the newest {limit}; older ones: --before {id}, or more: --limit N"
@@ -141,12 +133,12 @@ pub(super) async fn show(args: &AuditArgs, as_json: bool) -> anyhow::Result<()> 
     .await
 }
 
-fn result(one: &Action) -> Cell {
-    let words = print::visible(&one.result);
-    match one.outcome {
-        Outcome::Done if words.is_empty() => Cell::new("done"),
-        Outcome::Done => Cell::new(words),
-        Outcome::Refused => Cell::new(format!("refused: {words}")).fg(Color::Yellow),
-        Outcome::Failed => Cell::new(format!("failed: {words}")).fg(Color::Red),
-    }
+/// One action on two lines, so that no name is broken in a narrow terminal.
+fn words(one: &Action, now: DateTime<Utc>) -> String {
+    let age = print::distance(one.created_at, now);
+    let (action, target, who) =
+        (&one.action, print::visible(&one.target), print::visible(&one.who));
+    let result = print::short(&print::visible(&one.result), 66 - who.chars().count().min(40));
+    let result = if result.is_empty() { result } else { format!(": {result}") };
+    format!("{age:>7} ago  {action}  {target}\n             {who}, {}{result}", one.outcome)
 }
