@@ -2,6 +2,7 @@
 
 mod changes;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use sqlx::PgPool;
 use tender_jobs::{

@@ -114,7 +114,7 @@ fn row(action: &Action) -> Markup {
             td data-label="By" { (action.via) }
             td data-label="Action" { (action.action.replace('_', " ")) }
             td.none[action.target.is_empty()] data-label="Target" { (target(action)) }
-            td data-label="Result" { (badge(action.outcome)) " " (action.result) (changes(action)) }
+            td data-label="Result" { div.result { (badge(action.outcome)) " " (action.result) (changes(action)) } }
         }
     }
 }
