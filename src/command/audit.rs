@@ -2,7 +2,6 @@
 
 mod changes;
 
-use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use sqlx::PgPool;
 use tender_jobs::{
