@@ -42,7 +42,7 @@ const PAGES: &[&str] = &[
     "/jobs/{job}",
     "/schedule",
     "/processes",
-    "/audit",
+    "/actions",
     "/search?q=r77777",
     "/search?q={event}",
 ];

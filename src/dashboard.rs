@@ -45,7 +45,7 @@ use axum::{
 };
 use maud::html;
 use sqlx::PgPool;
-use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup};
+use tender_jobs::{console::charts::Charts, grasp::view::ParkedGroup, queue::QueueStatus};
 use tender_workers::provision::zooid::Zooid;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +67,7 @@ pub struct Dashboard {
     login: Arc<login::Login>,
     fleet: Arc<Shared<Fleet>>,
     figures: Arc<Shared<queues::Figures>>,
+    statuses: Arc<Shared<Vec<QueueStatus>>>,
     parked: Arc<Shared<Vec<ParkedGroup>>>,
     charts: Arc<[Shared<Charts>; 3]>,
     streams: Arc<tokio::sync::Semaphore>,
@@ -91,6 +92,7 @@ impl Dashboard {
             login,
             fleet: Arc::default(),
             figures: Arc::default(),
+            statuses: Arc::default(),
             parked: Arc::default(),
             charts: Arc::default(),
             streams: Arc::new(tokio::sync::Semaphore::new(live::MOST_STREAMS)),
@@ -169,24 +171,24 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/search", get(search::page))
         .route("/export/{file}", get(export::file))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
-        .route("/live/fleet", get(live::fleet))
-        .route("/live/charts", get(live::charts))
-        .route("/live/relays/{id}", get(live::relay))
-        .route("/live/queues", get(live::queues))
-        .route("/live/workers", get(live::workers))
-        .route("/live/processes", get(live::processes))
-        .route("/live/schedule", get(live::schedule))
-        .route("/live/repositories", get(live::repos))
-        .route("/live/repository", get(live::repo))
-        .route("/live/followed", get(live::followed))
-        .route("/live/followed/{id}", get(live::followed_relay))
-        .route("/live/parked", get(live::parked))
-        .route("/live/jobs", get(live::jobs))
-        .route("/live/relays", get(live::relays))
-        .route("/live/upstreams", get(live::upstreams))
-        .route("/live/upstreams/{id}", get(live::upstream))
-        .route("/live/events", get(live::events))
-        .route("/live/jobs/{id}", get(live::job))
+        .route("/live/fleet", get(live::pages::fleet))
+        .route("/live/charts", get(live::pages::charts))
+        .route("/live/relays/{id}", get(live::pages::relay))
+        .route("/live/queues", get(live::pages::queues))
+        .route("/live/workers", get(live::pages::workers))
+        .route("/live/processes", get(live::pages::processes))
+        .route("/live/schedule", get(live::pages::schedule))
+        .route("/live/repositories", get(live::pages::repos))
+        .route("/live/repository", get(live::pages::repo))
+        .route("/live/followed", get(live::pages::followed))
+        .route("/live/followed/{id}", get(live::pages::followed_relay))
+        .route("/live/parked", get(live::pages::parked))
+        .route("/live/jobs", get(live::pages::jobs))
+        .route("/live/relays", get(live::pages::relays))
+        .route("/live/upstreams", get(live::pages::upstreams))
+        .route("/live/upstreams/{id}", get(live::pages::upstream))
+        .route("/live/events", get(live::pages::events))
+        .route("/live/jobs/{id}", get(live::pages::job))
         .route("/scheme", post(scheme::choose))
         .route("/logout", post(login::logout))
         .route("/assets/{file}", get(assets::private))

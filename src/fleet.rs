@@ -3,6 +3,7 @@
 
 mod attention;
 mod grasp;
+mod holds;
 mod item;
 
 use std::time::Duration;

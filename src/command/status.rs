@@ -31,7 +31,8 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
             snoozed.iter().map(|item| vec!["-".into(), snoozed_line(item, fleet.now).into()]);
         print::prose(&listed.chain(aside).collect::<Vec<_>>())?;
         if items.is_empty() {
-            print::line("nothing needs attention")?;
+            let else_ = if fleet.snoozed().is_empty() { "" } else { " else" };
+            print::line(&format!("nothing{else_} needs attention"))?;
         }
     }
     Ok(if items.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -52,7 +53,7 @@ fn mark(item: &Item) -> Cell {
 
 /// An item on one line, with the command that shows or solves it.
 pub(super) fn line(item: &Item, now: DateTime<Utc>) -> String {
-    let since = item.since.map(|since| format!(", {}", print::relative(since, now)));
+    let since = item.since.map(|since| format!(", for {}", print::distance(since, now)));
     let error = (!item.error.is_empty()).then(|| format!(": {}", item.error));
     let command = (!item.command.is_empty()).then(|| format!(" ({})", item.command));
     let grown = item.grown_from().map(|from| format!("; snoozed at {from}, listed again"));

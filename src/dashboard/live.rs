@@ -1,36 +1,25 @@
 //! Live parts: each open page has a stream. The server reads the part once a second; the stream sends it
 //! when it has changed, and otherwise says that it was read.
 
+pub(super) mod pages;
+
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    extract::{Path, Query, State},
     http::HeaderMap,
     response::{
-        IntoResponse, Response,
+        IntoResponse,
         sse::{Event, Sse},
     },
 };
 use futures_util::stream;
-use maud::Markup;
+use pages::{Answer, Part};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{
-    Dashboard, charts, fleet,
-    grasp::{parked, relay as followed_relay, relays as followed, repo, repos},
-    jobs,
-    jobs::one,
-    mirror::{events, upstream, upstreams},
-    parts::Problem,
-    processes,
-    provision::{relay, relays},
-    queues, schedule, session,
-    session::Viewer,
-    workers,
-};
+use super::{Dashboard, fleet, parts::Problem, session, session::Viewer};
 
 /// The most streams that a process serves at the same time.
 pub(super) const MOST_STREAMS: usize = 200;
@@ -38,227 +27,6 @@ pub(super) const MOST_STREAMS: usize = 200;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Reads between two checks that the session is still valid.
 const SESSION_READS: u32 = 10;
-
-/// The live part of a page.
-enum Part {
-    Fleet,
-    Charts(charts::Shown),
-    Relays(relays::Shown),
-    Relay(String),
-    Queues,
-    Workers(workers::Shown),
-    Processes(processes::Shown),
-    Schedule,
-    Jobs(jobs::Shown),
-    Job(String),
-    Upstreams(upstreams::Shown),
-    Upstream(String),
-    Events,
-    Repos(repos::Shown),
-    Repo(repo::Shown),
-    Followed(followed::Shown),
-    FollowedRelay(String),
-    Parked(parked::Shown),
-}
-
-impl Part {
-    async fn render(&self, dashboard: &Dashboard, viewer: &Viewer) -> Result<Markup, Problem> {
-        Ok(match self {
-            Self::Fleet => fleet::live(dashboard, viewer).await?,
-            Self::Charts(shown) => charts::live(dashboard, *shown).await?,
-            Self::Relays(shown) => relays::table(dashboard, shown).await?,
-            Self::Relay(id) => {
-                relay::live(dashboard, &relay::find(dashboard, id).await?, viewer).await?
-            }
-            Self::Queues => queues::live(dashboard, viewer).await?,
-            Self::Workers(shown) => workers::live(dashboard, shown).await?,
-            Self::Processes(shown) => processes::live(dashboard, shown, viewer).await?,
-            Self::Schedule => schedule::live(dashboard, viewer).await?,
-            Self::Jobs(shown) => jobs::live(dashboard, shown, viewer).await?,
-            Self::Job(id) => one::live(dashboard, &one::find(dashboard, id).await?, viewer).await?,
-            Self::Upstreams(shown) => upstreams::table(dashboard, shown).await?,
-            Self::Upstream(id) => {
-                upstream::live(dashboard, &upstream::find(dashboard, id).await?, viewer).await?
-            }
-            Self::Events => events::live(dashboard).await?,
-            Self::Repos(shown) => repos::live(dashboard, shown).await?,
-            Self::Repo(shown) => {
-                repo::live(&dashboard.db, &repo::find(&dashboard.db, &shown.address).await?).await?
-            }
-            Self::Followed(shown) => followed::live(dashboard, shown).await?,
-            Self::FollowedRelay(id) => {
-                let one = followed_relay::find(dashboard, id).await?;
-                followed_relay::live(&dashboard.db, &one, viewer).await?
-            }
-            Self::Parked(shown) => parked::live(dashboard, shown).await?,
-        })
-    }
-}
-
-type Answer = Result<Response, Problem>;
-
-pub(super) async fn fleet(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Fleet)
-}
-
-pub(super) async fn charts(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<charts::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Charts(shown))
-}
-
-pub(super) async fn relays(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<relays::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Relays(shown))
-}
-
-pub(super) async fn relay(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    relay::find(&dashboard, &id).await?;
-    open(dashboard, viewer, headers, Part::Relay(id))
-}
-
-pub(super) async fn queues(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Queues)
-}
-
-pub(super) async fn workers(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<workers::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Workers(shown))
-}
-
-pub(super) async fn processes(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<processes::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Processes(shown))
-}
-
-pub(super) async fn schedule(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Schedule)
-}
-
-pub(super) async fn jobs(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<jobs::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Jobs(shown))
-}
-
-pub(super) async fn job(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    one::find(&dashboard, &id).await?;
-    open(dashboard, viewer, headers, Part::Job(id))
-}
-
-pub(super) async fn upstreams(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<upstreams::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Upstreams(shown))
-}
-
-pub(super) async fn upstream(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    upstream::find(&dashboard, &id).await?;
-    open(dashboard, viewer, headers, Part::Upstream(id))
-}
-
-pub(super) async fn events(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Events)
-}
-
-pub(super) async fn repos(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<repos::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Repos(shown))
-}
-
-pub(super) async fn repo(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<repo::Shown>,
-) -> Answer {
-    repo::find(&dashboard.db, &shown.address).await?;
-    open(dashboard, viewer, headers, Part::Repo(shown))
-}
-
-pub(super) async fn followed(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<followed::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Followed(shown))
-}
-
-pub(super) async fn followed_relay(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Answer {
-    followed_relay::find(&dashboard, &id).await?;
-    open(dashboard, viewer, headers, Part::FollowedRelay(id))
-}
-
-pub(super) async fn parked(
-    State(dashboard): State<Dashboard>,
-    viewer: Viewer,
-    headers: HeaderMap,
-    Query(shown): Query<parked::Shown>,
-) -> Answer {
-    open(dashboard, viewer, headers, Part::Parked(shown))
-}
 
 /// The state of a stream.
 struct Stream {

@@ -50,6 +50,13 @@ pub(super) fn time(at: DateTime<Utc>) -> Markup {
     }
 }
 
+/// Since when something lasts. A script replaces the text by how long that is: `for 5 min`.
+pub(super) fn time_for(since: DateTime<Utc>) -> Markup {
+    html! {
+        time datetime=(since.to_rfc3339()) data-relative="for" { "since " (since.format("%F %T UTC")) }
+    }
+}
+
 pub(super) fn maybe_time(at: Option<DateTime<Utc>>) -> Markup {
     html! { @match at { Some(at) => (time(at)), None => "–" } }
 }

@@ -4,6 +4,8 @@ pub(super) mod actions;
 mod figures;
 mod flow;
 
+use std::time::Duration;
+
 use axum::{
     extract::State,
     http::HeaderMap,
@@ -20,6 +22,9 @@ use super::{
     parts::{Ask, Problem, ask, count, maybe_time, query, scroll, short_key, time},
     session::Viewer,
 };
+
+/// All open pages share the counts of this age: they cost more than all else on the page.
+const FRESH: Duration = Duration::from_millis(900);
 
 pub(super) async fn page(
     State(dashboard): State<Dashboard>,
@@ -42,7 +47,7 @@ pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Marku
     let db = &dashboard.db;
     let read = figures::read(dashboard).await?;
     let names: Vec<&str> = read.figures.iter().map(|one| one.queue.as_str()).collect();
-    let queues = queue::status(db, &names).await?;
+    let queues = dashboard.statuses.get(FRESH, queue::status(db, &names)).await?;
     let (paused, scaled) = (queue::paused(db).await?, queue::scaled(db).await?);
     let processes = process::processes(db).await?;
     let flows =
@@ -55,7 +60,7 @@ pub(super) async fn live(dashboard: &Dashboard, viewer: &Viewer) -> Result<Marku
                     th.n { "Running" } th.n { "Killed" } th.n { "Done" } th { "Oldest due" }
                     th { "Next due" } th { "State" }
                 } }
-                tbody { @for queue in &queues { (row(queue, &paused, viewer)) } }
+                tbody { @for queue in queues.iter() { (row(queue, &paused, viewer)) } }
             }
         }))
         (export::links("queues", ""))

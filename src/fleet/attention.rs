@@ -49,18 +49,16 @@ impl Fleet {
         items.extend(self.troubled_lanes());
         items.extend(self.grasp.failures());
         items.extend(self.killed());
-        items.into_iter().map(|item| {
-            let snooze = self.snoozes.iter().find(|snooze| snooze.key == item.key).cloned();
-            Item { snooze, ..item }
-        })
+        items.into_iter().map(|item| self.with_snooze(item))
+    }
+
+    fn with_snooze(&self, item: Item) -> Item {
+        let snooze = self.snoozes.iter().find(|snooze| snooze.key == item.key).cloned();
+        Item { snooze, ..item }
     }
 
     fn out(&self) -> impl Iterator<Item = Item> {
         self.instances.iter().filter(|instance| instance.is_out()).map(instance_out)
-    }
-
-    fn is_served(&self, queue: &str) -> bool {
-        self.workers.iter().any(|worker| worker.queue == queue)
     }
 
     /// The queues that have work to do, and no worker. They are one item if there is no worker at all.
@@ -79,7 +77,10 @@ impl Fleet {
         if self.workers.is_empty() && unserved.len() > 1 {
             return vec![no_worker_at_all(&unserved)];
         }
-        unserved.into_iter().map(no_worker).collect()
+        let (drained, missing): (Vec<_>, Vec<_>) = unserved
+            .into_iter()
+            .partition(|queue| self.workers.iter().any(|worker| worker.queue == queue.queue));
+        drained_queues(&drained).into_iter().chain(missing.into_iter().map(no_worker)).collect()
     }
 
     fn paused(&self) -> impl Iterator<Item = Item> {
@@ -106,7 +107,7 @@ impl Fleet {
         let named: i64 = self.causes.iter().map(|cause| cause.relays).sum();
         let rest = self.summary.gave_up - named;
         if rest > 0 {
-            let headline = format!("{rest} relays gave up for other causes that are not listed");
+            let headline = format!("{rest} more relays gave up; their causes are not grouped here");
             items.push(
                 Item::new("gave_up".to_owned(), headline)
                     .size(rest)
@@ -119,11 +120,13 @@ impl Fleet {
 
     /// Relays that have waited for too long, unless an item above explains it.
     fn late(&self) -> Option<Item> {
+        // What is put aside explains nothing: else a snooze would hide relays that wait for another cause.
+        let is_shown = |item: Item| !self.with_snooze(item).is_put_aside();
         let is_paused =
-            |queue: &QueueStatus| queue.queue == SYNC_RELAY && queue.paused_at.is_some();
-        let is_explained = self.instances.iter().any(Instance::is_out)
+            |queue: &&QueueStatus| queue.queue == SYNC_RELAY && queue.paused_at.is_some();
+        let is_explained = self.out().any(is_shown)
             || !self.is_served(SYNC_RELAY)
-            || self.queues.iter().any(is_paused);
+            || self.queues.iter().filter(is_paused).map(paused_queue).any(is_shown);
         if self.late == 0 || is_explained {
             return None;
         }
@@ -198,6 +201,21 @@ fn no_worker(queue: &QueueStatus) -> Item {
         .advice("Start `tender work` or `tender serve`.")
         .page("/workers", &[("queue", &queue.queue)])
         .command("tender work".to_owned())
+}
+
+/// The queues that only draining processes serve.
+fn drained_queues(queues: &[&QueueStatus]) -> Option<Item> {
+    let names: Vec<&str> = queues.iter().map(|queue| queue.queue.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        let headline = format!("Every process that serves {} is draining", names.join(", "));
+        Item::new("draining".to_owned(), headline)
+            .size(i64::try_from(queues.len()).unwrap_or(i64::MAX))
+            .grave()
+            .since(queues.iter().filter_map(|queue| queue.oldest_due_at).min())
+            .advice("Let one take jobs again, or start another.")
+            .page("/processes", &[])
+            .command("tender process list".to_owned())
+    })
 }
 
 fn no_worker_at_all(queues: &[&QueueStatus]) -> Item {

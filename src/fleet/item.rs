@@ -78,9 +78,15 @@ impl Item {
         Self { size, ..self }
     }
 
-    /// Whether the item is put aside: it is snoozed, and has not grown since.
+    /// Whether the item is put aside: it is snoozed, and has neither grown nor begun anew since.
     pub(super) fn is_put_aside(&self) -> bool {
-        self.snooze.is_some() && self.grown_from().is_none()
+        self.snooze.is_some() && self.grown_from().is_none() && !self.began_anew()
+    }
+
+    /// Whether all that the item counts began after the snooze: it is another failure of the same kind.
+    pub fn began_anew(&self) -> bool {
+        let snooze = self.snooze.as_ref().zip(self.since);
+        snooze.is_some_and(|(snooze, since)| since > snooze.created_at)
     }
 
     /// Returns what the item counted when it was snoozed, if it counts more now and is listed again.

@@ -87,7 +87,7 @@ async fn measure(api: &Api) -> Result<(), sqlx::Error> {
     let now = queue::now(&api.db).await?;
     let workers = queue::workers(&api.db).await?;
     for queue in tender_jobs::queues() {
-        let alive = workers.iter().filter(|worker| worker.is_alive && worker.queue == queue);
+        let alive = workers.iter().filter(|worker| worker.serves() && worker.queue == queue);
         gauge!("tender_workers", "queue" => queue).set(alive.count() as f64);
     }
     let oldest = database::oldest_transaction_secs(&api.db).await?;

@@ -35,7 +35,7 @@ async function look(browser, pages, state = '') {
       await page.goto(path);
       await page.locator('h1').waitFor();
       await page.waitForFunction(() => [...document.querySelectorAll('time[data-relative]')]
-        .every((time) => /ago|in /.test(time.textContent)));
+        .every((time) => /ago|in |for /.test(time.textContent)));
       check(page.failures.length === 0, `no errors in the console of ${where}: ${page.failures}`);
       if (LOOK) await page.screenshot({ path: `${LOOK}/${where.replaceAll(' ', '-')}.png`, fullPage: true });
       for (const holds of checks) await note(holds(page, where));

@@ -12,6 +12,7 @@ use crate::support::{
 };
 
 mod attention;
+mod attention_later;
 mod audit;
 mod charts;
 mod entrance;

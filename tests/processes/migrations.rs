@@ -22,7 +22,9 @@ async fn only_migrate_and_serve_change_the_schema() {
     let database = TestDatabase::empty().await;
     let url = database.url();
     let environment = [("DATABASE_URL", url.as_str()), ("API_BIND", "127.0.0.1:0")];
-    for command in [&["queue", "status"][..], &["relay", "list"], &["api"], &["work"], &["top"]] {
+    for command in
+        [&["queue", "status"][..], &["relay", "list"], &["api"], &["work"], &["top", "--json"]]
+    {
         is_refused(command, &environment).await;
     }
     let told_not_to = [&environment[..], &[("MIGRATE_ON_START", "false")]].concat();

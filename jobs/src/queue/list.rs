@@ -69,6 +69,16 @@ pub struct JobFilter {
     pub older: Option<Duration>,
 }
 
+impl JobFilter {
+    /// Whether jobs in this state can match: only killed jobs can need attention, and only a job that is not done has
+    /// an error.
+    pub(crate) fn may_match(&self, state: JobState) -> bool {
+        self.state.is_none_or(|wanted| wanted == state)
+            && (!self.is_open || state == JobState::Killed)
+            && (self.error.is_none() || state != JobState::Done)
+    }
+}
+
 /// Things that jobs are about, as the wings name them; [`crate::subject`] finds them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {

@@ -78,7 +78,7 @@ pub(crate) async fn cancel(
     sqlx::query_scalar!(
         "update apalis.jobs
          set status = 'Killed', done_at = now(), last_result = $2,
-             metadata = hstore('key', idempotency_key) || hstore('seen', 'yes')
+             metadata = hstore('key', idempotency_key) || case when job_is_sole_record(job_type, 'Killed') then '' else hstore('seen', 'yes') end
                  || crashes_as(crashes_of(metadata)),
              idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
          where id in (select id from apalis.jobs where id = any($1) order by id for update)

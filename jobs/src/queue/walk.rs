@@ -23,11 +23,8 @@ pub(crate) struct Walk {
 impl Walk {
     /// The filter's own state, if it has one, narrows `states`, which are walked in this order.
     pub(crate) fn new(filter: &JobFilter, states: &[JobState]) -> Self {
-        let is_wanted = |state: &JobState| filter.state.is_none_or(|wanted| wanted == *state);
-        // Only killed jobs can need attention.
-        let may_match = |state: &JobState| !filter.is_open || *state == JobState::Killed;
-        let states = states.iter().rev().copied();
-        let states = states.filter(is_wanted).filter(may_match).collect();
+        let states =
+            states.iter().rev().copied().filter(|state| filter.may_match(*state)).collect();
         Self { filter: filter.clone(), states, place: None }
     }
 

@@ -126,12 +126,21 @@ pub struct Worker {
     pub is_alive: bool,
     /// Version, host and process id.
     pub process: String,
+    /// Whether the process takes no jobs, because an operator drains it.
+    pub is_draining: bool,
     /// When the worker started.
     pub started_at: Option<DateTime<Utc>>,
     /// The number of jobs that it holds, at most 1,000.
     pub running: i64,
     /// The ids of those jobs.
     pub jobs: Vec<String>,
+}
+
+impl Worker {
+    /// Whether the worker is alive and its process takes jobs.
+    pub fn serves(&self) -> bool {
+        self.is_alive && !self.is_draining
+    }
 }
 
 /// Returns the workers seen in the last day, living ones first; at most 1,000.
@@ -144,6 +153,9 @@ pub async fn workers(db: impl PgExecutor<'_>) -> Result<Vec<Worker>, sqlx::Error
         r#"select worker.id, worker.worker_type as queue, least(worker.last_seen, now()) as "last_seen!",
                   worker.last_seen > now() - make_interval(secs => $1) as "is_alive!",
                   worker.layers as process,
+                  coalesce((select bool_and(drain_at is not null) from process
+                            where name = worker.layers
+                              and last_seen_at > now() - make_interval(secs => $1)), false) as "is_draining!",
                   case when is_instant(worker.started_at) then worker.started_at end as started_at,
                   coalesce(array_length(held.jobs, 1), 0)::bigint as "running!",
                   coalesce(held.jobs, '{}') as "jobs!"

@@ -1,7 +1,10 @@
 //! Many jobs at once: those that an operator names, or all that match a filter. A page of at most 500 jobs is one
 //! transaction; a failure leaves the pages before it done.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use sqlx::PgPool;
 
@@ -11,18 +14,22 @@ use crate::{
         self, RESYNC, SYNC_RELAY,
         relay::{By, RelayId},
     },
-    queue::{self, JobFilter, JobState, PAGE, Walk},
+    queue::{self, JobFilter, PAGE, Walk},
 };
 
 /// The most jobs that an action of the dashboard looks at, so that a request ends.
 pub const MOST: usize = 100_000;
+
+/// How long an action of the dashboard takes at most before it says how far it came: a request is cut after 15 s,
+/// and would leave no record of what was done.
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// The result for many jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bulk {
     /// How many jobs it was done to; for SyncRelay jobs that are retried, how many relays have a new job.
     pub done: usize,
-    /// Whether more jobs match than the call was to look at.
+    /// Whether more jobs match than the call was to look at, or could in its time.
     pub goes_on: bool,
 }
 
@@ -38,7 +45,7 @@ pub async fn named(db: &PgPool, verb: Verb, ids: &[String], by: &By) -> Result<B
     Ok(Bulk { done: steering.done, goes_on: false })
 }
 
-/// Steers all matching jobs whose state allows it, page by page, until `most` were looked at.
+/// Steers all matching jobs whose state allows it, page by page, until `most` were looked at or 8 s have passed.
 ///
 /// # Errors
 /// As [`named`].
@@ -51,9 +58,9 @@ pub async fn matching(
 ) -> Result<Bulk, sqlx::Error> {
     let mut steering = Steering::new(db, verb, by);
     let mut walk = Walk::new(filter, verb.states());
-    let mut seen = 0;
+    let (mut seen, started) = (0, Instant::now());
     while let Some(jobs) = walk.next(db).await? {
-        if seen >= most {
+        if seen >= most || started.elapsed() > LONGEST {
             return Ok(Bulk { done: steering.done, goes_on: true });
         }
         seen += jobs.len();
@@ -84,8 +91,7 @@ pub async fn count_matching(
 ) -> Result<i64, sqlx::Error> {
     let mut counted = 0;
     for state in verb.states() {
-        let is_wanted = filter.state.is_none_or(|wanted| wanted == *state);
-        if is_wanted && (!filter.is_open || *state == JobState::Killed) {
+        if filter.may_match(*state) {
             let filter = JobFilter { state: Some(*state), ..filter.clone() };
             counted += queue::count(db, &filter, most - counted).await?;
         }

@@ -32,7 +32,7 @@ pub(super) async fn examine(
     findings.extend(clock(&server));
     let is_migrated = database::is_migrated(db).await?;
     let workers = if is_migrated { queue::workers(db).await? } else { Vec::new() };
-    let alive = workers.iter().filter(|worker| worker.is_alive);
+    let alive = workers.iter().filter(|worker| worker.serves());
     let processes: HashSet<&str> = alive.map(|worker| worker.process.as_str()).collect();
     findings.push(connections(&server, config, processes.len()));
     let oldest = database::oldest_transaction_secs(db).await?;

@@ -65,7 +65,7 @@ pub(super) async fn until_done(
     is_quiet: bool,
 ) -> anyhow::Result<Vec<LaneState>> {
     let workers = queue::workers(db).await?;
-    if !lanes.is_empty() && !workers.iter().any(|one| one.is_alive && one.queue == MIRROR) {
+    if !lanes.is_empty() && !workers.iter().any(|one| one.serves() && one.queue == MIRROR) {
         bail!("no worker of the queue mirror is running: start `tender work` or `tender serve`");
     }
     let mut display = Display::new(is_quiet);

@@ -49,7 +49,7 @@ pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()
     let ago = |at: Option<_>| at.map_or_else(|| "-".to_owned(), |at| print::relative(at, now));
     let mut table = Table::new(&QUEUES);
     for queue in &queues {
-        let alive = workers.iter().filter(|w| w.is_alive && w.queue == queue.queue).count();
+        let alive = workers.iter().filter(|w| w.serves() && w.queue == queue.queue).count();
         table.add_row(vec![
             Cell::new(&queue.queue),
             if queue.paused_at.is_some() {

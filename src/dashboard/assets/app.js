@@ -15,7 +15,8 @@ function span(seconds) {
 function tell() {
   for (const time of document.querySelectorAll('time[data-relative]')) {
     const seconds = Math.round((new Date(time.dateTime) - Date.now()) / 1000);
-    const text = seconds > 0 ? `in ${span(seconds)}` : `${span(-seconds)} ago`;
+    const lasts = time.dataset.relative === 'for';
+    const text = lasts ? `for ${span(Math.max(0, -seconds))}` : seconds > 0 ? `in ${span(seconds)}` : `${span(-seconds)} ago`;
     time.title ||= new Date(time.dateTime).toISOString();
     if (time.textContent !== text) time.textContent = text;
   }

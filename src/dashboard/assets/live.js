@@ -9,6 +9,7 @@ const part = document.getElementById('live');
 const fresh = document.getElementById('fresh');
 const banner = document.getElementById('banner');
 const title = document.title.replace(/^\(\d+\) /, '');
+let items = Number(/^\((\d+)\) /.exec(document.title)?.[1] ?? 0); // that need attention
 
 // The messages of a stream: `event:` and `data:` lines, then an empty line.
 async function* messages(body) {
@@ -28,7 +29,7 @@ async function* messages(body) {
 }
 
 class Live {
-  state = 'live'; // or paused, ended, gone, failed (the database), lost
+  state = 'connecting'; // or live, paused, ended, gone, failed (the database), lost
   readAt = Date.now();
   heardAt = Date.now();
   #openedAt = Date.now();
@@ -55,7 +56,7 @@ class Live {
   }
 
   resume(source = this.source) {
-    this.tell('live');
+    this.tell('connecting');
     this.open(source);
   }
 
@@ -68,7 +69,7 @@ class Live {
   look() {
     if (!this.#attempt) return;
     const now = Date.now();
-    if (this.state === 'live' && now - Math.max(this.readAt, this.#openedAt) > FRESH) this.tell('lost');
+    if (['live', 'connecting'].includes(this.state) && now - Math.max(this.readAt, this.#openedAt) > FRESH) this.tell('lost');
     if (now - this.heardAt > SILENT) this.open(this.source);
   }
 
@@ -112,9 +113,9 @@ class Live {
 }
 
 // The number of items that need attention, in the title of the tab.
-function entitle(items) {
-  const next = items ? `(${items}) ${title}` : title;
-  if (document.title !== next) document.title = next;
+function entitle(number) {
+  items = number;
+  show();
 }
 
 const WHY = {
@@ -128,13 +129,14 @@ const WHY = {
 function show() {
   const seconds = Math.max(0, Math.round((Date.now() - live.readAt) / 1000));
   const why = WHY[live.state];
-  fresh.querySelector('.badge').className = `badge ${{ live: 'good', paused: 'off' }[live.state] ?? 'bad'}`;
+  fresh.querySelector('.badge').className = `badge ${{ live: 'good', paused: 'off', connecting: 'off' }[live.state] ?? 'bad'}`;
   fresh.querySelector('.badge').textContent = why ? 'not live' : live.state;
   fresh.querySelector('.age').textContent = `read ${span(seconds)} ago`;
   const button = fresh.querySelector('button');
   button.hidden = live.state === 'ended' || live.state === 'gone';
   button.textContent = live.state === 'paused' ? 'Go live' : 'Pause';
   part.classList.toggle('stale', Boolean(why));
+  document.title = (why ? '(!) ' : items ? `(${items}) ` : '') + title;
   if (banner.dataset.state === live.state) return;
   banner.dataset.state = live.state;
   banner.hidden = !why;
@@ -153,7 +155,7 @@ if (live) {
   // A hidden page does not ask.
   document.addEventListener('visibilitychange', () => {
     if (document.hidden) live.close();
-    else if (!['paused', 'ended', 'gone'].includes(live.state)) live.open(live.source);
+    else if (!['paused', 'ended', 'gone'].includes(live.state)) live.resume();
   });
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     dashboard::{
         PATH,
-        parts::{Ask, ask, short_key, time},
+        parts::{Ask, ask, short_key, time, time_for},
         session::Viewer,
     },
     fleet::{Fleet, Item, Remedy},
@@ -19,12 +19,17 @@ const SNOOZES: [(&str, &str); 5] =
 
 pub(super) fn section(fleet: &Fleet, viewer: &Viewer) -> Markup {
     let (items, snoozed) = (fleet.attention(), fleet.snoozed());
-    let is_in_step = fleet.summary.pending + fleet.summary.retrying == 0;
+    let summary = &fleet.summary;
+    let is_in_step = summary.pending + summary.retrying + summary.gave_up == 0;
     html! {
         section.attention.calm[items.is_empty()] aria-labelledby="attention" {
             h2 #attention { "Needs attention" @if !items.is_empty() { " (" (items.len()) ")" } }
             @if items.is_empty() {
-                p { "Nothing. " @if is_in_step { "Every relay is in step." } @else { "Relays that are not in step are being synced." } }
+                p {
+                    @if snoozed.is_empty() { "Nothing." } @else { "Nothing else." }
+                    @if is_in_step { " Every relay is in step." }
+                    @else if snoozed.is_empty() { " Relays that are not in step are being synced." }
+                }
             }
             @for item in &items { (item_of(item, viewer)) }
             @if !snoozed.is_empty() { (put_aside(&snoozed, viewer)) }
@@ -48,10 +53,11 @@ fn item_of(item: &Item, viewer: &Viewer) -> Markup {
 fn sentence(item: &Item) -> Markup {
     html! {
         @if item.page.is_empty() { (item.headline) } @else { a href={ (PATH) (item.page) } { (item.headline) } }
-        @if let Some(since) = item.since { ", since " (time(since)) }
+        @if let Some(since) = item.since { ", " (time_for(since)) }
         @if item.error.is_empty() { "." } @else { ": " span.error { (item.error) } }
         @if !item.advice.is_empty() { " " (with_code(&item.advice)) }
         @if let Some(from) = item.grown_from() { " Listed again: it was snoozed at " (from) "." }
+        @else if item.began_anew() { " Listed again: it began after it was snoozed." }
     }
 }
 

@@ -22,9 +22,12 @@ use super::{
 };
 
 use crate::dashboard::{
-    Dashboard, PATH, actions,
+    Dashboard, PATH, actions, fleet,
     layout::{self, Page},
-    parts::{Ask, Problem, ask, copyable, maybe_time, short_key, status_badge, sync_badge, time},
+    parts::{
+        Ask, Problem, ask, copyable, maybe_time, short_key, status_badge, sync_badge, time,
+        time_for,
+    },
     session::Viewer,
 };
 
@@ -91,11 +94,12 @@ pub(in crate::dashboard) async fn live(
     let records = activity::of_relay(&dashboard.db, &relay.id, None, RECORDS).await?;
     let sent = relay::last_sent(&dashboard.db, &relay.id).await?;
     let now = queue::now(&dashboard.db).await?;
+    let holds = fleet::read(dashboard).await?.holds_syncs();
     let config = &dashboard.config;
     let plan = Plan { backoff: config.backoff, exhausted_after: config.exhausted_after };
     Ok(html! {
         (buttons(viewer, relay))
-        (state(relay, &plan, now))
+        (state(relay, &plan, holds.as_deref(), now))
         (attempts::line(&plan, relay, &records, now))
         div.columns {
             (timeline(&records, now))
@@ -105,7 +109,8 @@ pub(in crate::dashboard) async fn live(
     })
 }
 
-fn state(relay: &Relay, plan: &Plan, now: DateTime<Utc>) -> Markup {
+fn state(relay: &Relay, plan: &Plan, holds: Option<&str>, now: DateTime<Utc>) -> Markup {
+    let waits = !relay.synced && relay.exhausted_at.is_none();
     html! {
         section aria-label="State" {
             dl.facts {
@@ -113,6 +118,9 @@ fn state(relay: &Relay, plan: &Plan, now: DateTime<Utc>) -> Markup {
                 dt { "Status" } dd { (status_badge(relay.status)) }
                 @if relay.attempts > 0 {
                     dt { "Attempts" } dd { (relay.attempts) " of " (plan.backoff.max_attempts()) " have failed" }
+                }
+                @if let (true, Some(why)) = (waits, holds) {
+                    dt { "Held" } dd { (why) ". " a href=(PATH) { "What needs attention" } }
                 }
                 @if let Some(at) = relay.retry_at { dt { "Next attempt" } dd { (due(at, now)) } }
                 @if let Some(at) = relay.exhausted_at {
@@ -132,9 +140,9 @@ fn state(relay: &Relay, plan: &Plan, now: DateTime<Utc>) -> Markup {
     }
 }
 
-/// When something is due, or that it is due and waits for a worker.
+/// When something is due, or for how long it has been.
 fn due(at: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
-    html! { @if at > now { "due " (time(at)) } @else { "due since " (time(at)) ", and waits for a worker" } }
+    html! { @if at > now { "due " (time(at)) } @else { "due " (time_for(at)) } }
 }
 
 /// Whether and when a relay that gave up is tried again by itself.

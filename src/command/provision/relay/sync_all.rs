@@ -22,7 +22,7 @@ pub(super) async fn sync_all(db: &PgPool, rate: u32, json: bool) -> anyhow::Resu
             .to_owned()
     };
     let workers = queue::workers(db).await?;
-    if !workers.iter().any(|worker| worker.is_alive && worker.queue == RESYNC) {
+    if !workers.iter().any(|worker| worker.serves() && worker.queue == RESYNC) {
         words.push_str(
             "; it waits, because no worker of the queue resync is running: start `tender work` or \
              `tender serve` with ZOOID_API_URL",
