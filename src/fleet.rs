@@ -26,7 +26,7 @@ use tender_jobs::{
         relay::{self, Cause, Summary},
     },
     queue::{
-        self, QueueStatus, Worker,
+        self, Paused, QueueStatus, Worker,
         schedule::{self, Recurring},
     },
 };
@@ -54,6 +54,8 @@ pub struct Fleet {
     pub late: i64,
     /// The status of every queue.
     pub queues: Vec<QueueStatus>,
+    /// The paused queues, with who paused them and why.
+    pub paused: Vec<Paused>,
     /// The workers that are alive.
     pub workers: Vec<Worker>,
     /// The zooid instances with their breakers.
@@ -83,6 +85,7 @@ impl Fleet {
             causes: relay::causes(db, NAMED).await?,
             late: relay::late(db, LONG_PENDING).await?,
             queues: queue::status(db, &tender_jobs::queues()).await?,
+            paused: queue::paused(db).await?,
             workers: queue::workers(db).await?.into_iter().filter(|w| w.is_alive).collect(),
             instances: instance::list(db).await?,
             recurring: schedule::list(db).await?,

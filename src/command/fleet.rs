@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::{Config, Needs},
     dashboard::{self, LINK_MINUTES},
-    words::counted,
+    words::{counted, schedule::schedule as in_words},
 };
 
 const WORKERS: [Column; 6] = [
@@ -88,7 +88,7 @@ pub(super) async fn schedule(as_json: bool) -> anyhow::Result<()> {
         for job in &recurring {
             table.add_row(vec![
                 Cell::new(&job.name),
-                job.expression.as_str().into(),
+                in_words(&job.expression).into(),
                 told(job.last_ended_at, now).into(),
                 told(job.next_at, now).into(),
                 job.last_error.as_deref().unwrap_or_default().into(),

@@ -154,7 +154,7 @@ impl Asked {
     }
 
     /// Renders the question, with every field of the form.
-    fn confirm(&self, action: &Action, question: &str) -> Response {
+    pub(super) fn confirm(&self, action: &Action, question: &str) -> Response {
         let page = self.back(&action.otherwise);
         let kept = self.fields.iter().filter(|(name, _)| name != "confirmed" && name != "back");
         let markup = html! {

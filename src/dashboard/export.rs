@@ -4,18 +4,26 @@
 mod cell;
 mod table;
 
+use std::{io, time::Duration};
+
 use axum::{
     body::{Body, Bytes},
     extract::{Path, RawQuery, State},
-    http::header::{CONTENT_DISPOSITION, CONTENT_TYPE},
+    http::{
+        HeaderMap,
+        header::{CONTENT_DISPOSITION, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
 use maud::{Markup, html};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::timeout,
+};
 
-use super::{Dashboard, PATH, parts::Problem};
+use super::{Dashboard, PATH, parts::Problem, session};
 use table::Table;
 
 /// The most rows of a file.
@@ -37,14 +45,23 @@ struct File {
     form: Form,
     rows: usize,
     ended: bool,
+    headers: HeaderMap,
     _place: OwnedSemaphorePermit,
 }
+
+/// The longest time that a reader may take for a page of rows. A reader who takes longer loses the file, so that
+/// the places for files are free again.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// What the writer of a file hands to its connection: bytes, or the end. Without an end the file is broken off.
+type Written = Result<Option<Bytes>, io::Error>;
 
 /// Serves `relays.csv`, `relays.json` and so on, with the filters of the page in the query.
 pub(super) async fn file(
     State(dashboard): State<Dashboard>,
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (table, form, kind) = match name.rsplit_once('.') {
         Some((table, "csv")) => (table, Form::Csv, "text/csv; charset=utf-8"),
@@ -53,14 +70,16 @@ pub(super) async fn file(
     };
     let table = Table::of(table, &query.unwrap_or_default()).ok_or(Problem::NotFound)?;
     let place = dashboard.exports.clone().try_acquire_owned().map_err(|_| Problem::Busy)?;
-    let mut file = File { dashboard, table, form, rows: 0, ended: false, _place: place };
+    let mut file = File { dashboard, table, form, rows: 0, ended: false, headers, _place: place };
     // The first rows are read before the answer begins, so that an error has its status.
     let first = file.start().await?;
-    let rest = stream::try_unfold(file, async |mut file: File| {
-        Ok::<_, sqlx::Error>(file.next().await?.map(|bytes| (bytes, file)))
-    });
-    let body = stream::once(std::future::ready(Ok(first)));
-    let body = Body::from_stream(futures_util::StreamExt::chain(body, Box::pin(rest)));
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(file.write(first, sender));
+    let body = Body::from_stream(stream::try_unfold(receiver, async |mut receiver| {
+        let written: Option<Written> = receiver.recv().await;
+        let cut = || Err(io::Error::other("the file was broken off: its reader stalled"));
+        Ok::<_, io::Error>(written.unwrap_or_else(cut)?.map(|bytes| (bytes, receiver)))
+    }));
     let disposition = format!("attachment; filename=\"{name}\"");
     Ok(([(CONTENT_TYPE, kind.to_owned()), (CONTENT_DISPOSITION, disposition)], body)
         .into_response())
@@ -76,9 +95,25 @@ impl File {
         Ok([head, rows].concat().into())
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, sqlx::Error> {
+    /// Writes the file until its end, the end of the session, or a reader that stalls.
+    async fn write(mut self, first: Bytes, sender: mpsc::Sender<Written>) {
+        let mut written = Ok(Some(first));
+        loop {
+            let is_last = !matches!(written, Ok(Some(_)));
+            let sent = timeout(STALLED, sender.send(written)).await;
+            if is_last || !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+            written = self.next().await.map_err(|problem| io::Error::other(format!("{problem:?}")));
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         if self.ended {
             return Ok(None);
+        }
+        if session::viewer(&self.dashboard, &self.headers).await?.is_none() {
+            return Err(Problem::Forbidden);
         }
         Ok(Some(self.read().await?.into()))
     }

@@ -23,7 +23,7 @@ use super::{
     parts::{Problem, maybe_time, query, scroll, time},
     session::Viewer,
 };
-use crate::fleet::Fleet;
+use crate::{fleet::Fleet, words::schedule::schedule as in_words};
 
 /// All open pages share a fleet of this age: at most one read per second and process.
 const FRESH: Duration = Duration::from_millis(900);
@@ -156,7 +156,7 @@ fn schedule(recurring: &[Recurring]) -> Markup {
 fn schedule_row(job: &Recurring) -> Markup {
     html! {
         tr {
-            td.word data-label="Job" { (job.name) br; code { (job.expression) } }
+            td.word data-label="Job" { (job.name) br; span.quiet title=(job.expression) { (in_words(&job.expression)) } }
             td data-label="Last run" {
                 (maybe_time(job.last_ended_at))
                 @if let Some(error) = &job.last_error { " " span.error { (error) } }

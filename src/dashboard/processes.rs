@@ -83,8 +83,7 @@ pub(super) async fn live(
 
 fn row(process: &Process, workers: &[Worker], viewer: &Viewer) -> Markup {
     let (version, place) = process.name.split_once(' ').unwrap_or(("", &process.name));
-    let workers: Vec<&Worker> =
-        workers.iter().filter(|worker| worker.is_alive && worker.process == process.name).collect();
+    let workers: Vec<&Worker> = workers.iter().filter(|worker| is_of(worker, process)).collect();
     html! {
         tr id={ "process-" (process.id) } {
             td.any data-label="Process" { div { strong { (place) } @if !version.is_empty() { div.quiet { "version " (version) } } } }
@@ -97,6 +96,11 @@ fn row(process: &Process, workers: &[Worker], viewer: &Viewer) -> Markup {
             td.none[!viewer.may_act() || !process.is_alive] data-label="Action" { @if process.is_alive { (action(process, viewer)) } }
         }
     }
+}
+
+/// Whether a worker is one of this process. A process that starts again in its container has the name of the dead one.
+fn is_of(worker: &Worker, process: &Process) -> bool {
+    process.is_alive && worker.is_alive && worker.process == process.name
 }
 
 fn state(process: &Process, workers: &[&Worker]) -> Markup {

@@ -11,7 +11,7 @@ use tender_jobs::{
         instance::Instance,
         relay::{COUNT_CAP, Cause},
     },
-    queue::QueueStatus,
+    queue::{Paused, QueueStatus},
 };
 
 use super::{
@@ -84,7 +84,7 @@ impl Fleet {
     }
 
     fn paused(&self) -> impl Iterator<Item = Item> {
-        self.queues.iter().filter(|queue| queue.paused_at.is_some()).map(paused_queue)
+        self.paused.iter().map(paused_queue)
     }
 
     fn old_transaction(&self) -> Option<Item> {
@@ -122,11 +122,14 @@ impl Fleet {
     fn late(&self) -> Option<Item> {
         // What is put aside explains nothing: else a snooze would hide relays that wait for another cause.
         let is_shown = |item: Item| !self.with_snooze(item).is_put_aside();
-        let is_paused =
-            |queue: &&QueueStatus| queue.queue == SYNC_RELAY && queue.paused_at.is_some();
         let is_explained = self.out().any(is_shown)
             || !self.is_served(SYNC_RELAY)
-            || self.queues.iter().filter(is_paused).map(paused_queue).any(is_shown);
+            || self
+                .paused
+                .iter()
+                .filter(|one| one.queue == SYNC_RELAY)
+                .map(paused_queue)
+                .any(is_shown);
         if self.late == 0 || is_explained {
             return None;
         }
@@ -230,12 +233,13 @@ fn no_worker_at_all(queues: &[&QueueStatus]) -> Item {
         .command("tender work".to_owned())
 }
 
-fn paused_queue(queue: &QueueStatus) -> Item {
-    Item::new(format!("paused:{}", queue.queue), format!("{} is paused", queue.queue))
-        .since(queue.paused_at)
+fn paused_queue(paused: &Paused) -> Item {
+    Item::new(format!("paused:{}", paused.queue), format!("{} is paused", paused.queue))
+        .since(Some(paused.paused_at))
+        .error(paused.reason.as_deref().unwrap_or_default())
         .page("/queues", &[])
-        .command(format!("tender queue resume {}", queue.queue))
-        .remedy(Remedy::Resume(queue.queue.clone()))
+        .command(format!("tender queue resume {}", paused.queue))
+        .remedy(Remedy::Resume(paused.queue.clone()))
 }
 
 /// One relay is named; several are counted.

@@ -1,9 +1,6 @@
 //! What holds the syncs of all relays.
 
-use tender_jobs::{
-    provision::{SYNC_RELAY, instance::Instance},
-    queue::QueueStatus,
-};
+use tender_jobs::provision::{SYNC_RELAY, instance::Instance};
 
 use super::Fleet;
 
@@ -11,9 +8,7 @@ impl Fleet {
     /// Returns why no sync starts now, if one cause holds all: the queue is paused, nobody serves it, or every zooid
     /// is out.
     pub fn holds_syncs(&self) -> Option<String> {
-        let is_paused =
-            |queue: &QueueStatus| queue.queue == SYNC_RELAY && queue.paused_at.is_some();
-        if self.queues.iter().any(is_paused) {
+        if self.paused.iter().any(|one| one.queue == SYNC_RELAY) {
             return Some(format!("the queue {SYNC_RELAY} is paused"));
         }
         if !self.is_served(SYNC_RELAY) {

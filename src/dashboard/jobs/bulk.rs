@@ -1,6 +1,8 @@
 //! What an operator does to several jobs: the form around the list, the question, the deed.
 
+use axum::extract::Query;
 use maud::{Markup, html};
+use serde::Deserialize;
 use tender_jobs::{
     queue::COUNT_CAP,
     steer::{self, Bulk, Verb},
@@ -18,6 +20,15 @@ use crate::dashboard::{
 pub(super) const COUNTED: i64 = 1000;
 /// The most jobs that a form may name.
 const MOST_NAMED: usize = 500;
+
+/// The most jobs that the record of an action names; it counts the others.
+const WRITTEN: usize = 25;
+
+/// What the operator was asked about, in the address of the form that confirms.
+#[derive(Debug, Default, Deserialize)]
+pub(in crate::dashboard) struct Counted {
+    counted: Option<i64>,
+}
 
 /// The form with the list inside. The server asks for the confirmation, so that the question has the exact count.
 pub(super) fn form(viewer: &Viewer, shown: &Shown, matching: i64, table: &Markup) -> Markup {
@@ -73,7 +84,15 @@ impl Scope {
     /// How the record of actions names the jobs.
     fn words(&self) -> String {
         match self {
-            Self::Named(ids) => format!("selected: {}", ids.join(" ")),
+            Self::Named(ids) => {
+                let (first, rest) = ids.split_at(ids.len().min(WRITTEN));
+                let more = if rest.is_empty() {
+                    String::new()
+                } else {
+                    format!(" and {} more", rest.len())
+                };
+                format!("selected: {}{more}", first.join(" "))
+            }
             Self::Matching(shown) => {
                 let filters =
                     shown.filters().into_iter().map(|(name, value)| format!("{name} {value}"));
@@ -107,20 +126,25 @@ impl Scope {
     }
 }
 
-pub(in crate::dashboard) async fn steer(asked: Asked) -> Answer {
+/// Asks with the count, then acts. If more jobs match at the confirmation than at the question, it asks again.
+pub(in crate::dashboard) async fn steer(Query(before): Query<Counted>, asked: Asked) -> Answer {
     if let Err(refused) = asked.allow("steer_jobs", "").await {
         return Ok(*refused);
     }
     let verb = Verb::parse(asked.field("verb")).ok_or(Problem::NotFound)?;
     let scope = Scope::of(&asked).ok_or(Problem::NotFound)?;
+    let counted = scope.count(&asked, verb).await?;
     let action = Action {
         name: format!("{}_jobs", verb.as_str()),
         target: scope.words(),
         question: "Do this?",
-        path: format!("{PATH}/jobs/steer"),
+        path: format!("{PATH}/jobs/steer?counted={counted}"),
         otherwise: format!("{PATH}/jobs"),
     };
-    let question = question(verb, scope.count(&asked, verb).await?);
+    let question = question(verb, counted);
+    if before.counted.is_some_and(|before| counted > before) {
+        return Ok(asked.confirm(&action, &format!("More jobs match now. {question}")));
+    }
     let doing = match asked.begin_with(action, &question).await {
         Ok(doing) => doing,
         Err(answer) => return Ok(*answer),

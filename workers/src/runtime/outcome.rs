@@ -39,7 +39,7 @@ pub enum Outcome {
     Requeue(Duration),
 }
 
-/// Every outcome that [`count`] counts for jobs that the runtime settles.
+/// Every outcome that is counted for jobs that the runtime settles.
 pub const OUTCOMES: [&str; 5] = ["done", "retry", "killed", "requeued", "unreadable"];
 
 impl Outcome {
