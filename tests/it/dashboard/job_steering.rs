@@ -201,3 +201,26 @@ async fn selected_jobs_are_steered_and_what_must_not_be_lost_is_kept() {
     let who = site.api.admin.public_key().to_hex();
     assert_eq!(relay.sync_error, format!("cancelled by {who}"));
 }
+
+#[tokio::test]
+async fn more_jobs_than_the_question_named_are_asked_about_again() {
+    let site = Site::new().await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let more = "insert into apalis.jobs (id, job_type, job, status, done_at, last_result)
+                select gen_random_uuid()::text, 'prune', '{}', 'Killed', now(), '{\"Err\": \"no disk\"}'
+                from generate_series(1, 3)";
+    execute(&site, more).await;
+    let form =
+        [("form_token", token.as_str()), ("scope", "all"), ("queue", "prune"), ("verb", "delete")];
+    let question = site.post("/jobs/steer", &cookie, &form).await.text().await.unwrap();
+    shows(&question, &["Delete 3 jobs", r#"action="/dashboard/jobs/steer?counted=3""#]);
+    execute(&site, more).await;
+    let confirmed = [&form[..], &[("confirmed", "yes")]].concat();
+    let again = site.post("/jobs/steer?counted=3", &cookie, &confirmed).await;
+    let again = again.text().await.unwrap();
+    shows(&again, &["More jobs match now.", "Delete 6 jobs", "counted=6"]);
+    assert_eq!(ids(&site).await.len(), 7, "nothing was done");
+    let done = site.post("/jobs/steer?counted=6", &cookie, &confirmed).await;
+    assert_eq!(done.status(), StatusCode::SEE_OTHER);
+    assert_eq!(ids(&site).await.len(), 1);
+}
