@@ -233,7 +233,8 @@ pub async fn run(
         schedules.push((wing.name, wing.recurring));
     }
     parts.spawn("the schedule", schedule::run(db.clone(), schedules, shutdown.clone()));
-    let (reporter, orders) = Reporter::new(db, &settings.process, names, &stations);
+    let (mut reporter, orders) = Reporter::new(db, &settings.process, names, &stations);
+    reporter.first(&shutdown).await;
     parts.spawn("the report of the process", reporter.run(shutdown.clone()));
     run_stations(&mut parts, db, &settings, stations, &orders, &shutdown);
     parts.join(&shutdown).await

@@ -104,7 +104,8 @@ pub async fn status(
                     order by job_type, done_at limit $2) w) killed,
                 lateral (select count(*) as killed_open from (
                     select metadata, done_at from apalis.jobs
-                    where status = 'Killed' and (job_type, done_at) > (queue, '-infinity')
+                    where status = 'Killed' and not coalesce(exist(metadata, 'seen'), false)
+                      and (job_type, done_at) > (queue, '-infinity')
                       and (job_type, done_at) < (queue, 'infinity')
                     order by job_type desc, done_at desc limit 1000) job
                     where killed_is_open(metadata, done_at)) killed_open

@@ -45,22 +45,30 @@ impl Reporter {
         (Self { db: db.clone(), report, orders }, following)
     }
 
+    /// Reports for the first time, before the stations fetch, so that a limit of the fleet holds from the first job. A
+    /// database that does not answer in time delays the orders, not the start.
+    pub(super) async fn first(&mut self, shutdown: &CancellationToken) {
+        let reported = tokio::time::timeout(EVERY, self.report());
+        shutdown.run_until_cancelled(reported).await;
+    }
+
     /// Reports until `shutdown`, then removes the process from the list. While the database does not answer, the
     /// orders stay as they are.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        while !shutdown.is_cancelled() {
-            self.report.memory_bytes = resident_bytes();
-            let reported = answered(&self.db, process::report(&self.db, &self.report));
-            match shutdown.run_until_cancelled(reported).await {
-                Some(Ok(orders)) => self.follow(&orders),
-                Some(Err(error)) => tracing::debug!(%error, "could not report the process"),
-                None => break,
-            }
-            pause_or_stop(EVERY, &shutdown).await;
+        while !pause_or_stop(EVERY, &shutdown).await {
+            shutdown.run_until_cancelled(self.report()).await;
         }
         let leaving = process::leave(&self.db, self.report.id);
         if let Ok(Err(error)) = tokio::time::timeout(LEAVE_WITHIN, leaving).await {
             tracing::debug!(%error, "could not remove the process from the list");
+        }
+    }
+
+    async fn report(&mut self) {
+        self.report.memory_bytes = resident_bytes();
+        match answered(&self.db, process::report(&self.db, &self.report)).await {
+            Ok(orders) => self.follow(&orders),
+            Err(error) => tracing::debug!(%error, "could not report the process"),
         }
     }
 

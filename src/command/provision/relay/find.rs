@@ -6,6 +6,9 @@ use tender_jobs::provision::relay::{self, Filter, Relay, RelayId};
 
 use crate::search;
 
+/// The most relays that an error names.
+const LISTED: i64 = 5;
+
 /// Finds a relay to change: by its id, or by its whole host, with or without a scheme. A part of a name is not
 /// enough, but the error lists the relays that it names.
 pub(in crate::command) async fn find(db: &PgPool, text: &str) -> anyhow::Result<Relay> {
@@ -36,18 +39,28 @@ async fn exact(db: &PgPool, text: &str) -> anyhow::Result<Option<Relay>> {
     })
 }
 
-/// Returns some relays that a text names, as the dashboard's search finds them.
+/// Returns the relays with this subdomain. Without any, some relays that the text names, as the dashboard's search
+/// finds them: one more than [`unknown`] lists, if there are more.
 async fn named(db: &PgPool, text: &str) -> anyhow::Result<Vec<Relay>> {
     let Some(query) = search::normal(text) else { return Ok(Vec::new()) };
-    let filter = Filter { query: Some(query), ..Filter::default() };
-    Ok(relay::list(db, &filter, 5).await?)
+    let part_of = |query: String| Filter { query: Some(query), ..Filter::default() };
+    let mut own = relay::list(db, &part_of(format!("{query}.")), 100).await?;
+    own.retain(|relay| relay.subdomain.eq_ignore_ascii_case(&query));
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    Ok(relay::list(db, &part_of(query), LISTED + 1).await?)
 }
 
 fn unknown(text: &str, named: &[Relay]) -> String {
     let hosts: Vec<String> = named.iter().map(Relay::host).collect();
     let hint = match hosts.as_slice() {
         [] => "`tender relay list` shows both".to_owned(),
-        hosts => format!("{text} is a part of {}", hosts.join(", ")),
+        hosts => {
+            let (first, rest) = hosts.split_at(hosts.len().min(usize::try_from(LISTED).unwrap_or(5)));
+            let more = if rest.is_empty() { "" } else { " and others: `tender relay list --query`" };
+            format!("{text} is a part of {}{more}", first.join(", "))
+        }
     };
     format!("there is no relay {text}: give its id or whole host; {hint}")
 }
