@@ -23,8 +23,8 @@ const DRAINING: &str = "
 #[tokio::test]
 async fn a_queue_that_only_draining_processes_serve_needs_attention() {
     let site = Site::new().await;
-    let (cookie, _) = site.log_in(&site.api.admin).await;
     run(&site, DRAINING).await;
+    let (cookie, _) = site.log_in(&site.api.admin).await;
     assert_eq!(headlines(&site).await, ["Every process that serves sync-relay is draining"]);
     let page = site.get(&format!("/relays/{}", site.relay_id), &cookie).await.text().await.unwrap();
     assert!(page.contains("no process takes syncs"), "{page}");
@@ -59,7 +59,6 @@ async fn a_snooze_hides_no_failure_that_began_after_it() {
 #[tokio::test]
 async fn nothing_is_not_said_while_relays_have_given_up() {
     let site = Site::new().await;
-    let (cookie, _) = site.log_in(&site.api.admin).await;
     run(
         &site,
         "update upstream set enabled = false;
@@ -69,6 +68,7 @@ async fn nothing_is_not_said_while_relays_have_given_up() {
          values ('gave_up:x', 'known', 'somebody', 1, now() + interval '1 h')",
     )
     .await;
+    let (cookie, _) = site.log_in(&site.api.admin).await;
     let page = site.get("", &cookie).await.text().await.unwrap();
     assert!(page.contains("Nothing else.") && !page.contains("Every relay is in step"), "{page}");
 }
