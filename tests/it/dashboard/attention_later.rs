@@ -72,3 +72,18 @@ async fn nothing_is_not_said_while_relays_have_given_up() {
     let page = site.get("", &cookie).await.text().await.unwrap();
     assert!(page.contains("Nothing else.") && !page.contains("Every relay is in step"), "{page}");
 }
+
+#[tokio::test]
+async fn killed_jobs_behind_a_thousand_that_were_seen_need_attention() {
+    let site = Site::new().await;
+    run(
+        &site,
+        "update upstream set enabled = false;
+         insert into apalis.jobs (id, job_type, job, status, done_at, metadata)
+         select 'job-' || i, 'prune', '{}', 'Killed', now() - i * interval '1 s',
+                case when i <= 1000 then hstore('seen', 'yes') else '' end
+         from generate_series(1, 1005) i",
+    )
+    .await;
+    assert_eq!(headlines(&site).await, ["5 jobs were killed in prune"]);
+}
