@@ -7,7 +7,7 @@ use tender_jobs::provision::relay::{self, Filter, Relay, RelayId};
 use crate::search;
 
 /// The most relays that an error names.
-const LISTED: i64 = 5;
+const LISTED: u8 = 5;
 
 /// Finds a relay to change: by its id, or by its whole host, with or without a scheme. A part of a name is not
 /// enough, but the error lists the relays that it names.
@@ -49,7 +49,7 @@ async fn named(db: &PgPool, text: &str) -> anyhow::Result<Vec<Relay>> {
     if !own.is_empty() {
         return Ok(own);
     }
-    Ok(relay::list(db, &part_of(query), LISTED + 1).await?)
+    Ok(relay::list(db, &part_of(query), i64::from(LISTED) + 1).await?)
 }
 
 fn unknown(text: &str, named: &[Relay]) -> String {
@@ -57,8 +57,9 @@ fn unknown(text: &str, named: &[Relay]) -> String {
     let hint = match hosts.as_slice() {
         [] => "`tender relay list` shows both".to_owned(),
         hosts => {
-            let (first, rest) = hosts.split_at(hosts.len().min(usize::try_from(LISTED).unwrap_or(5)));
-            let more = if rest.is_empty() { "" } else { " and others: `tender relay list --query`" };
+            let (first, rest) = hosts.split_at(hosts.len().min(LISTED.into()));
+            let more =
+                if rest.is_empty() { "" } else { " and others: `tender relay list --query`" };
             format!("{text} is a part of {}{more}", first.join(", "))
         }
     };
