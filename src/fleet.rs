@@ -5,6 +5,7 @@ mod attention;
 mod grasp;
 mod holds;
 mod item;
+mod serving;
 
 use std::time::Duration;
 

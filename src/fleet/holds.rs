@@ -21,9 +21,4 @@ impl Fleet {
             _ => "every zooid is out".to_owned(),
         })
     }
-
-    /// Whether a living worker takes jobs of this queue.
-    pub(super) fn is_served(&self, queue: &str) -> bool {
-        self.workers.iter().any(|worker| worker.queue == queue && worker.serves())
-    }
 }

@@ -27,7 +27,7 @@ pub struct QueueStatus {
     pub done: i64,
     /// Jobs that ended without success and are not pruned yet.
     pub killed: i64,
-    /// Of the last 1,000 killed jobs, those that need attention of their own: no operator has seen them,
+    /// Of the last 1,000 killed jobs that no operator has seen, those that need attention of their own:
     /// their subject has not succeeded since, and no row of the subject is reported instead
     /// (`killed_is_open` in the schema, to which the wings add their keys).
     pub killed_open: i64,
