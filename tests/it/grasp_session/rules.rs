@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tender::demo::zooid::Gate;
 
 use super::{Process, World, live, now};
-use crate::support::relays::{Client, FakeRelay, RealRelay, as_json, serve_req};
+use crate::support::relays::{Client, FakeRelay, RealRelay, as_json, gated, serve_req};
 
 /// Answers every request with EOSE, except for states.
 async fn without_states(client: Client, message: Value, takes_live: bool) {
@@ -88,11 +89,14 @@ async fn a_relay_that_refuses_an_item_is_known_good_but_not_in_step() {
 #[tokio::test]
 async fn a_verification_that_compared_nothing_says_so() {
     let world = World::new().await;
-    let real = RealRelay::start().await;
-    world.relay(&real.url, &world.items()).await;
+    let (real, gate) = (RealRelay::start().await, Gate::default());
+    // Nothing is confirmed before the first verification ends: histories wait at the gate.
+    let relay = gated(&real.url, &gate, |text| text.contains("\"until\"")).await;
+    world.relay(&relay.url, &world.items()).await;
     let process = Process::start(&world.db);
     let note = "select concat_ws(' ', resynced_at is null, resync_note) from grasp_relay";
     world.reads(note, "t nothing could be verified: nothing was confirmed when it began").await;
+    gate.open();
     world.in_step().await;
     world.run("update grasp_relay set resync_due_at = now() - interval '1 s'").await;
     let noted = "select concat_ws(' ', resynced_at is null, resync_note is null) from grasp_relay";
