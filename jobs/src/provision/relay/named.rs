@@ -4,13 +4,15 @@
 //! Every way is served by an index. The names are in a table of their own with an index of trigrams, which needs
 //! three characters; a shorter text is the start of a host.
 
-use sqlx::{PgExecutor, Postgres, QueryBuilder};
+use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use super::RelayId;
 
+/// Up to so many matches are read here; more stay in the database.
+const MANY: usize = 5000;
 /// With more matches than this, relays are read in the order of the list, and each is compared: such a text is so
 /// common that a page is soon full.
-const MANY: usize = 5000;
+const COMMON: i64 = 50_000;
 
 /// What a text means.
 #[derive(Debug)]
@@ -23,12 +25,14 @@ pub(super) enum Named {
     Start(String),
     /// These relays: their host or name contains the text.
     Ids(Vec<String>),
-    /// Too many relays match to list them: the pattern.
+    /// Many relays match: the pattern.
     Many(String),
+    /// So many relays match that any page has some: the pattern.
+    Common(String),
 }
 
 /// Finds out what a text means. Case does not matter.
-pub(super) async fn named(db: impl PgExecutor<'_>, text: &str) -> Result<Named, sqlx::Error> {
+pub(super) async fn named(db: &PgPool, text: &str) -> Result<Named, sqlx::Error> {
     let text = text.trim().to_lowercase().replace('\0', "");
     if let Ok(id) = text.parse::<RelayId>() {
         return Ok(Named::Ids(vec![id.as_str().to_owned()]));
@@ -49,12 +53,23 @@ pub(super) async fn named(db: impl PgExecutor<'_>, text: &str) -> Result<Named, 
     );
     let ids = ids.fetch_all(db).await?;
     Ok(if ids.len() > MANY {
-        Named::Many(pattern)
+        if is_common(db, &pattern).await? { Named::Common(pattern) } else { Named::Many(pattern) }
     } else if (8..64).contains(&text.len()) && text.bytes().all(is_of_id) {
         Named::KeyOr(text, ids)
     } else {
         Named::Ids(ids)
     })
+}
+
+async fn is_common(db: &PgPool, pattern: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) > $2::bigint as "is_common!"
+           from (select from relay_name where name like $1 limit $2::bigint + 1) matching"#,
+        pattern,
+        COMMON,
+    )
+    .fetch_one(db)
+    .await
 }
 
 fn is_of_id(byte: u8) -> bool {
@@ -84,6 +99,10 @@ impl Named {
                 query.push(" and id = any(").push_bind(ids).push(")");
             }
             Self::Many(pattern) => {
+                query.push(" and id = any(array(select relay_id from relay_name where name like ");
+                query.push_bind(pattern).push("))");
+            }
+            Self::Common(pattern) => {
                 query.push(" and exists (select from relay_name n where n.relay_id = relay.id and n.name like ");
                 query.push_bind(pattern).push(")");
             }
