@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgExecutor, PgPool, types::Json};
+use sqlx::{PgExecutor, types::Json};
 use uuid::Uuid;
 
-use super::{DEAD_AFTER, scaled};
+use super::DEAD_AFTER;
 
 /// A queue as a process serves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,13 +46,15 @@ pub struct Orders {
 ///
 /// # Errors
 /// See [`queue`](super).
-pub async fn report(db: &PgPool, report: &Report) -> Result<Orders, sqlx::Error> {
-    let is_draining = sqlx::query_scalar!(
+pub async fn report(db: impl PgExecutor<'_>, report: &Report) -> Result<Orders, sqlx::Error> {
+    let orders = sqlx::query!(
         r#"insert into process as p (id, name, wings, stations, memory_bytes)
            values ($1, left($2, 300), $3, $4, $5)
            on conflict (id) do update
            set last_seen_at = now(), stations = excluded.stations, memory_bytes = excluded.memory_bytes
-           returning drain_at is not null as "is_draining!""#,
+           returning drain_at is not null as "is_draining!",
+                     (select jsonb_object_agg(queue, jobs) from queue_concurrency)
+                         as "at_once: Json<BTreeMap<String, usize>>""#,
         report.id,
         report.name,
         &report.wings,
@@ -61,9 +63,8 @@ pub async fn report(db: &PgPool, report: &Report) -> Result<Orders, sqlx::Error>
     )
     .fetch_one(db)
     .await?;
-    let at_once = scaled(db).await?.into_iter();
-    let at_once = at_once.filter_map(|one| Some((one.queue, usize::try_from(one.jobs).ok()?)));
-    Ok(Orders { is_draining, at_once: at_once.collect() })
+    let at_once = orders.at_once.map(|Json(at_once)| at_once).unwrap_or_default();
+    Ok(Orders { is_draining: orders.is_draining, at_once })
 }
 
 /// Removes a process that has stopped from the list.
