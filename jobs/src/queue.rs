@@ -30,7 +30,7 @@
 //! queue::enqueue(db, &[job]).await?;
 //!
 //! queue::register(db, "greet-1", "greet", "example").await?;
-//! for job in queue::fetch(db, "greet-1", "greet", 10, queue::Depth::All).await? {
+//! for job in queue::fetch(db, "greet-1", "greet", 10).await? {
 //!     if queue::start(db, &job).await? == Settled::Written(()) {
 //!         queue::finish(db, &job, &serde_json::json!("greeted")).await?;
 //!     }
@@ -46,6 +46,7 @@ mod finish;
 mod flow;
 mod inspect;
 mod list;
+pub mod low_water;
 mod named;
 mod pause;
 mod payload;
@@ -66,7 +67,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 pub use enqueue::{NewJob, enqueue, enqueue_or_restart, has_due, has_job, hurry};
-pub use fetch::{Depth, RECENT, fetch, free_key, start};
+pub use fetch::{fetch, free_key, start};
 pub use figures::{QueueFigures, figures};
 pub(crate) use finish::supersede;
 pub use finish::{finish, finish_and_empty, kill};
@@ -86,7 +87,7 @@ pub use steer::{mark_seen, retry};
 pub(crate) use walk::{PAGE, Walk};
 pub use worker::{Worker, died_young, heartbeat, register, release, unregister, workers};
 
-/// The channel on which PostgreSQL announces a job that is due; the trigger is apalis's.
+/// The channel on which PostgreSQL announces when jobs of a queue are due (`note_waiting` in the schema).
 pub const CHANNEL: &str = "apalis::job::insert";
 
 /// A worker without a heartbeat for this long is dead: six missed heartbeats.

@@ -20,9 +20,6 @@ use tender_workers::{
 
 use super::{Env, Needs, http_url};
 
-/// The poll interval of SyncRelay and resync jobs. It is short because tenants wait for them.
-const POLL: Duration = Duration::from_secs(1);
-
 /// The longest time-out of a call, in seconds: a stopping process waits 25 s for its calls.
 const LONGEST: f64 = LONGEST_TIMEOUT.as_secs_f64();
 /// The variables of the bucket for media, which are set together.
@@ -45,7 +42,6 @@ pub(super) fn settings(env: &mut Env) -> Settings {
         breaker: breaker(env),
         max_in_flight: env.number("ZOOID_MAX_IN_FLIGHT", 32, 1..=10_000),
         history: super::runtime::history(env),
-        poll: POLL,
     }
 }
 

@@ -18,8 +18,7 @@ async fn insert(world: &World, id: &str, status: &str, attempts: i32, run_in: i3
 }
 
 async fn fetched(world: &World, limit: i32) -> Vec<String> {
-    let jobs =
-        queue::fetch(&world.db, &world.worker, "contract", limit, queue::Depth::All).await.unwrap();
+    let jobs = queue::fetch(&world.db, &world.worker, "contract", limit).await.unwrap();
     jobs.into_iter().map(|job| job.id).collect()
 }
 
@@ -67,12 +66,12 @@ async fn get_jobs_skips_what_another_transaction_holds() {
 async fn a_lock_needs_a_registered_worker() {
     let world = World::new().await;
     insert(&world, "a", "Pending", 0, -1, 0).await;
-    let refused = queue::fetch(&world.db, "nobody", "contract", 1, queue::Depth::All).await;
+    let refused = queue::fetch(&world.db, "nobody", "contract", 1).await;
     assert!(refused.unwrap_err().to_string().contains("fk_worker_lock_by"));
 }
 
 #[tokio::test]
-async fn the_insert_trigger_notifies_at_commit_for_due_rows_only() {
+async fn a_job_that_comes_to_wait_is_announced_at_commit_with_the_time_until_it_is_due() {
     let world = World::new().await;
     let mut listener = PgListener::connect_with(&world.db).await.unwrap();
     listener.listen(queue::CHANNEL).await.unwrap();
@@ -80,11 +79,16 @@ async fn the_insert_trigger_notifies_at_commit_for_due_rows_only() {
     let mut rolled_back = world.db.begin().await.unwrap();
     sqlx::query(insert).bind("rolled back").bind(0).execute(&mut *rolled_back).await.unwrap();
     rolled_back.rollback().await.unwrap();
-    sqlx::query(insert).bind("later").bind(1).execute(&world.db).await.unwrap();
+    sqlx::query(insert).bind("much later").bind(60).execute(&world.db).await.unwrap();
+    sqlx::query(insert).bind("later").bind(20).execute(&world.db).await.unwrap();
     sqlx::query(insert).bind("due").bind(0).execute(&world.db).await.unwrap();
-    let notification = patiently("a notification", listener.recv()).await.unwrap();
-    let body: serde_json::Value = serde_json::from_str(notification.payload()).unwrap();
-    assert_eq!((&body["id"], &body["job_type"]), (&"due".into(), &"contract".into()));
+    let again = "update apalis.jobs set run_at = now() where id = 'much later'";
+    sqlx::query(again).execute(&world.db).await.unwrap();
+    for due_in in [20, 0, 0] {
+        let notification = patiently("a notification", listener.recv()).await.unwrap();
+        let told: serde_json::Value = serde_json::from_str(notification.payload()).unwrap();
+        assert_eq!((&told["due_in"], &told["job_type"]), (&due_in.into(), &"contract".into()));
+    }
 }
 
 #[tokio::test]

@@ -185,8 +185,7 @@ async fn a_relay_whose_row_cannot_be_read_stops_nobody() {
         .await
         .unwrap();
     let queue = tender_jobs::provision::SYNC_RELAY;
-    let depth = tender_jobs::queue::Depth::All;
-    let jobs = tender_jobs::queue::fetch(&world.db, &world.worker, queue, 2, depth).await.unwrap();
+    let jobs = tender_jobs::queue::fetch(&world.db, &world.worker, queue, 2).await.unwrap();
     assert_eq!(jobs.len(), 2);
     let attempts = jobs.iter().map(|job| sync_relay::attempt(&world.context, job));
     futures_util::future::join_all(attempts).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 use tender_jobs::{
-    queue::{self, COUNT_CAP, Depth, JobFilter, JobState, NewJob, Page, Settled},
+    queue::{self, COUNT_CAP, JobFilter, JobState, NewJob, Page, Settled},
     steer::{self, Verb},
 };
 use tender_workers::runtime::STUCK_AFTER;
@@ -112,10 +112,10 @@ async fn read(world: &World, what: &str) {
 }
 
 /// Fetches until nothing is due: the good job, and the bad one if it waits. Each can be ended.
-async fn drain(world: &World, depth: Depth, what: &str) {
+async fn drain(world: &World, what: &str) {
     let good = NewJob::new(QUEUE, &serde_json::json!({ "v": 1 }));
     let good = queue::enqueue(&world.db, &[good]).await.unwrap();
-    let fetched = queue::fetch(&world.db, &world.worker, QUEUE, 10, depth).await.expect(what);
+    let fetched = queue::fetch(&world.db, &world.worker, QUEUE, 10).await.expect(what);
     assert!(fetched.iter().any(|job| job.id == good[0]), "{what}: the good job is fetched");
     for job in fetched {
         assert_eq!(
@@ -148,18 +148,16 @@ async fn every_value_of_every_column_of_a_waiting_job_is_one_killed_job_at_most(
     for (column, values) in WAITING {
         for value in values {
             let what = format!("{column} = {value}");
-            for depth in [Depth::All, Depth::Recent] {
-                write(&world, "Pending", column, value).await;
-                let job = world.job_by_id("bad").await;
-                if job.summary.state == JobState::Killed {
-                    let reason = job.summary.error.expect("a reason");
-                    assert!(reason.starts_with("malformed row: "), "{what}: {reason}");
-                }
-                read(&world, &what).await;
-                upkeep(&world, &what).await;
-                drain(&world, depth, &what).await;
-                steer(&world, &what).await;
+            write(&world, "Pending", column, value).await;
+            let job = world.job_by_id("bad").await;
+            if job.summary.state == JobState::Killed {
+                let reason = job.summary.error.expect("a reason");
+                assert!(reason.starts_with("malformed row: "), "{what}: {reason}");
             }
+            read(&world, &what).await;
+            upkeep(&world, &what).await;
+            drain(&world, &what).await;
+            steer(&world, &what).await;
         }
     }
 }
@@ -174,7 +172,7 @@ async fn every_value_of_every_column_of_an_ended_or_running_job_is_read() {
                 write(&world, status, column, value).await;
                 read(&world, &what).await;
                 upkeep(&world, &what).await;
-                drain(&world, Depth::All, &what).await;
+                drain(&world, &what).await;
                 steer(&world, &what).await;
             }
         }

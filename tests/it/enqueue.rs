@@ -112,31 +112,9 @@ async fn a_tick_is_inserted_once_however_many_ask() {
     assert_eq!(inserted, 1);
     // Still so when it has run: a finished tick keeps its key.
     queue::register(&world.db, "reconcile-1", provision::RECONCILE, "test").await.unwrap();
-    let job = queue::fetch(&world.db, "reconcile-1", provision::RECONCILE, 1, queue::Depth::All)
-        .await
-        .unwrap()
-        .remove(0);
+    let job =
+        queue::fetch(&world.db, "reconcile-1", provision::RECONCILE, 1).await.unwrap().remove(0);
     assert_eq!(queue::start(&world.db, &job).await.unwrap(), Settled::Written(()));
     queue::finish(&world.db, &job, &serde_json::json!({})).await.unwrap();
     assert!(queue::enqueue(&world.db, &[tick()]).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_look_at_the_recent_passes_by_what_is_due_for_long_and_a_look_at_all_does_not() {
-    let world = World::new().await;
-    world.relay("old").await;
-    sqlx::query("update apalis.jobs set run_at = now() - interval '2 min'")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    world.relay("new").await;
-    let fetch = async |depth| {
-        queue::fetch(&world.db, &world.worker, provision::SYNC_RELAY, 10, depth)
-            .await
-            .unwrap()
-            .len()
-    };
-    assert_eq!(fetch(queue::Depth::Recent).await, 1);
-    assert_eq!(fetch(queue::Depth::Recent).await, 0);
-    assert_eq!(fetch(queue::Depth::All).await, 1);
 }

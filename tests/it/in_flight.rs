@@ -71,9 +71,7 @@ async fn a_locked_relay_holds_up_nobody_else() {
         .execute(&mut *transaction)
         .await
         .unwrap();
-    let jobs = queue::fetch(&world.db, &world.worker, provision::SYNC_RELAY, 2, queue::Depth::All)
-        .await
-        .unwrap();
+    let jobs = queue::fetch(&world.db, &world.worker, provision::SYNC_RELAY, 2).await.unwrap();
     assert_eq!(jobs.len(), 2);
     let attempts = jobs.iter().map(|job| sync_relay::attempt(&world.context, job));
     let outcomes = futures_util::future::join_all(attempts).await;

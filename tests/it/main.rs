@@ -48,6 +48,7 @@ mod grasp_wanted;
 mod in_flight;
 mod interleaving;
 mod ledger;
+mod low_water;
 mod migrations;
 mod mirror;
 mod mirror_attempts;

@@ -257,7 +257,7 @@ async fn finished_jobs_leave_after_their_time_and_dead_workers_after_a_day() {
 async fn started_of(world: &World, queue: &'static str) -> Job {
     let worker = format!("{queue}-{}", uuid::Uuid::new_v4());
     queue::register(&world.db, &worker, queue, "test").await.unwrap();
-    let fetched = queue::fetch(&world.db, &worker, queue, 1, queue::Depth::All).await.unwrap();
+    let fetched = queue::fetch(&world.db, &worker, queue, 1).await.unwrap();
     let job = fetched.into_iter().next().expect("a job is due");
     assert_eq!(queue::start(&world.db, &job).await.unwrap(), Settled::Written(()));
     job
@@ -284,7 +284,7 @@ async fn attempt_deadly(world: &World, error: Option<&str>) -> Job {
 async fn end_deadly(world: &World) -> Option<String> {
     let worker = format!("deadly-{}", uuid::Uuid::new_v4());
     queue::register(&world.db, &worker, "deadly", "test").await.unwrap();
-    let fetched = queue::fetch(&world.db, &worker, "deadly", 1, queue::Depth::All).await.unwrap();
+    let fetched = queue::fetch(&world.db, &worker, "deadly", 1).await.unwrap();
     tender_workers::runtime::outcome::attempt(&world.db, &fetched[0], async {
         panic!("a job that crashed too often runs");
     })

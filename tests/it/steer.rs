@@ -44,8 +44,7 @@ async fn a_recurring_job_that_failed_is_retried_as_it_is() {
     let job = NewJob::new(PRUNE, &serde_json::json!({ "v": 1 })).key("prune@1");
     queue::enqueue(&world.db, &[job]).await.unwrap();
     queue::register(&world.db, "prune-1", PRUNE, "test").await.unwrap();
-    let job =
-        queue::fetch(&world.db, "prune-1", PRUNE, 1, queue::Depth::All).await.unwrap().remove(0);
+    let job = queue::fetch(&world.db, "prune-1", PRUNE, 1).await.unwrap().remove(0);
     queue::kill(&world.db, &job, "no disk").await.unwrap();
     assert_eq!(steer::retry(&world.db, &job.id, &by()).await.unwrap(), Steered::Requeued);
     assert_eq!(world.job_by_id(&job.id).await.summary.state, JobState::Waiting);

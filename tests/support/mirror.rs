@@ -122,7 +122,7 @@ impl Mirror {
     pub async fn fetch_of(&self, queue: &str) -> Option<Job> {
         let worker = format!("{queue}-{}", uuid::Uuid::new_v4());
         queue::register(&self.db, &worker, queue, "test").await.unwrap();
-        queue::fetch(&self.db, &worker, queue, 1, queue::Depth::All).await.unwrap().pop()
+        queue::fetch(&self.db, &worker, queue, 1).await.unwrap().pop()
     }
 
     /// Runs one due job; false when there is none.

@@ -83,7 +83,6 @@ pub fn settings() -> Settings {
         breaker: BreakerPolicy::default(),
         max_in_flight: 32,
         history: Duration::from_hours(24 * 365),
-        poll: seconds(1),
     }
 }
 
@@ -195,10 +194,7 @@ impl World {
     }
 
     pub async fn fetch_as(&self, worker: &str) -> Option<Job> {
-        queue::fetch(&self.db, worker, provision::SYNC_RELAY, 1, queue::Depth::All)
-            .await
-            .unwrap()
-            .pop()
+        queue::fetch(&self.db, worker, provision::SYNC_RELAY, 1).await.unwrap().pop()
     }
 
     /// Fetches the one due job and runs an attempt of it.

@@ -56,8 +56,6 @@ pub struct Settings {
     pub max_in_flight: u32,
     /// How long activity is kept.
     pub history: Duration,
-    /// How often SyncRelay and resync jobs are looked for without a notification.
-    pub poll: Duration,
 }
 
 /// What the handlers of this wing can reach.
@@ -95,17 +93,11 @@ pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
     let run = NewJob::new(RECONCILE, &json!({ "v": 1 }));
     let recurring = Recurring::new(RECONCILE, settings.reconcile_schedule.clone(), run).at_start();
     let wing = Wing::new("provision")
-        .station(
-            Station::new(SYNC_RELAY, settings.concurrency, move |job| {
-                sync_relay::run(sync.clone(), job)
-            })
-            .poll(settings.poll),
-        )
+        .station(Station::new(SYNC_RELAY, settings.concurrency, move |job| {
+            sync_relay::run(sync.clone(), job)
+        }))
         .station(Station::new(RECONCILE, 1, move |job| reconcile::run(reconcile.clone(), job)))
-        .station(
-            Station::new(RESYNC, 1, move |job| resync::run(resync.clone(), job))
-                .poll(settings.poll),
-        )
+        .station(Station::new(RESYNC, 1, move |job| resync::run(resync.clone(), job)))
         .station(Station::new(REASSERT, 1, move |job| reassert::run(reassert.clone(), job, round)))
         .recurring(recurring)
         .background("the counts", &[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))

@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod alarms;
 mod failpoint;
 mod fetch;
 mod heart;
@@ -40,6 +41,7 @@ mod orders;
 pub mod outcome;
 pub(crate) mod pages;
 mod parts;
+mod poller;
 mod rescue;
 mod schedule;
 mod slots;
@@ -69,9 +71,6 @@ pub(crate) use trouble::{Trouble, Troubles};
 /// How long a stopping process waits for its running attempts. A stopping process ends within 25 s; the
 /// rest of that time is for giving back jobs and for closing connections.
 pub const STOP_WITHIN: Duration = Duration::from_secs(22);
-
-/// How often a station looks for due jobs without a notification.
-const POLL: Duration = Duration::from_secs(5);
 
 /// How the runtime of a process is set.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +107,6 @@ type Handler = Arc<dyn Fn(Job) -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Station {
     pub(crate) queue: &'static str,
     pub(crate) concurrency: usize,
-    pub(crate) poll: Duration,
     pub(crate) handler: Handler,
 }
 
@@ -121,14 +119,7 @@ impl Station {
         Running: Future<Output = ()> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |job| handler(job).boxed());
-        Self { queue, concurrency, poll: POLL, handler }
-    }
-
-    /// Sets the longest wait between two fetches of an empty queue; 5 s if not set.
-    #[must_use]
-    pub fn poll(mut self, every: Duration) -> Self {
-        self.poll = every;
-        self
+        Self { queue, concurrency, handler }
     }
 }
 
@@ -252,14 +243,17 @@ fn run_stations(
     if let Some(listening) = hints::connections(db, &settings.listen) {
         parts.spawn("the notifications", hints.clone().listen(listening, shutdown.clone()));
     }
+    parts.spawn("the polls", poller::Poller::new(db, &hints).run(shutdown.clone()));
+    let heart = heart::Heart::new(db, &settings.vitals);
+    parts.spawn("the heartbeats", heart.clone().run(shutdown.clone()));
     for station in stations {
         let name = format!("the supervisor of {}", station.queue);
         let post = supervise::Post {
             db: db.clone(),
             process: settings.process.clone(),
-            hint: hints.of(station.queue),
+            hints: hints.clone(),
             orders: orders.clone(),
-            vitals: settings.vitals.clone(),
+            heart: heart.clone(),
             station,
         };
         parts.spawn(name, supervise::run(post, shutdown.clone()));

@@ -7,8 +7,6 @@ use serde::Serialize;
 use sqlx::PgExecutor;
 use ulid::Ulid;
 
-use super::CHANNEL;
-
 /// The attempts of a job that says nothing else.
 const MAX_ATTEMPTS: i32 = 3;
 
@@ -77,9 +75,7 @@ impl NewJob {
         self
     }
 
-    /// Makes the job due after a delay. No notification announces a job with a delay, so that a
-    /// transaction with a thousand jobs does not hold the lock that `NOTIFY` takes: workers find it
-    /// when they poll.
+    /// Makes the job due after a delay.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.after = delay;
@@ -162,44 +158,33 @@ pub async fn enqueue_or_restart(
     db: impl PgExecutor<'_>,
     jobs: &[NewJob],
 ) -> Result<(), sqlx::Error> {
-    // The trigger announces insertions only; a restarted job that is due is announced here.
     let restarted = insert!(
         jobs,
-        "with waiting as (",
-        r#"update set job = excluded.job, status = 'Pending', attempts = 0, run_at = excluded.run_at,
-                      priority = greatest(job.priority, excluded.priority), done_at = null
-           where job.status in ('Pending', 'Failed')
-           returning job.id, job.job_type, job.run_at, not (job.id = any($1)) as was_waiting)
-           select pg_notify($11, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
-                  is null as "told!"
-           from waiting where was_waiting and run_at <= now()"#,
-        CHANNEL
+        "",
+        "update set job = excluded.job, status = 'Pending', attempts = 0, run_at = excluded.run_at,
+                    priority = greatest(job.priority, excluded.priority), done_at = null
+         where job.status in ('Pending', 'Failed')
+         returning id"
     );
     restarted.fetch_all(db).await?;
     Ok(())
 }
 
-/// Makes a waiting job due now and announces it. Returns false when no job of `queue` with this key
+/// Makes a waiting job due now. Returns false when no job of `queue` with this key
 /// waits.
 ///
 /// # Errors
 /// See the module.
 pub async fn hurry(db: impl PgExecutor<'_>, queue: &str, key: &str) -> Result<bool, sqlx::Error> {
-    let hurried = sqlx::query_scalar!(
-        r#"with hurried as (
-               update apalis.jobs set run_at = now()
-               where job_type = $1 and idempotency_key = $2 and status in ('Pending', 'Failed')
-               returning id, job_type, run_at)
-           select pg_notify($3, json_build_object('job_type', job_type, 'id', id, 'run_at', run_at)::text)
-                  is null as "told!"
-           from hurried"#,
+    let hurried = sqlx::query!(
+        "update apalis.jobs set run_at = now()
+         where job_type = $1 and idempotency_key = $2 and status in ('Pending', 'Failed')",
         queue,
         key,
-        CHANNEL,
     )
-    .fetch_optional(db)
+    .execute(db)
     .await?;
-    Ok(hurried.is_some())
+    Ok(hurried.rows_affected() > 0)
 }
 
 /// Whether one of the queues has a job with this key, waiting or running.

@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgExecutor;
 
+use super::CHANNEL;
+
 /// The longest reason of an operator, in characters.
 pub const LONGEST_REASON: usize = 300;
 
@@ -42,14 +44,18 @@ pub async fn pause(
     Ok(paused.rows_affected() == 1)
 }
 
-/// Resumes a queue. Returns false if it was not paused.
+/// Resumes a queue, and tells workers that jobs may be due. Returns false if it was not paused.
 ///
 /// # Errors
 /// See [`queue`](super).
 pub async fn resume(db: impl PgExecutor<'_>, queue: &str) -> Result<bool, sqlx::Error> {
-    let resumed =
-        sqlx::query!("delete from paused_queue where queue = $1", queue).execute(db).await?;
-    Ok(resumed.rows_affected() == 1)
+    let resumed = sqlx::query!(
+        r#"with resumed as (delete from paused_queue where queue = $1 returning queue)
+           select pg_notify($2, json_build_object('job_type', queue)::text) is null as told from resumed"#,
+        queue,
+        CHANNEL,
+    );
+    Ok(resumed.fetch_optional(db).await?.is_some())
 }
 
 /// Returns the paused queues.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgExecutor;
 
-use super::{CHANNEL, Job, RESCUED, Settled, one_line};
+use super::{Job, RESCUED, Settled, one_line};
 
 /// What a requeue does to the count of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,7 @@ impl<'a> Requeue<'a> {
         Self::new(Spends::Nothing, None)
     }
 
-    /// The job waits for something other than itself; no attempt is spent. With a delay of zero other
-    /// workers are notified.
+    /// The job waits for something other than itself; no attempt is spent.
     pub fn wait(delay: Duration) -> Self {
         Self::new(Spends::Nothing, Some(delay))
     }
@@ -120,11 +119,6 @@ impl<'a> Requeue<'a> {
             Spends::OneIfStarted => "one if started",
             Spends::Reset => "reset",
         }
-    }
-
-    /// Other workers should take the job at once.
-    fn is_announced(&self) -> bool {
-        self.spends == Spends::Nothing && self.delay == Some(Duration::ZERO)
     }
 }
 
@@ -209,8 +203,6 @@ pub async fn requeue_all(
         how.spread.as_secs_f64(),
         how.error.map(|error| json!({ "Err": one_line(error) })),
         how.held_by,
-        how.is_announced(),
-        CHANNEL,
     )
     .fetch_all(db)
     .await?;

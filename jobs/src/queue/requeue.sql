@@ -57,11 +57,6 @@ with asked as (
         lock_by = null, lock_at = null
     from judged
     where job.id = judged.id
-    returning job.id, job.job_type, job.run_at, is_superseded
+    returning job.id, job.run_at, is_superseded
 )
-select id as "id!", run_at as "run_at!", is_superseded as "is_superseded!",
-       case when $13::bool and not is_superseded
-            then pg_notify($14::text, json_build_object(
-                     'job_type', job_type, 'id', id, 'run_at', run_at)::text) is null
-       end as told
-from requeued
+select id as "id!", run_at as "run_at!", is_superseded as "is_superseded!" from requeued

@@ -31,21 +31,24 @@ pub async fn register(
     Ok(())
 }
 
-/// Sends a heartbeat. Returns false if the worker counts as dead or is not registered any more: its jobs
-/// may have been rescued, so it must register under a new name.
+/// Sends the heartbeats of workers, and returns those that live. The others count as dead or are not registered
+/// any more: their jobs may have been rescued, so they must register under new names.
 ///
 /// # Errors
 /// See the module.
-pub async fn heartbeat(db: impl PgExecutor<'_>, worker: &str) -> Result<bool, sqlx::Error> {
-    let beat = sqlx::query!(
+pub async fn heartbeat(
+    db: impl PgExecutor<'_>,
+    workers: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
         "update apalis.workers set last_seen = now()
-         where id = $1 and last_seen > now() - make_interval(secs => $2)",
-        worker,
+         where id = any($1) and last_seen > now() - make_interval(secs => $2)
+         returning id",
+        workers,
         DEAD_AFTER.as_secs_f64(),
     )
-    .execute(db)
-    .await?;
-    Ok(beat.rows_affected() == 1)
+    .fetch_all(db)
+    .await
 }
 
 /// Counts the workers of a queue that died within `young` of their start, in the last five minutes. A worker

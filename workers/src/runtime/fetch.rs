@@ -1,39 +1,32 @@
 //! Fetching: one loop per worker takes as many due jobs as there are free slots, and waits for hints.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::histogram;
 use sqlx::PgPool;
 use tender_jobs::{
     database::answered,
-    queue::{self, Depth, Job, RECENT, process::Orders},
+    queue::{self, Job, process::Orders},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{pause, slots::Slots, source::Slotted, supervise::Post};
+use super::{hints::Hints, pause, slots::Slots, source::Slotted, supervise::Post};
 
-/// How often a worker looks at every due job, and not only at recent ones.
-const LOOK_AT_ALL: Duration = Duration::from_secs(5);
+/// The wait of a loop that nothing wakes any more: the process is about to end.
+const ABOUT_TO_END: Duration = Duration::from_secs(5);
 
 /// Takes the due jobs of one queue for one worker.
 pub(super) struct Fetcher {
     pub(super) db: PgPool,
     pub(super) worker: String,
     pub(super) queue: &'static str,
-    pub(super) poll: Duration,
+    pub(super) hints: Hints,
     pub(super) hint: watch::Receiver<u64>,
     /// Whether the process takes jobs.
     pub(super) orders: watch::Receiver<Orders>,
     /// The slots of the station; a worker that was restarted shares them with its predecessor's jobs.
     pub(super) slots: Slots,
-    /// The last look at every due job.
-    looked_at_all: Option<Instant>,
-    /// Whether a job was due that a look at recent ones would not find.
-    is_behind: bool,
     /// Whether the last fetch left due jobs behind, as far as it could see.
     is_loaded: bool,
 }
@@ -44,12 +37,10 @@ impl Fetcher {
             db: post.db.clone(),
             worker: worker.to_owned(),
             queue: post.station.queue,
-            poll: post.station.poll,
-            hint: post.hint.clone(),
+            hints: post.hints.clone(),
+            hint: post.hints.of(post.station.queue),
             orders: post.orders.clone(),
             slots,
-            looked_at_all: None,
-            is_behind: false,
             is_loaded: false,
         }
     }
@@ -68,14 +59,14 @@ impl Fetcher {
             self.hint.mark_unchanged();
             let fetched = self.fetch(free).await?;
             self.is_loaded = fetched.len() == free;
-            if fetched.is_empty() {
-                stop.run_until_cancelled(self.wait()).await;
-            }
             for job in fetched {
                 let slot = self.slots.take().await;
                 if jobs.send(Slotted { job, slot }).await.is_err() {
                     return Ok(());
                 }
+            }
+            if !self.is_loaded {
+                stop.run_until_cancelled(self.wait()).await;
             }
         }
         Ok(())
@@ -95,13 +86,10 @@ impl Fetcher {
     }
 
     async fn fetch(&mut self, free: usize) -> Result<Vec<Job>, sqlx::Error> {
-        let depth = self.next_depth();
         let limit = i32::try_from(free).unwrap_or(i32::MAX);
-        let fetching = queue::fetch(&self.db, &self.worker, self.queue, limit, depth);
+        let fetching = queue::fetch(&self.db, &self.worker, self.queue, limit);
         let jobs = answered(&self.db, fetching).await?;
-        if depth == Depth::All {
-            self.is_behind = jobs.iter().any(|job| job.waited >= RECENT);
-        }
+        self.hints.fetched(self.queue, jobs.len());
         for job in &jobs {
             histogram!("tender_queue_latency_seconds", "queue" => self.queue)
                 .record(job.waited.as_secs_f64());
@@ -109,20 +97,10 @@ impl Fetcher {
         Ok(jobs)
     }
 
-    /// Mostly recent jobs; every due job at the start, regularly, and while the worker is behind.
-    fn next_depth(&mut self) -> Depth {
-        let is_recent = self.looked_at_all.is_some_and(|at| at.elapsed() < LOOK_AT_ALL);
-        if is_recent && !self.is_behind {
-            return Depth::Recent;
-        }
-        self.looked_at_all = Some(Instant::now());
-        Depth::All
-    }
-
-    /// Waits for a hint, or for the poll interval.
+    /// Waits for a hint: of a notification, or of a poll.
     async fn wait(&mut self) {
-        if let Ok(Err(_)) = timeout(self.poll, self.hint.changed()).await {
-            pause(self.poll).await; // the sender is gone: the process is about to end
+        if self.hint.changed().await.is_err() {
+            pause(ABOUT_TO_END).await;
         }
     }
 }

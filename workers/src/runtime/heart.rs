@@ -1,8 +1,10 @@
-//! Heartbeats: a task of its own per worker, so that a worker whose slots are busy stays alive.
+//! Heartbeats: one statement for all workers of a process, in a task of its own, so that a worker whose slots
+//! are busy stays alive.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -13,8 +15,13 @@ use tender_jobs::{
     database::answered,
     queue::{self, DEAD_AFTER},
 };
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
 
-use super::{HEARTBEAT, Trouble, pause};
+use super::{HEARTBEAT, Trouble, failpoint, pause};
 
 /// Why a worker ends and is restarted under a new name.
 #[derive(Debug, thiserror::Error)]
@@ -60,30 +67,122 @@ impl Vitals {
     }
 }
 
-/// Sends the heartbeats of a worker that has just registered. Returns when the worker counts as dead: its
-/// jobs may have been rescued, so it must not start another.
-pub(super) async fn beat(db: &PgPool, worker: &str, vitals: &Vitals) -> WorkerError {
-    vitals.beat();
-    let (mut last, mut trouble) = (Instant::now(), Trouble::default());
-    loop {
-        pause(HEARTBEAT).await;
-        let asked = Instant::now();
-        let left = DEAD_AFTER.saturating_sub(last.elapsed());
-        let beat = answered(db, queue::heartbeat(db, worker));
-        match tokio::time::timeout(left, beat).await {
-            Ok(Ok(true)) => {
-                last = asked;
-                vitals.beat();
-                if trouble.ends() {
-                    tracing::info!(worker, "heartbeats succeed again");
-                }
+/// A worker that sends heartbeats.
+#[derive(Debug)]
+struct Beating {
+    /// When the last heartbeat that succeeded was asked for.
+    last: Instant,
+    /// Dropped when the worker counts as dead.
+    _alive: oneshot::Sender<()>,
+}
+
+/// The heart of a process: sends the heartbeats of its workers.
+#[derive(Debug)]
+pub(super) struct Heart {
+    db: PgPool,
+    vitals: Vitals,
+    workers: Mutex<HashMap<String, Beating>>,
+    left: Notify,
+}
+
+impl Heart {
+    pub(super) fn new(db: &PgPool, vitals: &Vitals) -> Arc<Self> {
+        let (workers, left) = Default::default();
+        Arc::new(Self { db: db.clone(), vitals: vitals.clone(), workers, left })
+    }
+
+    /// Sends the heartbeats of a worker that has just registered, until the returned value is dropped.
+    pub(super) fn join(self: &Arc<Self>, worker: &str) -> Joined {
+        self.vitals.beat();
+        let (alive, dead) = oneshot::channel();
+        let beating = Beating { last: Instant::now(), _alive: alive };
+        self.locked().insert(worker.to_owned(), beating);
+        Joined { heart: self.clone(), worker: worker.to_owned(), dead }
+    }
+
+    /// Sends heartbeats until `shutdown`, and then for as long as workers have running jobs.
+    pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        failpoint!("part-heart");
+        let mut trouble = Trouble::default();
+        loop {
+            tokio::select! {
+                () = pause(HEARTBEAT) => self.beat(&mut trouble).await,
+                () = self.left.notified(), if shutdown.is_cancelled() => {}
+                () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
             }
-            Ok(Ok(false)) | Err(_) => return WorkerError::Dead,
-            Ok(Err(error)) => {
-                if trouble.begins() {
-                    tracing::warn!(worker, %error, "a heartbeat failed; the next ones follow");
-                }
+            if shutdown.is_cancelled() && self.locked().is_empty() {
+                return;
             }
         }
+    }
+
+    async fn beat(&self, trouble: &mut Trouble) {
+        let asked = Instant::now();
+        let (workers, left) = self.to_beat();
+        if workers.is_empty() {
+            return;
+        }
+        match timeout(left, answered(&self.db, queue::heartbeat(&self.db, &workers))).await {
+            Ok(Ok(alive)) => {
+                self.note(&workers, &alive.into_iter().collect(), asked);
+                if trouble.ends() {
+                    tracing::info!("heartbeats succeed again");
+                }
+            }
+            Ok(Err(error)) => {
+                if trouble.begins() {
+                    tracing::warn!(%error, "a heartbeat failed; the next ones follow");
+                }
+            }
+            Err(_) => {}
+        }
+        self.locked().retain(|_, one| one.last.elapsed() < DEAD_AFTER);
+    }
+
+    /// Returns the workers, and the time until the first of them counts as dead.
+    fn to_beat(&self) -> (Vec<String>, Duration) {
+        let workers = self.locked();
+        let oldest = workers.values().map(|one| one.last.elapsed()).max().unwrap_or_default();
+        (workers.keys().cloned().collect(), DEAD_AFTER.saturating_sub(oldest))
+    }
+
+    /// Notes which of the asked workers live. The others count as dead: their jobs may have been rescued.
+    fn note(&self, asked: &[String], alive: &HashSet<String>, at: Instant) {
+        let mut workers = self.locked();
+        for worker in asked {
+            if !alive.contains(worker) {
+                workers.remove(worker);
+            } else if let Some(one) = workers.get_mut(worker) {
+                one.last = at;
+                self.vitals.beat();
+            }
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Beating>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker whose heartbeats are sent.
+#[derive(Debug)]
+pub(super) struct Joined {
+    heart: Arc<Heart>,
+    worker: String,
+    dead: oneshot::Receiver<()>,
+}
+
+impl Joined {
+    /// Returns when the worker counts as dead: it must not start another job.
+    pub(super) async fn until_dead(&mut self) -> WorkerError {
+        let _never_sent = (&mut self.dead).await;
+        WorkerError::Dead
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.heart.locked().remove(&self.worker);
+        self.heart.left.notify_one();
     }
 }

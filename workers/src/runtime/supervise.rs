@@ -1,6 +1,6 @@
 //! Supervision: a worker that ends is restarted under a new name, for as long as the process lives.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use apalis_core::worker::{builder::WorkerBuilder, context::WorkerContext};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    STOP_WITHIN, STUCK_AFTER, Station, Vitals, failpoint,
+    STOP_WITHIN, STUCK_AFTER, Station, failpoint,
     fetch::Fetcher,
-    heart::{self, WorkerError},
+    heart::{Heart, WorkerError},
+    hints::Hints,
     orders::at_once,
     pause_or_stop,
     slots::{Slots, YOUNG},
@@ -38,9 +39,9 @@ pub(super) struct Post {
     pub(super) station: Station,
     pub(super) db: PgPool,
     pub(super) process: String,
-    pub(super) hint: watch::Receiver<u64>,
+    pub(super) hints: Hints,
     pub(super) orders: watch::Receiver<Orders>,
-    pub(super) vitals: Vitals,
+    pub(super) heart: Arc<Heart>,
 }
 
 /// Runs the queue's worker until `shutdown`.
@@ -132,9 +133,9 @@ async fn run_once(
     let context = WorkerContext::new(name);
     let mut working = work(&context, Source { jobs }, post);
     let mut fetching = std::pin::pin!(fetcher.run(sender, shutdown));
-    let mut beating = std::pin::pin!(heart::beat(db, name, &post.vitals));
+    let mut beating = post.heart.join(name);
     tokio::select! {
-        dead = &mut beating => return Err(dead),
+        dead = beating.until_dead() => return Err(dead),
         stopped = &mut fetching => stopped?,
         () = &mut working => return Err(WorkerError::Ended),
     }
@@ -143,7 +144,7 @@ async fn run_once(
         return Ok(());
     }
     tokio::select! {
-        dead = &mut beating => Err(dead),
+        dead = beating.until_dead() => Err(dead),
         ended = timeout(STOP_WITHIN, working) => {
             if ended.is_err() {
                 tracing::error!(worker = name, "attempts still ran at the end; they will be rescued");

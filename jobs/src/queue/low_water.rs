@@ -1,0 +1,65 @@
+//! Low-water marks: no job of a queue waits that is due before its mark, so looks start there and pass by the
+//! index entries of jobs that ended. The invariant and its proof are in `docs/adr/0025-low-water-marks.md`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+
+/// A transaction and a time before it: once every transaction with a smaller number has ended, what still comes to
+/// wait is due after that time, or noted.
+#[derive(Debug, Clone)]
+pub struct Barrier {
+    xact: String,
+    at: DateTime<Utc>,
+}
+
+/// Moves the marks of queues forward, as far as `passed` allows, and returns the next barrier. A barrier that
+/// transactions still hold moves nothing, and may be passed again.
+///
+/// # Errors
+/// See [`queue`](super).
+pub async fn advance(
+    db: impl PgExecutor<'_>,
+    queues: &[String],
+    passed: Option<&Barrier>,
+) -> Result<Barrier, sqlx::Error> {
+    sqlx::query_as!(
+        Barrier,
+        r#"select next_barrier::text as "xact!", next_at as "at!"
+           from advance_low_water($1, $2::text::xid8, $3)"#,
+        queues,
+        passed.map(|barrier| &barrier.xact),
+        passed.map(|barrier| barrier.at),
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Looks for jobs that wait below a mark, and lowers the marks for them. Returns how many marks were wrong: none,
+/// unless rows were written without the table's trigger, or the server's clock was set back.
+///
+/// # Errors
+/// See [`queue`](super).
+pub async fn check(db: impl PgExecutor<'_>, queues: &[String]) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(r#"select check_low_water($1) as "wrong!""#, queues).fetch_one(db).await
+}
+
+/// Returns in what time the next job of each queue is due, for the queues that have a waiting job and are not
+/// paused; zero if it is due now.
+///
+/// # Errors
+/// See [`queue`](super).
+pub async fn next_due(
+    db: impl PgExecutor<'_>,
+    queues: &[String],
+) -> Result<Vec<(String, Duration)>, sqlx::Error> {
+    let rows =
+        sqlx::query!(r#"select queue as "queue!", due_in as "due_in!" from next_due($1)"#, queues,)
+            .fetch_all(db)
+            .await?;
+    // A job may be due in the year 9999.
+    let wait =
+        |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Ok(rows.into_iter().map(|row| (row.queue, wait(row.due_in))).collect())
+}
