@@ -45,13 +45,18 @@ impl Site {
         })
         .await;
         let relay = api.world.relay("alpha").await;
+        Self { viewer, ..Self::of(api).await }
+    }
+
+    /// A site on this API, with a relay whose job waits and an upstream.
+    async fn of(api: TestApi) -> Self {
         let job_id = api.world.job().await.summary.id;
         let upstream = api.world.mirror().upstream("ws://alpha.test", serde_json::json!({})).await;
         let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
         Self {
             api,
             http,
-            viewer,
+            viewer: Keys::generate(),
             relay_id: relay.id.to_string(),
             job_id,
             upstream_id: upstream.id.to_string(),
