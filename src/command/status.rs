@@ -41,7 +41,7 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
 fn counts(fleet: &Fleet) -> String {
     let (summary, workers) = (&fleet.summary, fleet.workers.len());
     format!(
-        "{} relays: {} synced, {} pending, {} retrying, {} gave up; {workers} workers",
+        "{} relays: {} synced, {} pending, {} failing, {} gave up; {workers} workers",
         summary.total, summary.synced, summary.pending, summary.retrying, summary.gave_up,
     )
 }

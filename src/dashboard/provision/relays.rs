@@ -42,12 +42,6 @@ pub(in crate::dashboard) struct Shown {
     pub(in crate::dashboard) after: String,
 }
 
-const STATES: [(&str, &str, SyncState); 4] = [
-    ("synced", "synced", SyncState::Synced),
-    ("pending", "pending", SyncState::Pending),
-    ("retrying", "retrying", SyncState::Retrying),
-    ("gave_up", "gave up", SyncState::GaveUp),
-];
 const STATUSES: [(&str, Status); 4] = [
     ("active", Status::Active),
     ("inactive", Status::Inactive),
@@ -61,7 +55,7 @@ impl Shown {
     pub(in crate::dashboard) fn search(&self) -> Search {
         Search {
             text: search::normal(&self.q),
-            sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
+            sync: SyncState::parse(&self.sync),
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
             cause: (!self.cause.is_empty()).then(|| self.cause.replace('\0', "")),
@@ -106,7 +100,7 @@ fn only_cause(cause: &str) -> Markup {
 }
 
 fn filter_form(shown: &Shown) -> Markup {
-    let states = STATES.map(|(name, text, _)| (name, text));
+    let states = SyncState::ALL.map(|state| (state.as_str(), state.word()));
     let states = states.into_iter().chain([("late", "waiting > 5 min")]);
     let statuses = STATUSES.map(|(name, _)| (name, name));
     let statuses = statuses.into_iter().chain([("off", "switched off")]);

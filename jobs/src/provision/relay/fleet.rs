@@ -21,7 +21,7 @@ pub struct Summary {
     pub synced: i64,
     /// Relays without an attempt at their current generation.
     pub pending: i64,
-    /// Relays that wait for a retry.
+    /// Failing relays: the last attempt failed, and a retry is scheduled.
     pub retrying: i64,
     /// Relays that gave up.
     pub gave_up: i64,
@@ -75,7 +75,7 @@ pub enum Order {
     Newest,
     /// By host, in byte order.
     Host,
-    /// Only relays that are pending or retrying, the longest-waiting first.
+    /// Only relays that are pending or failing, the longest-waiting first.
     Waiting,
 }
 

@@ -59,7 +59,9 @@ impl From<StatusArg> for Status {
 enum SyncArg {
     Synced,
     Pending,
-    Retrying,
+    /// The last attempt failed, and a retry is scheduled.
+    #[value(alias = "retrying")]
+    Failing,
     #[value(name = "gave_up", alias = "gave-up")]
     GaveUp,
 }
@@ -69,7 +71,7 @@ impl From<SyncArg> for SyncState {
         match sync {
             SyncArg::Synced => Self::Synced,
             SyncArg::Pending => Self::Pending,
-            SyncArg::Retrying => Self::Retrying,
+            SyncArg::Failing => Self::Failing,
             SyncArg::GaveUp => Self::GaveUp,
         }
     }
