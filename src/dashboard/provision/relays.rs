@@ -61,6 +61,8 @@ impl Shown {
             cause: (!self.cause.is_empty()).then(|| self.cause.replace('\0', "")),
             late: (self.sync == "late").then_some(LONG_PENDING),
             order: match self.order.as_str() {
+                // The index of causes has this order: another one would sort all relays of the cause.
+                _ if !self.cause.is_empty() => Order::GaveUp,
                 "host" => Order::Host,
                 "waiting" => Order::Waiting,
                 _ => Order::Newest,
@@ -111,17 +113,18 @@ fn filter_form(shown: &Shown) -> Markup {
         options: ORDERS.to_vec(),
     };
     let hint = "host, id, npub";
-    filters(
-        "/relays",
-        true,
-        &[
-            Field::Search { label: "Search", name: "q", value: &shown.q, hint },
-            Field::any("Sync", "sync", &shown.sync, states),
-            Field::any("Status", "status", &shown.status, statuses),
-            order,
-            Field::Kept { name: "cause", value: &shown.cause },
-        ],
-    )
+    let mut fields = vec![
+        Field::Search { label: "Search", name: "q", value: &shown.q, hint },
+        Field::any("Sync", "sync", &shown.sync, states),
+        Field::any("Status", "status", &shown.status, statuses),
+    ];
+    // The relays of a cause have one order.
+    fields.push(if shown.cause.is_empty() {
+        order
+    } else {
+        Field::Kept { name: "cause", value: &shown.cause }
+    });
+    filters("/relays", true, &fields)
 }
 
 /// The live part: one page of the list.

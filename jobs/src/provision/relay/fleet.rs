@@ -77,6 +77,8 @@ pub enum Order {
     Host,
     /// Only relays that are pending or failing, the longest-waiting first.
     Waiting,
+    /// Only relays that gave up, the last ones first.
+    GaveUp,
 }
 
 /// The filters, the order and the position of a page of the table.
@@ -161,9 +163,7 @@ pub async fn search(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Row>
         query.push(" and status <> 'active'");
     }
     if let Some(cause) = &search.cause {
-        query.push(" and exhausted_at is not null");
-        query.push(" and cause_of(sync_error, array[subdomain || '.' || zooid_domain]) = ");
-        query.push_bind(cause.clone());
+        query.push(" and exhausted_at is not null and cause = ").push_bind(cause.clone());
     }
     if let Some(age) = search.late {
         query.push(" and not synced and exhausted_at is null");
@@ -187,6 +187,9 @@ fn push_order(query: &mut QueryBuilder<Postgres>, order: Order, after: Option<&R
         Order::Host => ("subdomain collate \"C\", id", ">", "subdomain collate \"C\", id", ""),
         Order::Waiting => {
             ("updated_at, id", ">", "updated_at, id", " and not synced and exhausted_at is null")
+        }
+        Order::GaveUp => {
+            ("exhausted_at, id", "<", "exhausted_at desc, id desc", " and exhausted_at is not null")
         }
     };
     query.push(only);
