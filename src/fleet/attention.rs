@@ -161,20 +161,29 @@ impl Fleet {
     }
 }
 
+/// The item is the instance: that more relays wait for it is no other failure.
 fn instance_out(instance: &Instance) -> Item {
     let what = if instance.refuses_key { "refuses our key" } else { "is out" };
-    let headline = format!(
-        "zooid at {} {what}: its breaker is {}, and its relays wait",
-        instance.name,
-        instance.breaker.as_str()
-    );
-    Item::new(format!("instance:{}", instance.name), headline)
+    let (name, breaker) = (&instance.name, instance.breaker.as_str());
+    let waiting = match instance.waiting {
+        0 => "no relay waits yet".to_owned(),
+        1 => "1 relay waits".to_owned(),
+        many => format!("{many}{} relays wait", plus(many)),
+    };
+    let headline = format!("zooid at {name} {what}: its breaker is {breaker}, and {waiting}");
+    let advice = if instance.refuses_key {
+        "Compare `ROBOT_SECRET` with zooid's `API_WHITELIST`, and both clocks. The relays go on when zooid answers."
+    } else {
+        "Repair zooid, or the way to it. The relays go on when it answers; no attempt is spent."
+    };
+    Item::new(format!("instance:{name}"), headline)
         .grave()
         .since(instance.opened_at)
         .error(&instance.last_error)
-        .page("", &[])
-        .command("tender instance list".to_owned())
-        .remedy(Remedy::Probe(instance.name.clone()))
+        .advice(advice)
+        .page("/relays", &[("held_by", name)])
+        .command(format!("tender instance probe {name}"))
+        .remedy(Remedy::Probe(name.clone()))
 }
 
 fn paused_queue(paused: &Paused) -> Item {

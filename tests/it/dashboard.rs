@@ -21,6 +21,7 @@ mod job_steering;
 mod markup;
 mod names;
 mod operating;
+mod outage;
 mod queue_pages;
 mod search;
 
@@ -44,12 +45,12 @@ impl Site {
             config.dashboard_password = Some(SecretString::from(PASSWORD));
         })
         .await;
-        let relay = api.world.relay("alpha").await;
         Self { viewer, ..Self::of(api).await }
     }
 
     /// A site on this API, with a relay whose job waits and an upstream.
     async fn of(api: TestApi) -> Self {
+        let relay = api.world.relay("alpha").await;
         let job_id = api.world.job().await.summary.id;
         let upstream = api.world.mirror().upstream("ws://alpha.test", serde_json::json!({})).await;
         let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();

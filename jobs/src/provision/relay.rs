@@ -4,6 +4,7 @@
 
 mod cause;
 mod fleet;
+mod held;
 mod limit;
 mod list;
 mod moved;

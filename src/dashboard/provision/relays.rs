@@ -36,6 +36,9 @@ pub(in crate::dashboard) struct Shown {
     /// Only relays that gave up for this cause.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     cause: String,
+    /// Only relays whose jobs wait for this zooid instance.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    held_by: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     order: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -59,6 +62,7 @@ impl Shown {
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
             cause: (!self.cause.is_empty()).then(|| self.cause.replace('\0', "")),
+            held_by: (!self.held_by.is_empty()).then(|| self.held_by.replace('\0', "")),
             late: (self.sync == "late").then_some(LONG_PENDING),
             order: match self.order.as_str() {
                 // The index of causes has this order: another one would sort all relays of the cause.
@@ -83,7 +87,9 @@ pub(in crate::dashboard) async fn page(
         title: "Relays",
         section: "/relays",
         notice: None,
-        fixed: html! { (filter_form(&shown)) (only_cause(&shown.cause)) },
+        fixed: html! {
+            (filter_form(&shown)) (only_cause(&shown.cause)) (only_held(&shown.held_by))
+        },
         live: Some((&source, table)),
     };
     Ok(layout::page(&viewer, &page).into_response())
@@ -96,6 +102,18 @@ fn only_cause(cause: &str) -> Markup {
             p.quiet {
                 "Only relays that gave up with: " span.error { (cause) } ". "
                 a href={ (PATH) "/relays?sync=gave_up" } { "Show all that gave up" }
+            }
+        }
+    }
+}
+
+/// Says that the list is of those that wait for one instance, which no field shows.
+fn only_held(instance: &str) -> Markup {
+    html! {
+        @if !instance.is_empty() {
+            p.quiet {
+                "Only relays that wait for zooid at " (instance) ". "
+                a href={ (PATH) "/relays" } { "Show all relays" }
             }
         }
     }
@@ -124,6 +142,7 @@ fn filter_form(shown: &Shown) -> Markup {
     } else {
         Field::Kept { name: "cause", value: &shown.cause }
     });
+    fields.push(Field::Kept { name: "held_by", value: &shown.held_by });
     filters("/relays", true, &fields)
 }
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{FromRow, PgExecutor, PgPool, Postgres, QueryBuilder};
 
-use super::{RelayId, Status, SyncState, named::named};
+use super::{RelayId, Status, SyncState, held::held, named::named};
 
 /// Counts stop here. A larger count is shown as "at least" this number.
 pub const COUNT_CAP: i64 = 10_000;
@@ -95,6 +95,8 @@ pub struct Search {
     pub is_off: bool,
     /// Only relays that gave up for this cause; see [`Cause`](super::Cause).
     pub cause: Option<String>,
+    /// Only relays whose jobs wait for this zooid instance.
+    pub held_by: Option<String>,
     /// Only relays that have waited longer than this for zooid.
     pub late: Option<Duration>,
     /// The order of the rows.
@@ -142,6 +144,10 @@ pub async fn search(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Row>
         Some(text) => Some(named(db, text).await?),
         None => None,
     };
+    let held_by = match &search.held_by {
+        Some(instance) => Some(held(db, instance).await?),
+        None => None,
+    };
     let mut query = QueryBuilder::<Postgres>::new(
         "select id::text as id, subdomain || '.' || zooid_domain as host,
                 tenant_pubkey::text as tenant_pubkey, status::text as status, synced, attempts,
@@ -164,6 +170,9 @@ pub async fn search(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Row>
     }
     if let Some(cause) = &search.cause {
         query.push(" and exhausted_at is not null and cause = ").push_bind(cause.clone());
+    }
+    if let Some(held) = held_by {
+        held.push(&mut query);
     }
     if let Some(age) = search.late {
         query.push(" and not synced and exhausted_at is null");
