@@ -46,6 +46,7 @@ mod grasp_parked;
 mod grasp_service;
 mod grasp_session;
 mod grasp_wanted;
+mod held;
 mod in_flight;
 mod interleaving;
 mod ledger;
