@@ -21,6 +21,7 @@ mod live;
 mod login;
 mod mirror;
 mod parts;
+mod password;
 mod processes;
 mod provision;
 mod queues;

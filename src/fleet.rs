@@ -24,7 +24,7 @@ use tender_jobs::{
     },
     provision::{
         instance::{self, Instance},
-        relay::{self, Cause, Summary},
+        relay::{self, Causes, Summary},
     },
     queue::{
         self, Paused, QueueStatus, Worker,
@@ -50,7 +50,7 @@ pub struct Fleet {
     /// Counts of relays by state.
     pub summary: Summary,
     /// The relays that gave up, by cause.
-    pub causes: Vec<Cause>,
+    pub causes: Causes,
     /// The relays that have waited longer than [`LONG_PENDING`] for zooid.
     pub late: i64,
     /// The status of every queue.

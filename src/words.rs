@@ -2,6 +2,7 @@
 
 pub(crate) mod grasp;
 pub(crate) mod lane;
+pub(crate) mod probe;
 pub(crate) mod schedule;
 
 /// Returns a text in which every control character, and every other character that is invisible or changes

@@ -22,6 +22,7 @@ mod hold;
 pub mod instance;
 mod job;
 mod plan;
+mod probe;
 mod reassert;
 mod reconcile;
 pub mod relay;

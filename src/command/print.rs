@@ -62,10 +62,10 @@ pub(super) fn sync_cell(relay: &Relay) -> Cell {
     let color = match state {
         SyncState::Synced => Color::Green,
         SyncState::Pending => Color::Cyan,
-        SyncState::Retrying => Color::Yellow,
+        SyncState::Failing => Color::Yellow,
         SyncState::GaveUp => Color::Red,
     };
-    Cell::new(state.as_str().replace('_', " ")).fg(color)
+    Cell::new(state.word()).fg(color)
 }
 
 /// Formats the number of failed attempts, such as `2 of 7`; `-` if no attempt failed.

@@ -41,7 +41,7 @@ pub(super) async fn run(as_json: bool) -> anyhow::Result<ExitCode> {
 fn counts(fleet: &Fleet) -> String {
     let (summary, workers) = (&fleet.summary, fleet.workers.len());
     format!(
-        "{} relays: {} synced, {} pending, {} retrying, {} gave up; {workers} workers",
+        "{} relays: {} synced, {} pending, {} failing, {} gave up; {workers} workers",
         summary.total, summary.synced, summary.pending, summary.retrying, summary.gave_up,
     )
 }
@@ -55,9 +55,10 @@ fn mark(item: &Item) -> Cell {
 pub(super) fn line(item: &Item, now: DateTime<Utc>) -> String {
     let since = item.since.map(|since| format!(", for {}", print::distance(since, now)));
     let error = (!item.error.is_empty()).then(|| format!(": {}", item.error));
+    let advice = (!item.advice.is_empty()).then(|| format!(". {}", item.advice.replace('`', "")));
     let command = (!item.command.is_empty()).then(|| format!(" ({})", item.command));
     let grown = item.grown_from().map(|from| format!("; snoozed at {from}, listed again"));
-    let parts = [Some(item.headline.clone()), since, error, grown, command];
+    let parts = [Some(item.headline.clone()), since, error, advice, grown, command];
     print::visible(&parts.into_iter().flatten().collect::<String>())
 }
 

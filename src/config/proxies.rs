@@ -1,6 +1,6 @@
 //! The proxies that are trusted to name the address of a client.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The networks of trusted proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,10 +76,25 @@ fn address(text: &str) -> Option<IpAddr> {
 /// Returns the part of an address that stands for one client: an IPv4 address, or the first 64 bits of
 /// an IPv6 address, because one client has them all.
 pub fn network(address: IpAddr) -> IpAddr {
+    first_bits(address, 32, 64)
+}
+
+/// Returns the part of an address that stands for one site: the first 24 bits of an IPv4 address, or the first 48
+/// of an IPv6 address, which a site usually has.
+pub fn site(address: IpAddr) -> IpAddr {
+    first_bits(address, 24, 48)
+}
+
+/// Sets the bits of an address after the first `v4` or `v6` to zero.
+fn first_bits(address: IpAddr, v4: u32, v6: u32) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - v4).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+        }
         IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+            let mask = u128::MAX.checked_shl(128 - v6).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
         }
     }
 }
@@ -113,6 +128,16 @@ mod tests {
         ] {
             assert_eq!(client(proxies, peer, &forwarded), wanted, "{peer} {forwarded:?}");
         }
+    }
+
+    #[test]
+    fn a_client_and_its_site_are_the_first_bits_of_the_address() {
+        let of = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let told = |text| (network(of(text)).to_string(), site(of(text)).to_string());
+        let pair = |client: &str, site: &str| (client.to_owned(), site.to_owned());
+        assert_eq!(told("203.0.113.77"), pair("203.0.113.77", "203.0.113.0"));
+        assert_eq!(told("::ffff:203.0.113.77"), pair("203.0.113.77", "203.0.113.0"));
+        assert_eq!(told("2001:db8:1:2:3:4:5:6"), pair("2001:db8:1:2::", "2001:db8:1::"));
     }
 
     #[test]

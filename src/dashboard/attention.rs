@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use tender_jobs::{
     console::snooze::{self, LONGEST_HOURS, LONGEST_REASON},
-    provision::relay,
+    provision::relay::{self, COUNT_CAP, CauseRequested},
 };
 
 use super::{
     PATH,
     actions::{Action, Answer, Asked, begin},
+    parts::{count, numbered},
 };
 
 fn action(asked: &Asked, name: &str, question: &'static str) -> Action {
@@ -57,11 +58,36 @@ pub(super) async fn sync(asked: Asked) -> Answer {
     let question = "Send the relays that gave up for this cause to zooid again now?";
     let doing = begin!(asked, action(&asked, "sync", question));
     let requested = relay::request_cause(&asked.dashboard.db, &asked.form.key, &doing.by()).await?;
-    let words = match requested {
+    asked.dashboard.fleet.forget().await;
+    doing.done(Ok(words(requested))).await
+}
+
+fn words(requested: CauseRequested) -> String {
+    let CauseRequested { relays, left } = requested;
+    let relays = i64::try_from(relays).unwrap_or(i64::MAX);
+    let done = match relays {
         0 => "No relay gave up for this cause any more; nothing changed.".to_owned(),
         1 => "1 relay goes to zooid now.".to_owned(),
-        relays => format!("{relays} relays go to zooid now."),
+        _ => format!("{} go to zooid now.", numbered(relays, "relay")),
     };
-    asked.dashboard.fleet.forget().await;
-    doing.done(Ok(words)).await
+    if left == 0 {
+        return done;
+    }
+    format!("{done} {} left: press the button again.", count(left, left >= COUNT_CAP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_says_how_many_are_left() {
+        let said = |relays, left| words(CauseRequested { relays, left });
+        assert_eq!(said(1, 0), "1 relay goes to zooid now.");
+        assert_eq!(said(52_000, 0), "52,000 relays go to zooid now.");
+        assert_eq!(
+            said(52_000, COUNT_CAP),
+            "52,000 relays go to zooid now. 10,000+ left: press the button again."
+        );
+    }
 }

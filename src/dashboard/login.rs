@@ -2,10 +2,6 @@
 
 use std::net::SocketAddr;
 
-use argon2::{
-    Argon2,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
-};
 use axum::{
     Form, Json,
     body::Bytes,
@@ -14,66 +10,36 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 use tender_jobs::console::{
     operator,
     session::{self as sessions, Role},
 };
-use tokio::sync::Semaphore;
 
 use super::{
     Dashboard, PATH, layout,
     parts::{Problem, is_ours},
+    password::{Busy, Password},
     session,
     throttle::Throttle,
 };
-use crate::{config::network, nip98};
+use crate::nip98;
 
-/// The longest password that is hashed, in bytes.
-const MAX_PASSWORD: usize = 1024;
+/// When a login is worth trying again that found too many others waiting, in seconds.
+const BUSY_WAIT: u64 = 5;
 
-/// The password and its limits.
+/// The password and the limit of its attempts.
 pub(super) struct Login {
-    password: Option<String>,
+    password: Password,
     throttle: Throttle,
-    /// Allows one hash at a time, because each takes 19 MiB and tens of milliseconds.
-    hashing: Semaphore,
 }
 
 impl Login {
     pub(super) fn new(password: Option<&SecretString>) -> Self {
-        let password = password.and_then(|password| match hashed(password.expose_secret()) {
-            Ok(hash) => Some(hash),
-            Err(error) => {
-                tracing::error!(%error, "DASHBOARD_PASSWORD cannot be used; login by password is off");
-                None
-            }
-        });
-        Self { password, throttle: Throttle::default(), hashing: Semaphore::new(1) }
+        Self { password: Password::new(password), throttle: Throttle::default() }
     }
-
-    /// Whether this is the password. Takes tens of milliseconds.
-    async fn is_password(&self, given: String) -> bool {
-        let (Some(hash), Ok(_permit)) = (self.password.clone(), self.hashing.acquire().await)
-        else {
-            return false;
-        };
-        let verified = tokio::task::spawn_blocking(move || {
-            let hash = PasswordHash::new(&hash).ok()?;
-            Argon2::default().verify_password(given.as_bytes(), &hash).ok()
-        });
-        matches!(verified.await, Ok(Some(())))
-    }
-}
-
-/// Returns the hash of the password. A password that is a hash already is returned as it is.
-fn hashed(password: &str) -> anyhow::Result<String> {
-    if password.starts_with("$argon2") {
-        return Ok(PasswordHash::new(password)?.to_string());
-    }
-    Ok(Argon2::default().hash_password(password.as_bytes())?.to_string())
 }
 
 /// The page that the person wanted before the login.
@@ -164,18 +130,25 @@ pub(super) async fn by_password(
     let wanted = Wanted { next: form.next };
     let forwarded = headers.get_all("x-forwarded-for").iter();
     let forwarded = forwarded.filter_map(|value| value.to_str().ok());
-    let client = network(dashboard.config.proxies.client(peer.ip(), forwarded));
+    let client = dashboard.config.proxies.client(peer.ip(), forwarded);
     let left = match dashboard.login.throttle.check(client) {
         Ok(left) => left,
         Err(wait) => {
             let words = format!("Too many attempts. Wait {wait} s and try again.");
-            let page = login_page(&dashboard, &wanted, Some(&words));
-            let headers = [(header::RETRY_AFTER, wait.to_string())];
-            return Ok((StatusCode::TOO_MANY_REQUESTS, headers, page).into_response());
+            return Ok(later(&dashboard, &wanted, StatusCode::TOO_MANY_REQUESTS, wait, &words));
         }
     };
-    let is_right =
-        form.password.len() <= MAX_PASSWORD && dashboard.login.is_password(form.password).await;
+    let is_right = match dashboard.login.password.is(form.password).await {
+        Ok(is_right) => is_right,
+        Err(Busy) => {
+            let words = format!(
+                "Too many people log in by password now, so this attempt was not checked. Wait {BUSY_WAIT} s and \
+                 try again, or use a login link."
+            );
+            let busy = StatusCode::SERVICE_UNAVAILABLE;
+            return Ok(later(&dashboard, &wanted, busy, BUSY_WAIT, &words));
+        }
+    };
     if !is_right {
         tracing::warn!(%client, "login failed: wrong password");
         let page = login_page(&dashboard, &wanted, Some(&wrong(left)));
@@ -183,6 +156,18 @@ pub(super) async fn by_password(
     }
     let cookie = logged_in(&dashboard, session::PASSWORD, Role::Operator).await?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(wanted.page())).into_response())
+}
+
+/// The login page for an attempt that was not made, with the wait in seconds.
+fn later(
+    dashboard: &Dashboard,
+    wanted: &Wanted,
+    status: StatusCode,
+    wait: u64,
+    words: &str,
+) -> Response {
+    let page = login_page(dashboard, wanted, Some(words));
+    (status, [(header::RETRY_AFTER, wait.to_string())], page).into_response()
 }
 
 /// What is said of a wrong password, with the number of tries that are left at once.

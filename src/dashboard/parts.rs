@@ -62,13 +62,13 @@ pub(super) fn maybe_time(at: Option<DateTime<Utc>>) -> Markup {
 }
 
 pub(super) fn sync_badge(state: SyncState) -> Markup {
-    let (class, text) = match state {
-        SyncState::Synced => ("good", "synced"),
-        SyncState::Pending => ("busy", "pending"),
-        SyncState::Retrying => ("warn", "retrying"),
-        SyncState::GaveUp => ("bad", "gave up"),
+    let class = match state {
+        SyncState::Synced => "good",
+        SyncState::Pending => "busy",
+        SyncState::Failing => "warn",
+        SyncState::GaveUp => "bad",
     };
-    html! { span class={ "badge " (class) } { (text) } }
+    html! { span class={ "badge " (class) } { (state.word()) } }
 }
 
 pub(super) fn status_badge(status: Status) -> Markup {

@@ -79,11 +79,11 @@ impl Fleet {
     }
 
     fn given_up(&self) -> Vec<Item> {
-        let mut items: Vec<Item> = self.causes.iter().map(gave_up).collect();
-        let named: i64 = self.causes.iter().map(|cause| cause.relays).sum();
-        let rest = self.summary.gave_up - named;
+        let mut items: Vec<Item> = self.causes.largest.iter().map(gave_up).collect();
+        let (rest, plus) = self.gave_up_otherwise();
         if rest > 0 {
-            let headline = format!("{rest} more relays gave up; their causes are not grouped here");
+            let headline =
+                format!("{rest}{plus} more relays gave up, for causes that are not listed");
             items.push(
                 Item::new("gave_up".to_owned(), headline)
                     .size(rest)
@@ -92,6 +92,15 @@ impl Fleet {
             );
         }
         items
+    }
+
+    /// The relays that gave up for causes that are not listed, and a plus if there may be more.
+    fn gave_up_otherwise(&self) -> (i64, &'static str) {
+        let listed: i64 = self.causes.largest.iter().map(|cause| cause.relays).sum();
+        match self.summary.gave_up {
+            all @ ..COUNT_CAP => (all - listed, ""),
+            _ => (self.causes.others, "+"),
+        }
     }
 
     /// Relays that have waited for too long, unless an item above explains it.
@@ -109,10 +118,11 @@ impl Fleet {
         if self.late == 0 || is_explained {
             return None;
         }
-        let plus = if self.late >= COUNT_CAP { "+" } else { "" };
         let headline = match self.late {
             1 => "1 relay has waited for zooid for more than 5 minutes".to_owned(),
-            late => format!("{late}{plus} relays have waited for zooid for more than 5 minutes"),
+            late => {
+                format!("{late}{} relays have waited for zooid for more than 5 minutes", plus(late))
+            }
         };
         let item = Item::new("late".to_owned(), headline)
             .size(self.late)
@@ -151,20 +161,29 @@ impl Fleet {
     }
 }
 
+/// The item is the instance: that more relays wait for it is no other failure.
 fn instance_out(instance: &Instance) -> Item {
     let what = if instance.refuses_key { "refuses our key" } else { "is out" };
-    let headline = format!(
-        "zooid at {} {what}: its breaker is {}, and its relays wait",
-        instance.name,
-        instance.breaker.as_str()
-    );
-    Item::new(format!("instance:{}", instance.name), headline)
+    let (name, breaker) = (&instance.name, instance.breaker.as_str());
+    let waiting = match instance.waiting {
+        0 => "no relay waits yet".to_owned(),
+        1 => "1 relay waits".to_owned(),
+        many => format!("{many}{} relays wait", plus(many)),
+    };
+    let headline = format!("zooid at {name} {what}: its breaker is {breaker}, and {waiting}");
+    let advice = if instance.refuses_key {
+        "Compare `ROBOT_SECRET` with zooid's `API_WHITELIST`, and both clocks. The relays go on when zooid answers."
+    } else {
+        "Repair zooid, or the way to it. The relays go on when it answers; no attempt is spent."
+    };
+    Item::new(format!("instance:{name}"), headline)
         .grave()
         .since(instance.opened_at)
         .error(&instance.last_error)
-        .page("", &[])
-        .command("tender instance list".to_owned())
-        .remedy(Remedy::Probe(instance.name.clone()))
+        .advice(advice)
+        .page("/relays", &[("held_by", name)])
+        .command(format!("tender instance probe {name}"))
+        .remedy(Remedy::Probe(name.clone()))
 }
 
 fn paused_queue(paused: &Paused) -> Item {
@@ -176,11 +195,16 @@ fn paused_queue(paused: &Paused) -> Item {
         .remedy(Remedy::Resume(paused.queue.clone()))
 }
 
+/// What follows a count of relays that ends at [`COUNT_CAP`].
+fn plus(relays: i64) -> &'static str {
+    if relays >= COUNT_CAP { "+" } else { "" }
+}
+
 /// One relay is named; several are counted.
 fn gave_up(cause: &Cause) -> Item {
     let (headline, error) = match cause.relays {
         1 => (format!("{} gave up", cause.latest_host), &cause.latest_error),
-        relays => (format!("{relays} relays gave up"), &cause.cause),
+        relays => (format!("{relays}{} relays gave up", plus(relays)), &cause.cause),
     };
     let item = Item::new(format!("gave_up:{}", cause.cause), headline)
         .size(cause.relays)

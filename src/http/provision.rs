@@ -1,6 +1,7 @@
 //! The routes of the provision wing: the relays of tenants.
 
 pub(super) mod body;
+mod instances;
 pub(super) mod relays;
 
 use std::sync::Once;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(relays::sync))
         .routes(routes!(relays::members))
         .routes(routes!(relays::activity))
+        .routes(routes!(instances::probe))
         .route_layer(middleware::from_fn(auth::authenticate))
         .route_layer(middleware::from_fn(only_if_configured))
 }

@@ -96,7 +96,7 @@ await browse(async (browser) => {
   await ask('fail', { id: flaky, status: 500 });
   await page.goto(`/dashboard/relays/${flaky}`);
   await press(page, page.getByRole('button', { name: 'Sync now' }));
-  await badge(page, 'retrying');
+  await badge(page, 'failing');
   await page.goto('/dashboard/jobs?queue=sync-relay&state=retrying');
   await page.locator('td[data-label="Job"] a').first().click();
   await press(page, page.getByRole('button', { name: 'Cancel' }));

@@ -2,11 +2,12 @@
 
 use nostr::{event::Kind, key::Keys};
 use reqwest::{Method, StatusCode};
+use tender_jobs::provision::instance;
 
 use crate::support::api::{TestApi, event, header, strict, tag};
 
 /// Method, path (`{id}` and `{tenant}` are filled in), whether only an admin may.
-const ROUTES: [(&str, &str, bool); 9] = [
+const ROUTES: [(&str, &str, bool); 10] = [
     ("GET", "/tenants/{tenant}/relays", false),
     ("GET", "/relays", true),
     ("GET", "/relays/{id}", false),
@@ -16,10 +17,15 @@ const ROUTES: [(&str, &str, bool); 9] = [
     ("POST", "/relays/{id}/sync", false),
     ("GET", "/relays/{id}/members", false),
     ("GET", "/relays/{id}/activity", false),
+    ("POST", "/instances/probe", true),
 ];
+
+/// An instance that is known, and whose breaker is closed.
+const ZOOID: &str = "http://zooid.test";
 
 async fn site() -> (TestApi, String) {
     let api = TestApi::new().await;
+    instance::register(&api.world.db, &[ZOOID.to_owned()]).await.unwrap();
     let body = serde_json::json!({ "subdomain": "mine" });
     let (status, relay) = api.call(Method::POST, "/relays", Some(body)).await;
     assert_eq!(status, StatusCode::CREATED);
@@ -97,7 +103,11 @@ async fn an_admin_only_route_is_not_there_for_tenants() {
     for (method, path, is_admins) in ROUTES {
         let path = path_of(&api, &id, path);
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let body = (method == Method::PUT).then(|| serde_json::json!({}));
+        let body = match (method.as_str(), path.as_str()) {
+            ("PUT", _) => Some(serde_json::json!({})),
+            (_, "/instances/probe") => Some(serde_json::json!({ "instance": ZOOID })),
+            _ => None,
+        };
         let (status, _) = api.call(method.clone(), &path, body.clone()).await;
         assert_eq!(status == StatusCode::NOT_FOUND, is_admins, "{path}: {status}");
         let (status, _) = api.call_as(&api.admin, method, &path, body).await;

@@ -48,7 +48,7 @@ async fn check_transient_in(world: World, fault: Fault, words: &str) {
     let (world, outcome) = first_attempt_in(world, fault).await;
     assert!(matches!(outcome, Outcome::Failed(Verdict::RetryAt(_))), "{text}: {outcome:?}");
     let relay = relay_of(&world).await;
-    assert_eq!(relay.sync_state(), SyncState::Retrying, "{text}");
+    assert_eq!(relay.sync_state(), SyncState::Failing, "{text}");
     assert_eq!(relay.failure_kind, Some(FailureKind::Transient), "{text}");
     assert!(relay.sync_error.contains(words), "{text}: {}", relay.sync_error);
     assert_eq!(delay_of(&world, &relay).await, Duration::from_secs(30), "{text}");

@@ -21,6 +21,7 @@ mod job_steering;
 mod markup;
 mod names;
 mod operating;
+mod outage;
 mod queue_pages;
 mod search;
 
@@ -44,6 +45,11 @@ impl Site {
             config.dashboard_password = Some(SecretString::from(PASSWORD));
         })
         .await;
+        Self { viewer, ..Self::of(api).await }
+    }
+
+    /// A site on this API, with a relay whose job waits and an upstream.
+    async fn of(api: TestApi) -> Self {
         let relay = api.world.relay("alpha").await;
         let job_id = api.world.job().await.summary.id;
         let upstream = api.world.mirror().upstream("ws://alpha.test", serde_json::json!({})).await;
@@ -51,7 +57,7 @@ impl Site {
         Self {
             api,
             http,
-            viewer,
+            viewer: Keys::generate(),
             relay_id: relay.id.to_string(),
             job_id,
             upstream_id: upstream.id.to_string(),

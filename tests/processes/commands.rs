@@ -62,7 +62,7 @@ async fn a_relay_is_managed_from_the_command_line() {
     world.attempt().await;
     let list = tender(&world, &["relay", "list"]).await;
     let line = list.out.lines().nth(1).unwrap();
-    for part in ["alpha.zooid.test", "active", "retrying", "1 of 7", "in ", "503"] {
+    for part in ["alpha.zooid.test", "active", "failing", "1 of 7", "in ", "503"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert!(!list.out.contains('\u{1b}'), "no colour where there is no terminal");

@@ -57,6 +57,45 @@ async fn a_relay_that_fails_again_and_again_is_one_warning_with_its_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_one_error_and_its_end_counts_the_relays_that_waited() {
+    let (world, zooid) = (World::new().await, stand_in().await);
+    zooid.plan(None, Fault::Status(502, None), None);
+    for number in 0..40 {
+        world.relay(&format!("out-{number}")).await;
+    }
+    let work = ["work", "--queue", SYNC_RELAY];
+    let worker = Tender::start(&world, &zooid.url(), &work, &[("LOG_FORMAT", "json")]);
+    let held = "select count(*) from apalis.jobs where metadata->'held_by' is not null";
+    eventually("relays wait", async || {
+        let held: i64 = sqlx::query_scalar(held).fetch_one(&world.db).await.unwrap();
+        held >= 20
+    })
+    .await;
+    zooid.heal();
+    eventually("all are in step", async || {
+        // The probe is due at once.
+        let due = "update zooid_instance set retry_at = now() where opened_at is not null;
+            update apalis.jobs set run_at = now() where run_at > now() + interval '2 s'";
+        sqlx::raw_sql(due).execute(&world.db).await.unwrap();
+        let left = "select count(*) from relay where not synced";
+        sqlx::query_scalar::<_, i64>(left).fetch_one(&world.db).await.unwrap() == 0
+    })
+    .await;
+    let again = |line: &Value| line["message"] == "zooid answers again; its relays go on";
+    eventually("the end is logged", async || lines(&worker).iter().any(again)).await;
+    let lines = lines(&worker);
+    let told = warnings(&lines, "");
+    let errors: Vec<_> = told.iter().filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0]["message"].as_str().unwrap().starts_with("zooid is out"), "{errors:?}");
+    assert_eq!(errors[0]["instance"], zooid.url(), "{errors:?}");
+    let failed = warnings(&lines, "relay not synced");
+    assert_eq!(failed.len(), 1, "the failures before it are one warning: {failed:?}");
+    let waited = lines.iter().find(|line| again(line)).unwrap()["waited"].as_u64();
+    assert!(waited >= Some(20), "{waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_dead_is_one_warning_for_each_lane() {
     let world = MirrorWorld::new().await;
     let upstream = world.upstream("ws://127.0.0.1:1", json!({ "config": days(1) })).await;

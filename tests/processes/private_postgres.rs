@@ -134,7 +134,7 @@ async fn the_demo_ends_with_every_relay_in_step_and_leaves_nothing() {
     assert!(output.status.success(), "{words}");
     for part in [
         "pending",
-        "retrying",
+        "failing",
         "synced",
         "12 relays in step",
         "12 relays created, each once; 0 calls beside",

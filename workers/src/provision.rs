@@ -27,7 +27,7 @@ use tender_jobs::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Listen, Recurring, Schedule, Station, Troubles, Wing};
+use crate::runtime::{Listen, Recurring, Schedule, Station, Wing};
 use batch::Batches;
 pub use reconcile::reconcile;
 use stats::Stats;
@@ -71,8 +71,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     batches: Arc<Batches>,
     stats: Arc<Stats>,
-    /// The instances that are out, as far as this process knows; for its log.
-    outages: Arc<Troubles>,
+    /// For the log of this process.
+    outages: Arc<sync_relay::log::Outages>,
 }
 
 impl Context {

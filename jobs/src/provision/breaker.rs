@@ -56,29 +56,6 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// Ends the wait of an open breaker: the next job is its probe, and up to five jobs are made due for it.
-/// Returns false if the breaker is not open.
-pub async fn probe_now(db: &PgPool, name: &str) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
-    let opened = sqlx::query!(
-        "update zooid_instance set retry_at = now() where name = $1 and opened_at is not null",
-        name,
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
-        "update apalis.jobs set run_at = now() where id in (
-             select id from apalis.jobs
-             where status = 'Pending' and metadata->'held_by' = $1
-             limit 5 for update skip locked)",
-        name,
-    )
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await?;
-    Ok(opened.rows_affected() == 1)
-}
-
 /// Returns the instances whose breakers refuse claims, with the time until a claim may succeed.
 pub(super) async fn closed_for(
     db: &PgPool,

@@ -70,5 +70,8 @@ with asked as (
 )
 select job_id as "job_id!", is_current as "in_step!", latency::float8 as "latency!", freed, host,
        (select relays from answered) as "failed_before: Vec<RelayId>",
+       -- As it was before this statement.
+       exists (select from zooid_instance
+               where name = settled.instance and (opened_at is not null or has_given_up)) as "was_out!",
        (select count(*) from adapted) as "adapted!"
 from settled

@@ -47,11 +47,12 @@ pub async fn delete_done(
     let answered = breaker::record_answer(&mut tx, instance).await?;
     tx.commit().await?;
     // The outcome is stored; the next round of `release_waiting` releases the rest.
+    let mut released = None;
     if let Some(relays) = answered {
-        let _the_next_round_does_it = hold::release(db, &relays).await;
+        released = hold::release(db, &relays).await.ok();
     }
     let _the_next_round_does_it = hold::release_hosts(db).await;
-    Ok(Completed::Written { in_step: held.open_for.is_none(), latency: held.latency })
+    Ok(Completed::Written { in_step: held.open_for.is_none(), latency: held.latency, released })
 }
 
 struct Held {

@@ -31,7 +31,7 @@ pub enum Reached {
 
 impl Reached {
     /// Whether the failure counts towards the instance's breaker.
-    pub(super) fn is_outage(self) -> bool {
+    pub fn is_outage(self) -> bool {
         !matches!(self, Self::Answered | Self::NotCalled)
     }
 
@@ -76,6 +76,11 @@ impl Failure {
         let message = if line.is_empty() { "failed without a message".to_owned() } else { line };
         let (status, retry_after, conflict) = (None, None, None);
         Self { kind, message, status, retry_after, reached: Reached::NotCalled, conflict }
+    }
+
+    /// Whether the instance answered, so that it is not out.
+    pub fn was_answered(&self) -> bool {
+        self.reached == Reached::Answered
     }
 
     /// Whether the instance had more calls than it could answer.

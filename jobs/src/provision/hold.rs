@@ -35,9 +35,10 @@ pub(super) fn held(instance: &str, wait: Duration) -> Requeue<'_> {
 
 /// After a breaker closed: its held jobs come due within 2 s, and so do the retries of the relays that
 /// failed before it opened.
-pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<(), sqlx::Error> {
+/// Returns how many relays waited: those whose jobs were held, that were to be retried, and that had given up.
+pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<u64, sqlx::Error> {
     let keys: Vec<String> = failed_before.iter().map(job::key).collect();
-    sqlx::query!(
+    let retried = sqlx::query!(
         "update apalis.jobs
          set run_at = now() + random() * make_interval(secs => $3)
          where job_type = $1 and idempotency_key = any($2) and status = 'Failed'
@@ -48,9 +49,20 @@ pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<()
     )
     .execute(db)
     .await?;
-    while release_held(db).await? == BATCH.unsigned_abs() {}
-    while revive(db).await? > 0 {}
-    Ok(())
+    let mut waited = retried.rows_affected();
+    loop {
+        let released = release_held(db).await?;
+        waited += released;
+        if released < BATCH.unsigned_abs() {
+            break;
+        }
+    }
+    loop {
+        match revive(db).await? {
+            0 => return Ok(waited),
+            revived => waited += u64::try_from(revived).unwrap_or_default(),
+        }
+    }
 }
 
 /// Makes due what waited for a breaker that has closed, for an instance that has recovered, or for a host

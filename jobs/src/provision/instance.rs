@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 
-pub use super::breaker::probe_now;
-use super::hold;
+pub use super::probe::{Probe, probe};
+use super::{hold, relay::COUNT_CAP};
 
 /// The shortest lease.
 const SHORTEST_LEASE: Duration = Duration::from_secs(30);
@@ -103,6 +103,8 @@ pub struct Instance {
     pub failures: i64,
     /// Attempts that call the instance now.
     pub in_flight: i64,
+    /// The relays whose jobs wait for the instance, counted up to [`COUNT_CAP`].
+    pub waiting: i64,
     /// The calls in flight that the instance has shown to bear; `None` before its first answer. The
     /// operator's limit applies too.
     pub calls_allowed: Option<f64>,
@@ -131,9 +133,12 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Instance>, sqlx::Error>
                   (select count(*) from (select from zooid_failure where instance = name limit 1000) f) as "failures!",
                   (select count(*) from apalis.jobs
                    where status = 'Running' and metadata->'instance' = name
-                     and lock_at > now() - make_interval(secs => $1)) as "in_flight!"
+                     and lock_at > now() - make_interval(secs => $1)) as "in_flight!",
+                  (select count(*) from (select from apalis.jobs
+                   where status = 'Pending' and metadata->'held_by' = name limit $2) w) as "waiting!"
            from zooid_instance order by name limit 1000"#,
         lease_for(LONGEST_TIMEOUT).as_secs_f64(),
+        COUNT_CAP,
     )
     .fetch_all(db)
     .await?;
@@ -151,6 +156,7 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Instance>, sqlx::Error>
         refuses_key: row.refuses_key,
         failures: row.failures,
         in_flight: row.in_flight,
+        waiting: row.waiting,
         calls_allowed: row.calls_allowed,
         limited_at: row.limited_at,
         seen_at: row.seen_at,

@@ -4,6 +4,7 @@
 
 mod cause;
 mod fleet;
+mod held;
 mod limit;
 mod list;
 mod moved;
@@ -21,7 +22,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use cause::{Cause, causes, late, request_cause};
+pub use cause::{Cause, CauseRequested, Causes, causes, late, request_cause, request_within};
 pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, search, summary};
 pub use list::{Filter, find, find_by_host, last_sent, list, of_tenant};
 pub use mutation::{

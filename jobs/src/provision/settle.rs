@@ -50,6 +50,9 @@ pub enum Completed {
         in_step: bool,
         /// The time from the relay's last change until now.
         latency: Duration,
+        /// How many relays had waited for this answer, if it ended an outage of the instance. In a batch the
+        /// first answer of the instance has it.
+        released: Option<u64>,
     },
     /// The job or the lease belongs to another worker now; nothing was written.
     LeaseLost,
@@ -103,16 +106,18 @@ pub async fn complete(
     )
     .fetch_all(db)
     .await?;
+    let mut released = None;
     if let Some(relays) = rows.first().and_then(|row| row.failed_before.as_deref()) {
         // The success is stored; the next round of `release_waiting` releases the rest.
-        let _the_next_round_does_it = hold::release(db, relays).await;
+        released = hold::release(db, relays).await.ok();
     }
     for (freed, host) in rows.iter().filter_map(|row| row.freed.as_ref().zip(row.host.as_ref())) {
         let _the_next_round_does_it = hold::moved(db, freed, host).await;
     }
     let written = rows.into_iter().map(|row| {
         let latency = Duration::from_secs_f64(row.latency);
-        (row.job_id, Completed::Written { in_step: row.in_step, latency })
+        let released = if row.was_out { released.take() } else { None };
+        (row.job_id, Completed::Written { in_step: row.in_step, latency, released })
     });
     let mut written: HashMap<_, _> = written.collect();
     if written.len() < completions.len() {

@@ -17,6 +17,9 @@ pub(in crate::command) fn changes(command: &Command) -> Option<(&'static str, St
         Command::Instance(InstanceCommand::Forget { name }) => {
             Some(("forget_instance", name.clone()))
         }
+        Command::Instance(InstanceCommand::Probe { name }) => {
+            Some(("probe_instance", name.clone()))
+        }
         Command::Queue(command) => of_queue(command),
         Command::Process(ProcessCommand::Drain { process, .. }) => {
             Some(("drain_process", process.clone()))

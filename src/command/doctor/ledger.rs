@@ -66,7 +66,7 @@ fn workers(fleet: &Fleet) -> Finding {
 
 fn relays(summary: &Summary) -> String {
     let waiting = summary.pending + summary.retrying;
-    format!("{} synced, {waiting} pending or retrying, {} gave up", summary.synced, summary.gave_up)
+    format!("{} synced, {waiting} pending or failing, {} gave up", summary.synced, summary.gave_up)
 }
 
 /// Returns how many services and processes there are; nothing without a service.

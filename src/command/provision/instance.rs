@@ -1,7 +1,16 @@
 //! `instance …`: the zooid instances that are known, and the end of those that nobody uses any more.
 
+use std::time::Duration;
+
+use anyhow::bail;
 use clap::Subcommand;
-use tender_jobs::{console::operator as actions, provision::instance};
+use tender_jobs::{
+    console::operator as actions,
+    provision::{
+        instance::{self, Probe},
+        relay::COUNT_CAP,
+    },
+};
 
 use crate::{
     command::{
@@ -10,12 +19,18 @@ use crate::{
         with_database,
     },
     config::Needs,
+    words,
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceCommand {
     /// List the zooid instances with their breakers and their calls in flight.
     List,
+    /// Probe an instance whose breaker is open now, and say what the probe found. Exit code 1 if it is still out.
+    Probe {
+        /// Name of the instance, as `instance list` shows it.
+        name: String,
+    },
     /// Forget an instance that no process has in its configuration any more.
     Forget {
         /// Name of the instance, as `instance list` shows it.
@@ -28,6 +43,7 @@ impl InstanceCommand {
         let config = load(Needs::Database, "warn")?;
         with_database(&config, async |database| match self {
             Self::List => list(&database.pool, json).await,
+            Self::Probe { name } => probe(&database.pool, &name, json).await,
             Self::Forget { name } => {
                 instance::forget(&database.pool, &name).await?;
                 let words = format!(
@@ -42,11 +58,29 @@ impl InstanceCommand {
     }
 }
 
-const COLUMNS: [Column; 6] = [
+/// How long the command waits for what a probe finds: longer than a call to zooid may take.
+const PROBED_WITHIN: Duration = Duration::from_secs(30);
+
+async fn probe(db: &sqlx::PgPool, name: &str, json: bool) -> anyhow::Result<()> {
+    if !instance::list(db).await?.iter().any(|one| one.name == name) {
+        bail!("there is no zooid instance {name}: see `tender instance list`");
+    }
+    let probe = instance::probe(db, name, PROBED_WITHIN).await?;
+    let words = words::probe::found(name, &probe);
+    // An error is recorded with its words.
+    if matches!(probe, Probe::Failed { .. } | Probe::Awaited { .. }) {
+        bail!(words);
+    }
+    actions::record(db, &operator().who, "probe_instance", name, &words).await?;
+    if json { print::json(&probe) } else { print::line(&words) }
+}
+
+const COLUMNS: [Column; 7] = [
     Column::text("INSTANCE", Column::ALWAYS, 24),
     Column::whole("BREAKER", 9),
     Column::whole("IN FLIGHT", 5),
     Column::whole("LIMIT", 4),
+    Column::whole("WAITING", 7),
     Column::whole("CONFIGURED", 3),
     Column::text("LAST ERROR", 6, 20),
 ];
@@ -74,6 +108,7 @@ async fn list(db: &sqlx::PgPool, json: bool) -> anyhow::Result<()> {
             one.breaker.as_str().into(),
             one.in_flight.into(),
             limit.into(),
+            format!("{}{}", one.waiting, if one.waiting >= COUNT_CAP { "+" } else { "" }).into(),
             configured.into(),
             one.last_error.as_str().into(),
         ]);

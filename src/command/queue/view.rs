@@ -70,7 +70,7 @@ pub(super) async fn status(database: &Database, json: bool) -> anyhow::Result<()
     }
     table.print()?;
     print::line(&format!(
-        "\nrelays: {}{} synced, {} pending, {} retrying, {} gave up; oldest pending: {}",
+        "\nrelays: {}{} synced, {} pending, {} failing, {} gave up; oldest pending: {}",
         if relays.is_capped { "at most " } else { "" },
         relays.synced,
         relays.pending,

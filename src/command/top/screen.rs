@@ -90,7 +90,7 @@ fn counts(fleet: &Fleet, width: usize) -> Paragraph<'static> {
     let mut parts = vec![
         (format!(" {} synced", summary.synced), Color::Green),
         (format!("  {} pending", summary.pending), Color::Cyan),
-        (format!("  {} retrying", summary.retrying), Color::Yellow),
+        (format!("  {} failing", summary.retrying), Color::Yellow),
         (format!("  {} gave up", summary.gave_up), Color::Red),
         (format!("  {} off", summary.inactive), Color::Gray),
     ];

@@ -55,7 +55,9 @@ fn sentence(item: &Item) -> Markup {
         @if item.page.is_empty() { (item.headline) } @else { a href={ (PATH) (item.page) } { (item.headline) } }
         @if let Some(since) = item.since { ", " (time_for(since)) }
         @if item.error.is_empty() { "." } @else { ": " span.error { (item.error) } }
-        @if !item.advice.is_empty() { " " (with_code(&item.advice)) }
+        @if !item.advice.is_empty() {
+            @if !item.error.is_empty() { "." } " " (with_code(&item.advice))
+        }
         @if let Some(from) = item.grown_from() { " Listed again: it was snoozed at " (from) "." }
         @else if item.began_anew() { " Listed again: it began after it was snoozed." }
     }

@@ -20,7 +20,7 @@ pub(super) fn numbers(fleet: &Fleet) -> Markup {
         section.numbers aria-label="Counts" {
             (number("synced", &synced, "?sync=synced", "good"))
             (number("pending", &count(summary.pending, capped), "?sync=pending", "busy"))
-            (number("retrying", &count(summary.retrying, capped), "?sync=retrying", "warn"))
+            (number("failing", &count(summary.retrying, capped), "?sync=retrying", "warn"))
             (number("gave up", &count(summary.gave_up, capped), "?sync=gave_up", "bad"))
             (number("switched off", &count(summary.inactive, false), "?status=off", "off"))
             @if let Some(at) = summary.oldest_pending_at {

@@ -11,10 +11,13 @@ use tender_jobs::{
     queue::{self, NewJob},
 };
 
-use crate::dashboard::{
-    PATH,
-    actions::{Action, Answer, Asked, begin},
-    parts::Problem,
+use crate::{
+    dashboard::{
+        PATH,
+        actions::{Action, Answer, Asked, begin},
+        parts::Problem,
+    },
+    words::probe::{ANSWERED_WITHIN, found},
 };
 
 pub(in crate::dashboard) async fn relay(
@@ -78,12 +81,9 @@ pub(in crate::dashboard) async fn probe(asked: Asked) -> Answer {
         otherwise: PATH.to_owned(),
     };
     let doing = begin!(asked, action);
-    let words = if instance::probe_now(&asked.dashboard.db, instance).await? {
-        "The next waiting job of the instance is the probe."
-    } else {
-        "The breaker of the instance is not open; nothing changed."
-    };
-    doing.done(Ok(words.to_owned())).await
+    let probe = instance::probe(&asked.dashboard.db, instance, ANSWERED_WITHIN).await?;
+    asked.dashboard.fleet.forget().await;
+    doing.done(Ok(found(instance, &probe))).await
 }
 
 pub(in crate::dashboard) async fn reconcile(asked: Asked) -> Answer {

@@ -36,18 +36,15 @@ pub(in crate::dashboard) struct Shown {
     /// Only relays that gave up for this cause.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     cause: String,
+    /// Only relays whose jobs wait for this zooid instance.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    held_by: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     order: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(in crate::dashboard) after: String,
 }
 
-const STATES: [(&str, &str, SyncState); 4] = [
-    ("synced", "synced", SyncState::Synced),
-    ("pending", "pending", SyncState::Pending),
-    ("retrying", "retrying", SyncState::Retrying),
-    ("gave_up", "gave up", SyncState::GaveUp),
-];
 const STATUSES: [(&str, Status); 4] = [
     ("active", Status::Active),
     ("inactive", Status::Inactive),
@@ -61,12 +58,15 @@ impl Shown {
     pub(in crate::dashboard) fn search(&self) -> Search {
         Search {
             text: search::normal(&self.q),
-            sync: STATES.iter().find(|(name, ..)| *name == self.sync).map(|(.., state)| *state),
+            sync: SyncState::parse(&self.sync),
             status: STATUSES.iter().find(|(name, _)| *name == self.status).map(|(_, s)| *s),
             is_off: self.status == "off",
             cause: (!self.cause.is_empty()).then(|| self.cause.replace('\0', "")),
+            held_by: (!self.held_by.is_empty()).then(|| self.held_by.replace('\0', "")),
             late: (self.sync == "late").then_some(LONG_PENDING),
             order: match self.order.as_str() {
+                // The index of causes has this order: another one would sort all relays of the cause.
+                _ if !self.cause.is_empty() => Order::GaveUp,
                 "host" => Order::Host,
                 "waiting" => Order::Waiting,
                 _ => Order::Newest,
@@ -87,7 +87,9 @@ pub(in crate::dashboard) async fn page(
         title: "Relays",
         section: "/relays",
         notice: None,
-        fixed: html! { (filter_form(&shown)) (only_cause(&shown.cause)) },
+        fixed: html! {
+            (filter_form(&shown)) (only_cause(&shown.cause)) (only_held(&shown.held_by))
+        },
         live: Some((&source, table)),
     };
     Ok(layout::page(&viewer, &page).into_response())
@@ -105,8 +107,20 @@ fn only_cause(cause: &str) -> Markup {
     }
 }
 
+/// Says that the list is of those that wait for one instance, which no field shows.
+fn only_held(instance: &str) -> Markup {
+    html! {
+        @if !instance.is_empty() {
+            p.quiet {
+                "Only relays that wait for zooid at " (instance) ". "
+                a href={ (PATH) "/relays" } { "Show all relays" }
+            }
+        }
+    }
+}
+
 fn filter_form(shown: &Shown) -> Markup {
-    let states = STATES.map(|(name, text, _)| (name, text));
+    let states = SyncState::ALL.map(|state| (state.as_str(), state.word()));
     let states = states.into_iter().chain([("late", "waiting > 5 min")]);
     let statuses = STATUSES.map(|(name, _)| (name, name));
     let statuses = statuses.into_iter().chain([("off", "switched off")]);
@@ -117,17 +131,19 @@ fn filter_form(shown: &Shown) -> Markup {
         options: ORDERS.to_vec(),
     };
     let hint = "host, id, npub";
-    filters(
-        "/relays",
-        true,
-        &[
-            Field::Search { label: "Search", name: "q", value: &shown.q, hint },
-            Field::any("Sync", "sync", &shown.sync, states),
-            Field::any("Status", "status", &shown.status, statuses),
-            order,
-            Field::Kept { name: "cause", value: &shown.cause },
-        ],
-    )
+    let mut fields = vec![
+        Field::Search { label: "Search", name: "q", value: &shown.q, hint },
+        Field::any("Sync", "sync", &shown.sync, states),
+        Field::any("Status", "status", &shown.status, statuses),
+    ];
+    // The relays of a cause have one order.
+    fields.push(if shown.cause.is_empty() {
+        order
+    } else {
+        Field::Kept { name: "cause", value: &shown.cause }
+    });
+    fields.push(Field::Kept { name: "held_by", value: &shown.held_by });
+    filters("/relays", true, &fields)
 }
 
 /// The live part: one page of the list.

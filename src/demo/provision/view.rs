@@ -57,8 +57,7 @@ impl Table {
     /// Prints a line if the state of the relay has changed.
     #[expect(clippy::print_stderr, reason = "the demo prints for people")]
     fn tell(&mut self, relay: &Relay) {
-        let key =
-            format!("{} {} {}", relay.sync_state().as_str(), relay.attempts, relay.sync_error);
+        let key = format!("{} {} {}", relay.sync_state().word(), relay.attempts, relay.sync_error);
         let before = self.last.insert(relay.host(), key.clone());
         if before.is_none_or(|before| before != key) {
             eprintln!("  {}", plain(relay));
@@ -73,7 +72,7 @@ impl Table {
 }
 
 fn plain(relay: &Relay) -> String {
-    let state = relay.sync_state().as_str();
+    let state = relay.sync_state().word();
     let attempt = match relay.attempts {
         0 => String::new(),
         spent => format!("attempt {spent} of 7"),
@@ -87,14 +86,14 @@ fn colored(relay: &Relay, now: DateTime<Utc>) -> String {
     let color = match relay.sync_state() {
         SyncState::Synced => 32,
         SyncState::Pending => 36,
-        SyncState::Retrying => 33,
+        SyncState::Failing => 33,
         SyncState::GaveUp => 31,
     };
     let wait = relay
         .retry_at
         .map_or_else(String::new, |at| format!("retry in {} s", (at - now).num_seconds().max(0)));
     let error: String = relay.sync_error.chars().take(60).collect();
-    let state = relay.sync_state().as_str();
+    let state = relay.sync_state().word();
     let attempt =
         if relay.attempts == 0 { String::new() } else { format!("{} of 7", relay.attempts) };
     format!("{:<24} \x1b[{color}m{state:<9}\x1b[0m {attempt:<7} {wait:<18} {error}", relay.host())

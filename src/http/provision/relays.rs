@@ -29,6 +29,7 @@ pub(in crate::http) struct Page {
     status: Option<String>,
     sync: Option<String>,
     q: Option<String>,
+    held_by: Option<String>,
     limit: Option<i64>,
     after: Option<String>,
     before: Option<i64>,
@@ -76,7 +77,8 @@ async fn existing(api: &Api, after: Option<String>) -> Result<Option<RelayId>, A
 /// Returns all relays, for admins.
 #[utoipa::path(get, path = "/relays", tag = "relays",
     params(("status" = Option<String>, Query, description = "active, inactive, delinquent or deleting"),
-           ("sync" = Option<String>, Query, description = "synced, pending, retrying or gave_up"),
+           ("sync" = Option<String>, Query, description = "synced, pending, retrying (people read *failing*: the last attempt failed, and a retry is scheduled) or gave_up"),
+           ("held_by" = Option<String>, Query, description = "only relays that wait for this zooid instance, whose breaker is open"),
            ("q" = Option<String>, Query, description = "a part of the host or name, or the start of the id or tenant key"),
            ("limit" = Option<i64>, Query, description = "1 to 1,000; default 100"),
            ("after" = Option<String>, Query, description = "id of the last relay of the previous page")),
@@ -93,6 +95,7 @@ pub(in crate::http) async fn list(
         status: known("status", page.status, status_of)?,
         sync: known("sync", page.sync, SyncState::parse)?,
         query: page.q.as_deref().and_then(search::normal),
+        held_by: page.held_by.map(|name| name.replace('\0', "")).filter(|name| !name.is_empty()),
         after: existing(&api, page.after).await?,
     };
     let limit = page.limit.unwrap_or(100).clamp(1, 1000);

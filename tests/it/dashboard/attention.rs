@@ -85,7 +85,7 @@ async fn causes_that_are_not_listed_are_counted() {
     }
     let headlines = headlines(&site).await;
     assert_eq!(headlines.len(), 11, "{headlines:?}");
-    assert_eq!(headlines[10], "2 more relays gave up; their causes are not grouped here");
+    assert_eq!(headlines[10], "2 more relays gave up, for causes that are not listed");
 }
 
 #[tokio::test]

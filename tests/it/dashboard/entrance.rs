@@ -1,9 +1,11 @@
 //! The ways in: the root, the login, and the page that was wanted before it.
 
+use futures_util::future::join_all;
 use reqwest::{Client, StatusCode, header, redirect};
+use tender::config::Proxies;
 
 use super::{PASSWORD, Site};
-use crate::support::api::TestApi;
+use crate::support::{self, api::TestApi};
 
 #[tokio::test]
 async fn the_root_leads_a_browser_to_the_dashboard_and_a_program_to_json() {
@@ -69,4 +71,72 @@ async fn a_wrong_password_says_how_many_tries_are_left_and_locks_out_only_its_ow
     let stranger = stranger.local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
     let other = stranger.post(site.url("/login/password")).form(&[("password", PASSWORD)]);
     assert_eq!(other.send().await.unwrap().status(), StatusCode::SEE_OTHER);
+}
+
+/// A hash that takes some seconds, of no password.
+const SLOW: &str =
+    "$argon2id$v=19$m=19456,t=60,p=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
+
+/// A hash that takes no time, of no password.
+const QUICK: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_logins_from_many_networks_is_refused_and_touches_no_session() {
+    let api = TestApi::with(support::settings(), |config| {
+        config.dashboard_password = Some(SLOW.to_owned().into());
+        config.proxies = Proxies::parse("127.0.0.0/8").unwrap();
+    })
+    .await;
+    let site = Site::of(api).await;
+    let (cookie, _) = site.log_in(&site.api.admin).await;
+    let attempt = |number: u8| {
+        let request = site.http.post(site.url("/login/password"));
+        let request = request.header("x-forwarded-for", format!("10.0.{number}.1"));
+        request.form(&[("password", "guess")]).send()
+    };
+    let flood = join_all((0..60).map(attempt));
+    let session = async {
+        // One session reads its page again and again meanwhile.
+        for _ in 0..10 {
+            assert_eq!(site.get("", &cookie).await.status(), StatusCode::OK);
+        }
+    };
+    let (answers, ()) = tokio::join!(flood, session);
+    let mut refused = 0;
+    for answer in answers {
+        let answer = answer.unwrap();
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+            refused += 1;
+            assert_eq!(answer.headers()[header::RETRY_AFTER], "5");
+            let page = answer.text().await.unwrap();
+            assert!(page.contains("Too many people log in by password now"), "{page}");
+            assert!(page.contains("this attempt was not checked"), "{page}");
+        } else {
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        }
+    }
+    assert!(refused >= 20, "{refused} of 60: one is hashed, and some may wait");
+}
+
+#[tokio::test]
+async fn many_addresses_of_one_site_share_its_attempts() {
+    let api = TestApi::with(support::settings(), |config| {
+        config.dashboard_password = Some(QUICK.to_owned().into());
+        config.proxies = Proxies::parse("127.0.0.0/8").unwrap();
+    })
+    .await;
+    let site = Site::of(api).await;
+    let attempt = async |address: String| {
+        let request = site.http.post(site.url("/login/password"));
+        let request = request.header("x-forwarded-for", address).form(&[("password", "guess")]);
+        request.send().await.unwrap().status()
+    };
+    let mut refused = 0;
+    for subnet in 0..60 {
+        let status = attempt(format!("2001:db8:1:{subnet}::1")).await;
+        refused += u32::from(status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(refused >= 1, "the site has 25 attempts, and one more each 2 s");
+    assert_eq!(attempt("2001:db8:2::1".to_owned()).await, StatusCode::UNAUTHORIZED);
 }

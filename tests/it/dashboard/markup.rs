@@ -51,7 +51,7 @@ async fn a_count_links_to_exactly_what_it_counts() {
     let (cookie, _) = site.log_in(&site.api.admin).await;
     let page = site.get("", &cookie).await.text().await.unwrap();
     for (name, relays) in
-        [("synced", 3), ("pending", 1), ("retrying", 1), ("gave up", 0), ("switched off", 1)]
+        [("synced", 3), ("pending", 1), ("failing", 1), ("gave up", 0), ("switched off", 1)]
     {
         let (count, path) = counted(&page, name);
         let list = site.get(path, &cookie).await.text().await.unwrap();

@@ -2,11 +2,12 @@
 //!
 //! - `call`: the requests that an attempt makes. `conflict`: a host that another relay still has.
 //!   `repair`: a relay whose file zooid cannot read. `classify`: what a failed request means. `settle`: how
-//!   the end is stored.
+//!   the end is stored. `log`: what is logged of it.
 
 mod call;
 mod classify;
 mod conflict;
+pub(super) mod log;
 mod repair;
 mod settle;
 

@@ -1,23 +1,30 @@
 //! Relays that gave up, grouped by cause, and relays that wait for too long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 
 use super::{By, COUNT_CAP, RelayId};
-use crate::provision::steer;
+use crate::{provision::steer, queue};
 
-/// The relays that are grouped: those that gave up last.
-const GROUPED: i64 = 1000;
+/// The most causes that are counted; more of them are not looked at.
+const KNOWN: i32 = 200;
+/// The relays that are counted per cause to find the largest groups.
+const COMPARED: i64 = 1000;
+/// Relays that one transaction requests.
+const PAGE: i64 = 1000;
+/// How long the request for all relays of a cause takes at most before it says how far it came: a request over HTTP
+/// is cut after 15 s.
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// Relays that gave up for the same cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cause {
     /// What their errors have in common (`cause_of` in the schema).
     pub cause: String,
-    /// How many relays.
+    /// How many relays, counted up to [`COUNT_CAP`].
     pub relays: i64,
     /// When the first of them gave up.
     pub since: DateTime<Utc>,
@@ -29,41 +36,126 @@ pub struct Cause {
     pub latest_error: String,
 }
 
-/// Groups the last 1,000 relays that gave up by cause. Returns at most `limit` groups, the largest first.
-pub async fn causes(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Cause>, sqlx::Error> {
+/// Why relays gave up.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Causes {
+    /// The largest groups, the largest first.
+    pub largest: Vec<Cause>,
+    /// The relays of the other causes: at least this many, because a cause is counted up to 1,000 and 200 causes
+    /// are counted.
+    pub others: i64,
+}
+
+/// Groups all relays that gave up by cause. Returns at most `limit` groups. The cost does not grow with the number
+/// of relays.
+pub async fn causes(db: impl PgExecutor<'_>, limit: i64) -> Result<Causes, sqlx::Error> {
+    let rows =
+        sqlx::query_file!("src/provision/relay/causes.sql", limit, KNOWN, COMPARED, COUNT_CAP);
+    let rows = rows.fetch_all(db).await?;
+    let others = rows.first().map_or(0, |row| row.others);
+    let largest = rows.into_iter().map(|row| Cause {
+        cause: row.cause,
+        relays: row.relays,
+        since: row.since,
+        latest_id: row.latest_id,
+        latest_host: row.latest_host,
+        latest_error: row.latest_error,
+    });
+    Ok(Causes { largest: largest.collect(), others })
+}
+
+/// How far a request for all relays of a cause came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CauseRequested {
+    /// The relays that were requested.
+    pub relays: usize,
+    /// The relays that had given up before the request and are left, counted up to [`COUNT_CAP`].
+    pub left: i64,
+}
+
+/// Requests a sync of all relays that gave up for this cause, page by page, until all are requested or 8 s have
+/// passed. A relay that gives up again meanwhile is not requested twice.
+///
+/// # Errors
+/// The database is unreachable or refuses a statement; the pages before stay requested.
+pub async fn request_cause(
+    db: &PgPool,
+    cause: &str,
+    by: &By,
+) -> Result<CauseRequested, sqlx::Error> {
+    request_within(db, cause, by, LONGEST).await
+}
+
+/// As [`request_cause`], within another time. At least one page is requested.
+///
+/// # Errors
+/// As [`request_cause`].
+pub async fn request_within(
+    db: &PgPool,
+    cause: &str,
+    by: &By,
+    within: Duration,
+) -> Result<CauseRequested, sqlx::Error> {
+    let started = Instant::now();
+    let mut place = (queue::now(db).await?, String::new());
+    let mut relays = 0;
+    loop {
+        let page = before(db, cause, &place).await?;
+        let Some(last) = page.last() else { return Ok(CauseRequested { relays, left: 0 }) };
+        place = (last.exhausted_at, last.id.as_str().to_owned());
+        let mut ids: Vec<RelayId> = page.into_iter().map(|relay| relay.id).collect();
+        ids.sort();
+        relays += steer::request_page(db, &ids, by).await?;
+        if started.elapsed() >= within {
+            let left = count_before(db, cause, &place).await?;
+            return Ok(CauseRequested { relays, left });
+        }
+    }
+}
+
+/// A relay that gave up.
+struct GivenUp {
+    id: RelayId,
+    exhausted_at: DateTime<Utc>,
+}
+
+/// The next page of relays that gave up for this cause before a place, the last ones first.
+async fn before(
+    db: &PgPool,
+    cause: &str,
+    (at, id): &(DateTime<Utc>, String),
+) -> Result<Vec<GivenUp>, sqlx::Error> {
     sqlx::query_as!(
-        Cause,
-        r#"select cause as "cause!", count(*) as "relays!", min(exhausted_at) as "since!",
-                  (array_agg(id order by exhausted_at desc, id))[1] as "latest_id!: RelayId",
-                  (array_agg(host order by exhausted_at desc, id))[1] as "latest_host!",
-                  (array_agg(sync_error order by exhausted_at desc, id))[1] as "latest_error!"
-           from (select id, host, sync_error::text, exhausted_at, cause_of(sync_error, array[host]) as cause
-                 from (select id, subdomain || '.' || zooid_domain as host, sync_error, exhausted_at
-                       from relay where exhausted_at is not null
-                       order by exhausted_at desc, id desc limit $2) last) relay
-           group by cause
-           order by count(*) desc, min(exhausted_at), cause
-           limit $1"#,
-        limit,
-        GROUPED,
+        GivenUp,
+        r#"select id as "id: RelayId", exhausted_at as "exhausted_at!" from relay
+           where exhausted_at is not null and cause = $1 and (exhausted_at, id) < ($2, $3)
+           order by exhausted_at desc, id desc limit $4"#,
+        cause,
+        at,
+        id,
+        PAGE,
     )
     .fetch_all(db)
     .await
 }
 
-/// Requests a sync of at most 1,000 relays that gave up for this cause. Returns how many were requested.
-pub async fn request_cause(db: &PgPool, cause: &str, by: &By) -> Result<usize, sqlx::Error> {
-    let relays = sqlx::query_scalar!(
-        r#"select id as "id: RelayId" from relay
-           where exhausted_at is not null
-             and cause_of(sync_error, array[subdomain || '.' || zooid_domain]) = $1
-           order by exhausted_at desc, id desc limit $2"#,
+async fn count_before(
+    db: &PgPool,
+    cause: &str,
+    (at, id): &(DateTime<Utc>, String),
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "left!" from (
+               select from relay
+               where exhausted_at is not null and cause = $1 and (exhausted_at, id) < ($2, $3)
+               limit $4) relays"#,
         cause,
-        GROUPED,
-    );
-    let mut relays = relays.fetch_all(db).await?;
-    relays.sort();
-    steer::request_page(db, &relays, by).await
+        at,
+        id,
+        COUNT_CAP,
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// Counts the relays that have waited longer than `age` for zooid, up to [`COUNT_CAP`].

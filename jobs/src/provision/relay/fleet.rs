@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{FromRow, PgExecutor, PgPool, Postgres, QueryBuilder};
 
-use super::{RelayId, Status, SyncState, named::named};
+use super::{RelayId, Status, SyncState, held::held, named::named};
 
 /// Counts stop here. A larger count is shown as "at least" this number.
 pub const COUNT_CAP: i64 = 10_000;
@@ -21,7 +21,7 @@ pub struct Summary {
     pub synced: i64,
     /// Relays without an attempt at their current generation.
     pub pending: i64,
-    /// Relays that wait for a retry.
+    /// Failing relays: the last attempt failed, and a retry is scheduled.
     pub retrying: i64,
     /// Relays that gave up.
     pub gave_up: i64,
@@ -75,8 +75,10 @@ pub enum Order {
     Newest,
     /// By host, in byte order.
     Host,
-    /// Only relays that are pending or retrying, the longest-waiting first.
+    /// Only relays that are pending or failing, the longest-waiting first.
     Waiting,
+    /// Only relays that gave up, the last ones first.
+    GaveUp,
 }
 
 /// The filters, the order and the position of a page of the table.
@@ -93,6 +95,8 @@ pub struct Search {
     pub is_off: bool,
     /// Only relays that gave up for this cause; see [`Cause`](super::Cause).
     pub cause: Option<String>,
+    /// Only relays whose jobs wait for this zooid instance.
+    pub held_by: Option<String>,
     /// Only relays that have waited longer than this for zooid.
     pub late: Option<Duration>,
     /// The order of the rows.
@@ -140,6 +144,10 @@ pub async fn search(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Row>
         Some(text) => Some(named(db, text).await?),
         None => None,
     };
+    let held_by = match &search.held_by {
+        Some(instance) => Some(held(db, instance).await?),
+        None => None,
+    };
     let mut query = QueryBuilder::<Postgres>::new(
         "select id::text as id, subdomain || '.' || zooid_domain as host,
                 tenant_pubkey::text as tenant_pubkey, status::text as status, synced, attempts,
@@ -161,9 +169,10 @@ pub async fn search(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Row>
         query.push(" and status <> 'active'");
     }
     if let Some(cause) = &search.cause {
-        query.push(" and exhausted_at is not null");
-        query.push(" and cause_of(sync_error, array[subdomain || '.' || zooid_domain]) = ");
-        query.push_bind(cause.clone());
+        query.push(" and exhausted_at is not null and cause = ").push_bind(cause.clone());
+    }
+    if let Some(held) = held_by {
+        held.push(&mut query);
     }
     if let Some(age) = search.late {
         query.push(" and not synced and exhausted_at is null");
@@ -187,6 +196,9 @@ fn push_order(query: &mut QueryBuilder<Postgres>, order: Order, after: Option<&R
         Order::Host => ("subdomain collate \"C\", id", ">", "subdomain collate \"C\", id", ""),
         Order::Waiting => {
             ("updated_at, id", ">", "updated_at, id", " and not synced and exhausted_at is null")
+        }
+        Order::GaveUp => {
+            ("exhausted_at, id", "<", "exhausted_at desc, id desc", " and exhausted_at is not null")
         }
     };
     query.push(only);

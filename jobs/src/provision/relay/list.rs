@@ -2,7 +2,7 @@
 
 use sqlx::{PgExecutor, PgPool, Postgres, QueryBuilder};
 
-use super::{Relay, RelayId, Status, SyncState, named::named, relay_query};
+use super::{Relay, RelayId, Status, SyncState, held::held, named::named, relay_query};
 
 /// The conditions and the position of a page of [`list`].
 #[derive(Debug, Clone, Default)]
@@ -13,6 +13,8 @@ pub struct Filter {
     pub sync: Option<SyncState>,
     /// Only relays that this text names: as in [`Search::text`](super::Search::text).
     pub query: Option<String>,
+    /// Only relays whose jobs wait for this zooid instance.
+    pub held_by: Option<String>,
     /// Only relays that follow this one in the order of the list.
     pub after: Option<RelayId>,
 }
@@ -80,6 +82,9 @@ pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Relay>
     }
     if let Some(text) = &filter.query {
         named(db, text).await?.push(&mut query);
+    }
+    if let Some(instance) = &filter.held_by {
+        held(db, instance).await?.push(&mut query);
     }
     if let Some(after) = &filter.after {
         query.push(" and (created_at, id) < (select created_at, id from relay where id = ");

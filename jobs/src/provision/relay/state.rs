@@ -11,8 +11,10 @@ pub enum SyncState {
     Synced,
     /// No attempt was made yet.
     Pending,
-    /// An attempt failed and a retry is scheduled.
-    Retrying,
+    /// An attempt failed and a retry is scheduled. Programs read it as `retrying`, as it was first called; people
+    /// read another word, because a job that waits for its retry is *retrying* too.
+    #[serde(rename = "retrying")]
+    Failing,
     /// The last failure was permanent, or no retry is left.
     GaveUp,
 }
@@ -23,22 +25,32 @@ impl SyncState {
             (true, ..) => Self::Synced,
             (false, true, _) => Self::GaveUp,
             (false, false, 0) => Self::Pending,
-            (false, false, _) => Self::Retrying,
+            (false, false, _) => Self::Failing,
         }
     }
 
-    /// Returns the name that is shown, and that filters accept.
+    /// Returns the name that programs read, and that filters accept.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Synced => "synced",
             Self::Pending => "pending",
-            Self::Retrying => "retrying",
+            Self::Failing => "retrying",
             Self::GaveUp => "gave_up",
         }
     }
 
+    /// Returns the word that people read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Pending => "pending",
+            Self::Failing => "failing",
+            Self::GaveUp => "gave up",
+        }
+    }
+
     /// Every state.
-    pub const ALL: [Self; 4] = [Self::Synced, Self::Pending, Self::Retrying, Self::GaveUp];
+    pub const ALL: [Self; 4] = [Self::Synced, Self::Pending, Self::Failing, Self::GaveUp];
 
     /// Reads a state's name.
     pub fn parse(text: &str) -> Option<Self> {
@@ -51,7 +63,7 @@ impl SyncState {
         match self {
             Self::Synced => "synced",
             Self::Pending => "not synced and exhausted_at is null and attempts = 0",
-            Self::Retrying => "not synced and attempts > 0 and exhausted_at is null",
+            Self::Failing => "not synced and attempts > 0 and exhausted_at is null",
             Self::GaveUp => "exhausted_at is not null",
         }
     }

@@ -17,6 +17,9 @@ pub(crate) struct ListArgs {
     /// Only relays whose host or name contains this, or whose id or tenant starts with it.
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
+    /// Only relays that wait for this zooid instance, as `instance list` names it.
+    #[arg(long, value_name = "INSTANCE")]
+    held_by: Option<String>,
     /// Only relays after this one in the list: the last one of the page before.
     #[arg(long, value_name = "ID")]
     after: Option<RelayId>,
@@ -31,6 +34,7 @@ impl ListArgs {
             status: self.status.map(Status::from),
             sync: self.sync.map(SyncState::from),
             query: self.query.as_deref().and_then(crate::search::normal),
+            held_by: self.held_by.as_deref().map(|name| name.replace('\0', "")),
             after: self.after.clone(),
         }
     }
@@ -59,7 +63,9 @@ impl From<StatusArg> for Status {
 enum SyncArg {
     Synced,
     Pending,
-    Retrying,
+    /// The last attempt failed, and a retry is scheduled.
+    #[value(alias = "retrying")]
+    Failing,
     #[value(name = "gave_up", alias = "gave-up")]
     GaveUp,
 }
@@ -69,7 +75,7 @@ impl From<SyncArg> for SyncState {
         match sync {
             SyncArg::Synced => Self::Synced,
             SyncArg::Pending => Self::Pending,
-            SyncArg::Retrying => Self::Retrying,
+            SyncArg::Failing => Self::Failing,
             SyncArg::GaveUp => Self::GaveUp,
         }
     }

@@ -90,7 +90,7 @@ pub(super) async fn print(
         ("id", relay.id.to_string()),
         ("tenant", relay.tenant_pubkey.clone()),
         ("status", relay.status.as_str().to_owned()),
-        ("sync", relay.sync_state().as_str().replace('_', " ")),
+        ("sync", relay.sync_state().word().to_owned()),
         ("attempt", print::attempts(relay, max)),
         ("next try", next_try(relay, now)),
         ("last error", relay.sync_error.clone()),

@@ -86,7 +86,7 @@ impl Zooid {
             }
             status => ZooidError::Refused {
                 status,
-                message: text.clone(),
+                message: with_advice(status, text),
                 retry_after: retry_after(&refusal.headers),
                 is_from_zooid: words.is_some(),
             },
@@ -159,6 +159,23 @@ fn with_cause(text: &str, error: &reqwest::Error) -> String {
         cause = Some(inner);
     }
     cause.map_or_else(|| text.to_owned(), |cause| format!("{text}: {cause}"))
+}
+
+/// Adds what to check to a refusal of the caller that is not in zooid's words: a proxy may have sent it. Any other
+/// text is returned as it is.
+fn with_advice(status: StatusCode, text: &str) -> String {
+    let check = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "a proxy before zooid, or zooid, refused the robot's key: check the proxy's rules of access, and \
+             that zooid's API_WHITELIST has the public key of ROBOT_SECRET"
+        }
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            "a proxy before zooid wants a login of its own: let it pass Tender's requests"
+        }
+        _ => return text.to_owned(),
+    };
+    let text = if text.trim().is_empty() { "(no text)" } else { text.trim() };
+    format!("{text}; {check}")
 }
 
 /// zooid compares the request's host with `API_HOST` before all else, and answers 404 to any other.
@@ -238,6 +255,18 @@ mod tests {
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_refusal_of_the_caller_says_what_to_check_and_others_are_left_alone() {
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+            let told = with_advice(status, "<h1>Forbidden</h1>");
+            assert!(told.starts_with("<h1>Forbidden</h1>; a proxy before zooid"), "{told}");
+            assert!(told.contains("API_WHITELIST") && told.contains("ROBOT_SECRET"), "{told}");
+        }
+        let proxy = with_advice(StatusCode::PROXY_AUTHENTICATION_REQUIRED, " \n");
+        assert!(proxy.starts_with("(no text); a proxy"), "{proxy}");
+        assert_eq!(with_advice(StatusCode::BAD_REQUEST, "no name"), "no name");
     }
 
     #[test]
