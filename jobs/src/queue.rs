@@ -78,7 +78,7 @@ pub use list::{
 pub use named::{FoundJob, starting_with};
 pub use pause::{LONGEST_REASON, Paused, pause, paused, resume};
 pub use payload::parse;
-pub use prune::{Pruned, Retention, prune};
+pub use prune::{KEPT_TIMES, Pruned, Retention, kept, prune};
 pub use requeue::{Guard, Requeue, Requeued, requeue, requeue_all};
 pub use rescue::{Rescued, rescue};
 pub use scale::{MOST_AT_ONCE, Scaled, scale, scaled, unscale};
