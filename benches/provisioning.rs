@@ -147,7 +147,7 @@ async fn reconcile(bench: &Bench) {
     }
     report("reconcile, 1,000 pending of 1,000,000", waits);
     let started = Instant::now();
-    relay::list(bench.db(), &relay::Filter::default(), 100).await.unwrap();
+    relay::list(bench.db(), &relay::Search::default(), 100).await.unwrap();
     println!("first page of 100 of 1,000,000 relays: {:?}", started.elapsed());
 }
 

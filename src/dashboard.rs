@@ -172,6 +172,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/search", get(search::page))
         .route("/export/{file}", get(export::file))
         .route("/session", get(|| async { StatusCode::NO_CONTENT }))
+        .route("/live/attention", get(live::attention))
         .route("/live/fleet", get(live::pages::fleet))
         .route("/live/charts", get(live::pages::charts))
         .route("/live/relays/{id}", get(live::pages::relay))

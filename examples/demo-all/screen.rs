@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sqlx::PgPool;
-use tender_jobs::provision::relay::{self, Filter};
+use tender_jobs::provision::relay::{self, Search};
 
 use crate::relays::Relay;
 
@@ -37,7 +37,7 @@ pub(crate) async fn until_done(db: &PgPool, wanted: &Wanted<'_>) -> anyhow::Resu
     let mirror = line("mirror", wanted.mirrored, "events on the second relay")?;
     let grasp = line("grasp", wanted.accepted, "events on the service's relay")?;
     loop {
-        let relays = relay::list(db, &Filter::default(), 100).await?;
+        let relays = relay::list(db, &Search::default(), 100).await?;
         let synced = relays.iter().filter(|relay| relay.synced).count();
         let (copied, held) = (wanted.to.ids().await?.len(), wanted.own.ids().await?.len());
         for (bar, count) in [(&provision, synced), (&mirror, copied), (&grasp, held)] {

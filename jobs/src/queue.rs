@@ -73,11 +73,13 @@ pub(crate) use finish::supersede;
 pub use finish::{finish, finish_and_empty, kill};
 pub use flow::{Flow, flow};
 pub use inspect::{COUNT_CAP, JobDetail, QueueStatus, WaitingKind, job, status, waiting_kinds};
-pub use list::{About, Cursor, JobFilter, JobSummary, Page, SEARCHED, count, jobs, names};
+pub use list::{
+    About, Cursor, JobFilter, JobSummary, Page, SEARCHED, WithError, count, jobs, names,
+};
 pub use named::{FoundJob, starting_with};
 pub use pause::{LONGEST_REASON, Paused, pause, paused, resume};
 pub use payload::parse;
-pub use prune::{Pruned, Retention, prune};
+pub use prune::{KEPT_TIMES, Pruned, Retention, kept, prune};
 pub use requeue::{Guard, Requeue, Requeued, requeue, requeue_all};
 pub use rescue::{Rescued, rescue};
 pub use scale::{MOST_AT_ONCE, Scaled, scale, scaled, unscale};

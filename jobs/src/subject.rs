@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 
-use crate::queue::About;
+use crate::{provision::relay, queue::About};
 
 /// The most relays, and the most upstreams, that one search finds.
 pub const MOST: i64 = 200;
@@ -79,7 +79,7 @@ pub struct Found {
 pub async fn find(db: &PgPool, host: &str, tenant: &str) -> Result<Found, sqlx::Error> {
     let (host, tenant) = (host.to_lowercase(), tenant.to_lowercase());
     let relays = if tenant.is_empty() {
-        relays_by_host(db, &host).await?
+        relay::starting_with(db, &host, MOST + 1).await?
     } else {
         relays_of_tenant(db, &tenant, &host).await?
     };
@@ -107,23 +107,6 @@ impl About {
         self.subjects.push(subject);
         self.keys.extend(keys);
     }
-}
-
-async fn relays_by_host(db: &PgPool, host: &str) -> Result<Vec<String>, sqlx::Error> {
-    let (subdomain, domain) = host.split_once('.').unwrap_or((host, ""));
-    // The end of the range of names that begin with the text; of one name if the text has its domain.
-    let end = if domain.is_empty() { '\u{7f}' } else { '\u{1}' };
-    sqlx::query_scalar!(
-        r#"select id as "id!: String" from relay
-           where subdomain collate "C" >= $1 and subdomain collate "C" < $2 and starts_with(zooid_domain, $3)
-           order by subdomain collate "C", id limit $4"#,
-        subdomain,
-        format!("{subdomain}{end}"),
-        domain,
-        MOST + 1,
-    )
-    .fetch_all(db)
-    .await
 }
 
 async fn relays_of_tenant(

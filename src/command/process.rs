@@ -63,14 +63,9 @@ impl ProcessCommand {
     }
 }
 
-/// Host and process id: the name without the version.
-fn place(process: &Process) -> &str {
-    process.name.split_once(' ').map_or(process.name.as_str(), |(_, place)| place)
-}
-
 async fn find(db: &PgPool, named: &str) -> anyhow::Result<Process> {
     let processes = process::processes(db).await?.into_iter().filter(|process| process.is_alive);
-    let is_meant = |process: &Process| process.id.to_string() == named || place(process) == named;
+    let is_meant = |process: &Process| process.id.to_string() == named || process.place() == named;
     let mut found: Vec<Process> = processes.filter(is_meant).collect();
     if found.len() > 1 {
         bail!(
@@ -90,7 +85,7 @@ async fn done(
     words: &str,
     json: bool,
 ) -> anyhow::Result<()> {
-    let result = format!("{} {words}", place(process));
+    let result = format!("{} {words}", process.place());
     audit::record(&database.pool, &operator().who, action, &process.name, &result).await?;
     print::done(json, &result)
 }
@@ -115,7 +110,7 @@ async fn list(database: &Database, json: bool) -> anyhow::Result<()> {
     let mut table = Table::new(&COLUMNS);
     for process in &processes {
         table.add_row(vec![
-            Cell::new(place(process)),
+            Cell::new(process.place()),
             state(process),
             print::relative(process.started_at, now).into(),
             process.memory_bytes.map_or_else(|| "-".to_owned(), mebibytes).into(),

@@ -4,9 +4,10 @@ mod view;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
+use sqlx::PgPool;
 use tender_jobs::{
     console::operator,
-    queue::{self, Cursor, JobFilter, JobState, LONGEST_REASON, MOST_AT_ONCE, Page},
+    queue::{self, Cursor, JobFilter, JobState, LONGEST_REASON, MOST_AT_ONCE, Page, WithError},
     steer::{self, Steered, Verb},
 };
 
@@ -219,8 +220,8 @@ async fn retry_all(
     conditions: &[Condition],
     json: bool,
 ) -> anyhow::Result<()> {
-    let matching = matching(conditions);
     let db = &database.pool;
+    let matching = matching(db, conditions).await?;
     let bulk = steer::matching(db, Verb::Retry, &matching, usize::MAX, &operator()).await?;
     let (target, result) = (typed(conditions), format!("{} jobs requeued", bulk.done));
     operator::record(db, &operator().who, "retry_jobs", &target, &result).await?;
@@ -270,16 +271,16 @@ fn condition(text: &str) -> Result<Condition, String> {
     Ok(Condition { typed: text.to_owned(), wanted })
 }
 
-fn matching(conditions: &[Condition]) -> JobFilter {
+async fn matching(db: &PgPool, conditions: &[Condition]) -> Result<JobFilter, sqlx::Error> {
     let mut matching = JobFilter::default();
     for condition in conditions {
         match condition.wanted.clone() {
             Wanted::Queue(queue) => matching.queue = Some(queue),
             Wanted::State(state) => matching.state = Some(state),
-            Wanted::Error(text) => matching.error = Some(text),
+            Wanted::Error(text) => matching.error = Some(WithError::find(db, &text).await?),
         }
     }
-    matching
+    Ok(matching)
 }
 
 fn words(steered: &Steered) -> String {

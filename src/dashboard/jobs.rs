@@ -16,7 +16,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use sqlx::PgPool;
 use tender_jobs::{
-    queue::{self, Cursor, JobFilter, JobState, JobSummary, Page, SEARCHED},
+    queue::{self, Cursor, JobFilter, JobState, JobSummary, Page, SEARCHED, WithError},
     subject,
 };
 
@@ -82,10 +82,14 @@ impl Shown {
         };
         let is_cut = found.as_ref().is_some_and(|found| found.is_cut);
         let (younger, older) = self.ages();
+        let error = match text(&self.error) {
+            Some(text) => Some(WithError::find(db, &text).await?),
+            None => None,
+        };
         let filter = JobFilter {
             queue: text(&self.queue),
             state: state_of(&self.state),
-            error: text(&self.error),
+            error,
             is_open: self.state == OPEN,
             about: found.map(|found| found.about),
             younger,
@@ -247,12 +251,15 @@ pub(super) async fn live(
 /// What the list may lack.
 fn limits(selected: &Selected) -> Markup {
     let searched = count(SEARCHED, false);
+    let is_common = selected.filter.error.as_ref().is_some_and(WithError::is_common);
     html! {
         @if selected.is_cut {
             p.quiet { "More than " (subject::MOST) " relays or upstreams match; the jobs of the first " (subject::MOST) " are listed. Give more of the host." }
         }
-        @if selected.filter.error.is_some() || selected.filter.is_open {
-            p.quiet { "Of each queue and state, " (searched) " jobs are searched, the first of the list. Choose an age to search others." }
+        @if is_common {
+            p.quiet { "More than " (searched) " failed jobs have this error, or it is too short for the index. Of each queue and state, " (searched) " jobs are searched, the first of the list. Give more of the error, or choose an age to search others." }
+        } @else if selected.filter.is_open {
+            p.quiet { "Of each queue, the last " (searched) " killed jobs that no operator has seen are searched. Choose an age to search others." }
         }
     }
 }

@@ -6,6 +6,7 @@ pub(super) mod pages;
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
+    extract::State,
     http::HeaderMap,
     response::{
         IntoResponse,
@@ -27,6 +28,11 @@ pub(super) const MOST_STREAMS: usize = 200;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Reads between two checks that the session is still valid.
 const SESSION_READS: u32 = 10;
+
+/// Returns the number of items that need attention, for the title of a hidden tab. It has no stream.
+pub(super) async fn attention(State(dashboard): State<Dashboard>) -> Result<String, Problem> {
+    Ok(fleet::read(&dashboard).await?.attention().len().to_string())
+}
 
 /// The state of a stream.
 struct Stream {

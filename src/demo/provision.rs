@@ -15,7 +15,7 @@ use tender_jobs::{
     database,
     provision::{
         backoff::Backoff,
-        relay::{self, By, Change, Filter, NewRelay, Relay, RelayId},
+        relay::{self, By, Change, NewRelay, Relay, RelayId, Search},
     },
 };
 use tender_workers::{
@@ -207,7 +207,7 @@ async fn watch(
     let started = Instant::now();
     let mut table = view.table(ids.len());
     loop {
-        let mut relays = relay::list(&database.pool, &Filter::default(), 1000).await?;
+        let mut relays = relay::list(&database.pool, &Search::default(), 1000).await?;
         relays.retain(|relay| ids.contains(&relay.id));
         relays.sort_by_key(Relay::host);
         table.show(&relays, tender_jobs::queue::now(&database.pool).await?);

@@ -65,6 +65,27 @@ await browse(async (browser) => {
   await page.goto('/dashboard');
   check(/^\([1-9]\d*\) Fleet/.test(await page.title()), 'so does that of the overview, before any script');
 
+  // A hidden tab has no stream. Its title counts all the same, once a minute.
+  const hidden = await page.context().newPage();
+  await hidden.clock.install();
+  await hidden.goto('/dashboard/relays');
+  await hidden.waitForFunction(() => /^\([1-9]\d*\) Relays/.test(document.title));
+  const ofHidden = streams(hidden);
+  await hidden.evaluate(() => {
+    Object.defineProperty(document, 'hidden', { value: true, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  const counted = Number(/^\((\d+)\)/.exec(await hidden.title())[1]);
+  await ask('killed_jobs');
+  await page.waitForFunction((number) => document.title.startsWith(`(${number}) Fleet`), counted + 1);
+  check((await hidden.title()).startsWith(`(${counted}) `), 'it asks once a minute only');
+  const asked = hidden.waitForRequest('**/dashboard/live/attention');
+  await hidden.clock.fastForward(61_000);
+  await asked;
+  await hidden.waitForFunction((number) => document.title.startsWith(`(${number}) Relays`), counted + 1);
+  check([...ofHidden].every((one) => one.url().endsWith('/attention')), 'a hidden page opens no stream');
+  await hidden.close();
+
   // What the reader opened stays open, and what the reader types stays typed, while the page changes.
   await page.goto(`/dashboard/relays/${alpha}`);
   await isLive(page);

@@ -9,7 +9,7 @@ use tender_jobs::{
         Verdict,
         backoff::Backoff,
         instance::{self, Instances},
-        relay::{self, Change, FailureKind, Filter, Relay, SyncState},
+        relay::{self, Change, FailureKind, Relay, Search, SyncState},
     },
     queue::{self, JobState},
 };
@@ -78,7 +78,7 @@ async fn check_permanent(fault: Fault, words: &str) {
 }
 
 async fn relay_of(world: &World) -> Relay {
-    relay::list(&world.db, &Filter::default(), 1).await.unwrap().remove(0)
+    relay::list(&world.db, &Search::default(), 1).await.unwrap().remove(0)
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tender_jobs::provision::relay::{self, Filter, RelayId, Search};
+use tender_jobs::provision::relay::{self, RelayId, Search};
 
 use crate::support::World;
 
@@ -54,7 +54,7 @@ async fn the_list_has_exactly_the_relays_that_wait_for_the_instance() {
     wait(&world, 20).await;
     world.relay("no-one").await;
     assert_eq!(listed(&world).await, even(20));
-    let filter = Filter { held_by: Some("http://out".to_owned()), ..Filter::default() };
+    let filter = Search { held_by: Some("http://out".to_owned()), ..Search::default() };
     assert_eq!(relay::list(&world.db, &filter, 100).await.unwrap().len(), 10);
 }
 

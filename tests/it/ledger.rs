@@ -139,20 +139,20 @@ async fn lists_filter_and_page() {
     for name in ["alpha", "beta", "gamma"] {
         world.relay(name).await;
     }
-    let hosts = async |filter: relay::Filter, limit| -> Vec<String> {
+    let hosts = async |filter: relay::Search, limit| -> Vec<String> {
         let relays = relay::list(&world.db, &filter, limit).await.unwrap();
         relays.iter().map(|relay| relay.subdomain.clone()).collect()
     };
-    let all = relay::Filter::default();
+    let all = relay::Search::default();
     assert_eq!(hosts(all.clone(), 10).await, ["gamma", "beta", "alpha"]);
     let first = relay::list(&world.db, &all, 2).await.unwrap();
-    let after = relay::Filter { after: Some(first[1].id.clone()), ..all.clone() };
+    let after = relay::Search { after: Some(first[1].id.clone()), ..all.clone() };
     assert_eq!(hosts(after, 10).await, ["alpha"]);
-    let query = relay::Filter { query: Some("BETA".into()), ..all.clone() };
+    let query = relay::Search { text: Some("BETA".into()), ..all.clone() };
     assert_eq!(hosts(query, 10).await, ["beta"]);
-    let synced = relay::Filter { sync: Some(relay::SyncState::Synced), ..all.clone() };
+    let synced = relay::Search { sync: Some(relay::SyncState::Synced), ..all.clone() };
     assert!(hosts(synced, 10).await.is_empty());
-    let pending = relay::Filter { sync: Some(relay::SyncState::Pending), ..all };
+    let pending = relay::Search { sync: Some(relay::SyncState::Pending), ..all };
     assert_eq!(hosts(pending, 10).await.len(), 3);
     let summary = relay::summary(&world.db).await.unwrap();
     assert_eq!((summary.pending, summary.synced), (3, 0));

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tender_jobs::{console::operator, provision::activity};
+use tender_jobs::{
+    console::operator,
+    provision::activity,
+    queue::{self, Retention},
+};
 
 use crate::support::World;
 
@@ -79,4 +83,32 @@ async fn old_actions_of_operators_are_deleted() {
     record("youngest").await;
     assert_eq!(operator::prune(&world.db, YEAR).await.unwrap(), 1);
     assert_eq!(operator::last(&world.db, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn failures_that_no_operator_has_seen_outlive_their_retention() {
+    let world = World::new().await;
+    // Killed jobs of one age: unseen, seen, and of a relay, which says itself that it gave up; and an unseen one that
+    // is ten times as old.
+    let relay = world.relay("alpha").await;
+    sqlx::query("delete from apalis.jobs").execute(&world.db).await.unwrap();
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, done_at, metadata)
+         select id, 'prune', '{}', 'Killed', now() - age, metadata
+         from (values ('unseen', interval '25 h', null),
+                      ('seen', interval '25 h', hstore('seen', 'yes')),
+                      ('of-relay', interval '25 h', hstore('key', 'relay:' || $1)),
+                      ('ancient', interval '241 h', null)) job (id, age, metadata)",
+    )
+    .bind(relay.id.as_str())
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let day = Duration::from_hours(24);
+    let keep = Retention { done: day, killed: day };
+    assert_eq!(queue::kept(&world.db, keep).await.unwrap(), ["unseen"]);
+    assert_eq!(queue::prune(&world.db, keep, 20).await.unwrap().jobs, 3);
+    assert!(queue::job(&world.db, "unseen").await.unwrap().is_some());
+    queue::mark_seen(&world.db, &["unseen".to_owned()]).await.unwrap();
+    assert_eq!(queue::prune(&world.db, keep, 20).await.unwrap().jobs, 1);
 }

@@ -11,13 +11,13 @@ use crate::{
     },
 };
 
-struct Typed {
-    code: i32,
-    out: String,
-    err: String,
+pub(super) struct Typed {
+    pub(super) code: i32,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
-async fn tender(world: &World, arguments: &[&str]) -> Typed {
+pub(super) async fn tender(world: &World, arguments: &[&str]) -> Typed {
     let (url, zooid) = (world.database.url(), world.zooid.url());
     let environment = [
         ("DATABASE_URL", url.as_str()),
@@ -139,32 +139,6 @@ async fn a_bad_configuration_is_refused_with_every_mistake() {
     for name in [&wrong[..], &["ROBOT_SECRET", "RELAY_DOMAIN"]].concat() {
         assert!(refused.err.contains(name), "{name}: {}", refused.err);
     }
-}
-
-#[tokio::test]
-async fn doctor_says_what_is_wrong_and_what_to_do() {
-    let world = World::new().await;
-    world.expire_leases().await; // nobody works
-    let sick = tender(&world, &["doctor"]).await;
-    assert_eq!(sick.code, 1, "{}", sick.out);
-    assert!(sick.out.contains("no worker is running: start `tender work`"), "{}", sick.out);
-    assert!(sick.out.contains("to API_WHITELIST"), "{}", sick.out);
-    world.zooid.tune(|rules| rules.host = Some("api.zooid.test".to_owned()));
-    let misled = tender(&world, &["doctor"]).await;
-    assert!(misled.code == 1 && misled.out.contains("API_HOST"), "{}", misled.out);
-    world.zooid.tune(|rules| rules.host = Some(world.zooid.url()[7..].to_owned()));
-    let url = world.database.url();
-    let incomplete = [("DATABASE_URL", url.as_str()), ("ZOOID_API_URL", "http://127.0.0.1:1")];
-    let findings = run(&["doctor", "--json"], &incomplete).await;
-    let findings: Value = serde_json::from_slice(&findings.stdout).unwrap();
-    assert_eq!(findings["ok"], false);
-    assert!(
-        findings["findings"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|f| f["what"] == "configuration" && f["grade"] == "fail")
-    );
 }
 
 #[tokio::test]

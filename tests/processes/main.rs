@@ -13,6 +13,7 @@ mod support;
 
 mod audit;
 mod commands;
+mod doctor;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod faults;

@@ -211,7 +211,8 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Upstream>, sqlx::Error>
     .await
 }
 
-/// Returns upstreams of the mirror whose address contains a text, by address; at most `limit`.
+/// Returns upstreams of the mirror whose address contains a text, at most `limit`: one whose address or host it is,
+/// then those whose address or host begins with it, then the others, each by address.
 pub async fn matching(
     db: impl PgExecutor<'_>,
     text: &str,
@@ -224,7 +225,9 @@ pub async fn matching(
                   negentropy_reason, information, information_at, authors_only_at, authors_only_reason,
                   created_at, updated_at
            from upstream where removing_at is null and mirrored and strpos(url, lower($1)) > 0
-           order by url limit $2"#,
+           order by case when lower($1) in (url, split_part(url, '://', 2)) then 0
+                         when starts_with(url, lower($1)) or starts_with(split_part(url, '://', 2), lower($1)) then 1
+                         else 2 end, url limit $2"#,
         text,
         limit,
     )

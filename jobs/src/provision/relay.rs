@@ -12,6 +12,7 @@ mod mutation;
 mod named;
 pub(crate) mod resync;
 mod row;
+mod search;
 mod state;
 mod wanted;
 mod write;
@@ -23,14 +24,16 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use cause::{Cause, CauseRequested, Causes, causes, late, request_cause, request_within};
-pub use fleet::{COUNT_CAP, Order, Row, Search, Summary, search, summary};
-pub use list::{Filter, find, find_by_host, last_sent, list, of_tenant};
+pub use fleet::{COUNT_CAP, Row, Summary, search, summary};
+pub use list::{find, find_by_host, last_sent, list, of_tenant};
 pub use mutation::{
     By, MutationError, Requested, create, create_within, delete, request_own_sync, request_sync,
     set_own_status, set_status, update,
 };
 pub use resync::request_all;
 pub(crate) use row::{RelayRow, relay_query};
+pub(crate) use search::starting_with;
+pub use search::{Order, Search};
 pub use state::SyncState;
 pub use wanted::{Change, FieldError, Flags, NewRelay, Wanted};
 

@@ -1,23 +1,27 @@
 //! Lists of jobs, page by page.
 
 pub(super) mod arms;
+mod error;
 
 use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{FromRow, PgExecutor, PgPool};
 
 use super::JobState;
+use arms::Reading;
+pub use error::WithError;
 
 /// A job in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, FromRow)]
 pub struct JobSummary {
     /// The id of the row, a ULID.
     pub id: String,
     /// The queue.
     pub queue: String,
     /// The state.
+    #[sqlx(try_from = "String")]
     pub state: JobState,
     /// Attempts spent.
     pub attempts: i32,
@@ -56,8 +60,8 @@ pub struct JobFilter {
     pub queue: Option<String>,
     /// Jobs in this state.
     pub state: Option<JobState>,
-    /// Jobs whose last error contains this text.
-    pub error: Option<String>,
+    /// Jobs whose last error contains a text.
+    pub error: Option<WithError>,
     /// Of the killed jobs, only those that need attention of their own; see
     /// [`QueueStatus::killed_open`](super::QueueStatus::killed_open).
     pub is_open: bool,
@@ -164,14 +168,14 @@ impl Page {
     }
 }
 
-/// The jobs of a queue whose errors a page searches, and whose attention it asks for, in each state. No index
-/// serves either, so that more of them would make a page slow.
-pub const SEARCHED: i64 = 10_000;
+/// The jobs of a queue that a page looks at in each state for what no index serves: an error that more jobs than this
+/// have, and attention. More of them would make a page slow.
+pub const SEARCHED: i64 = 1000;
 
 /// Returns a page of the matching jobs, at most `limit`: unfinished jobs by when they are due, then
 /// ended jobs, the most recently ended first. Jobs of any queue are listed, also of queues that
-/// Tender does not know. With an error text only the first [`SEARCHED`] jobs of each queue and state are searched
-/// from the start of the page.
+/// Tender does not know. Of jobs with an error that is common ([`WithError::is_common`]), and of those that need
+/// attention, only the first [`SEARCHED`] of each queue and state are searched from the start of the page.
 ///
 /// # Errors
 /// See the module.
@@ -181,22 +185,22 @@ pub async fn jobs(
     page: &Page,
     limit: i64,
 ) -> Result<Vec<JobSummary>, sqlx::Error> {
-    let queues = queues(db, filter).await?;
+    let queues = &queues(db, filter).await?;
+    let mut jobs =
+        Reading { queues, filter, page, limit, scanned: Some(SEARCHED) }.jobs(db).await?;
     if matches!(page, Page::Before(_)) {
-        let mut jobs = arms::before(db, &queues, filter, page, limit, Some(SEARCHED)).await?;
         jobs.reverse();
-        return Ok(jobs);
     }
-    arms::after(db, &queues, filter, page, limit, Some(SEARCHED)).await
+    Ok(jobs)
 }
 
-/// Counts the matching jobs, at most `most`; errors are searched as in [`jobs`].
+/// Counts the matching jobs, at most `most`; errors and attention are searched as in [`jobs`].
 ///
 /// # Errors
 /// See the module.
 pub async fn count(db: &PgPool, filter: &JobFilter, most: i64) -> Result<i64, sqlx::Error> {
-    let queues = queues(db, filter).await?;
-    arms::count(db, &queues, filter, most, Some(SEARCHED)).await
+    let (queues, page) = (&queues(db, filter).await?, &Page::First);
+    Reading { queues, filter, page, limit: most, scanned: Some(SEARCHED) }.count(db).await
 }
 
 /// The queues whose jobs may match.

@@ -137,6 +137,13 @@ pub struct Process {
     pub drain_reason: Option<String>,
 }
 
+impl Process {
+    /// Returns host and process id: the name without the version.
+    pub fn place(&self) -> &str {
+        self.name.split_once(' ').map_or(self.name.as_str(), |(_, place)| place)
+    }
+}
+
 /// Returns the processes seen in the last day, living ones first, then by name; at most 1,000.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use super::{
     JobFilter, JobState, JobSummary,
-    list::{self, Cursor, Page, arms},
+    list::{self, Cursor, Page, arms::Reading},
 };
 
 /// The jobs of one page. A page is steered in one transaction.
@@ -46,13 +46,13 @@ impl Walk {
     }
 
     async fn page(&self, db: &PgPool, state: JobState) -> Result<Vec<JobSummary>, sqlx::Error> {
-        let queues = list::queues(db, &self.filter).await?;
-        let (filter, limit) = (&self.filter, i64::try_from(PAGE).unwrap_or(i64::MAX));
-        if state.is_ended() {
-            let page = self.place.clone().map_or(Page::First, Page::After);
-            return arms::after(db, &queues, filter, &page, limit, None).await;
-        }
-        let place = self.place.clone().unwrap_or_else(Cursor::end_of_unfinished);
-        arms::before(db, &queues, filter, &Page::Before(place), limit, None).await
+        let queues = &list::queues(db, &self.filter).await?;
+        let page = &match (&self.place, state.is_ended()) {
+            (Some(place), true) => Page::After(place.clone()),
+            (None, true) => Page::First,
+            (place, false) => Page::Before(place.clone().unwrap_or_else(Cursor::end_of_unfinished)),
+        };
+        let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
+        Reading { queues, filter: &self.filter, page, limit, scanned: None }.jobs(db).await
     }
 }

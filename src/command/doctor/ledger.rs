@@ -1,10 +1,26 @@
 //! The ledger: its schema, its workers, and what needs attention.
 
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
-use tender_jobs::{database, grasp::view, mirror::deployment, provision::relay::Summary};
+use tender_jobs::{
+    database,
+    grasp::view,
+    mirror::deployment,
+    provision::relay::Summary,
+    queue::{
+        self, KEPT_TIMES, Retention,
+        process::{self, Process},
+    },
+};
 
 use super::{Finding, fail, ok, warn};
-use crate::{command::status, config::Config, fleet::Fleet, postgres::Database, words::counted};
+use crate::{
+    command::{print, status},
+    config::Config,
+    fleet::Fleet,
+    postgres::Database,
+    words::counted,
+};
 
 /// The number of parked events that is reported. A service parks at most 200,000.
 const MANY_PARKED: i64 = 100_000;
@@ -28,7 +44,9 @@ pub(super) async fn examine(
     findings.extend(contradictions.into_iter().map(|words| warn("mirror", words)));
     let fleet = Fleet::read(db).await?;
     findings.push(workers(&fleet));
+    findings.extend(drained(db, fleet.now).await?);
     findings.push(ok("relays", relays(&fleet.summary)));
+    findings.extend(kept(db, config.retention).await?);
     findings.extend(grasp(&fleet));
     findings.extend(parked(db).await?);
     let items = fleet.attention();
@@ -62,6 +80,36 @@ fn workers(fleet: &Fleet) -> Finding {
         0 => ok("workers", "no worker is running: start `tender work` or `tender serve`"),
         alive => ok("workers", format!("{alive} running")),
     }
+}
+
+/// Returns the running processes that an operator has drained: they take no job until that ends.
+async fn drained(db: &PgPool, now: DateTime<Utc>) -> Result<Vec<Finding>, sqlx::Error> {
+    let processes = process::processes(db).await?.into_iter();
+    let drained = processes.filter(|process| process.is_alive);
+    Ok(drained.filter_map(|process| Some(warn("process", drain(&process, now)?))).collect())
+}
+
+/// `None` if the process takes jobs.
+fn drain(process: &Process, now: DateTime<Utc>) -> Option<String> {
+    let (name, since) = (process.place(), print::relative(process.drain_at?, now));
+    let by = process.drain_by.as_deref().unwrap_or("an operator");
+    let why =
+        process.drain_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    Some(format!(
+        "{name} was drained by {by} {since}{why} and takes no jobs: `tender process undrain {name}` \
+         or a restart ends it"
+    ))
+}
+
+/// Failures that no operator has seen outlive the retention. They are among what needs attention.
+async fn kept(db: &PgPool, keep: Retention) -> Result<Option<Finding>, sqlx::Error> {
+    let kept = queue::kept(db, keep).await?.len();
+    let jobs = counted(i64::try_from(kept).unwrap_or(i64::MAX), "killed job");
+    let words = format!(
+        "{jobs} older than FAILED_JOB_RETENTION_HOURS kept, because no operator has seen the failure, \
+         {KEPT_TIMES} times as long at most: `tender queue list --state killed`"
+    );
+    Ok((kept > 0).then(|| ok("retention", words)))
 }
 
 fn relays(summary: &Summary) -> String {

@@ -3,6 +3,7 @@
 
 const FRESH = 5_000; // the server reads once a second; a part that is older is not live
 const SILENT = 15_000; // a connection that brings nothing for so long is opened again
+const HIDDEN = 60_000; // a hidden page has no stream; it asks so often for the number in its title
 const RETRIES = [1_000, 2_000, 4_000, 8_000, 15_000]; // between two attempts to connect
 
 const part = document.getElementById('live');
@@ -71,6 +72,19 @@ class Live {
     const now = Date.now();
     if (['live', 'connecting'].includes(this.state) && now - Math.max(this.readAt, this.#openedAt) > FRESH) this.tell('lost');
     if (now - this.heardAt > SILENT) this.open(this.source);
+  }
+
+  // Asks how many items need attention: the title of a hidden tab is all that is seen of it.
+  async count() {
+    if (!document.hidden || ['paused', 'ended', 'gone'].includes(this.state)) return;
+    try {
+      const response = await fetch('/dashboard/live/attention', { signal: AbortSignal.timeout(SILENT) });
+      if (response.status === 401) return this.#end('ended');
+      if (response.ok) items = Number(await response.text());
+      if (document.hidden) this.tell(response.ok ? 'connecting' : 'lost');
+    } catch {
+      if (document.hidden) this.tell('lost');
+    }
   }
 
   async #read(attempt) {
@@ -152,7 +166,8 @@ if (live) {
   show();
   setInterval(() => { live.look(); show(); }, 1000);
   fresh.querySelector('button').addEventListener('click', () => (live.state === 'paused' ? live.resume() : live.pause()));
-  // A hidden page does not ask.
+  setInterval(() => live.count(), HIDDEN);
+  // A hidden page shows nothing, and the server reads nothing for it.
   document.addEventListener('visibilitychange', () => {
     if (document.hidden) live.close();
     else if (!['paused', 'ended', 'gone'].includes(live.state)) live.resume();

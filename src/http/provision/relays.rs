@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tender_jobs::provision::{
     activity,
-    relay::{self, FieldError, Filter, NewRelay, Relay, RelayId, Status, SyncState},
+    relay::{self, FieldError, NewRelay, Relay, RelayId, Search, Status, SyncState},
 };
 
 use super::body::{ActivityBody, RelayBody, parse};
@@ -91,15 +91,16 @@ pub(in crate::http) async fn list(
     if !caller.is_admin {
         return Err(ApiError::NotFound);
     }
-    let filter = Filter {
+    let search = Search {
         status: known("status", page.status, status_of)?,
         sync: known("sync", page.sync, SyncState::parse)?,
-        query: page.q.as_deref().and_then(search::normal),
+        text: page.q.as_deref().and_then(search::normal),
         held_by: page.held_by.map(|name| name.replace('\0', "")).filter(|name| !name.is_empty()),
         after: existing(&api, page.after).await?,
+        ..Search::default()
     };
     let limit = page.limit.unwrap_or(100).clamp(1, 1000);
-    Ok(data(bodies(relay::list(&api.db, &filter, limit).await?)))
+    Ok(data(bodies(relay::list(&api.db, &search, limit).await?)))
 }
 
 /// Creates a relay. A worker creates it on zooid afterwards.

@@ -51,7 +51,8 @@ async fn jobs_are_filtered_by_state_and_by_any_queue() {
     let part = site.live("/live/jobs?queue=mystery+%26+co", &cookie).await;
     assert_eq!(listed(&part), ["foreign"]);
     let page = site.text("/jobs?error=nothing+has+this", &cookie).await;
-    shows(&page, &["No job matches", "10,000 jobs are searched"]);
+    shows(&page, &["No job matches"]);
+    assert!(!page.contains("are searched"), "every job was");
 }
 
 #[tokio::test]

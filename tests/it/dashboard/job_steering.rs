@@ -2,7 +2,12 @@
 
 use reqwest::StatusCode;
 use tender::demo::zooid::Fault;
-use tender_jobs::{console::operator, provision::relay::SyncState};
+use tender_jobs::{
+    console::operator,
+    mirror::{lane::LaneKind, work::Work},
+    provision::relay::SyncState,
+    queue,
+};
 
 use super::{
     Site,
@@ -86,6 +91,38 @@ async fn jobs_name_what_they_are_about_and_are_found_by_it() {
     assert_eq!(lists("state=done&age=under-300").await, Vec::<String>::new());
     let page = site.text("/jobs/sync-alpha", &cookie).await;
     shows(&page, &[&relay_link, &own, "?host=alpha.zooid.test\">its jobs</a>", ">Delete<"]);
+}
+
+#[tokio::test]
+async fn jobs_that_wait_without_a_key_are_found_by_their_upstream() {
+    let site = Site::new().await;
+    let (cookie, _) = site.log_in(&site.api.admin).await;
+    let world = &site.api.world;
+    let upstream = uuid::Uuid::parse_str(&site.upstream_id).unwrap();
+    let events = Work::ProcessEvents { upstream, lane: None, events: vec!["{}".to_owned()] };
+    let order = Work::Orchestrate { mode: LaneKind::Full, upstream: Some(upstream), manual: true };
+    let upload = Work::UploadEvents { upstream, events: vec!["00".repeat(32)] };
+    let other = Work::UploadEvents { upstream: uuid::Uuid::nil(), events: Vec::new() };
+    let jobs = [events, order, upload, other].map(|work| work.job());
+    assert_eq!(queue::enqueue(&world.db, &jobs).await.unwrap().len(), 4);
+    let of_upstream =
+        "select id from apalis.jobs where strpos(encode(job, 'escape'), $1) > 0 order by id";
+    let ids: Vec<String> =
+        sqlx::query_scalar(of_upstream).bind(&site.upstream_id).fetch_all(&world.db).await.unwrap();
+    assert_eq!(ids.len(), 3);
+    let lists = async |query: &str| {
+        let mut jobs = listed(&site.text(&format!("/jobs?{query}"), &cookie).await);
+        jobs.sort();
+        jobs
+    };
+    assert_eq!(lists("host=ws%3A%2F%2Falpha&state=waiting").await, ids);
+    execute(
+        &site,
+        "update apalis.jobs set status = 'Failed', attempts = 1 where idempotency_key is null",
+    )
+    .await;
+    assert_eq!(lists("host=ws%3A%2F%2Falpha&state=retrying").await, ids);
+    assert!(lists("host=ws%3A%2F%2Falpha&state=retrying&age=over-300").await.is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use nostr::{key::Keys, nips::nip19::ToBech32};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use tender_jobs::provision::relay::{self, Change, NewRelay};
+use tender_jobs::provision::relay::{self, Change, NewRelay, Search, SyncState};
 
 use super::Site;
 use crate::support::{DOMAIN, by, process::run};
@@ -141,4 +141,37 @@ async fn a_command_that_changes_takes_no_part_of_a_name_but_says_what_it_names()
     assert_eq!(code, Some(1));
     assert!(text.contains("is a part of ws://alpha.test"), "{text}");
     assert_eq!(typed(&["mirror", "show", "alpha.test"]).await.0, Some(0), "the host is enough");
+}
+
+#[tokio::test]
+async fn the_exact_name_comes_first_then_what_begins_with_it() {
+    let site = Site::new().await;
+    let world = &site.api.world;
+    for name in ["beta", "beta-two", "my-beta", "beta-three", "not-beta"] {
+        world.relay(name).await;
+    }
+    let expected = ["beta", "beta-three", "beta-two", "not-beta", "my-beta"];
+    let hosts = expected.map(|name| format!("{name}.{DOMAIN}"));
+    let (cookie, _) = site.log_in(&site.viewer).await;
+    assert_eq!(by_command(&site, "beta").await, hosts);
+    assert_eq!(by_api(&site, "BETA").await, hosts);
+    assert_eq!(by_page(&site, &cookie, "beta").await, hosts);
+    assert_eq!(by_command(&site, &format!("beta.{DOMAIN}")).await[0], hosts[0]);
+    let page = site.get("/search?q=beta", &cookie).await.text().await.unwrap();
+    let places = hosts.each_ref().map(|host| page.find(&format!(">{host}</a>")).unwrap());
+    assert!(places.is_sorted(), "{places:?}");
+    // Pages of every size follow each other.
+    let search = |after| Search { text: Some("beta".to_owned()), after, ..Search::default() };
+    let list = async |after, limit| relay::list(&world.db, &search(after), limit).await.unwrap();
+    let all = list(None, 10).await;
+    for (place, one) in all.iter().enumerate() {
+        let next = list(Some(one.id.clone()), 2).await;
+        let hosts: Vec<_> = next.iter().map(|relay| relay.host()).collect();
+        assert_eq!(
+            hosts,
+            all[place + 1..(place + 3).min(5)].iter().map(|r| r.host()).collect::<Vec<_>>()
+        );
+    }
+    let synced = Search { sync: Some(SyncState::Synced), ..search(None) };
+    assert!(relay::list(&world.db, &synced, 10).await.unwrap().is_empty(), "filters hold for all");
 }

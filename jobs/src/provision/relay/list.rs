@@ -1,23 +1,11 @@
 //! Reads relays: one by its id, those of a tenant, or all in pages.
 
-use sqlx::{PgExecutor, PgPool, Postgres, QueryBuilder};
+use sqlx::{PgExecutor, PgPool};
 
-use super::{Relay, RelayId, Status, SyncState, held::held, named::named, relay_query};
-
-/// The conditions and the position of a page of [`list`].
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only relays with this status.
-    pub status: Option<Status>,
-    /// Only relays in this state.
-    pub sync: Option<SyncState>,
-    /// Only relays that this text names: as in [`Search::text`](super::Search::text).
-    pub query: Option<String>,
-    /// Only relays whose jobs wait for this zooid instance.
-    pub held_by: Option<String>,
-    /// Only relays that follow this one in the order of the list.
-    pub after: Option<RelayId>,
-}
+use super::{
+    Relay, RelayId, relay_query,
+    search::{Search, ids},
+};
 
 /// Returns the relay with this id; `None` if it does not exist.
 pub async fn find(db: impl PgExecutor<'_>, id: &RelayId) -> Result<Option<Relay>, sqlx::Error> {
@@ -71,28 +59,13 @@ pub async fn of_tenant(
     Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
 }
 
-/// Returns at most `limit` relays that match, newest first.
-pub async fn list(db: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<Relay>, sqlx::Error> {
-    let mut query = QueryBuilder::<Postgres>::new("select id from relay where true");
-    if let Some(status) = filter.status {
-        query.push(" and status = ").push_bind(status.as_str());
-    }
-    if let Some(state) = filter.sync {
-        query.push(" and ").push(state.condition());
-    }
-    if let Some(text) = &filter.query {
-        named(db, text).await?.push(&mut query);
-    }
-    if let Some(instance) = &filter.held_by {
-        held(db, instance).await?.push(&mut query);
-    }
-    if let Some(after) = &filter.after {
-        query.push(" and (created_at, id) < (select created_at, id from relay where id = ");
-        query.push_bind(after.as_str()).push(")");
-    }
-    query.push(" order by created_at desc, id desc limit ").push_bind(limit);
-    let ids: Vec<String> = query.build_query_scalar().fetch_all(db).await?;
-    let rows =
-        relay_query!("", "from relay where id = any($1) order by created_at desc, id desc", &ids,);
+/// Returns one page of at most `limit` relays; see [`Search`].
+pub async fn list(db: &PgPool, search: &Search, limit: i64) -> Result<Vec<Relay>, sqlx::Error> {
+    let ids = ids(db, search, limit).await?;
+    let rows = relay_query!(
+        "",
+        "from relay where id = any($1) order by array_position($1, id::text)",
+        &ids
+    );
     Ok(rows.fetch_all(db).await?.into_iter().map(Relay::from).collect())
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use nostr::key::PublicKey;
-use tender_jobs::provision::relay::{Change, Filter, Flags, RelayId, Status, SyncState};
+use tender_jobs::provision::relay::{Change, Flags, RelayId, Search, Status, SyncState};
 
 use crate::command::{failure::usage, print::Size};
 
@@ -14,7 +14,8 @@ pub(crate) struct ListArgs {
     /// Only relays in this sync state.
     #[arg(long, value_enum)]
     sync: Option<SyncArg>,
-    /// Only relays whose host or name contains this, or whose id or tenant starts with it.
+    /// Only relays whose host or name contains this, or whose id or tenant starts with it. Those whose host is the
+    /// text, or begins with it, come first.
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     /// Only relays that wait for this zooid instance, as `instance list` names it.
@@ -28,14 +29,15 @@ pub(crate) struct ListArgs {
 }
 
 impl ListArgs {
-    /// Returns the filter that the arguments describe.
-    pub(super) fn filter(&self) -> Filter {
-        Filter {
+    /// Returns the search that the arguments describe.
+    pub(super) fn search(&self) -> Search {
+        Search {
             status: self.status.map(Status::from),
             sync: self.sync.map(SyncState::from),
-            query: self.query.as_deref().and_then(crate::search::normal),
+            text: self.query.as_deref().and_then(crate::search::normal),
             held_by: self.held_by.as_deref().map(|name| name.replace('\0', "")),
             after: self.after.clone(),
+            ..Search::default()
         }
     }
 }

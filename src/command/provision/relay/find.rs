@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use sqlx::PgPool;
-use tender_jobs::provision::relay::{self, Filter, Relay, RelayId};
+use tender_jobs::provision::relay::{self, Relay, RelayId, Search};
 
 use crate::search;
 
@@ -40,16 +40,16 @@ async fn exact(db: &PgPool, text: &str) -> anyhow::Result<Option<Relay>> {
 }
 
 /// Returns the relays with this subdomain. Without any, some relays that the text names, as the dashboard's search
-/// finds them: one more than [`unknown`] lists, if there are more.
+/// finds and orders them: one more than [`unknown`] lists, if there are more.
 async fn named(db: &PgPool, text: &str) -> anyhow::Result<Vec<Relay>> {
     let Some(query) = search::normal(text) else { return Ok(Vec::new()) };
-    let part_of = |query: String| Filter { query: Some(query), ..Filter::default() };
-    let mut own = relay::list(db, &part_of(format!("{query}.")), 100).await?;
-    own.retain(|relay| relay.subdomain.eq_ignore_ascii_case(&query));
-    if !own.is_empty() {
-        return Ok(own);
+    let search = Search { text: Some(query.clone()), ..Search::default() };
+    let mut named = relay::list(db, &search, i64::from(LISTED) + 1).await?;
+    let is_own = |relay: &Relay| relay.subdomain.eq_ignore_ascii_case(&query);
+    if named.iter().any(is_own) {
+        named.retain(is_own);
     }
-    Ok(relay::list(db, &part_of(query), i64::from(LISTED) + 1).await?)
+    Ok(named)
 }
 
 fn unknown(text: &str, named: &[Relay]) -> String {

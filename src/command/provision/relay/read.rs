@@ -20,7 +20,7 @@ pub(super) async fn list(
     args: &ListArgs,
     json: bool,
 ) -> anyhow::Result<()> {
-    let relays = relay::list(&database.pool, &args.filter(), args.size.read()).await?;
+    let relays = relay::list(&database.pool, &args.search(), args.size.read()).await?;
     let (relays, cut) = args.size.cut(relays, |last| last.id.to_string());
     let max = config.provision.backoff.max_attempts();
     if json {
