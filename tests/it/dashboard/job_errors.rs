@@ -55,7 +55,7 @@ async fn of_a_common_error_the_first_jobs_are_listed_and_the_page_says_so() {
     fill(&site).await;
     let (cookie, _) = site.log_in(&site.api.admin).await;
     let page = site.text("/jobs?error=422", &cookie).await;
-    shows(&page, &["More than 1,000 failed jobs have this error", "all that match (1,000+)"]);
+    shows(&page, &["More than 1000 failed jobs have this error", "all that match (1,000+)"]);
     assert_eq!(listed(&page)[..2], ["many-1", "many-2"]);
     let page = site.text("/jobs?error=42", &cookie).await;
     shows(&page, &["too short for the index"]);
