@@ -4,13 +4,13 @@ mod steer;
 mod view;
 
 use clap::Subcommand;
+use sqlx::{Postgres, Transaction};
 use tender_jobs::{
-    console::operator,
     queue::{self, Cursor, LONGEST_REASON, MOST_AT_ONCE, Page},
     steer::Verb,
 };
 
-use super::{load, operator, print, serve, with_database};
+use super::{audit, load, operator, print, serve, with_database};
 use crate::{config::Needs, postgres::Database};
 use steer::{Filters, Which};
 
@@ -97,15 +97,15 @@ impl QueueCommand {
     }
 }
 
-/// Records an operator's action in the audit log and prints its result.
+/// Commits an operator's action with its record, and prints its result.
 async fn done(
-    database: &Database,
+    tx: Transaction<'_, Postgres>,
     action: &str,
     target: &str,
     result: &str,
     json: bool,
 ) -> anyhow::Result<()> {
-    operator::record(&database.pool, &operator().who, action, target, result).await?;
+    audit::commit(tx, action, target, result).await?;
     print::done(json, result)
 }
 
@@ -124,16 +124,18 @@ async fn pause(
     reason: Option<&str>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let changed = queue::pause(&database.pool, queue, &operator().who, reason).await?;
+    let mut tx = database.pool.begin().await?;
+    let changed = queue::pause(&mut *tx, queue, &operator().who, reason).await?;
     let words =
         if changed { "is paused; workers stop fetching within 5 s" } else { "was already paused" };
-    done(database, "pause_queue", queue, &format!("{queue} {words}"), json).await
+    done(tx, "pause_queue", queue, &format!("{queue} {words}"), json).await
 }
 
 async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
-    let changed = queue::resume(&database.pool, queue).await?;
+    let mut tx = database.pool.begin().await?;
+    let changed = queue::resume(&mut *tx, queue).await?;
     let words = if changed { "is resumed" } else { "was not paused" };
-    done(database, "resume_queue", queue, &format!("{queue} {words}"), json).await
+    done(tx, "resume_queue", queue, &format!("{queue} {words}"), json).await
 }
 
 /// Without a number, goes back to the configured one.
@@ -144,15 +146,16 @@ async fn scale(
     reason: Option<&str>,
     json: bool,
 ) -> anyhow::Result<()> {
+    let mut tx = database.pool.begin().await?;
     let Some(jobs) = jobs else {
-        let changed = queue::unscale(&database.pool, queue).await?;
+        let changed = queue::unscale(&mut *tx, queue).await?;
         let words =
             if changed { "is back to its configured number of jobs" } else { "was not scaled" };
-        return done(database, "unscale_queue", queue, &format!("{queue} {words}"), json).await;
+        return done(tx, "unscale_queue", queue, &format!("{queue} {words}"), json).await;
     };
-    queue::scale(&database.pool, queue, jobs, &operator().who, reason).await?;
+    queue::scale(&mut *tx, queue, jobs, &operator().who, reason).await?;
     let result = format!("each process runs {jobs} jobs of {queue} at the same time, within 5 s");
-    done(database, "scale_queue", queue, &result, json).await
+    done(tx, "scale_queue", queue, &result, json).await
 }
 
 /// Parses the mark of a page.
