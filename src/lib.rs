@@ -24,6 +24,7 @@ mod page;
 pub mod postgres;
 mod random;
 mod search;
+mod selection;
 mod signal;
 pub mod telemetry;
 pub mod tokens;

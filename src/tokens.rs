@@ -4,7 +4,7 @@
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 use tender_jobs::console::api_key::{self, ApiKey};
 
 use crate::random;
@@ -25,7 +25,11 @@ pub struct NewKey {
 }
 
 /// Creates a key with a random token.
-pub async fn create(db: &PgPool, secret: &SecretString, name: &str) -> Result<NewKey, sqlx::Error> {
+pub async fn create(
+    db: impl PgExecutor<'_>,
+    secret: &SecretString,
+    name: &str,
+) -> Result<NewKey, sqlx::Error> {
     let token = format!("{PREFIX}{}", random::token());
     let key = api_key::create(db, name, &token[..SHOWN], &digest(secret, &token)).await?;
     Ok(NewKey { key, token })

@@ -13,7 +13,7 @@ use crate::{
     queue::{self, JobDetail, JobState},
 };
 
-pub use bulk::{Bulk, MOST, count_matching, count_named, matching, named};
+pub use bulk::{Bounds, Bulk, count_matching, count_named, matching, named};
 
 /// What an operator does to jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

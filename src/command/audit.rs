@@ -3,7 +3,7 @@
 mod changes;
 
 use clap::{Args, ValueEnum};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use tender_jobs::{
     console::operator::{Action, Entry, Outcome, Search, list},
     queue,
@@ -116,6 +116,18 @@ pub(super) async fn record(db: &PgPool, error: &anyhow::Error) {
     if let Err(error) = entry.record(db).await {
         tracing::warn!(action, target, %error, "could not record a command that was not done");
     }
+}
+
+/// Records what a command did in the transaction of the change, and commits both: a process that dies before leaves
+/// neither.
+pub(super) async fn commit(
+    mut tx: Transaction<'_, Postgres>,
+    action: &str,
+    target: &str,
+    result: &str,
+) -> sqlx::Result<()> {
+    Entry::new(&operator().who, action, target, result).record(&mut *tx).await?;
+    tx.commit().await
 }
 
 /// Prints actions, newest first.

@@ -3,16 +3,12 @@
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::json;
-use tender_jobs::{
-    console::{api_key, operator},
-    queue,
-};
+use tender_jobs::{console::api_key, queue};
 
 use super::{
     ask::Yes,
-    load,
+    audit, load,
     migrate::check_exists,
-    operator,
     print::{self, Cell, Color, Column, Table},
     with_new_database,
 };
@@ -57,8 +53,9 @@ impl KeysCommand {
                     let secret = secret.context(
                         "API_KEY_HMAC_SECRET is not set: set it to the value that the API uses",
                     )?;
-                    let new = tokens::create(db, secret, name).await?;
-                    record(db, "create_key", &new.key.prefix, name).await?;
+                    let mut tx = db.begin().await?;
+                    let new = tokens::create(&mut *tx, secret, name).await?;
+                    audit::commit(tx, "create_key", &new.key.prefix, name).await?;
                     if json {
                         return print::json(&json!({ "key": new.key, "token": new.token }));
                     }
@@ -75,10 +72,6 @@ impl KeysCommand {
         })
         .await
     }
-}
-
-async fn record(db: &sqlx::PgPool, action: &str, prefix: &str, words: &str) -> anyhow::Result<()> {
-    Ok(operator::record(db, &operator().who, action, prefix, words).await?)
 }
 
 const COLUMNS: [Column; 4] = [
@@ -123,8 +116,9 @@ async fn revoke(db: &sqlx::PgPool, prefix: &str, yes: Yes, json: bool) -> anyhow
             let (prefix, name) = (&key.prefix, print::visible(&key.name));
             let question = format!("Revoke 1 key, {prefix} ({name})? Its requests are refused.");
             yes.or_asks(&question).await?;
-            api_key::revoke(db, key.id).await?;
-            record(db, "revoke_key", &key.prefix, &key.name).await?;
+            let mut tx = db.begin().await?;
+            api_key::revoke(&mut *tx, key.id).await?;
+            audit::commit(tx, "revoke_key", &key.prefix, &key.name).await?;
             print::done(json, &format!("revoked {} ({})", key.prefix, key.name))
         }
         many => bail!("{} active keys have the prefix {shown}: give a longer prefix", many.len()),

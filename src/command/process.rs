@@ -2,17 +2,14 @@
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use sqlx::PgPool;
-use tender_jobs::{
-    console::operator as audit,
-    queue::{
-        self,
-        process::{self, Process},
-    },
+use sqlx::{PgPool, Postgres, Transaction};
+use tender_jobs::queue::{
+    self,
+    process::{self, Process},
 };
 
 use super::{
-    load, operator,
+    audit, load, operator,
     print::{self, Cell, Color, Column, Table},
     queue::reason,
     with_database,
@@ -46,17 +43,18 @@ impl ProcessCommand {
             Self::Drain { process, reason } => {
                 let one = find(&database.pool, &process).await?;
                 let who = operator().who;
-                let changed =
-                    process::drain(&database.pool, one.id, &who, reason.as_deref()).await?;
+                let mut tx = database.pool.begin().await?;
+                let changed = process::drain(&mut *tx, one.id, &who, reason.as_deref()).await?;
                 let words =
                     if changed { "takes no more jobs, within 5 s" } else { "drained before" };
-                done(database, "drain_process", &one, words, json).await
+                done(tx, "drain_process", &one, words, json).await
             }
             Self::Undrain { process } => {
                 let one = find(&database.pool, &process).await?;
-                let changed = process::undrain(&database.pool, one.id).await?;
+                let mut tx = database.pool.begin().await?;
+                let changed = process::undrain(&mut *tx, one.id).await?;
                 let words = if changed { "takes jobs again, within 5 s" } else { "did not drain" };
-                done(database, "undrain_process", &one, words, json).await
+                done(tx, "undrain_process", &one, words, json).await
             }
         })
         .await
@@ -79,14 +77,14 @@ async fn find(db: &PgPool, named: &str) -> anyhow::Result<Process> {
 }
 
 async fn done(
-    database: &Database,
+    tx: Transaction<'_, Postgres>,
     action: &str,
     process: &Process,
     words: &str,
     json: bool,
 ) -> anyhow::Result<()> {
     let result = format!("{} {words}", process.place());
-    audit::record(&database.pool, &operator().who, action, &process.name, &result).await?;
+    audit::commit(tx, action, &process.name, &result).await?;
     print::done(json, &result)
 }
 

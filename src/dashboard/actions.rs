@@ -17,6 +17,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
 use serde::{Deserialize, de::value::MapDeserializer};
 use serde_json::Value;
+use sqlx::{PgExecutor, Postgres, Transaction};
 use tender_jobs::{
     console::operator::{Entry, Outcome},
     provision::relay::By,
@@ -211,8 +212,34 @@ impl Doing<'_> {
         Self { changed: (before, after), ..self }
     }
 
-    /// Records the result and redirects to the page of the form, which shows it.
+    /// Opens the transaction of the action, for [`Doing::commit`].
+    pub(super) async fn open(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.asked.dashboard.db.begin().await
+    }
+
+    /// Records the result in the transaction of the action, commits both, and redirects to the page of the form, which
+    /// shows the result. A process that dies before leaves neither.
+    pub(super) async fn commit(
+        self,
+        mut tx: Transaction<'static, Postgres>,
+        result: Result<String, String>,
+    ) -> Answer {
+        let words = self.record(&mut *tx, result).await?;
+        tx.commit().await?;
+        Ok(self.recorded(&words))
+    }
+
+    /// Records the result of an action that is not a transaction, and redirects as [`Doing::commit`] does.
     pub(super) async fn done(self, result: Result<String, String>) -> Answer {
+        let words = self.record(&self.asked.dashboard.db, result).await?;
+        Ok(self.recorded(&words))
+    }
+
+    async fn record(
+        &self,
+        db: impl PgExecutor<'_>,
+        result: Result<String, String>,
+    ) -> Result<String, sqlx::Error> {
         let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Refused };
         let words = result.unwrap_or_else(|words| format!("Not done: {words}."));
         let (who, action) = (&self.asked.viewer.who, &self.action);
@@ -220,8 +247,8 @@ impl Doing<'_> {
         if outcome == Outcome::Done {
             entry = entry.changed(&self.changed.0, &self.changed.1);
         }
-        entry.record(&self.asked.dashboard.db).await?;
-        Ok(self.recorded(&words))
+        entry.record(db).await?;
+        Ok(words)
     }
 
     /// Redirects to the page of the form, which shows the result. The change itself has recorded it, in its

@@ -38,20 +38,24 @@ pub(super) async fn snooze(asked: Asked) -> Answer {
     let size = form.size.parse().unwrap_or(1);
     let doing =
         doing.changed(Value::Null, json!({ "reason": reason, "hours": hours, "size": size }));
-    snooze::begin(&asked.dashboard.db, &form.key, reason, &asked.viewer.who, size, hours).await?;
+    let mut tx = doing.open().await?;
+    snooze::begin(&mut *tx, &form.key, reason, &asked.viewer.who, size, hours).await?;
+    let answer = doing.commit(tx, Ok(format!("Snoozed for {hours} h: {reason}"))).await;
     asked.dashboard.fleet.forget().await;
-    doing.done(Ok(format!("Snoozed for {hours} h: {reason}"))).await
+    answer
 }
 
 pub(super) async fn wake(asked: Asked) -> Answer {
     let doing = begin!(asked, action(&asked, "wake", "List this item again?"));
-    let words = if snooze::end(&asked.dashboard.db, &asked.form.key).await? {
+    let mut tx = doing.open().await?;
+    let words = if snooze::end(&mut *tx, &asked.form.key).await? {
         "The item is listed again."
     } else {
         "The item was not snoozed; nothing changed."
     };
+    let answer = doing.commit(tx, Ok(words.to_owned())).await;
     asked.dashboard.fleet.forget().await;
-    doing.done(Ok(words.to_owned())).await
+    answer
 }
 
 pub(super) async fn sync(asked: Asked) -> Answer {

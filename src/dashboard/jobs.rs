@@ -16,17 +16,17 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use sqlx::PgPool;
 use tender_jobs::{
-    queue::{self, Cursor, JobFilter, JobState, JobSummary, Page, SEARCHED, WithError},
+    queue::{self, Cursor, JobFilter, JobState, JobSummary, Page},
     subject,
 };
 
 use super::{
     Dashboard, actions, export, layout,
     lists::{Field, Pages, filters},
-    parts::{Problem, count, query},
+    parts::{Problem, query},
     session::Viewer,
 };
-use crate::search;
+use crate::selection::{Selection, Wanted};
 
 /// Jobs on a page.
 const SIZE: usize = 100;
@@ -60,42 +60,19 @@ pub(super) struct Shown {
     before: String,
 }
 
-/// What an address selects.
-pub(super) struct Selected {
-    pub(super) filter: JobFilter,
-    /// Whether only some of the things that match are searched.
-    is_cut: bool,
-}
-
 impl Shown {
-    /// Finds what the filters name.
-    pub(super) async fn select(&self, db: &PgPool) -> Result<Selected, sqlx::Error> {
-        // PostgreSQL does not accept NUL in text.
-        let text = |text: &str| (!text.is_empty()).then(|| text.replace('\0', ""));
-        let host = text(self.host.trim());
-        let tenant = search::normal(&self.tenant).and_then(|tenant| text(&tenant));
-        let found = if host.is_none() && tenant.is_none() {
-            None
-        } else {
-            let (host, tenant) = (host.unwrap_or_default(), tenant.unwrap_or_default());
-            Some(subject::find(db, &host, &tenant).await?)
-        };
-        let is_cut = found.as_ref().is_some_and(|found| found.is_cut);
+    pub(super) fn selection(&self) -> Selection {
+        let some = |text: &String| Some(text.clone());
         let (younger, older) = self.ages();
-        let error = match text(&self.error) {
-            Some(text) => Some(WithError::find(db, &text).await?),
-            None => None,
-        };
-        let filter = JobFilter {
-            queue: text(&self.queue),
+        Selection {
+            host: some(&self.host),
+            tenant: some(&self.tenant),
+            queue: some(&self.queue),
             state: state_of(&self.state),
-            error,
-            is_open: self.state == OPEN,
-            about: found.map(|found| found.about),
+            error: some(&self.error),
             younger,
             older,
-        };
-        Ok(Selected { filter, is_cut })
+        }
     }
 
     /// The greatest and the least age.
@@ -145,11 +122,11 @@ impl Shown {
 /// Killed jobs that need attention.
 const OPEN: &str = "open";
 
-fn state_of(name: &str) -> Option<JobState> {
+fn state_of(name: &str) -> Option<Wanted> {
     if name == OPEN {
-        return Some(JobState::Killed);
+        return Some(Wanted::Open);
     }
-    JobState::ALL.into_iter().find(|state| state.as_str() == name)
+    JobState::ALL.into_iter().find(|state| state.as_str() == name).map(Wanted::In)
 }
 
 pub(super) async fn page(
@@ -227,7 +204,7 @@ pub(super) async fn live(
     viewer: &Viewer,
 ) -> Result<Markup, sqlx::Error> {
     let db = &dashboard.db;
-    let selected = shown.select(db).await?;
+    let selected = shown.selection().find(db).await?;
     let listed = read(db, &selected.filter, shown.page()).await?;
     let subjects = listed.jobs.iter().filter_map(|job| job.subject.as_deref());
     let named = subject::named(db, subjects).await?;
@@ -239,27 +216,11 @@ pub(super) async fn live(
     };
     let table = table::table(&listed.jobs, &named, viewer);
     Ok(html! {
-        (limits(&selected))
+        @for words in selected.limits() { p.quiet { (words) } }
         @if listed.jobs.is_empty() { p { "No job matches." } } @else {
             (bulk::form(viewer, shown, matching, &table))
         }
         (pages.of("/jobs"))
         (export::links("jobs", &shown.at("", "")))
     })
-}
-
-/// What the list may lack.
-fn limits(selected: &Selected) -> Markup {
-    let searched = count(SEARCHED, false);
-    let is_common = selected.filter.error.as_ref().is_some_and(WithError::is_common);
-    html! {
-        @if selected.is_cut {
-            p.quiet { "More than " (subject::MOST) " relays or upstreams match; the jobs of the first " (subject::MOST) " are listed. Give more of the host." }
-        }
-        @if is_common {
-            p.quiet { "More than " (searched) " failed jobs have this error, or it is too short for the index. Of each queue and state, " (searched) " jobs are searched, the first of the list. Give more of the error, or choose an age to search others." }
-        } @else if selected.filter.is_open {
-            p.quiet { "Of each queue, the last " (searched) " killed jobs that no operator has seen are searched. Choose an age to search others." }
-        }
-    }
 }

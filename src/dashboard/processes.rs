@@ -197,22 +197,23 @@ pub(super) async fn steer(Path((id, verb)): Path<(Uuid, String)>, asked: Asked) 
         otherwise: format!("{PATH}/processes"),
     };
     let doing = begin!(asked, action);
+    let mut tx = doing.open().await?;
     if verb == "undrain" {
-        let words = if process::undrain(db, id).await? {
+        let words = if process::undrain(&mut *tx, id).await? {
             "The process takes jobs again, within 5 s."
         } else {
             "The process did not drain; nothing changed."
         };
-        return doing.done(Ok(words.to_owned())).await;
+        return doing.commit(tx, Ok(words.to_owned())).await;
     }
     let reason = match asked.reason() {
         Ok(reason) => reason.to_owned(),
-        Err(words) => return doing.done(Err(words)).await,
+        Err(words) => return doing.commit(tx, Err(words)).await,
     };
-    let words = if process::drain(db, id, &asked.viewer.who, Some(&reason)).await? {
+    let words = if process::drain(&mut *tx, id, &asked.viewer.who, Some(&reason)).await? {
         format!("The process takes no more jobs, within 5 s: {reason}. What it runs ends.")
     } else {
         "The process drains already, or has stopped; nothing changed.".to_owned()
     };
-    doing.done(Ok(words)).await
+    doing.commit(tx, Ok(words)).await
 }

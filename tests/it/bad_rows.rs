@@ -131,7 +131,7 @@ async fn drain(world: &World, what: &str) {
 async fn steer(world: &World, what: &str) {
     let matching = JobFilter { queue: Some(QUEUE.to_owned()), ..JobFilter::default() };
     for verb in [Verb::Cancel, Verb::Retry] {
-        steer::matching(&world.db, verb, &matching, 1000, &by()).await.expect(what);
+        steer::matching(&world.db, verb, &matching, steer::Bounds::NONE, &by()).await.expect(what);
     }
     queue::retry(&world.db, "bad").await.expect(what);
 }

@@ -54,3 +54,48 @@ async fn commands_are_recorded_with_user_and_host_also_when_they_are_refused() {
     assert!(out.contains("update_upstream") && note.contains("--before"), "{out}{note}");
     assert_eq!(typed(&world, &["audit", "--outcome", "red"]).await.0, 2);
 }
+
+#[tokio::test]
+async fn what_a_command_does_is_undone_if_its_record_cannot_be_written() {
+    let world = World::new().await;
+    let relay = world.relay("alpha").await;
+    let url = world.database.url();
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("API_KEY_HMAC_SECRET", "a secret of the tests that is long enough"),
+    ];
+    // The rows that the commands write, as one text.
+    let rows = async || -> String {
+        let rows = "select concat((select json_agg(p) from paused_queue p), (select json_agg(q) from queue_concurrency q),
+                           (select json_agg((status, generation)) from relay), (select count(*) from api_key),
+                           (select count(*) from apalis.jobs), (select count(*) from activity))";
+        sqlx::query_scalar(rows).fetch_one(&world.db).await.unwrap()
+    };
+    let host = relay.host();
+    let commands: [&[&str]; 5] = [
+        &["queue", "pause", "prune"],
+        &["queue", "scale", "prune", "4"],
+        &["keys", "create", "deploy"],
+        &["relay", "sync", &host],
+        &["relay", "deactivate", &host],
+    ];
+    let rename = async |from: &str, to: &str| {
+        let rename = format!("alter table {from} rename to {to}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(rename)).execute(&world.db).await.unwrap();
+    };
+    let before = rows().await;
+    rename("operator_action", "elsewhere").await;
+    for command in commands {
+        let output = run(command, &environment).await;
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {err}");
+        assert_eq!(rows().await, before, "{command:?}");
+    }
+    rename("elsewhere", "operator_action").await;
+    for command in commands {
+        let now = rows().await;
+        let output = run(command, &environment).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_ne!(rows().await, now, "{command:?}");
+    }
+}

@@ -103,17 +103,17 @@ async fn retry_all_takes_what_matches_and_leaves_what_is_in_step() {
         world.attempt().await;
     }
     let arguments =
-        ["queue", "retry", "--all", "--where", "queue=sync-relay", "--where", "state=killed"];
-    let other = [&arguments[..], &["--where", "error=no such words"]].concat();
-    assert_eq!(json(&world, &other).await["retried"], 0);
-    let matching = [&arguments[..], &["--where", "error=422"]].concat();
-    assert_eq!(json(&world, &matching).await["retried"], 3);
+        ["queue", "retry", "--all", "--yes", "--queue", "sync-relay", "--state", "killed"];
+    let other = [&arguments[..], &["--error", "no such words"]].concat();
+    assert_eq!(json(&world, &other).await["jobs"], 0);
+    let matching = [&arguments[..], &["--error", "422"]].concat();
+    assert_eq!(json(&world, &matching).await["jobs"], 3);
     for _ in 0..3 {
         world.make_due().await;
         world.attempt().await;
     }
     assert_eq!(world.zooid.len(), 3);
-    assert_eq!(json(&world, &arguments).await["retried"], 0, "all are in step");
+    assert_eq!(json(&world, &arguments).await["jobs"], 0, "all are in step");
     let actions = tender_jobs::console::operator::last(&world.db, 10).await.unwrap();
     assert_eq!(
         actions
@@ -133,4 +133,57 @@ async fn a_link_into_the_dashboard_is_printed_and_sessions_are_ended() {
     );
     let ended = json(&world, &["dashboard-link", "--end-sessions", "--yes"]).await;
     assert_eq!(ended["done"], "0 sessions ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_jobs_that_match_are_cancelled_and_deleted_by_a_command() {
+    let world = World::new().await;
+    let (alpha, _beta) = (world.relay("alpha").await, world.relay("beta").await);
+    sqlx::query(
+        "insert into apalis.jobs (id, job_type, job, status, done_at, last_result)
+         select state || i, 'prune', '{}', state, now() - i * interval '1 min', '{\"Err\": \"no disk\"}'
+         from generate_series(1, 700) i, unnest(array['Killed', 'Done']) state",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let url = world.database.url();
+    let typed = async |arguments: &[&str]| {
+        let output = run(arguments, &[("DATABASE_URL", &url)]).await;
+        let err = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), err)
+    };
+    // The same filters list, and select.
+    let listed = json(&world, &["queue", "list", "--host", "alp", "--state", "waiting"]).await;
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["subject"], format!("relay:{}", alpha.id));
+    let found = json(&world, &["queue", "list", "--error", "no disk", "--younger", "5min"]).await;
+    assert_eq!(found.as_array().unwrap().len(), 4, "killed ones of the last five minutes");
+
+    // Without an answer nothing is done; the question names the filter and the count.
+    let delete =
+        ["queue", "delete", "--all", "--queue", "prune", "--state", "killed", "--older", "1h"];
+    let (code, _, err) = typed(&delete).await;
+    assert_eq!(code, Some(2), "{err}");
+    let question =
+        "queue prune, state killed, older than 3600 s: Delete 641 jobs, done or killed, for good?";
+    assert!(err.contains(question), "{err}");
+    let left = async |state: &str| -> i64 {
+        let count = sqlx::query_scalar("select count(*) from apalis.jobs where status = $1");
+        count.bind(state).fetch_one(&world.db).await.unwrap()
+    };
+    assert_eq!(left("Killed").await, 700);
+    let (code, out, err) = typed(&[&delete[..], &["--yes"]].concat()).await;
+    assert_eq!((code, out.as_str()), (Some(0), "641 jobs deleted.\n"), "{err}");
+    assert_eq!((left("Killed").await, left("Done").await), (59, 700));
+    let action = tender_jobs::console::operator::last(&world.db, 1).await.unwrap().remove(0);
+    assert_eq!(action.action, "delete_jobs");
+    assert_eq!(action.target, "queue prune, state killed, older than 3600 s");
+    assert_eq!(action.result, "641 jobs deleted.");
+
+    let (code, out, err) = typed(&["queue", "cancel", "--all", "--host", "alpha", "--yes"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "1 job cancelled.\n"), "{err}");
+    assert_eq!(left("Pending").await, 1, "the job of the other relay waits");
+    let (code, _, err) = typed(&["queue", "cancel", "--all", "--state", "done", "--yes"]).await;
+    assert!(code == Some(2) && err.contains("retrying and waiting jobs only"), "{code:?} {err}");
 }

@@ -17,18 +17,31 @@ use crate::{
     queue::{self, JobFilter, PAGE, Walk},
 };
 
-/// The most jobs that an action of the dashboard looks at, so that a request ends.
-pub const MOST: usize = 100_000;
+/// How far an action on all jobs that match goes before it ends and says how far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most jobs that it looks at.
+    pub jobs: usize,
+    /// How long it takes at most, but for the page that it is at.
+    pub time: Duration,
+}
 
-/// How long an action of the dashboard takes at most before it says how far it came: a request is cut after 15 s,
-/// and would leave no record of what was done.
-const LONGEST: Duration = Duration::from_secs(8);
+impl Bounds {
+    /// For the dashboard, which cuts a request after 15 s.
+    pub const PAGE: Self = Self { jobs: 100_000, time: Duration::from_secs(8) };
+    /// For a command.
+    pub const COMMAND: Self = Self { jobs: 100_000, time: Duration::from_mins(10) };
+    /// For tests and for what must reach every job.
+    pub const NONE: Self = Self { jobs: usize::MAX, time: Duration::MAX };
+}
 
 /// The result for many jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bulk {
     /// How many jobs it was done to; for SyncRelay jobs that are retried, how many relays have a new job.
     pub done: usize,
+    /// How many jobs it looked at.
+    pub seen: usize,
     /// Whether more jobs match than the call was to look at, or could in its time.
     pub goes_on: bool,
 }
@@ -42,10 +55,10 @@ pub async fn named(db: &PgPool, verb: Verb, ids: &[String], by: &By) -> Result<B
     for page in ids.chunks(PAGE) {
         steering.page(page).await?;
     }
-    Ok(Bulk { done: steering.done, goes_on: false })
+    Ok(Bulk { done: steering.done, seen: ids.len(), goes_on: false })
 }
 
-/// Steers all matching jobs whose state allows it, page by page, until `most` were looked at or 8 s have passed.
+/// Steers all matching jobs whose state allows it, page by page, within `bounds`.
 ///
 /// # Errors
 /// As [`named`].
@@ -53,21 +66,21 @@ pub async fn matching(
     db: &PgPool,
     verb: Verb,
     filter: &JobFilter,
-    most: usize,
+    bounds: Bounds,
     by: &By,
 ) -> Result<Bulk, sqlx::Error> {
     let mut steering = Steering::new(db, verb, by);
     let mut walk = Walk::new(filter, verb.states());
     let (mut seen, started) = (0, Instant::now());
     while let Some(jobs) = walk.next(db).await? {
-        if seen >= most || started.elapsed() > LONGEST {
-            return Ok(Bulk { done: steering.done, goes_on: true });
+        if seen >= bounds.jobs || started.elapsed() > bounds.time {
+            return Ok(Bulk { done: steering.done, seen, goes_on: true });
         }
         seen += jobs.len();
         let ids: Vec<String> = jobs.into_iter().map(|job| job.id).collect();
         steering.page(&ids).await?;
     }
-    Ok(Bulk { done: steering.done, goes_on: false })
+    Ok(Bulk { done: steering.done, seen, goes_on: false })
 }
 
 /// Counts those of these jobs whose state allows it.

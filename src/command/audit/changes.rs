@@ -1,5 +1,7 @@
 //! The names under which the audit log has the commands that change something.
 
+use tender_jobs::steer::Verb;
+
 use crate::command::{
     Command,
     grasp::GraspCommand,
@@ -7,7 +9,7 @@ use crate::command::{
     mirror::MirrorCommand,
     process::ProcessCommand,
     provision::{InstanceCommand, RelayCommand},
-    queue::{QueueCommand, typed},
+    queue::QueueCommand,
 };
 
 /// Returns the action and the target of a command; `None` if it changes nothing.
@@ -59,10 +61,9 @@ fn of_relay(command: &RelayCommand) -> Option<(&'static str, String)> {
 
 fn of_queue(command: &QueueCommand) -> Option<(&'static str, String)> {
     match command {
-        QueueCommand::Retry { job: Some(job), .. } => Some(("retry_job", job.clone())),
-        QueueCommand::Retry { job: None, conditions, .. } => Some(("retry_all", typed(conditions))),
-        QueueCommand::Cancel { job } => Some(("cancel_job", job.clone())),
-        QueueCommand::Delete { job, .. } => Some(("delete_job", job.clone())),
+        QueueCommand::Retry(which) => Some(which.change(Verb::Retry)),
+        QueueCommand::Cancel(which) => Some(which.change(Verb::Cancel)),
+        QueueCommand::Delete(which) => Some(which.change(Verb::Delete)),
         QueueCommand::Pause { queue, .. } => Some(("pause_queue", queue.clone())),
         QueueCommand::Scale { queue, .. } => Some(("scale_queue", queue.clone())),
         QueueCommand::Resume { queue } => Some(("resume_queue", queue.clone())),

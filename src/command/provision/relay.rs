@@ -9,13 +9,10 @@ mod view;
 
 use clap::Subcommand;
 use nostr::key::PublicKey;
-use tender_jobs::{
-    console::operator as audit,
-    provision::{MAX_RATE, relay::Status},
-};
+use tender_jobs::provision::{MAX_RATE, relay::Status};
 
 use crate::{
-    command::{ask::Yes, load, operator, with_database, with_new_database},
+    command::{ask::Yes, load, with_database, with_new_database},
     config::{Config, Needs},
     postgres::Database,
 };
@@ -128,21 +125,21 @@ impl RelayCommand {
                 return sync_all::sync_all(db, rate, json).await;
             }
             Self::Create { subdomain, tenant, change } => {
-                change::create(db, api, subdomain, tenant, change).await?
+                change::create(db, action, api, subdomain, tenant, change).await?
             }
             Self::Update { relay, subdomain, change } => {
-                change::update(db, api, &relay, subdomain, change).await?
+                change::update(db, action, api, &relay, subdomain, change).await?
             }
-            Self::Activate { relay } => change::set_status(db, &relay, Status::Active).await?,
+            Self::Activate { relay } => {
+                change::set_status(db, action, &relay, Status::Active).await?
+            }
             Self::Deactivate { relay, delinquent } => {
                 let status = if delinquent { Status::Delinquent } else { Status::Inactive };
-                change::set_status(db, &relay, status).await?
+                change::set_status(db, action, &relay, status).await?
             }
-            Self::Delete { relay, yes } => change::delete(db, &relay, yes).await?,
-            Self::Sync { relay: Some(relay), .. } => change::sync(db, &relay).await?,
+            Self::Delete { relay, yes } => change::delete(db, action, &relay, yes).await?,
+            Self::Sync { relay: Some(relay), .. } => change::sync(db, action, &relay).await?,
         };
-        let result = "the change is on its way to zooid";
-        audit::record(db, &operator().who, action, &relay.host(), result).await?;
         view::print(database, config, &relay, json).await
     }
 

@@ -5,12 +5,13 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use tender_jobs::{
     provision::relay,
-    queue::{self, COUNT_CAP, JobFilter, JobState, JobSummary, Page},
+    queue::{self, COUNT_CAP, JobState, JobSummary, Page},
 };
 
 use crate::{
     command::print::{self, Cell, Color, Column, Size, Table},
     postgres::Database,
+    selection::Selected,
 };
 
 const QUEUES: [Column; 11] = [
@@ -92,12 +93,12 @@ fn alarming(count: i64, color: Color) -> Cell {
 
 pub(super) async fn list(
     database: &Database,
-    filter: &JobFilter,
+    selected: &Selected,
     page: &Page,
     size: Size,
     json: bool,
 ) -> anyhow::Result<()> {
-    let jobs = queue::jobs(&database.pool, filter, page, size.read()).await?;
+    let jobs = queue::jobs(&database.pool, &selected.filter, page, size.read()).await?;
     let (jobs, cut) = size.cut(jobs, |last| last.cursor().to_string());
     if json {
         print::json(&jobs)?;
@@ -106,7 +107,8 @@ pub(super) async fn list(
     } else {
         print_jobs(&jobs, queue::now(&database.pool).await?)?;
     }
-    cut.say()
+    cut.say()?;
+    selected.limits().iter().try_for_each(|words| print::note(words))
 }
 
 fn print_jobs(jobs: &[JobSummary], now: DateTime<Utc>) -> anyhow::Result<()> {

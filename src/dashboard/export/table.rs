@@ -111,7 +111,7 @@ impl Table {
                     Page::Before(_) => Page::First,
                     page => page,
                 };
-                let filter = shown.select(db).await?.filter;
+                let filter = shown.selection().find(db).await?.filter;
                 let rows = queue::jobs(db, &filter, &page, most).await?;
                 let mark = |row: &JobSummary| row.cursor().to_string();
                 next(rows, mark, &mut shown.after)

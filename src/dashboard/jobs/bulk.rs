@@ -5,16 +5,17 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use tender_jobs::{
     queue::COUNT_CAP,
-    steer::{self, Bulk, Verb},
+    steer::{self, Bounds, Bulk, Verb},
 };
 
 use super::Shown;
 use crate::dashboard::{
     PATH,
     actions::{Action, Answer, Asked},
-    parts::{Problem, count, numbered},
+    parts::{Problem, count},
     session::Viewer,
 };
+use crate::selection;
 
 /// The most jobs that a page counts.
 pub(super) const COUNTED: i64 = 1000;
@@ -94,10 +95,8 @@ impl Scope {
                 format!("selected: {}{more}", first.join(" "))
             }
             Self::Matching(shown) => {
-                let filters =
-                    shown.filters().into_iter().map(|(name, value)| format!("{name} {value}"));
-                let filters: Vec<String> = filters.collect();
-                if filters.is_empty() { "all jobs".to_owned() } else { filters.join(", ") }
+                let filters = shown.filters().into_iter();
+                selection::described(filters.map(|(name, value)| (name, value.to_owned())))
             }
         }
     }
@@ -108,7 +107,7 @@ impl Scope {
         match self {
             Self::Named(ids) => steer::count_named(db, verb, ids).await,
             Self::Matching(shown) => {
-                let selected = shown.select(db).await?;
+                let selected = shown.selection().find(db).await?;
                 steer::count_matching(db, verb, &selected.filter, COUNT_CAP).await
             }
         }
@@ -119,8 +118,8 @@ impl Scope {
         match self {
             Self::Named(ids) => steer::named(db, verb, ids, &by).await,
             Self::Matching(shown) => {
-                let selected = shown.select(db).await?;
-                steer::matching(db, verb, &selected.filter, steer::MOST, &by).await
+                let selected = shown.selection().find(db).await?;
+                steer::matching(db, verb, &selected.filter, Bounds::PAGE, &by).await
             }
         }
     }
@@ -141,7 +140,7 @@ pub(in crate::dashboard) async fn steer(Query(before): Query<Counted>, asked: As
         path: format!("{PATH}/jobs/steer?counted={counted}"),
         otherwise: format!("{PATH}/jobs"),
     };
-    let question = question(verb, counted);
+    let question = selection::question(verb, counted);
     if before.counted.is_some_and(|before| counted > before) {
         return Ok(asked.confirm(&action, &format!("More jobs match now. {question}")));
     }
@@ -151,36 +150,5 @@ pub(in crate::dashboard) async fn steer(Query(before): Query<Counted>, asked: As
     };
     let bulk = scope.steer(&asked, verb).await?;
     asked.dashboard.fleet.forget().await;
-    doing.done(Ok(words(verb, bulk))).await
-}
-
-fn question(verb: Verb, jobs: i64) -> String {
-    let (noun, more) = (numbered(jobs, "job"), if jobs >= COUNT_CAP { " or more" } else { "" });
-    match verb {
-        Verb::Retry => format!(
-            "Retry {noun}{more}, killed or retrying? A job of a relay that is in step is left alone; the others are due at once."
-        ),
-        Verb::Cancel => format!(
-            "Cancel {noun}{more}, waiting or retrying? They are killed. Their relays give up until they change or a sync is requested."
-        ),
-        Verb::Delete => format!(
-            "Delete {noun}{more}, done or killed, for good? What relays and upstreams still need stays on their pages and gets new jobs."
-        ),
-    }
-}
-
-fn words(verb: Verb, bulk: Bulk) -> String {
-    let jobs = numbered(i64::try_from(bulk.done).unwrap_or(i64::MAX), "job");
-    let done = match verb {
-        Verb::Retry => format!("{jobs} requeued."),
-        Verb::Cancel => format!("{jobs} cancelled."),
-        Verb::Delete => format!("{jobs} deleted."),
-    };
-    if bulk.goes_on {
-        return format!(
-            "{done} More match: only the first {} were looked at. Do it again.",
-            steer::MOST
-        );
-    }
-    done
+    doing.done(Ok(selection::done(verb, bulk))).await
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::Path;
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use tender_jobs::{
     provision::{
         RECONCILE, instance,
@@ -24,7 +24,6 @@ pub(in crate::dashboard) async fn relay(
     Path((id, verb)): Path<(String, String)>,
     asked: Asked,
 ) -> Answer {
-    let db = &asked.dashboard.db;
     let relay = super::relay::find(&asked.dashboard, &id).await?;
     let (question, status) = match verb.as_str() {
         "sync" => ("Send this relay to zooid again now?", None),
@@ -42,18 +41,19 @@ pub(in crate::dashboard) async fn relay(
         otherwise: format!("{PATH}/relays/{id}"),
     };
     let doing = begin!(asked, action);
-    let changed = change(db, &relay.id, status, &doing.by()).await;
+    let mut tx = doing.open().await?;
+    let changed = change(&mut tx, &relay.id, status, &doing.by()).await;
     let after = status.map_or(relay.status, |status| status);
     let doing = doing.changed(json!({ "status": relay.status }), json!({ "status": after }));
     match changed {
         Err(MutationError::Database(error)) => Err(error.into()),
-        changed => doing.done(changed.map_err(|error| error.to_string())).await,
+        changed => doing.commit(tx, changed.map_err(|error| error.to_string())).await,
     }
 }
 
 /// Requests a sync, or changes the status if there is one.
 async fn change(
-    db: &PgPool,
+    db: &mut PgConnection,
     id: &RelayId,
     status: Option<Status>,
     by: &By,
@@ -96,6 +96,7 @@ pub(in crate::dashboard) async fn reconcile(asked: Asked) -> Answer {
     };
     let doing = begin!(asked, action);
     let job = NewJob::new(RECONCILE, &json!({ "v": 1 }));
-    queue::enqueue(&asked.dashboard.db, &[job]).await?;
-    doing.done(Ok("A reconcile job is due now.".to_owned())).await
+    let mut tx = doing.open().await?;
+    queue::enqueue(&mut *tx, &[job]).await?;
+    doing.commit(tx, Ok("A reconcile job is due now.".to_owned())).await
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::Path;
 use serde_json::json;
+use sqlx::PgConnection;
 use tender_jobs::queue::{self, MOST_AT_ONCE};
 
 use crate::dashboard::{
@@ -32,11 +33,12 @@ pub(in crate::dashboard) async fn queue(
         otherwise: format!("{PATH}/queues"),
     };
     let doing = begin!(asked, action);
+    let mut tx = doing.open().await?;
     let done = match verb.as_str() {
-        "pause" => pause(&asked, &queue).await?,
-        "resume" => Ok(resume(&asked, &queue).await?),
-        "scale" => scale(&asked, &queue).await?,
-        _ => Ok(unscale(&asked, &queue).await?),
+        "pause" => pause(&asked, &mut tx, &queue).await?,
+        "resume" => Ok(resume(&mut tx, &queue).await?),
+        "scale" => scale(&asked, &mut tx, &queue).await?,
+        _ => Ok(unscale(&mut tx, &queue).await?),
     };
     let reason = asked.field("reason");
     let doing = match verb.as_str() {
@@ -49,18 +51,18 @@ pub(in crate::dashboard) async fn queue(
         }
         _ => doing,
     };
-    doing.done(done).await
+    doing.commit(tx, done).await
 }
 
 /// The inner error is a form that the operator must correct.
 type Done = Result<Result<String, String>, sqlx::Error>;
 
-async fn pause(asked: &Asked, queue: &str) -> Done {
+async fn pause(asked: &Asked, tx: &mut PgConnection, queue: &str) -> Done {
     let reason = match asked.reason() {
         Ok(reason) => reason,
         Err(words) => return Ok(Err(words)),
     };
-    let paused = queue::pause(&asked.dashboard.db, queue, &asked.viewer.who, Some(reason)).await?;
+    let paused = queue::pause(tx, queue, &asked.viewer.who, Some(reason)).await?;
     Ok(Ok(if paused {
         format!("{queue} is paused: {reason}. Running jobs end, and no other job starts.")
     } else {
@@ -68,15 +70,15 @@ async fn pause(asked: &Asked, queue: &str) -> Done {
     }))
 }
 
-async fn resume(asked: &Asked, queue: &str) -> Result<String, sqlx::Error> {
-    Ok(if queue::resume(&asked.dashboard.db, queue).await? {
+async fn resume(tx: &mut PgConnection, queue: &str) -> Result<String, sqlx::Error> {
+    Ok(if queue::resume(tx, queue).await? {
         format!("{queue} is resumed.")
     } else {
         format!("{queue} was not paused; nothing changed.")
     })
 }
 
-async fn scale(asked: &Asked, queue: &str) -> Done {
+async fn scale(asked: &Asked, tx: &mut PgConnection, queue: &str) -> Done {
     let jobs = asked.field("jobs").parse().ok().filter(|jobs| (1..=MOST_AT_ONCE).contains(jobs));
     let Some(jobs) = jobs else {
         return Ok(Err(format!("the number of jobs must be 1 to {MOST_AT_ONCE}")));
@@ -86,14 +88,14 @@ async fn scale(asked: &Asked, queue: &str) -> Done {
         Err(words) => return Ok(Err(words)),
     };
     let who = &asked.viewer.who;
-    queue::scale(&asked.dashboard.db, queue, jobs, who, Some(reason)).await?;
+    queue::scale(tx, queue, jobs, who, Some(reason)).await?;
     Ok(Ok(format!(
         "Each process runs {jobs} jobs of {queue} at the same time, within 5 s: {reason}."
     )))
 }
 
-async fn unscale(asked: &Asked, queue: &str) -> Result<String, sqlx::Error> {
-    Ok(if queue::unscale(&asked.dashboard.db, queue).await? {
+async fn unscale(tx: &mut PgConnection, queue: &str) -> Result<String, sqlx::Error> {
+    Ok(if queue::unscale(tx, queue).await? {
         format!("{queue} is back to the number of jobs that each process is configured with.")
     } else {
         format!("{queue} had its configured number; nothing changed.")

@@ -10,6 +10,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sqlx::PgExecutor;
 use tender_jobs::{
     console::{api_key::Holder, operator},
     mirror::{
@@ -59,13 +60,13 @@ pub(in crate::http) fn routes() -> OpenApiRouter<Api> {
 
 /// Records a change in the operators' record, under the name of the key.
 async fn record(
-    api: &Api,
+    db: impl PgExecutor<'_>,
     holder: &Holder,
     action: &str,
     target: &str,
     result: &str,
 ) -> Result<(), V1Error> {
-    Ok(operator::record(&api.db, &who(holder), action, target, result).await?)
+    Ok(operator::record(db, &who(holder), action, target, result).await?)
 }
 
 fn json_of(bytes: &Bytes) -> Result<Value, V1Error> {
@@ -211,7 +212,7 @@ pub(in crate::http) async fn sync(
     let relays = orchestrate::dispatch(&api.db, mode, only, true).await?;
     let dispatched = relays.iter().filter(|relay| relay.skipped.is_none()).count();
     let target = trigger.relay_url.as_deref().unwrap_or("all");
-    record(&api, &holder, "trigger_mirror", target, &format!("{mode}: {dispatched} enqueued"))
+    record(&api.db, &holder, "trigger_mirror", target, &format!("{mode}: {dispatched} enqueued"))
         .await?;
     let body = json!({ "mode": mode, "dispatched": dispatched, "relays": relays });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())

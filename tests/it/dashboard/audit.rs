@@ -125,3 +125,58 @@ async fn the_record_is_read_page_by_page_and_only_by_what_matches() {
     let none = site.get("/actions?target=nothing", &cookie).await.text().await.unwrap();
     assert!(none.contains("No action of an operator matches."), "{none}");
 }
+
+#[tokio::test]
+async fn what_a_page_does_is_undone_if_its_record_cannot_be_written() {
+    let site = Site::new().await;
+    let (cookie, token) = site.log_in(&site.api.admin).await;
+    let db = &site.api.world.db;
+    let process = uuid::Uuid::new_v4();
+    sqlx::query("insert into process (id, name, wings, stations) values ($1, 'v h:1', '{}', '{}')")
+        .bind(process)
+        .execute(db)
+        .await
+        .unwrap();
+    let form = [
+        ("form_token", token.as_str()),
+        ("confirmed", "yes"),
+        ("reason", "a test"),
+        ("jobs", "5"),
+        ("key", "late"),
+        ("hours", "2"),
+        ("size", "1"),
+    ];
+    // The rows that the actions write, as one text.
+    let rows = async || -> String {
+        let rows = "select concat((select json_agg(p) from paused_queue p), (select json_agg(q) from queue_concurrency q),
+                           (select json_agg(s) from attention_snooze s), (select json_agg((status, generation)) from relay),
+                           (select json_agg(drain_at) from process), (select count(*) from apalis.jobs),
+                           (select count(*) from activity))";
+        sqlx::query_scalar(rows).fetch_one(db).await.unwrap()
+    };
+    let (relay, drain) = (&site.relay_id, format!("/processes/{process}/drain"));
+    let actions = [
+        "/queues/prune/pause".to_owned(),
+        "/queues/prune/scale".to_owned(),
+        "/attention/snooze".to_owned(),
+        drain,
+        format!("/relays/{relay}/sync"),
+        format!("/relays/{relay}/deactivate"),
+        "/reconcile".to_owned(),
+    ];
+    let before = rows().await;
+    rename(&site, "operator_action", "elsewhere").await;
+    for action in &actions {
+        let answer = site.post(action, &cookie, &form).await;
+        assert!(answer.status().is_server_error(), "{action}: {}", answer.status());
+        assert_eq!(rows().await, before, "{action}");
+    }
+    rename(&site, "elsewhere", "operator_action").await;
+    for action in &actions {
+        let now = rows().await;
+        let answer = site.post(action, &cookie, &form).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{action}");
+        assert_ne!(rows().await, now, "{action}");
+        assert_eq!(last(&site).await.outcome, Outcome::Done, "{action}");
+    }
+}

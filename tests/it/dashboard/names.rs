@@ -166,10 +166,10 @@ async fn the_exact_name_comes_first_then_what_begins_with_it() {
     let all = list(None, 10).await;
     for (place, one) in all.iter().enumerate() {
         let next = list(Some(one.id.clone()), 2).await;
-        let hosts: Vec<_> = next.iter().map(|relay| relay.host()).collect();
+        let hosts: Vec<_> = next.iter().map(relay::Relay::host).collect();
         assert_eq!(
             hosts,
-            all[place + 1..(place + 3).min(5)].iter().map(|r| r.host()).collect::<Vec<_>>()
+            all[place + 1..(place + 3).min(5)].iter().map(relay::Relay::host).collect::<Vec<_>>()
         );
     }
     let synced = Search { sync: Some(SyncState::Synced), ..search(None) };

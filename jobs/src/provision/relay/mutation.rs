@@ -1,8 +1,8 @@
 //! Mutations of a relay. Each is one transaction that writes the relay's row, a record of activity
-//! and a SyncRelay job.
+//! and a SyncRelay job; or a part of the caller's transaction, which commits more with it.
 
 use serde_json::{Map, Value, json};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Acquire, PgConnection, Postgres, Transaction};
 
 use super::{
     Change, NewRelay, Relay, RelayId, Status, Wanted, limit,
@@ -62,7 +62,11 @@ pub enum MutationError {
 ///
 /// # Errors
 /// [`MutationError::HostTaken`] if another relay has the host.
-pub async fn create(db: &PgPool, new: &NewRelay, by: &By) -> Result<Relay, MutationError> {
+pub async fn create(
+    db: impl Acquire<'_, Database = Postgres>,
+    new: &NewRelay,
+    by: &By,
+) -> Result<Relay, MutationError> {
     create_with(db, new, None, by).await
 }
 
@@ -71,7 +75,7 @@ pub async fn create(db: &PgPool, new: &NewRelay, by: &By) -> Result<Relay, Mutat
 /// # Errors
 /// [`MutationError::QuotaUsedUp`], or as [`create`].
 pub async fn create_within(
-    db: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     new: &NewRelay,
     most: u32,
     by: &By,
@@ -80,7 +84,7 @@ pub async fn create_within(
 }
 
 async fn create_with(
-    db: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     new: &NewRelay,
     most: Option<u32>,
     by: &By,
@@ -102,7 +106,7 @@ async fn create_with(
 /// [`MutationError::NotFound`], [`MutationError::Deleting`], or [`MutationError::HostTaken`] if the
 /// change moves the relay to another relay's host.
 pub async fn update(
-    db: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     id: &RelayId,
     change: &Change,
     by: &By,
@@ -126,7 +130,11 @@ pub async fn update(
 ///
 /// # Errors
 /// [`MutationError::NotFound`].
-pub async fn delete(db: &PgPool, id: &RelayId, by: &By) -> Result<Requested, MutationError> {
+pub async fn delete(
+    db: impl Acquire<'_, Database = Postgres>,
+    id: &RelayId,
+    by: &By,
+) -> Result<Requested, MutationError> {
     set_status(db, id, Status::Deleting, by).await
 }
 
@@ -136,7 +144,7 @@ pub async fn delete(db: &PgPool, id: &RelayId, by: &By) -> Result<Requested, Mut
 /// # Errors
 /// [`MutationError::NotFound`], or [`MutationError::Deleting`].
 pub async fn set_status(
-    db: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     id: &RelayId,
     status: Status,
     by: &By,
@@ -149,7 +157,7 @@ pub async fn set_status(
 /// # Errors
 /// [`MutationError::NotFound`] or [`MutationError::Delinquent`].
 pub async fn set_own_status(
-    db: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     id: &RelayId,
     status: Status,
     by: &By,
@@ -158,7 +166,7 @@ pub async fn set_own_status(
 }
 
 async fn switch(
-    db: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     id: &RelayId,
     status: Status,
     is_operator: bool,
@@ -197,7 +205,11 @@ async fn switch(
 ///
 /// # Errors
 /// [`MutationError::NotFound`].
-pub async fn request_sync(db: &PgPool, id: &RelayId, by: &By) -> Result<Relay, MutationError> {
+pub async fn request_sync(
+    db: impl Acquire<'_, Database = Postgres>,
+    id: &RelayId,
+    by: &By,
+) -> Result<Relay, MutationError> {
     let mut tx = db.begin().await?;
     let old = lock(&mut tx, id).await?;
     send_again(tx, &old, by).await
@@ -207,7 +219,11 @@ pub async fn request_sync(db: &PgPool, id: &RelayId, by: &By) -> Result<Relay, M
 ///
 /// # Errors
 /// [`MutationError::NotFound`] or [`MutationError::TooSoon`].
-pub async fn request_own_sync(db: &PgPool, id: &RelayId, by: &By) -> Result<Relay, MutationError> {
+pub async fn request_own_sync(
+    db: impl Acquire<'_, Database = Postgres>,
+    id: &RelayId,
+    by: &By,
+) -> Result<Relay, MutationError> {
     let mut tx = db.begin().await?;
     let old = lock(&mut tx, id).await?;
     limit::check_sync(&mut tx, id, &by.who).await?;

@@ -35,8 +35,10 @@ pub(in crate::http) async fn create_key(
     let name = wrapper.get("name").and_then(Value::as_str).unwrap_or_default().trim();
     key_name(name).map_err(|problem| V1Error::Invalid(vec![problem]))?;
     let Some(secret) = &api.config.key_secret else { return Err(V1Error::Unauthorized) };
-    let new = tokens::create(&api.db, secret, name).await?;
-    record(&api, &holder, "create_key", &new.key.prefix, name).await?;
+    let mut tx = api.db.begin().await?;
+    let new = tokens::create(&mut *tx, secret, name).await?;
+    record(&mut *tx, &holder, "create_key", &new.key.prefix, name).await?;
+    tx.commit().await?;
     let mut body = json!({
         "id": new.key.id, "name": new.key.name, "token": new.token,
         "key_prefix": new.key.prefix, "created_at": new.key.created_at,
@@ -65,7 +67,9 @@ pub(in crate::http) async fn revoke_key(
     Extension(holder): Extension<Holder>,
     Segment(id): Segment,
 ) -> Answer {
-    let key = api_key::revoke(&api.db, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
-    record(&api, &holder, "revoke_key", &key.prefix, &key.name).await?;
+    let mut tx = api.db.begin().await?;
+    let key = api_key::revoke(&mut *tx, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
+    record(&mut *tx, &holder, "revoke_key", &key.prefix, &key.name).await?;
+    tx.commit().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
