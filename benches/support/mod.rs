@@ -39,19 +39,24 @@ pub struct Bench {
 #[allow(clippy::needless_pass_by_value, reason = "a closure, named at its call")]
 pub fn run(names: &[&'static str], part: impl AsyncFn(&Bench, &'static str)) {
     let _already = rustls::crypto::ring::default_provider().install_default();
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let is_wanted =
-        |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    println!("{cores} cores; PostgreSQL, zooid's stand-in and workers share them");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        for name in names.iter().copied().filter(|name| is_wanted(name)) {
+        for name in wanted(names) {
             let bench = Bench::new().await;
             part(&bench, name).await;
             bench.database.destroy().await;
         }
     });
+}
+
+/// Returns the parts named on the command line, or all of them.
+pub fn wanted(names: &[&'static str]) -> Vec<&'static str> {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let is_wanted =
+        |name: &&str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("{cores} cores; PostgreSQL, zooid's stand-in and workers share them");
+    names.iter().copied().filter(is_wanted).collect()
 }
 
 impl Bench {
@@ -218,6 +223,10 @@ pub fn report(what: &str, mut waits: Vec<Duration>) {
 pub struct Process(Child);
 
 impl Process {
+    pub fn of(child: Child) -> Self {
+        Self(child)
+    }
+
     pub fn rss_mb(&self) -> f64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
