@@ -1,4 +1,5 @@
-//! Which followed relays this process holds. Once a second it looks for relays to claim and for plans;
+//! Which followed relays this process holds. Once a second it looks for relays to claim and for plans, every ten
+//! seconds while there is no relay at all;
 //! every ten seconds it renews its leases. Each held relay has a task of its own, whose end, also by a
 //! panic, is a matter of this relay only.
 
@@ -12,7 +13,6 @@ use tender_jobs::grasp::followed::{self, Claimed, Kept, LEASE, Lease, Tick};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     task::{Id, JoinError, JoinSet},
-    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,6 +24,8 @@ use super::{
 
 /// How often this process looks for relays and plans.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it looks while there is no relay.
+const IDLE: Duration = Duration::from_secs(10);
 /// How often this process renews its leases, and tells the others that it lives.
 const RENEW: Duration = Duration::from_secs(10);
 /// How long a lease holds for us: less than for the database, so that we end first.
@@ -73,16 +75,17 @@ pub(super) async fn run(context: Context) {
         full: Full::default(),
     };
     let stopping = manager.context.stopping.clone();
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = tokio::time::Instant::now();
     loop {
         tokio::select! {
             () = stopping.cancelled() => break,
             Some(ended) = manager.sessions.join_next_with_id() => manager.ended(ended),
-            _ = ticks.tick() => {
-                if let Err(error) = manager.look().await {
+            () = tokio::time::sleep_until(next) => {
+                let pause = manager.look().await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "could not look after the followed relays; trying again in 1 s");
-                }
+                    TICK
+                });
+                next = tokio::time::Instant::now() + pause;
             }
         }
     }
@@ -90,7 +93,8 @@ pub(super) async fn run(context: Context) {
 }
 
 impl Manager {
-    async fn look(&mut self) -> Result<(), sqlx::Error> {
+    /// Returns when to look next.
+    async fn look(&mut self) -> Result<Duration, sqlx::Error> {
         let begun = Instant::now();
         if self.renewed.is_none_or(|at| at.elapsed() >= RENEW) {
             followed::heartbeat(&self.context.db, &self.process).await?;
@@ -103,7 +107,8 @@ impl Manager {
                 held.plan.notify_one();
             }
         }
-        self.share(&tick).await
+        self.share(&tick).await?;
+        Ok(if tick.relays == 0 { IDLE } else { TICK })
     }
 
     /// Claims relays up to this process's share, or releases one of the surplus.

@@ -171,7 +171,8 @@ impl Connections {
         upstream.settings(&defaults).limits().bytes
     }
 
-    fn learn(&self, defaults: settings::Settings) {
+    /// Takes the deployment's settings as they were just read.
+    pub(super) fn learn(&self, defaults: settings::Settings) {
         *self.defaults.lock().unwrap_or_else(PoisonError::into_inner) = defaults;
     }
 
@@ -249,15 +250,18 @@ impl Open {
 
 /// Stores the states of the connections, for other processes to show, until this process stops. Also
 /// reads the deployment's settings, because the size limits of connections depend on them.
-/// Then closes the connections and removes their states.
+/// Then closes the connections and removes their states. A process that has opened none has nothing to tell.
 pub(super) async fn tell(context: Context) {
     let Context { db, connections, process, stopping, .. } = context;
     while !pause_or_stop(TOLD_EVERY, &stopping).await {
+        let slots = connections.all();
+        if slots.is_empty() {
+            continue;
+        }
         match deployment::settings(&db).await {
             Ok(defaults) => connections.learn(defaults),
             Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
         }
-        let slots = connections.all();
         let rows: Vec<_> = slots.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
         if let Err(error) = upstream::note_connections(&db, &rows).await {
             tracing::debug!(%error, "could not store the states of connections; trying again in 5 s");

@@ -94,8 +94,13 @@ async fn look(
 /// Returns the live lanes that should have a holder. A live upstream that takes events gets its
 /// upload lane here, because new events are sent at once only if the lane exists.
 async fn wanted(context: &Context) -> Result<Vec<Wanted>, sqlx::Error> {
-    let (mut wanted, deployment) = (Vec::new(), deployment::settings(&context.db).await?);
-    for upstream in upstream::list(&context.db).await? {
+    let (mut wanted, upstreams) = (Vec::new(), upstream::list(&context.db).await?);
+    if upstreams.is_empty() {
+        return Ok(wanted);
+    }
+    let deployment = deployment::settings(&context.db).await?;
+    context.connections.learn(deployment.clone());
+    for upstream in upstreams {
         let settings = upstream.settings(&deployment);
         if upstream.live && upstream.takes_part_in(LaneKind::Upload) {
             lane::ensure(&context.db, &upstream, LaneKind::Upload, &settings).await?;

@@ -30,6 +30,7 @@ pub(super) async fn claim(
     lane: Uuid,
 ) -> Result<Result<Claimed, &'static str>, sqlx::Error> {
     let deployment = deployment::settings(&context.db).await?;
+    context.connections.learn(deployment.clone());
     let stale = Duration::from_secs(60 * deployment.stale_threshold_minutes);
     let lease = match lane::claim(&context.db, lane, job, stale).await? {
         Claim::Held(lease) => lease,
