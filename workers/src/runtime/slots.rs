@@ -177,7 +177,9 @@ mod tests {
         ] {
             let suspect = Slots::new(size, true);
             let last = *sizes.last().unwrap_or(&size);
-            sizes.iter().for_each(|size| suspect.resize(*size));
+            for size in &sizes {
+                suspect.resize(*size);
+            }
             assert_eq!(suspect.free(false).await, 1, "{size}, then {sizes:?}");
             let trusted = Slots { trusted_from: Instant::now(), ..suspect };
             for earned in 2..=last {
