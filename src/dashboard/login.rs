@@ -21,7 +21,7 @@ use tender_jobs::console::{
 use super::{
     Dashboard, PATH, layout,
     parts::{Problem, is_ours},
-    password::{Busy, Password},
+    password::Password,
     session,
     throttle::Throttle,
 };
@@ -138,16 +138,13 @@ pub(super) async fn by_password(
             return Ok(later(&dashboard, &wanted, StatusCode::TOO_MANY_REQUESTS, wait, &words));
         }
     };
-    let is_right = match dashboard.login.password.is(form.password).await {
-        Ok(is_right) => is_right,
-        Err(Busy) => {
-            let words = format!(
-                "Too many people log in by password now, so this attempt was not checked. Wait {BUSY_WAIT} s and \
-                 try again, or use a login link."
-            );
-            let busy = StatusCode::SERVICE_UNAVAILABLE;
-            return Ok(later(&dashboard, &wanted, busy, BUSY_WAIT, &words));
-        }
+    let Ok(is_right) = dashboard.login.password.is(form.password).await else {
+        let words = format!(
+            "Too many people log in by password now, so this attempt was not checked. Wait {BUSY_WAIT} s and \
+             try again, or use a login link."
+        );
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(later(&dashboard, &wanted, busy, BUSY_WAIT, &words));
     };
     if !is_right {
         tracing::warn!(%client, "login failed: wrong password");

@@ -154,6 +154,7 @@ async fn the_openapi_document_names_every_route() {
         "post /api/v1/api_keys",
         "post /api/v1/relays",
         "post /api/v1/sync",
+        "post /instances/probe",
         "post /relays",
         "post /relays/{id}/deactivate",
         "post /relays/{id}/reactivate",

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// The interval between two looks at whether the probe has ended.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,14 +42,16 @@ pub enum Probe {
 pub async fn probe(db: &PgPool, name: &str, within: Duration) -> Result<Probe, sqlx::Error> {
     let Some(failed_before) = end_wait(db, name).await? else { return Ok(Probe::NotOpen) };
     let until = Instant::now() + within;
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        looks.tick().await;
         if let Some(found) = found(db, name, failed_before).await? {
             return Ok(found);
         }
         if Instant::now() >= until {
             return Ok(Probe::Awaited { has_job: has_job(db, name).await? });
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -113,7 +113,9 @@ async fn a_flood_of_logins_from_many_networks_is_refused_and_touches_no_session(
             assert!(page.contains("Too many people log in by password now"), "{page}");
             assert!(page.contains("this attempt was not checked"), "{page}");
         } else {
-            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+            // On a busy machine the one that is hashed may take longer than a request may.
+            let ended = [StatusCode::UNAUTHORIZED, StatusCode::GATEWAY_TIMEOUT];
+            assert!(ended.contains(&answer.status()), "{}", answer.status());
         }
     }
     assert!(refused >= 20, "{refused} of 60: one is hashed, and some may wait");

@@ -28,6 +28,7 @@ pub(super) struct Slots {
     withheld: Arc<AtomicUsize>,
     /// Slots that are to be taken away as soon as they are free.
     excess: Arc<AtomicUsize>,
+    /// When a suspect has not died young; at once for the others.
     trusted_from: Instant,
 }
 
@@ -35,13 +36,13 @@ impl Slots {
     /// All slots at once; or, for a process that is suspected to die soon, one, and one more with each job
     /// that ends after the first 30 s.
     pub(super) fn new(size: usize, is_suspect: bool) -> Self {
-        let given = if is_suspect { size.min(1) } else { size };
+        let (given, wait) = if is_suspect { (size.min(1), YOUNG) } else { (size, Duration::ZERO) };
         Self {
             free: Arc::new(Semaphore::new(given)),
             size: Arc::new(AtomicUsize::new(size)),
             withheld: Arc::new(AtomicUsize::new(size - given)),
             excess: Arc::default(),
-            trusted_from: Instant::now() + YOUNG,
+            trusted_from: Instant::now() + wait,
         }
     }
 
@@ -60,13 +61,15 @@ impl Slots {
         self.free.available_permits()
     }
 
-    /// Changes the number of slots. Running jobs keep theirs until they end. Slots that a suspect has not earned
-    /// stay withheld. Slots are taken away by the loop that takes them, and by the jobs that end: it never counts one
+    /// Changes the number of slots. Running jobs keep theirs until they end. A suspect is never given more than one
+    /// slot by this, even if none is withheld because it had only one: it earns the others. Slots are taken away by the loop that takes them, and by the jobs that end: it never counts one
     /// that is gone when it takes it.
     pub(super) fn resize(&self, size: usize) {
         let before = self.size.swap(size, Ordering::Relaxed);
-        for _ in before..size {
-            if self.withheld.load(Ordering::Relaxed) > 0 {
+        for now in before..size {
+            let withheld = self.withheld.load(Ordering::Relaxed);
+            let is_suspect = withheld > 0 || Instant::now() < self.trusted_from;
+            if is_suspect && now > withheld {
                 self.withheld.fetch_add(1, Ordering::Relaxed);
             } else if !less_one(&self.excess) {
                 self.free.add_permits(1);
@@ -161,6 +164,31 @@ mod tests {
         let suspect = Slots { trusted_from: Instant::now(), ..suspect };
         suspect.take().await.ended();
         assert_eq!(suspect.free(false).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_has_one_slot_whatever_the_sizes_in_between() {
+        for (size, sizes) in [
+            (1, vec![16]),
+            (16, vec![1, 16]),
+            (16, vec![0, 16]),
+            (4, vec![2, 1, 3, 0, 8]),
+            (0, vec![5]),
+        ] {
+            let suspect = Slots::new(size, true);
+            let last = *sizes.last().unwrap_or(&size);
+            for size in &sizes {
+                suspect.resize(*size);
+            }
+            assert_eq!(suspect.free(false).await, 1, "{size}, then {sizes:?}");
+            let trusted = Slots { trusted_from: Instant::now(), ..suspect };
+            for earned in 2..=last {
+                trusted.take().await.ended();
+                assert_eq!(trusted.free(false).await, earned, "{size}, then {sizes:?}");
+            }
+            trusted.take().await.ended();
+            assert_eq!(trusted.free(false).await, last, "no more than its size");
+        }
     }
 
     #[tokio::test]

@@ -27,12 +27,13 @@ pub(super) fn failed(
     verdict: Verdict,
 ) {
     let error = failure.message.as_str();
-    match instance.filter(|_| failure.reached.is_outage()) {
-        Some(instance) => return in_outage(outages, instance, error, verdict),
-        None if failure.was_answered() => {
-            instance.into_iter().for_each(|instance| answered(outages, instance, None));
+    if let Some(instance) = instance {
+        if failure.reached.is_outage() {
+            return in_outage(outages, instance, error, verdict);
         }
-        None => {}
+        if failure.was_answered() {
+            answered(outages, instance, None);
+        }
     }
     match verdict {
         Verdict::RetryAt(at) if job.attempt <= 1 => {
@@ -68,7 +69,7 @@ fn in_outage(outages: &Outages, instance: &str, error: &str, verdict: Verdict) {
             "zooid is out, and relays give up until it answers: see `tender relay list --sync gave_up`"
         ),
         Verdict::GaveUp => {
-            tracing::info!(error, instance, "relay not synced; gave up in an outage")
+            tracing::info!(error, instance, "relay not synced; gave up in an outage");
         }
         Verdict::Superseded => superseded(error),
     }
