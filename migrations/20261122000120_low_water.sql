@@ -165,7 +165,7 @@ begin
 end $$;
 
 -- Moves the marks of queues forward. `barrier` is the number of a transaction that an earlier call returned with
--- the time that it read before; a first call passes nulls. The marks move up to the margin before that time, once
+-- the time that it read before; a first call passes nulls. A call that finds it still held returns it again. The marks move up to the margin before that time, once
 -- every transaction with a smaller number has ended: what they made wait is then visible, and what later ones
 -- make wait is due later, or noted.
 create function advance_low_water(queues text[], barrier xid8, barrier_at timestamptz,
@@ -177,8 +177,13 @@ declare
     mark queue_low_water;
     upto timestamptz;
 begin
+    if pg_snapshot_xmin(pg_current_snapshot()) < barrier then
+        next_barrier := barrier;
+        next_at := barrier_at;
+        return;
+    end if;
     next_at := clock_timestamp();
-    if pg_snapshot_xmin(pg_current_snapshot()) >= barrier then
+    if barrier is not null then
         upto := barrier_at - low_water_margin();
         insert into queue_low_water (queue, priority)
         select named, level from unnest(queues) named, unnest(array[10, 5, 0, -5]) level

@@ -130,7 +130,8 @@ export async function checkFits(page, where) {
   const over = await page.evaluate(() => {
     const shown = (element) => element.checkVisibility() && !element.closest('.scroll, .skip, tender-chart');
     const leaves = [...document.querySelectorAll('a, button, time, .badge, dt, td > code, label, h1, h2')].filter(shown);
-    const boxes = leaves.map((element) => [element, element.getBoundingClientRect()]);
+    // A text of several lines has a box for each of them.
+    const boxes = leaves.flatMap((element) => [...element.getClientRects()].map((box) => [element, box]));
     for (const [one, a] of boxes) {
       for (const [two, b] of boxes) {
         if (one === two || one.contains(two) || two.contains(one)) continue;

@@ -194,7 +194,7 @@ await browse(async (browser) => {
     const { fetch } = window;
     window.streams = 0;
     window.fetch = (url, ...more) => {
-      if (String(url).includes('/live/')) window.streams += 1;
+      if (String(url).includes('/live/') && !String(url).includes('/live/attention')) window.streams += 1;
       return fetch(url, ...more);
     };
   });

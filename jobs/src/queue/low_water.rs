@@ -8,29 +8,29 @@ use sqlx::PgExecutor;
 
 /// A transaction and a time before it: once every transaction with a smaller number has ended, what still comes to
 /// wait is due after that time, or noted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Barrier {
     xact: String,
     at: DateTime<Utc>,
 }
 
-/// Moves the marks of queues forward, as far as `passed` allows, and returns the next barrier. A barrier that
-/// transactions still hold moves nothing, and may be passed again.
+/// Moves the marks of queues up to a barrier, and returns the next one. While transactions hold the barrier, it
+/// moves nothing and returns the same barrier.
 ///
 /// # Errors
 /// See [`queue`](super).
 pub async fn advance(
     db: impl PgExecutor<'_>,
     queues: &[String],
-    passed: Option<&Barrier>,
+    upto: Option<&Barrier>,
 ) -> Result<Barrier, sqlx::Error> {
     sqlx::query_as!(
         Barrier,
         r#"select next_barrier::text as "xact!", next_at as "at!"
            from advance_low_water($1, $2::text::xid8, $3)"#,
         queues,
-        passed.map(|barrier| &barrier.xact),
-        passed.map(|barrier| barrier.at),
+        upto.map(|barrier| &barrier.xact),
+        upto.map(|barrier| barrier.at),
     )
     .fetch_one(db)
     .await

@@ -127,7 +127,8 @@ impl Poller {
         if busy.is_empty() {
             return;
         }
-        match answered(&self.db, low_water::advance(&self.db, &busy, self.barrier.as_ref())).await {
+        let moved = low_water::advance(&self.db, &busy, self.barrier.as_ref());
+        match answered(&self.db, moved).await {
             Ok(barrier) => {
                 self.barrier = Some(barrier);
                 let _ended = self.advancing.ends();
