@@ -242,7 +242,7 @@ async fn upload(bench: &Bench) {
     until_workers(bench).await;
     let source = upstream(bench, &from.url, serde_json::json!({}), "down").await;
     run(bench, &source, LaneKind::Backfill).await;
-    let config = serde_json::json!({"upload_batch_size": 500, "upload_delay_ms": 0});
+    let config = serde_json::json!({});
     let target = upstream(bench, &to.url, config, "up").await;
     let (state, seconds) = run(bench, &target, LaneKind::Upload).await;
     assert_eq!(state.uploaded, 50_000);

@@ -72,6 +72,7 @@ mod mirror_wakeup;
 mod mirror_wire;
 mod moves;
 mod orders;
+mod polls;
 mod reassertion;
 mod reconcile;
 mod repair;

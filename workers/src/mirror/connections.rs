@@ -34,6 +34,7 @@ use super::{
     connection::{Connection, Opening, Window},
     error::StepError,
     socket::{self, Patience, Target},
+    upload::Pace,
 };
 use crate::runtime::pause_or_stop;
 use room::{Room, Rooms};
@@ -53,6 +54,7 @@ const MAX_FRAME: usize = 1_000_000;
 struct Slot {
     open: tokio::sync::Mutex<Open>,
     seen: Mutex<Seen>,
+    pace: Arc<Mutex<Pace>>,
 }
 
 /// The open connection of a slot, and what its next attempt has to know.
@@ -123,6 +125,11 @@ impl Connections {
     fn slot(&self, upstream: Uuid) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.entry(upstream).or_default().clone()
+    }
+
+    /// Returns the pace of uploads to an upstream.
+    pub(super) fn pace(&self, upstream: Uuid) -> Arc<Mutex<Pace>> {
+        self.slot(upstream).pace.clone()
     }
 
     /// Returns the open connection to an upstream, or opens one for a job. Concurrent callers wait

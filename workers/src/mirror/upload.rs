@@ -4,9 +4,13 @@
 
 mod accepts;
 mod answer;
+mod pace;
 mod round;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sqlx::PgPool;
 use tender_jobs::mirror::{
@@ -21,6 +25,7 @@ use tender_jobs::mirror::{
 use super::{connection::Connection, error::StepError, lane::under_lease};
 use crate::runtime::pause;
 pub(super) use accepts::Accepts;
+pub(super) use pace::Pace;
 use round::Round;
 
 /// The number of refusals in a row after which a run ends.
@@ -66,6 +71,8 @@ pub(super) struct Uploader<'a> {
     pub(super) connection: &'a Connection,
     pub(super) settings: &'a Settings,
     pub(super) accepts: &'a Accepts,
+    /// The pace towards the upstream, as earlier runs have found it.
+    pub(super) pace: &'a Mutex<Pace>,
     pub(super) state: State,
 }
 
@@ -109,8 +116,9 @@ impl Uploader<'_> {
             if index > 0 && is_late() {
                 return Ok(self.state.took_none().map_or(Stop::Late, Stop::Failed));
             }
-            if index > 0 && self.settings.upload_delay_ms > 0 {
-                pause(Duration::from_millis(self.settings.upload_delay_ms)).await;
+            let wait = if index > 0 { self.wait() } else { Duration::ZERO };
+            if !wait.is_zero() {
+                pause(wait).await;
             }
             self.batch(batch, next_of(&batches[index + 1..]), sent).await?;
             if let Some(stop) = self.state.stop.take() {
@@ -133,7 +141,9 @@ impl Uploader<'_> {
         }
         let (mut open, mut verdicts) = self.sift(batch);
         for pauses in 0.. {
+            let begun = Instant::now();
             let mut round = self.send(&open).await;
+            self.learn_pace(&round, begun);
             verdicts.append(&mut round.verdicts);
             let is_judged = round.again.is_empty();
             let reached = Reached {
@@ -153,6 +163,29 @@ impl Uploader<'_> {
             }
         }
         Ok(())
+    }
+
+    fn configured_wait(&self) -> Duration {
+        Duration::from_millis(self.settings.upload_delay_ms)
+    }
+
+    /// Returns the pause before the next batch.
+    fn wait(&self) -> Duration {
+        let configured = self.configured_wait();
+        if self.settings.upload_adaptive == 0 {
+            return configured;
+        }
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).pause(configured)
+    }
+
+    fn learn_pace(&self, round: &Round<'_>, begun: Instant) {
+        let (configured, now) = (self.configured_wait(), Instant::now());
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if round.limited.is_some() {
+            pace.limited(configured, now);
+        } else if round.judged > 0 {
+            pace.answered(configured, now - begun, now);
+        }
     }
 
     /// Splits a batch into the events that are sent, and the verdicts on the others.

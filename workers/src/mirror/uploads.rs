@@ -156,12 +156,14 @@ async fn send(
     report: &mut Report,
 ) -> Result<(Stop, u64), StepError> {
     let connection = run.context.connections.get(run.upstream).await?;
+    let pace = run.context.connections.pace(run.upstream.id);
     let mut uploader = Uploader {
         db: &run.context.db,
         lease: run.lease,
         connection: &connection,
         settings: run.settings,
         accepts,
+        pace: &pace,
         state: State::default(),
     };
     let stop = uploader.upload(batches, || run.is_long(), &mut report.uploads).await?;

@@ -76,6 +76,13 @@ impl Recurring {
     }
 }
 
+/// A recurring job and its next run.
+struct Planned<'a> {
+    wing: &'a str,
+    one: &'a Recurring,
+    due: Option<DateTime<Utc>>,
+}
+
 /// Enqueues the runs of the wings' recurring jobs until `shutdown`.
 pub(super) async fn run(
     db: PgPool,
@@ -83,11 +90,17 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) {
     failpoint!("part-schedule");
-    join_all(wings.iter().map(|(wing, all)| run_wing(&db, wing, all, &shutdown))).await;
+    join_all(wings.iter().map(|(wing, all)| begin(&db, wing, all))).await;
+    let mut planned = Vec::new();
+    for (wing, all) in &wings {
+        planned.extend(all.iter().map(|one| Planned { wing: *wing, one, due: None }));
+    }
+    tick(&db, &mut planned, &shutdown).await;
     shutdown.cancelled().await; // there may be no recurring jobs
 }
 
-async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &CancellationToken) {
+/// Stores what a wing has, and enqueues the runs of its start.
+async fn begin(db: &PgPool, wing: &str, all: &[Recurring]) {
     let names: Vec<&str> = all.iter().map(|one| one.name).collect();
     // A process whose settings leave a wing without recurring jobs knows none that are obsolete.
     if !names.is_empty()
@@ -107,32 +120,44 @@ async fn run_wing(db: &PgPool, wing: &str, all: &[Recurring], shutdown: &Cancell
     for one in all.iter().filter(|one| one.runs_at_start) {
         enqueue(db, one, &format!("start-{}", Uuid::new_v4())).await;
     }
-    join_all(all.iter().map(|one| tick(db, wing, one, shutdown))).await;
 }
 
-/// Enqueues the runs of one recurring job. The clock is the database's, so that processes on hosts with
-/// different clocks agree on the runs.
-async fn tick(db: &PgPool, wing: &str, one: &Recurring, shutdown: &CancellationToken) {
-    let (mut due, mut trouble): (Option<DateTime<Utc>>, _) = (None, Trouble::default());
-    while !shutdown.is_cancelled() {
+/// Enqueues the runs that are due, and waits for the next. The clock is the database's, so that processes on hosts
+/// with different clocks agree on the runs.
+async fn tick(db: &PgPool, planned: &mut [Planned<'_>], shutdown: &CancellationToken) {
+    let mut trouble = Trouble::default();
+    while !planned.is_empty() && !shutdown.is_cancelled() {
         let wait = match answered(db, queue::now(db)).await {
             Ok(now) => {
                 let _ended = trouble.ends();
-                if let Some(tick) = due.filter(|tick| *tick <= now) {
-                    enqueue(db, one, &tick.timestamp().to_string()).await;
+                for one in planned.iter_mut() {
+                    one.look(db, now).await;
                 }
-                due = one.schedule.after(now);
-                plan(db, wing, one, due).await;
-                due.and_then(|tick| (tick - now).to_std().ok()).unwrap_or(LONGEST_WAIT)
+                let next = planned.iter().filter_map(|one| one.due).min();
+                next.and_then(|due| (due - now).to_std().ok()).unwrap_or(LONGEST_WAIT)
             }
             Err(error) => {
                 if trouble.begins() {
-                    tracing::warn!(%error, one.name, "the schedule waits for the database");
+                    tracing::warn!(%error, "the schedule waits for the database");
                 }
                 RETRY_AFTER
             }
         };
         pause_or_stop(wait.min(LONGEST_WAIT), shutdown).await;
+    }
+}
+
+impl Planned<'_> {
+    /// Enqueues the run if it is due, and plans the next.
+    async fn look(&mut self, db: &PgPool, now: DateTime<Utc>) {
+        if self.due.is_some_and(|due| due > now) {
+            return;
+        }
+        if let Some(due) = self.due {
+            enqueue(db, self.one, &due.timestamp().to_string()).await;
+        }
+        self.due = self.one.schedule.after(now);
+        plan(db, self.wing, self.one, self.due).await;
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Settings {
     pub chunk_max_hours: u64,
     pub upload_batch_size: u64,
     pub upload_delay_ms: u64,
+    pub upload_adaptive: u64,
     pub polling_window_minutes: u64,
     pub polling_timeout_seconds: u64,
     pub stale_threshold_minutes: u64,
@@ -103,7 +104,8 @@ numbers! {
     }
     "upload" {
         upload_batch_size = 50 in 1..=1000, false, "events per batch of uploads";
-        upload_delay_ms = 100 in 0..=60_000, false, "pause between two batches";
+        upload_delay_ms = 100 in 0..=60_000, false, "pause between two batches, at first";
+        upload_adaptive = 1 in 0..=1, false, "1: the pause becomes shorter while the upstream answers fast, and longer when it limits our rate; 0: it stays";
     }
     "failures" {
         stale_threshold_minutes = 10 in 2..=1440, false, "a lane without a heartbeat for this long is stale";
