@@ -28,8 +28,9 @@ create function low_water_margin() returns interval language sql immutable paral
 return interval '5 s';
 
 create function low_water(of_queue text, of_priority int) returns timestamptz language sql stable as $$
-    -- Without a mark a note says nothing: the look starts at the beginning.
-    select coalesce((select least(since, (select min(at) from queue_due_earlier
+    -- Without a mark a note says nothing: the look starts at the beginning. A mark ahead of the clock is none: the
+    -- clock was set back since.
+    select coalesce((select least(case when since < clock_timestamp() then since else '-infinity' end, (select min(at) from queue_due_earlier
                                           where queue = of_queue and priority = of_priority))
                      from queue_low_water where queue = of_queue and priority = of_priority), '-infinity');
 $$;
@@ -176,7 +177,12 @@ as $$
 declare
     mark queue_low_water;
     upto timestamptz;
+    highest timestamptz;
 begin
+    -- A number that this server has not reached is of another one.
+    if barrier > pg_snapshot_xmax(pg_current_snapshot()) then
+        barrier := null;
+    end if;
     if pg_snapshot_xmin(pg_current_snapshot()) < barrier then
         next_barrier := barrier;
         next_at := barrier_at;
@@ -193,6 +199,8 @@ begin
         -- older snapshot, with a note already removed.
         for mark in select * from queue_low_water where queue = any(queues) order by queue, priority
                     for update skip locked loop
+            -- A mark ahead of the clock comes back.
+            highest := least(greatest(mark.since, upto), clock_timestamp() - low_water_margin());
             with seen as materialized (
                 select id, at from queue_due_earlier
                 where queue = mark.queue and priority = mark.priority
@@ -200,14 +208,15 @@ begin
                 select run_at from apalis.jobs
                 where job_type = mark.queue and priority = mark.priority
                   and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
-                  and run_at >= least(mark.since, (select min(at) from seen))
-                  and run_at < greatest(mark.since, upto)
+                  and run_at >= least(case when mark.since < clock_timestamp() then mark.since else '-infinity' end,
+                                      (select min(at) from seen))
+                  and run_at < highest
                 order by run_at
                 limit 1
             ), gone as (
                 delete from queue_due_earlier where id in (select id from seen)
             ), next as (
-                select coalesce((select run_at from living), greatest(mark.since, upto)) as since
+                select coalesce((select run_at from living), highest) as since
             )
             update queue_low_water water set since = next.since
             from next
@@ -217,21 +226,30 @@ begin
     next_barrier := pg_current_xact_id();
 end $$;
 
--- Returns in how many seconds the next waiting job of each queue is due, at most 0 if one is due now. Paused queues
--- have none.
-create function next_due(queues text[]) returns table (queue text, due_in float8) language sql stable
+-- Returns for each queue with a waiting job whether one is due, and in how many seconds the next one is due that is
+-- not due yet. Paused queues have none.
+create function next_due(queues text[]) returns table (queue text, is_due boolean, due_in float8) language sql stable
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 as $$
-    select named, extract(epoch from min(first.run_at) - now())::float8
-    from unnest(queues) named, unnest(array[10, 5, 0, -5]) level, lateral (
+    select named, bool_or(coalesce(first.run_at <= now(), false)), extract(epoch from min(later.run_at) - now())::float8
+    from unnest(queues) named cross join unnest(array[10, 5, 0, -5]) level
+    left join lateral (
         select run_at from apalis.jobs
         where job_type = named and priority = level
           and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
           and run_at >= low_water(named, level)
         order by run_at
-        limit 1) first
+        limit 1) first on true
+    left join lateral (
+        select run_at from apalis.jobs
+        where job_type = named and priority = level
+          and (status = 'Pending' or (status = 'Failed' and attempts < max_attempts))
+          and run_at > now()
+        order by run_at
+        limit 1) later on true
     where not exists (select from paused_queue paused where paused.queue = named)
-    group by named;
+    group by named
+    having count(first.run_at) > 0;
 $$;
 
 -- Notes waiting jobs that are due before the mark of their queue. There are none, unless a row was written without

@@ -71,8 +71,8 @@ fn words(requested: CauseRequested) -> String {
     let relays = i64::try_from(relays).unwrap_or(i64::MAX);
     let done = match relays {
         0 => "No relay gave up for this cause any more; nothing changed.".to_owned(),
-        1 => "1 relay goes to zooid now.".to_owned(),
-        _ => format!("{} go to zooid now.", numbered(relays, "relay")),
+        1 => "1 relay goes to zooid next.".to_owned(),
+        _ => format!("{} go to zooid next.", numbered(relays, "relay")),
     };
     if left == 0 {
         return done;
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn the_answer_says_how_many_are_left() {
         let said = |relays, left| words(CauseRequested { relays, left });
-        assert_eq!(said(1, 0), "1 relay goes to zooid now.");
-        assert_eq!(said(52_000, 0), "52,000 relays go to zooid now.");
+        assert_eq!(said(1, 0), "1 relay goes to zooid next.");
+        assert_eq!(said(52_000, 0), "52,000 relays go to zooid next.");
         assert_eq!(
             said(52_000, COUNT_CAP),
-            "52,000 relays go to zooid now. 10,000+ left: press the button again."
+            "52,000 relays go to zooid next. 10,000+ left: press the button again."
         );
     }
 }

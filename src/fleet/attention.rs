@@ -172,18 +172,30 @@ fn instance_out(instance: &Instance) -> Item {
     };
     let headline = format!("zooid at {name} {what}: its breaker is {breaker}, and {waiting}");
     let advice = if instance.refuses_key {
-        "Compare `ROBOT_SECRET` with zooid's `API_WHITELIST`, and both clocks. The relays go on when zooid answers."
+        "Do what the error says; else compare `ROBOT_SECRET` with zooid's `API_WHITELIST`, and both clocks."
     } else {
-        "Repair zooid, or the way to it. The relays go on when it answers; no attempt is spent."
+        "Repair zooid, or the way to it; no attempt is spent."
     };
+    let advice = format!("{advice} {}", next_probe(instance));
     Item::new(format!("instance:{name}"), headline)
         .grave()
         .since(instance.opened_at)
         .error(&instance.last_error)
-        .advice(advice)
+        .advice(&advice)
         .page("/relays", &[("held_by", name)])
         .command(format!("tender instance probe {name}"))
         .remedy(Remedy::Probe(name.clone()))
+}
+
+/// When the relays of an instance that is out go on by themselves.
+fn next_probe(instance: &Instance) -> String {
+    match instance.retry_at {
+        Some(at) => format!(
+            "The relays go on when a probe succeeds; the next one is at {} or later.",
+            at.format("%F %T UTC")
+        ),
+        None => "The relays go on when a probe succeeds.".to_owned(),
+    }
 }
 
 fn paused_queue(paused: &Paused) -> Item {

@@ -59,7 +59,6 @@ fn drained_queues(queues: &[&QueueStatus]) -> Option<Item> {
         Item::new("draining".to_owned(), headline)
             .size(i64::try_from(queues.len()).unwrap_or(i64::MAX))
             .grave()
-            .since(queues.iter().filter_map(|queue| queue.oldest_due_at).min())
             .advice("Let one take jobs again, or start another.")
             .page("/processes", &[])
             .command("tender process list".to_owned())

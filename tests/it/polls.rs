@@ -71,6 +71,19 @@ async fn a_job_with_a_delay_runs_when_it_is_due() {
 }
 
 #[tokio::test]
+async fn each_of_several_jobs_with_a_delay_runs_when_it_is_due() {
+    let process = Process::start(Listen::Pool).await;
+    for after in [3000, 500, 1500, 2000] {
+        process.enqueue(Duration::from_millis(after)).await;
+    }
+    within(ANNOUNCED, "all are done", async || process.done().await == 5).await;
+    process.enqueue(Duration::ZERO).await;
+    within(ANNOUNCED, "the last one is done", async || process.done().await == 6).await;
+    process.stop.cancel();
+    process.ended.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_job_that_is_made_due_by_hand_runs_at_once() {
     let process = Process::start(Listen::Pool).await;
     process.enqueue(Duration::from_hours(1)).await;

@@ -365,3 +365,19 @@ async fn a_jump_of_the_databases_clock_loses_nothing_and_creates_nothing_twice()
         running.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_worker_whose_row_is_held_stops_the_heartbeat_of_no_other() {
+    let world = World::new().await;
+    for name in ["one", "two"] {
+        tender_jobs::queue::register(&world.db, name, "sync-relay", "test").await.unwrap();
+    }
+    let mut other = world.db.begin().await.unwrap();
+    let hold = "select from apalis.workers where id = 'one' for update";
+    sqlx::query(hold).execute(&mut *other).await.unwrap();
+    let asked = ["one", "two", "gone"].map(str::to_owned);
+    let alive = tender_jobs::queue::heartbeat(&world.db, &asked).await.unwrap();
+    let mut alive: Vec<_> = alive.into_iter().map(|one| (one.id, one.has_beaten)).collect();
+    alive.sort();
+    assert_eq!(alive, [("one".to_owned(), false), ("two".to_owned(), true)]);
+}

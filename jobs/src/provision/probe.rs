@@ -59,7 +59,9 @@ pub async fn probe(db: &PgPool, name: &str, within: Duration) -> Result<Probe, s
 async fn end_wait(db: &PgPool, name: &str) -> Result<Option<i32>, sqlx::Error> {
     let mut tx = db.begin().await?;
     let failed_before = sqlx::query_scalar!(
-        "update zooid_instance set retry_at = now() where name = $1 and opened_at is not null
+        // A probe that fails on demand must not lengthen the wait for the next: it is not counted.
+        "update zooid_instance set retry_at = now(), failed_probes = greatest(failed_probes - 1, 0)
+         where name = $1 and opened_at is not null
          returning failed_probes",
         name,
     )

@@ -45,21 +45,33 @@ pub async fn check(db: impl PgExecutor<'_>, queues: &[String]) -> Result<i64, sq
     sqlx::query_scalar!(r#"select check_low_water($1) as "wrong!""#, queues).fetch_one(db).await
 }
 
-/// Returns in what time the next job of each queue is due, for the queues that have a waiting job and are not
-/// paused; zero if it is due now.
+/// What waits in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The name of the queue.
+    pub queue: String,
+    /// Whether a job is due now.
+    pub is_due: bool,
+    /// In what time the first of the other jobs is due, if there is one.
+    pub next_in: Option<Duration>,
+}
+
+/// Returns what waits in each queue, for the queues that have a waiting job and are not paused.
 ///
 /// # Errors
 /// See [`queue`](super).
-pub async fn next_due(
-    db: impl PgExecutor<'_>,
-    queues: &[String],
-) -> Result<Vec<(String, Duration)>, sqlx::Error> {
-    let rows =
-        sqlx::query!(r#"select queue as "queue!", due_in as "due_in!" from next_due($1)"#, queues,)
-            .fetch_all(db)
-            .await?;
+pub async fn next_due(db: impl PgExecutor<'_>, queues: &[String]) -> Result<Vec<Due>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select queue as "queue!", is_due as "is_due!", due_in from next_due($1)"#,
+        queues,
+    );
     // A job may be due in the year 9999.
     let wait =
         |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    Ok(rows.into_iter().map(|row| (row.queue, wait(row.due_in))).collect())
+    let due = rows.fetch_all(db).await?.into_iter().map(|row| Due {
+        queue: row.queue,
+        is_due: row.is_due,
+        next_in: row.due_in.map(wait),
+    });
+    Ok(due.collect())
 }

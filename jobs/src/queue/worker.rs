@@ -31,6 +31,15 @@ pub async fn register(
     Ok(())
 }
 
+/// A worker that lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// The name.
+    pub id: String,
+    /// Whether its heartbeat is stored; false if a transaction holds the worker's row.
+    pub has_beaten: bool,
+}
+
 /// Sends the heartbeats of workers, and returns those that live. The others count as dead or are not registered
 /// any more: their jobs may have been rescued, so they must register under new names.
 ///
@@ -39,11 +48,21 @@ pub async fn register(
 pub async fn heartbeat(
     db: impl PgExecutor<'_>,
     workers: &[String],
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "update apalis.workers set last_seen = now()
-         where id = any($1) and last_seen > now() - make_interval(secs => $2)
-         returning id",
+) -> Result<Vec<Alive>, sqlx::Error> {
+    sqlx::query_as!(
+        Alive,
+        r#"with free as (
+               -- A row that someone holds must not stop the others; it has its turn in 5 s.
+               select id from apalis.workers
+               where id = any($1) and last_seen > now() - make_interval(secs => $2)
+               for no key update skip locked
+           ), beaten as (
+               update apalis.workers worker set last_seen = now()
+               from free where worker.id = free.id returning worker.id
+           )
+           select id as "id!", exists (select from beaten where beaten.id = worker.id) as "has_beaten!"
+           from apalis.workers worker
+           where id = any($1) and last_seen > now() - make_interval(secs => $2)"#,
         workers,
         DEAD_AFTER.as_secs_f64(),
     )

@@ -72,7 +72,7 @@ async fn relays_that_gave_up_are_one_line_per_cause_and_reported_once() {
     let action = operator::last(&site.api.world.db, 1).await.unwrap().remove(0);
     assert_eq!(
         (action.action.as_str(), action.result.as_str()),
-        ("sync_attention", "5 relays go to zooid now.")
+        ("sync_attention", "5 relays go to zooid next.")
     );
 }
 

@@ -2,7 +2,7 @@
 //! are busy stays alive.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +13,7 @@ use std::{
 use sqlx::PgPool;
 use tender_jobs::{
     database::answered,
-    queue::{self, DEAD_AFTER},
+    queue::{self, Alive, DEAD_AFTER},
 };
 use tokio::{
     sync::{Notify, oneshot},
@@ -124,7 +124,7 @@ impl Heart {
         }
         match timeout(left, answered(&self.db, queue::heartbeat(&self.db, &workers))).await {
             Ok(Ok(alive)) => {
-                self.note(&workers, &alive.into_iter().collect(), asked);
+                self.note(&workers, &alive, asked);
                 if trouble.ends() {
                     tracing::info!("heartbeats succeed again");
                 }
@@ -147,13 +147,14 @@ impl Heart {
     }
 
     /// Notes which of the asked workers live. The others count as dead: their jobs may have been rescued.
-    fn note(&self, asked: &[String], alive: &HashSet<String>, at: Instant) {
+    fn note(&self, asked: &[String], alive: &[Alive], at: Instant) {
         let mut workers = self.locked();
-        for worker in asked {
-            if !alive.contains(worker) {
-                workers.remove(worker);
-            } else if let Some(one) = workers.get_mut(worker) {
-                one.last = at;
+        for worker in asked.iter().filter(|name| alive.iter().all(|one| one.id != **name)) {
+            workers.remove(worker);
+        }
+        for one in alive.iter().filter(|one| one.has_beaten) {
+            if let Some(beating) = workers.get_mut(&one.id) {
+                beating.last = at;
                 self.vitals.beat();
             }
         }

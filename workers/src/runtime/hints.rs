@@ -135,6 +135,8 @@ impl Hints {
 
     async fn listen_once(&self, db: &PgPool, trouble: &mut Trouble) -> Result<(), sqlx::Error> {
         let mut listener = PgListener::connect_with(db).await?;
+        // Else a reconnect within a wait that ends would go unnoticed.
+        listener.eager_reconnect(false);
         database::answered(db, listener.listen(queue::CHANNEL)).await?;
         if trouble.ends() {
             tracing::info!("listening for new jobs again");
@@ -144,8 +146,8 @@ impl Hints {
         loop {
             match timeout(PING_EVERY, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => self.hear(notification.payload()),
-                // Reconnected: a notification may have been missed.
-                Ok(Ok(None)) => drop(self.is_listening.send_replace(true)),
+                // The connection was lost, and with it perhaps a notification.
+                Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => ping(db, &mut listener).await?,
             }

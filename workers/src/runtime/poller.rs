@@ -17,6 +17,8 @@ use super::{Trouble, failpoint, hints::Hints};
 const POLL: Duration = Duration::from_secs(30);
 /// The time between two polls without notifications, and after a poll failed.
 const POLL_DEAF: Duration = Duration::from_secs(1);
+/// The time between an alarm and the next poll, which sets the next alarm: by then, what was due is fetched.
+const AFTER_ALARM: Duration = Duration::from_millis(100);
 /// A poll looks below the marks after so many others.
 const CHECK_EACH: u32 = 10;
 /// How often the marks of busy queues are moved.
@@ -59,24 +61,32 @@ impl Poller {
         loop {
             let ring_at = alarms.first().map_or(poll_at, |first| first.min(poll_at));
             tokio::select! {
-                () = sleep_until(ring_at) => self.ring(),
+                () = sleep_until(ring_at) => {
+                    if self.ring() {
+                        poll_at = poll_at.min(Instant::now() + AFTER_ALARM);
+                    }
+                }
                 () = alarms.changed.notified() => {}
                 // Listening began or ended: what came between was not announced.
                 Ok(()) = listening.changed() => poll_at = Instant::now(),
                 _ = advance.tick() => self.advance().await,
             }
             if poll_at <= Instant::now() {
-                let is_sure = self.poll().await && *listening.borrow_and_update();
+                // Before the poll: listening that begins during it causes another one.
+                listening.mark_unchanged();
+                let is_sure = self.poll().await && *listening.borrow();
                 poll_at = Instant::now() + if is_sure { POLL } else { POLL_DEAF };
             }
         }
     }
 
-    /// Wakes the queues whose alarms are due.
-    fn ring(&self) {
-        for queue in self.hints.alarms.take(Instant::now()) {
-            self.hints.wake(&queue);
+    /// Wakes the queues whose alarms are due. Returns whether there were any.
+    fn ring(&self) -> bool {
+        let due = self.hints.alarms.take(Instant::now());
+        for queue in &due {
+            self.hints.wake(queue);
         }
+        !due.is_empty()
     }
 
     /// Looks for due jobs. Returns whether the database answered.
@@ -87,11 +97,12 @@ impl Poller {
         self.polls = self.polls.wrapping_add(1);
         match answered(&self.db, low_water::next_due(&self.db, &self.queues)).await {
             Ok(due) => {
-                for (queue, wait) in due {
-                    if wait.is_zero() {
-                        self.hints.wake(&queue);
-                    } else {
-                        self.hints.due_in(&queue, wait.saturating_add(LATER));
+                for one in due {
+                    if one.is_due {
+                        self.hints.wake(&one.queue);
+                    }
+                    if let Some(wait) = one.next_in {
+                        self.hints.due_in(&one.queue, wait.saturating_add(LATER));
                     }
                 }
                 if self.polling.ends() {

@@ -9,7 +9,7 @@ use sqlx::{PgExecutor, PgPool};
 use super::{By, COUNT_CAP, RelayId};
 use crate::{provision::steer, queue};
 
-/// The most causes that are counted; more of them are not looked at.
+/// The most causes that are counted, in the order of their text and again of the relays that gave up last.
 const KNOWN: i32 = 200;
 /// The relays that are counted per cause to find the largest groups.
 const COMPARED: i64 = 1000;
@@ -41,7 +41,7 @@ pub struct Cause {
 pub struct Causes {
     /// The largest groups, the largest first.
     pub largest: Vec<Cause>,
-    /// The relays of the other causes: at least this many, because a cause is counted up to 1,000 and 200 causes
+    /// The relays of the other causes: at least this many, because a cause is counted up to 1,000 and 400 causes
     /// are counted.
     pub others: i64,
 }

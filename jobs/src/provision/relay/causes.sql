@@ -1,11 +1,18 @@
--- The causes for which relays gave up, with the largest groups first. A walk of the index visits each cause once, and
--- each count ends at a cap, so that the cost does not grow with the number of relays.
-with recursive known as (
+-- The causes for which relays gave up, with the largest groups first. A walk of the index visits each cause once, up to
+-- a number of causes; the causes of the relays that gave up last are added, so that a common one is found behind many
+-- that are rare. Each count ends at a cap, so that the cost does not grow with the number of relays.
+with recursive walked as (
     (select cause, 1 as place from relay where exhausted_at is not null order by cause limit 1)
     union all
     select (select relay.cause from relay
-            where exhausted_at is not null and relay.cause > known.cause order by relay.cause limit 1), place + 1
-    from known where known.cause is not null and place < $2
+            where exhausted_at is not null and relay.cause > walked.cause order by relay.cause limit 1), place + 1
+    from walked where walked.cause is not null and place < $2
+), recent as (
+    select cause from (select cause from relay where exhausted_at is not null
+                       order by exhausted_at desc, id desc limit $4) last
+    group by cause order by count(*) desc limit $2
+), known as (
+    select cause from walked union select cause from recent
 ), counted as materialized (
     select cause, (select count(*) from (
                        select from relay where exhausted_at is not null and relay.cause = known.cause limit $3
