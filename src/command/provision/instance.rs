@@ -76,7 +76,7 @@ async fn probe(db: &sqlx::PgPool, name: &str, json: bool) -> anyhow::Result<()> 
 }
 
 const COLUMNS: [Column; 7] = [
-    Column::whole("INSTANCE", Column::ALWAYS),
+    Column::text("INSTANCE", Column::ALWAYS, 24),
     Column::whole("BREAKER", 9),
     Column::whole("IN FLIGHT", 5),
     Column::whole("LIMIT", 4),

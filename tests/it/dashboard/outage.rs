@@ -54,7 +54,7 @@ async fn an_outage_counts_the_relays_that_wait_and_leads_to_exactly_these() {
     assert!(!page.contains("fresh.zooid.test"), "{page}");
     assert!(page.contains("Only relays that wait for zooid at"), "{page}");
     let fleet = site.get("", &cookie).await.text().await.unwrap();
-    assert!(fleet.contains("Repair zooid, or the way to it."), "{fleet}");
+    assert!(fleet.contains("Repair zooid, or the way to it; no attempt is spent. The relays go on when a probe succeeds"), "{fleet}");
     for other in ["?held_by=http%3A%2F%2Fother", "?held_by=%00"] {
         let page = site.get(&format!("/relays{other}"), &cookie).await.text().await.unwrap();
         assert!(page.contains("No relay matches."), "{page}");
