@@ -73,6 +73,7 @@ pub(crate) use finish::supersede;
 pub use finish::{finish, finish_and_empty, kill};
 pub use flow::{Flow, flow};
 pub use inspect::{COUNT_CAP, JobDetail, QueueStatus, WaitingKind, job, status, waiting_kinds};
+pub(crate) use list::count_all;
 pub use list::{
     About, Cursor, JobFilter, JobSummary, Page, SEARCHED, SEARCHED_UNSEEN, WithError, count, jobs,
     names,

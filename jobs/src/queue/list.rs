@@ -214,6 +214,16 @@ pub async fn count(db: &PgPool, filter: &JobFilter, most: i64) -> Result<i64, sq
     Reading { queues, filter, page, limit: most, scanned }.count(db).await
 }
 
+/// Counts the matching jobs, at most `most`. Every job is looked at, as a walk does.
+pub(crate) async fn count_all(
+    db: &PgPool,
+    filter: &JobFilter,
+    most: i64,
+) -> Result<i64, sqlx::Error> {
+    let (queues, page) = (&queues(db, filter).await?, &Page::First);
+    Reading { queues, filter, page, limit: most, scanned: None }.count(db).await
+}
+
 /// The queues whose jobs may match.
 pub(super) async fn queues(db: &PgPool, filter: &JobFilter) -> Result<Vec<String>, sqlx::Error> {
     match &filter.queue {
