@@ -73,8 +73,10 @@ pub(crate) use finish::supersede;
 pub use finish::{finish, finish_and_empty, kill};
 pub use flow::{Flow, flow};
 pub use inspect::{COUNT_CAP, JobDetail, QueueStatus, WaitingKind, job, status, waiting_kinds};
+pub(crate) use list::count_all;
 pub use list::{
-    About, Cursor, JobFilter, JobSummary, Page, SEARCHED, WithError, count, jobs, names,
+    About, Cursor, JobFilter, JobSummary, Page, SEARCHED, SEARCHED_UNSEEN, WithError, count, jobs,
+    names,
 };
 pub use named::{FoundJob, starting_with};
 pub use pause::{LONGEST_REASON, Paused, pause, paused, resume};

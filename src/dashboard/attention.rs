@@ -1,8 +1,12 @@
 //! Actions on what needs attention: snooze an item, list it again, sync the relays of a cause.
 
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tender_jobs::{
-    console::snooze::{self, LONGEST_HOURS, LONGEST_REASON},
+    console::{
+        operator::Begun,
+        snooze::{self, LONGEST_HOURS, LONGEST_REASON},
+    },
     provision::relay::{self, COUNT_CAP, CauseRequested},
 };
 
@@ -61,9 +65,11 @@ pub(super) async fn wake(asked: Asked) -> Answer {
 pub(super) async fn sync(asked: Asked) -> Answer {
     let question = "Send the relays that gave up for this cause to zooid again now?";
     let doing = begin!(asked, action(&asked, "sync", question));
-    let requested = relay::request_cause(&asked.dashboard.db, &asked.form.key, &doing.by()).await?;
-    asked.dashboard.fleet.forget().await;
-    doing.done(Ok(words(requested))).await
+    let (cause, by) = (asked.form.key.clone(), doing.by());
+    let work = move |db: PgPool, record: Begun| async move {
+        relay::request_cause(&db, &cause, &by, record).await.map(words)
+    };
+    doing.in_steps(work).await
 }
 
 fn words(requested: CauseRequested) -> String {

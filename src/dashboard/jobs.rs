@@ -23,7 +23,7 @@ use tender_jobs::{
 use super::{
     Dashboard, actions, export, layout,
     lists::{Field, Pages, filters},
-    parts::{Problem, query},
+    parts::{Problem, count, query},
     session::Viewer,
 };
 use crate::selection::{Selection, Wanted};
@@ -62,7 +62,7 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn selection(&self) -> Selection {
-        let some = |text: &String| Some(text.clone());
+        let some = |text: &String| (!text.trim().is_empty()).then(|| text.clone());
         let (younger, older) = self.ages();
         Selection {
             host: some(&self.host),
@@ -73,6 +73,12 @@ impl Shown {
             younger,
             older,
         }
+    }
+
+    /// Whether every filter that was given is understood. A list ignores the others, an action must not.
+    fn is_understood(&self) -> bool {
+        let is_state = self.state.is_empty() || state_of(&self.state).is_some();
+        is_state && (self.age.is_empty() || AGES.iter().any(|(name, _)| *name == self.age))
     }
 
     /// The greatest and the least age.
@@ -209,6 +215,7 @@ pub(super) async fn live(
     let subjects = listed.jobs.iter().filter_map(|job| job.subject.as_deref());
     let named = subject::named(db, subjects).await?;
     let matching = queue::count(db, &selected.filter, bulk::COUNTED).await?;
+    let all = count(matching, matching >= bulk::COUNTED || selected.is_partial());
     let pages = Pages {
         first: (shown.page() != Page::First).then(|| shown.at("", "")),
         previous: listed.previous.map(|cursor| shown.at("before", &cursor.to_string())),
@@ -218,7 +225,7 @@ pub(super) async fn live(
     Ok(html! {
         @for words in selected.limits() { p.quiet { (words) } }
         @if listed.jobs.is_empty() { p { "No job matches." } } @else {
-            (bulk::form(viewer, shown, matching, &table))
+            (bulk::form(viewer, shown, &all, &table))
         }
         (pages.of("/jobs"))
         (export::links("jobs", &shown.at("", "")))

@@ -10,7 +10,7 @@ use tender_jobs::{
 };
 use tender_workers::runtime::STUCK_AFTER;
 
-use crate::support::{World, by, retention};
+use crate::support::{World, begun, by, retention};
 
 const QUEUE: &str = "odd";
 
@@ -131,7 +131,9 @@ async fn drain(world: &World, what: &str) {
 async fn steer(world: &World, what: &str) {
     let matching = JobFilter { queue: Some(QUEUE.to_owned()), ..JobFilter::default() };
     for verb in [Verb::Cancel, Verb::Retry] {
-        steer::matching(&world.db, verb, &matching, steer::Bounds::NONE, &by()).await.expect(what);
+        steer::matching(&world.db, verb, &matching, steer::Bounds::NONE, &by(), begun(world).await)
+            .await
+            .expect(what);
     }
     queue::retry(&world.db, "bad").await.expect(what);
 }

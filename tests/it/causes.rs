@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tender_jobs::provision::relay::{self, CauseRequested, Order, RelayId, Row, Search};
 
-use crate::support::{World, by};
+use crate::support::{World, begun, by};
 
 /// Inserts relays that gave up one after the other, a millisecond apart, the first of them `ago` seconds ago.
 async fn give_up(world: &World, prefix: &str, relays: i32, error: &str, ago: f64) {
@@ -81,7 +81,7 @@ async fn the_list_of_a_cause_has_exactly_its_relays_and_the_last_ones_first() {
 #[tokio::test]
 async fn a_request_goes_through_all_relays_of_a_cause_and_no_other() {
     let world = two_causes().await;
-    let requested = relay::request_cause(&world.db, NEW, &by()).await.unwrap();
+    let requested = relay::request_cause(&world.db, NEW, &by(), begun(&world).await).await.unwrap();
     assert_eq!(requested, CauseRequested { relays: 1500, left: 0 });
     assert_eq!(counts(&world, 10).await, (vec![listed("… is taken", 1)], 0));
     assert_eq!(world.jobs().await.len(), 1500);
@@ -91,8 +91,8 @@ async fn a_request_goes_through_all_relays_of_a_cause_and_no_other() {
 async fn a_request_ends_after_its_time_and_says_what_is_left() {
     let world = two_causes().await;
     for (relays, left) in [(1000, 500), (500, 0)] {
-        let (db, by) = (&world.db, by());
-        let requested = relay::request_within(db, NEW, &by, Duration::ZERO).await.unwrap();
+        let (db, by, record) = (&world.db, by(), begun(&world).await);
+        let requested = relay::request_within(db, NEW, &by, record, Duration::ZERO).await.unwrap();
         assert_eq!(requested, CauseRequested { relays, left });
         let waiting: i64 = sqlx::query_scalar(
             "select count(*) from relay where not synced and exhausted_at is null",

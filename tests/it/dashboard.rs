@@ -19,6 +19,7 @@ mod attention_later;
 mod audit;
 mod charts;
 mod entrance;
+mod job_bounds;
 mod job_errors;
 mod job_pages;
 mod job_steering;

@@ -19,6 +19,7 @@ mod attempt_outcomes;
 mod bad_rows;
 mod body;
 mod breaker;
+mod bulk;
 mod causes;
 mod connections;
 mod dashboard;

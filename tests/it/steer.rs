@@ -12,7 +12,7 @@ use tender_jobs::{
 };
 use tender_workers::provision::sync_relay::Outcome;
 
-use crate::support::{World, by};
+use crate::support::{World, begun, by};
 
 #[tokio::test]
 async fn a_killed_job_is_retried_as_a_new_job_of_its_relay() {
@@ -146,10 +146,16 @@ async fn retry_all_reaches_every_page_to_the_end() {
     // One key is held by a killed job, one by a job that waits.
     let waiting = NewJob::new("odd", &serde_json::json!({})).key("k8");
     queue::enqueue(&world.db, &[waiting]).await.unwrap();
-    let retried =
-        steer::matching(&world.db, Verb::Retry, &JobFilter::default(), steer::Bounds::NONE, &by())
-            .await
-            .unwrap();
+    let retried = steer::matching(
+        &world.db,
+        Verb::Retry,
+        &JobFilter::default(),
+        steer::Bounds::NONE,
+        &by(),
+        begun(&world).await,
+    )
+    .await
+    .unwrap();
     assert_eq!(retried.done, 1 + 1499, "the relay, and one job for each key that no other job has");
     let status = queue::status(&world.db, &["odd"]).await.unwrap().remove(0);
     assert_eq!(status.waiting, 1500);

@@ -33,6 +33,7 @@ use nostr::key::Keys;
 use sqlx::PgPool;
 use tender::demo::zooid::ZooidStandIn;
 use tender_jobs::{
+    console::operator::Begun,
     provision::{
         self, Attempt, BreakerPolicy, Claim, ClaimRequest, Completed, Completion, Failure, Lease,
         Rules, Verdict,
@@ -120,6 +121,11 @@ pub fn zooid_settings(url: &str, robot: Keys) -> ZooidSettings {
 
 pub fn by() -> By {
     By { who: "test".to_owned(), trace: Some("trace-1".to_owned()) }
+}
+
+/// The record of an action that began.
+pub async fn begun(world: &World) -> Begun {
+    Begun::new(&world.db, "test", "probe", "jobs").await.unwrap()
 }
 
 pub fn change() -> Change {

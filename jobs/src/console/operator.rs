@@ -3,6 +3,7 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod begun;
 mod list;
 mod mask;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use sqlx::PgExecutor;
 
 use crate::queue::one_line;
+pub use begun::Begun;
 pub use list::{Search, last, list};
 pub use mask::difference;
 
@@ -29,7 +31,7 @@ pub enum Outcome {
     Done,
     /// The rules did not allow it; nothing was changed.
     Refused,
-    /// An error prevented it.
+    /// An error prevented it or ended it early, or it has not ended; see [`Begun`].
     Failed,
 }
 
@@ -117,10 +119,15 @@ impl<'a> Entry<'a> {
 
     /// Stores the entry. The result is stored on one line; see [`one_line`].
     pub async fn record(self, db: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
+        self.insert(db).await.map(|_| ())
+    }
+
+    /// Returns the id of the row.
+    async fn insert(self, db: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
         let (before, after) = self.changed;
-        sqlx::query!(
+        sqlx::query_scalar!(
             "insert into operator_action (who, action, target, outcome, result, before, after)
-             values ($1, $2, $3, $4, $5, $6, $7)",
+             values ($1, $2, $3, $4, $5, $6, $7) returning id",
             self.who,
             self.action,
             one_line(self.target),
@@ -129,9 +136,8 @@ impl<'a> Entry<'a> {
             (!before.is_null()).then_some(before),
             (!after.is_null()).then_some(after),
         )
-        .execute(db)
-        .await?;
-        Ok(())
+        .fetch_one(db)
+        .await
     }
 }
 

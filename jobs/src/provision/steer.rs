@@ -39,29 +39,29 @@ pub(crate) async fn retry(
 /// Requests a sync of the relays of a page of killed and retrying jobs, and returns how many. A relay that is in
 /// step is left alone, and so is one in `requested`, to which the others are added.
 pub(crate) async fn retry_page(
-    db: &PgPool,
+    tx: &mut PgConnection,
     jobs: &[String],
     requested: &mut HashSet<RelayId>,
     by: &By,
 ) -> Result<usize, sqlx::Error> {
-    let mut relays = relays_of(db, jobs).await?;
+    let mut relays = relays_of(&mut *tx, jobs).await?;
     relays.retain(|relay| requested.insert(relay.clone()));
-    let retried = request_page(db, &relays, by).await?;
-    queue::mark_seen(db, jobs).await?;
+    let retried = request_page(&mut *tx, &relays, by).await?;
+    queue::mark_seen(tx, jobs).await?;
     Ok(retried)
 }
 
-/// Requests the relays of a page in one transaction. If another job takes the key of one of them meanwhile,
+/// Requests the relays of a page in one transaction or within the caller's. If another job takes the key of one of them meanwhile,
 /// the transaction is repeated and finds it.
 pub(super) async fn request_page(
-    db: &PgPool,
+    db: &mut PgConnection,
     relays: &[RelayId],
     by: &By,
 ) -> Result<usize, sqlx::Error> {
     let mut left = TRIES;
     loop {
         left -= 1;
-        match relay::request_all(db, relays, by).await {
+        match relay::request_all(&mut *db, relays, by).await {
             Err(sqlx::Error::Database(error)) if left > 0 && error.is_unique_violation() => {}
             requested => return requested,
         }
@@ -69,12 +69,12 @@ pub(super) async fn request_page(
 }
 
 /// Returns the relays of those of these jobs that are killed or retrying, if they are not in step.
-async fn relays_of(db: &PgPool, jobs: &[String]) -> Result<Vec<RelayId>, sqlx::Error> {
+async fn relays_of(tx: &mut PgConnection, jobs: &[String]) -> Result<Vec<RelayId>, sqlx::Error> {
     let payloads = sqlx::query_scalar!(
         "select job from apalis.jobs where id = any($1) and status in ('Killed', 'Failed')",
         jobs,
     )
-    .fetch_all(db)
+    .fetch_all(&mut *tx)
     .await?;
     let ids = payloads.iter().filter_map(|payload| SyncPayload::parse(payload).ok());
     let ids: Vec<String> = ids.map(|payload| payload.relay_id.as_str().to_owned()).collect();
@@ -82,7 +82,7 @@ async fn relays_of(db: &PgPool, jobs: &[String]) -> Result<Vec<RelayId>, sqlx::E
         r#"select id as "id: RelayId" from relay where id = any($1) and not synced order by id"#,
         &ids,
     )
-    .fetch_all(db)
+    .fetch_all(tx)
     .await
 }
 

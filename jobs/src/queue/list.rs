@@ -81,6 +81,11 @@ impl JobFilter {
             && (!self.is_open || state == JobState::Killed)
             && (self.error.is_none() || state != JobState::Done)
     }
+
+    /// How many jobs of each queue and state a list searches for what no index serves.
+    pub fn searched(&self) -> i64 {
+        if self.is_open { SEARCHED_UNSEEN } else { SEARCHED }
+    }
 }
 
 /// Things that jobs are about, as the wings name them; [`crate::subject`] finds them.
@@ -168,14 +173,19 @@ impl Page {
     }
 }
 
-/// The jobs of a queue that a page looks at in each state for what no index serves: an error that more jobs than this
-/// have, and attention. More of them would make a page slow.
+/// The jobs of a queue that a page looks at in each state for an error that more jobs than this have, because no index
+/// serves it. More of them would make a page slow.
 pub const SEARCHED: i64 = 1000;
+
+/// The last killed jobs of a queue that no operator has seen, among which those that need attention are found. It is
+/// wide: a burst of failures that settled themselves must not hide an older one that is open.
+pub const SEARCHED_UNSEEN: i64 = 50_000;
 
 /// Returns a page of the matching jobs, at most `limit`: unfinished jobs by when they are due, then
 /// ended jobs, the most recently ended first. Jobs of any queue are listed, also of queues that
-/// Tender does not know. Of jobs with an error that is common ([`WithError::is_common`]), and of those that need
-/// attention, only the first [`SEARCHED`] of each queue and state are searched from the start of the page.
+/// Tender does not know. Jobs with an error that is common ([`WithError::is_common`]) are searched among the first
+/// [`SEARCHED`] of each queue and state from the start of the page, and those that need attention among the first
+/// [`SEARCHED_UNSEEN`] of each queue.
 ///
 /// # Errors
 /// See the module.
@@ -186,8 +196,8 @@ pub async fn jobs(
     limit: i64,
 ) -> Result<Vec<JobSummary>, sqlx::Error> {
     let queues = &queues(db, filter).await?;
-    let mut jobs =
-        Reading { queues, filter, page, limit, scanned: Some(SEARCHED) }.jobs(db).await?;
+    let scanned = Some(filter.searched());
+    let mut jobs = Reading { queues, filter, page, limit, scanned }.jobs(db).await?;
     if matches!(page, Page::Before(_)) {
         jobs.reverse();
     }
@@ -200,7 +210,18 @@ pub async fn jobs(
 /// See the module.
 pub async fn count(db: &PgPool, filter: &JobFilter, most: i64) -> Result<i64, sqlx::Error> {
     let (queues, page) = (&queues(db, filter).await?, &Page::First);
-    Reading { queues, filter, page, limit: most, scanned: Some(SEARCHED) }.count(db).await
+    let scanned = Some(filter.searched());
+    Reading { queues, filter, page, limit: most, scanned }.count(db).await
+}
+
+/// Counts the matching jobs, at most `most`. Every job is looked at, as a walk does.
+pub(crate) async fn count_all(
+    db: &PgPool,
+    filter: &JobFilter,
+    most: i64,
+) -> Result<i64, sqlx::Error> {
+    let (queues, page) = (&queues(db, filter).await?, &Page::First);
+    Reading { queues, filter, page, limit: most, scanned: None }.count(db).await
 }
 
 /// The queues whose jobs may match.

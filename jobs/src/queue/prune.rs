@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::{list, process};
+use super::{SEARCHED_UNSEEN, list, process};
 
 /// Rows that one transaction deletes.
 const BATCH: i64 = 5000;
 
 /// A killed job that needs attention is kept this many times as long as others.
 pub const KEPT_TIMES: u32 = 10;
-/// The killed jobs of a queue that may be kept so: as many as the list of what needs attention looks at.
+/// The killed jobs of a queue that may be kept so.
 const KEPT: i64 = 1000;
 
 /// How long finished jobs are kept.
@@ -20,7 +20,7 @@ const KEPT: i64 = 1000;
 pub struct Retention {
     /// Done jobs.
     pub done: Duration,
-    /// Killed jobs. Those that need attention are kept [`KEPT_TIMES`] as long, the last 1,000 of each queue.
+    /// Killed jobs. Those that need attention are kept [`KEPT_TIMES`] as long; see [`kept`].
     pub killed: Duration,
 }
 
@@ -54,7 +54,8 @@ pub async fn prune(db: &PgPool, keep: Retention, batches: u32) -> Result<Pruned,
 }
 
 /// Returns the killed jobs that are past their retention and are kept, because they need attention: the row is the
-/// only record of a failure that no operator has seen.
+/// only record of a failure that no operator has seen. Of each queue, these are at most the last 1,000, found among the
+/// last [`SEARCHED_UNSEEN`] past their retention that no operator has seen.
 ///
 /// # Errors
 /// See [`queue`](super).
@@ -63,17 +64,18 @@ pub async fn kept(db: &PgPool, keep: Retention) -> Result<Vec<String>, sqlx::Err
     sqlx::query_scalar!(
         "select job.id
          from unnest($1::text[]) queue, lateral (
-             select id, metadata, done_at from apalis.jobs
-             where status = 'Killed' and not coalesce(exist(metadata, 'seen'), false)
-               and (job_type, done_at) > (queue, '-infinity') and (job_type, done_at) < (queue, 'infinity')
-             order by job_type desc, done_at desc limit $2) job
-         where done_at < now() - make_interval(secs => $3)
-           and done_at >= now() - make_interval(secs => $4)
-           and killed_is_open(metadata, done_at)",
+             select id from (
+                 select id, metadata, done_at from apalis.jobs
+                 where status = 'Killed' and not coalesce(exist(metadata, 'seen'), false)
+                   and (job_type, done_at) >= (queue, now() - make_interval(secs => $4))
+                   and (job_type, done_at) < (queue, now() - make_interval(secs => $3))
+                 order by job_type desc, done_at desc limit $5) unseen
+             where killed_is_open(metadata, done_at) limit $2) job",
         &queues,
         KEPT,
         keep.killed.as_secs_f64(),
         keep.killed.saturating_mul(KEPT_TIMES).as_secs_f64(),
+        SEARCHED_UNSEEN,
     )
     .fetch_all(db)
     .await

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 
 use super::JobState;
 
@@ -17,19 +17,24 @@ const TRIES: u32 = 5;
 /// # Errors
 /// See [`queue`](super).
 pub async fn retry(db: &PgPool, job_id: &str) -> Result<bool, sqlx::Error> {
-    Ok(retry_page(db, &[job_id.to_owned()]).await? == 1)
+    Ok(retry_page(&mut *db.acquire().await?, &[job_id.to_owned()]).await? == 1)
 }
 
-/// Retries the jobs of a page in one statement. If another job takes one of their keys meanwhile, the
-/// statement is repeated and finds it. Of several jobs with one key, the one that holds it is retried, or else the
+/// Retries the jobs of a page in one statement, within the caller's transaction if there is one. If another job takes
+/// one of their keys meanwhile, the statement is repeated and finds it. Of several jobs with one key, the one that holds it is retried, or else the
 /// newest. Returns how many.
-pub(crate) async fn retry_page(db: &PgPool, ids: &[String]) -> Result<u64, sqlx::Error> {
+pub(crate) async fn retry_page(db: &mut PgConnection, ids: &[String]) -> Result<u64, sqlx::Error> {
     let mut left = TRIES;
     loop {
         left -= 1;
-        match retry_ids(db, ids).await {
-            Err(error) if left > 0 && is_key_taken(&error) => {}
-            retried => return retried,
+        let mut tx = db.begin().await?;
+        match retry_ids(&mut *tx, ids).await {
+            Err(error) if left > 0 && is_key_taken(&error) => tx.rollback().await?,
+            retried => {
+                let retried = retried?;
+                tx.commit().await?;
+                return Ok(retried);
+            }
         }
     }
 }
@@ -39,7 +44,7 @@ fn is_key_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
-async fn retry_ids(db: &PgPool, ids: &[String]) -> Result<u64, sqlx::Error> {
+async fn retry_ids(db: impl PgExecutor<'_>, ids: &[String]) -> Result<u64, sqlx::Error> {
     let retried = sqlx::query!(
         "with matching as (
              select distinct on (job_type, coalesce(idempotency_key, metadata->'key', id))

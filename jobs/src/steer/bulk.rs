@@ -1,15 +1,17 @@
 //! Many jobs at once: those that an operator names, or all that match a filter. A page of at most 500 jobs is one
-//! transaction; a failure leaves the pages before it done.
+//! transaction, in which the record of the action gets the number done so far; a failure leaves the pages before it
+//! done.
 
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
 };
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::Verb;
 use crate::{
+    console::operator::Begun,
     provision::{
         self, RESYNC, SYNC_RELAY,
         relay::{By, RelayId},
@@ -50,8 +52,14 @@ pub struct Bulk {
 ///
 /// # Errors
 /// The database is unreachable or refuses a statement; pages before the error are done.
-pub async fn named(db: &PgPool, verb: Verb, ids: &[String], by: &By) -> Result<Bulk, sqlx::Error> {
-    let mut steering = Steering::new(db, verb, by);
+pub async fn named(
+    db: &PgPool,
+    verb: Verb,
+    ids: &[String],
+    by: &By,
+    record: Begun,
+) -> Result<Bulk, sqlx::Error> {
+    let mut steering = Steering::new(db, verb, by, Some(record));
     for page in ids.chunks(PAGE) {
         steering.page(page).await?;
     }
@@ -68,8 +76,9 @@ pub async fn matching(
     filter: &JobFilter,
     bounds: Bounds,
     by: &By,
+    record: Begun,
 ) -> Result<Bulk, sqlx::Error> {
-    let mut steering = Steering::new(db, verb, by);
+    let mut steering = Steering::new(db, verb, by, Some(record));
     let mut walk = Walk::new(filter, verb.states());
     let (mut seen, started) = (0, Instant::now());
     while let Some(jobs) = walk.next(db).await? {
@@ -91,8 +100,7 @@ pub async fn count_named(db: &PgPool, verb: Verb, ids: &[String]) -> Result<i64,
     queue::count_in(db, ids, verb.states()).await
 }
 
-/// Counts the matching jobs whose state allows it, at most `most`. As in lists, errors are searched in a bounded
-/// number of jobs, so there may be more.
+/// Counts the matching jobs whose state allows it, at most `most`. It looks at the same jobs as [`matching`].
 ///
 /// # Errors
 /// The database is unreachable or refuses the statement.
@@ -106,7 +114,7 @@ pub async fn count_matching(
     for state in verb.states() {
         if filter.may_match(*state) {
             let filter = JobFilter { state: Some(*state), ..filter.clone() };
-            counted += queue::count(db, &filter, most - counted).await?;
+            counted += queue::count_all(db, &filter, most - counted).await?;
         }
     }
     Ok(counted)
@@ -119,7 +127,7 @@ pub(super) async fn page(
     ids: &[String],
     by: &By,
 ) -> Result<usize, sqlx::Error> {
-    let mut steering = Steering::new(db, verb, by);
+    let mut steering = Steering::new(db, verb, by, None);
     steering.page(ids).await?;
     Ok(steering.done)
 }
@@ -128,46 +136,51 @@ struct Steering<'a> {
     db: &'a PgPool,
     verb: Verb,
     by: &'a By,
+    record: Option<Begun>,
     /// Relays that have a new job already: several killed jobs may be of one relay.
     requested: HashSet<RelayId>,
     done: usize,
 }
 
 impl<'a> Steering<'a> {
-    fn new(db: &'a PgPool, verb: Verb, by: &'a By) -> Self {
-        Self { db, verb, by, requested: HashSet::new(), done: 0 }
+    fn new(db: &'a PgPool, verb: Verb, by: &'a By, record: Option<Begun>) -> Self {
+        Self { db, verb, by, record, requested: HashSet::new(), done: 0 }
     }
 
     async fn page(&mut self, ids: &[String]) -> Result<(), sqlx::Error> {
-        self.done += match self.verb {
-            Verb::Retry => self.retry(ids).await?,
-            Verb::Cancel => self.cancel(ids).await?,
-            Verb::Delete => number(queue::delete(self.db, ids).await?),
+        let mut tx = self.db.begin().await?;
+        let done = match self.verb {
+            Verb::Retry => self.retry(&mut tx, ids).await?,
+            Verb::Cancel => self.cancel(&mut tx, ids).await?,
+            Verb::Delete => number(queue::delete(&mut *tx, ids).await?),
         };
+        if let Some(record) = self.record {
+            record.progress(&mut *tx, self.done + done).await?;
+        }
+        tx.commit().await?;
+        self.done += done;
         Ok(())
     }
 
     /// The page of a resync is not retried: its relays may have changed since, and a new one starts from the first.
-    async fn retry(&mut self, ids: &[String]) -> Result<usize, sqlx::Error> {
-        let queues = queue::queues_of(self.db, ids).await?;
+    /// Relays are locked before jobs, as every change of a relay does.
+    async fn retry(&mut self, tx: &mut PgConnection, ids: &[String]) -> Result<usize, sqlx::Error> {
+        let queues = queue::queues_of(&mut *tx, ids).await?;
         let of = |is_meant: fn(&str) -> bool| -> Vec<String> {
             let meant = queues.iter().filter(|(_, queue)| is_meant(queue));
             meant.map(|(id, _)| id.clone()).collect()
         };
-        let others = of(|queue| queue != SYNC_RELAY && queue != RESYNC);
-        let requeued = queue::retry_page(self.db, &others).await?;
         let syncs = of(|queue| queue == SYNC_RELAY);
         let requested = &mut self.requested;
-        let relays = provision::steer::retry_page(self.db, &syncs, requested, self.by).await?;
+        let relays = provision::steer::retry_page(&mut *tx, &syncs, requested, self.by).await?;
+        let others = of(|queue| queue != SYNC_RELAY && queue != RESYNC);
+        let requeued = queue::retry_page(tx, &others).await?;
         Ok(relays + number(requeued))
     }
 
-    async fn cancel(&self, ids: &[String]) -> Result<usize, sqlx::Error> {
+    async fn cancel(&self, tx: &mut PgConnection, ids: &[String]) -> Result<usize, sqlx::Error> {
         let reason = format!("cancelled by {}", self.by.who);
-        let mut tx = self.db.begin().await?;
-        let cancelled = provision::steer::cancel(&mut tx, ids, &reason).await?;
-        tx.commit().await?;
-        Ok(cancelled.len())
+        Ok(provision::steer::cancel(tx, ids, &reason).await?.len())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tender_jobs::{
-    console::operator as audit,
+    console::operator::{self as audit, Begun},
     queue::{COUNT_CAP, JobState},
     steer::{self, Bounds, Steered, Verb},
 };
@@ -13,7 +13,8 @@ use tender_jobs::{
 use crate::{
     command::{ask::Yes, failure::usage, operator, print, serve},
     postgres::Database,
-    selection::{self, Selection, Wanted},
+    search,
+    selection::{self, Selected, Selection, Wanted},
 };
 
 /// Which jobs a list shows, or an action concerns.
@@ -26,13 +27,13 @@ pub(crate) struct Filters {
     #[arg(long, value_enum)]
     state: Option<StateArg>,
     /// Only jobs of relays whose host begins with this, and of upstreams whose address contains it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = named)]
     host: Option<String>,
     /// Only jobs of this tenant's relays: its public key, in hex or as npub.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = named)]
     tenant: Option<String>,
     /// Only jobs whose last error contains this. Case matters.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = filled)]
     error: Option<String>,
     /// Only jobs that ended, or were due, at most this long ago: 90s, 5min, 2h, 1d.
     #[arg(long, value_name = "TIME", value_parser = age)]
@@ -80,6 +81,18 @@ impl From<StateArg> for Wanted {
             StateArg::Open => return Self::Open,
         })
     }
+}
+
+/// Reads a host or a key. An empty one is wrong: a script whose variable is unset would mean every job.
+fn named(text: &str) -> Result<String, String> {
+    let named = search::normal(text).map(|_| text.to_owned());
+    named.ok_or_else(|| "it names nothing; leave the option out to mean every job".to_owned())
+}
+
+/// Reads a part of an error, which must not be empty either.
+fn filled(text: &str) -> Result<String, String> {
+    let filled = (!text.trim().is_empty()).then(|| text.to_owned());
+    filled.ok_or_else(|| "it is empty; leave the option out to mean every job".to_owned())
 }
 
 /// Parses a time such as `5min`.
@@ -177,19 +190,21 @@ impl Which {
         json: bool,
     ) -> anyhow::Result<()> {
         let (db, by) = (&database.pool, operator());
-        let filter = self.filters.selection().find(db).await?.filter;
+        let Selected { filter, is_cut } = self.filters.selection().find(db).await?;
         if filter.state.is_some_and(|state| !verb.states().contains(&state)) {
             let states = verb.states().iter().map(|state| state.as_str()).collect::<Vec<_>>();
             let (verb, states) = (verb.as_str(), states.join(" and "));
             return Err(usage(format!("{verb} concerns {states} jobs only: give another --state")));
         }
         let counted = steer::count_matching(db, verb, &filter, COUNT_CAP).await?;
-        self.yes.or_asks(&format!("{target}: {}", selection::question(verb, counted))).await?;
-        let bulk = steer::matching(db, verb, &filter, Bounds::COMMAND, &by).await?;
-        let result = selection::done(verb, bulk);
-        audit::record(db, &by.who, action, target, &result).await?;
+        let question = selection::question(verb, counted, is_cut);
+        self.yes.or_asks(&format!("{target}: {question}")).await?;
+        let record = Begun::new(db, &by.who, action, target).await?;
+        let bulk = steer::matching(db, verb, &filter, Bounds::COMMAND, &by, record).await?;
+        let result = selection::done(verb, bulk, is_cut);
+        record.end(db, &result).await?;
         if json {
-            return print::json(&json!({ "jobs": bulk.done, "goes_on": bulk.goes_on }));
+            return print::json(&json!({ "jobs": bulk.done, "goes_on": bulk.goes_on || is_cut }));
         }
         print::line(&result)
     }

@@ -3,7 +3,10 @@
 use axum::extract::Query;
 use maud::{Markup, html};
 use serde::Deserialize;
+use sqlx::PgPool;
 use tender_jobs::{
+    console::operator::Begun,
+    provision::relay::By,
     queue::COUNT_CAP,
     steer::{self, Bounds, Bulk, Verb},
 };
@@ -12,10 +15,10 @@ use super::Shown;
 use crate::dashboard::{
     PATH,
     actions::{Action, Answer, Asked},
-    parts::{Problem, count},
+    parts::Problem,
     session::Viewer,
 };
-use crate::selection;
+use crate::selection::{self, Selected};
 
 /// The most jobs that a page counts.
 pub(super) const COUNTED: i64 = 1000;
@@ -32,11 +35,10 @@ pub(in crate::dashboard) struct Counted {
 }
 
 /// The form with the list inside. The server asks for the confirmation, so that the question has the exact count.
-pub(super) fn form(viewer: &Viewer, shown: &Shown, matching: i64, table: &Markup) -> Markup {
+pub(super) fn form(viewer: &Viewer, shown: &Shown, all: &str, table: &Markup) -> Markup {
     if !viewer.may_act() {
         return html! { (table) };
     }
-    let all = count(matching, matching >= COUNTED);
     html! {
         form #steer .steer method="post" action={ (PATH) "/jobs/steer" } {
             input type="hidden" name="form_token" value=(viewer.form_token);
@@ -66,7 +68,7 @@ impl Scope {
     fn of(asked: &Asked) -> Option<Self> {
         if asked.field("scope") == "all" {
             let field = |name| asked.field(name).to_owned();
-            return Some(Self::Matching(Shown {
+            let shown = Shown {
                 host: field("host"),
                 tenant: field("tenant"),
                 queue: field("queue"),
@@ -74,7 +76,8 @@ impl Scope {
                 error: field("error"),
                 age: field("age"),
                 ..Shown::default()
-            }));
+            };
+            return shown.is_understood().then_some(Self::Matching(shown));
         }
         let named = asked.fields.iter().filter(|(name, _)| name == "job");
         let named: Vec<String> = named.map(|(_, id)| id.clone()).collect();
@@ -101,27 +104,49 @@ impl Scope {
         }
     }
 
+    async fn find(self, db: &PgPool) -> Result<Jobs, sqlx::Error> {
+        Ok(match self {
+            Self::Named(ids) => Jobs::Named(ids),
+            Self::Matching(shown) => Jobs::Matching(shown.selection().find(db).await?),
+        })
+    }
+}
+
+/// The jobs that a form means now.
+enum Jobs {
+    Named(Vec<String>),
+    Matching(Selected),
+}
+
+impl Jobs {
     /// Counts the jobs whose state allows it, at most [`COUNT_CAP`].
-    async fn count(&self, asked: &Asked, verb: Verb) -> Result<i64, sqlx::Error> {
-        let db = &asked.dashboard.db;
+    async fn count(&self, db: &PgPool, verb: Verb) -> Result<i64, sqlx::Error> {
         match self {
             Self::Named(ids) => steer::count_named(db, verb, ids).await,
-            Self::Matching(shown) => {
-                let selected = shown.selection().find(db).await?;
-                steer::count_matching(db, verb, &selected.filter, COUNT_CAP).await
+            Self::Matching(found) => {
+                steer::count_matching(db, verb, &found.filter, COUNT_CAP).await
             }
         }
     }
 
-    async fn steer(&self, asked: &Asked, verb: Verb) -> Result<Bulk, sqlx::Error> {
-        let (db, by) = (&asked.dashboard.db, asked.by());
+    async fn steer(
+        &self,
+        db: &PgPool,
+        verb: Verb,
+        by: &By,
+        record: Begun,
+    ) -> Result<Bulk, sqlx::Error> {
         match self {
-            Self::Named(ids) => steer::named(db, verb, ids, &by).await,
-            Self::Matching(shown) => {
-                let selected = shown.selection().find(db).await?;
-                steer::matching(db, verb, &selected.filter, Bounds::PAGE, &by).await
+            Self::Named(ids) => steer::named(db, verb, ids, by, record).await,
+            Self::Matching(found) => {
+                steer::matching(db, verb, &found.filter, Bounds::PAGE, by, record).await
             }
         }
+    }
+
+    /// Whether only some of the relays or upstreams that match are reached.
+    fn is_cut(&self) -> bool {
+        matches!(self, Self::Matching(Selected { is_cut: true, .. }))
     }
 }
 
@@ -132,15 +157,17 @@ pub(in crate::dashboard) async fn steer(Query(before): Query<Counted>, asked: As
     }
     let verb = Verb::parse(asked.field("verb")).ok_or(Problem::NotFound)?;
     let scope = Scope::of(&asked).ok_or(Problem::NotFound)?;
-    let counted = scope.count(&asked, verb).await?;
+    let target = scope.words();
+    let jobs = scope.find(&asked.dashboard.db).await?;
+    let (counted, is_cut) = (jobs.count(&asked.dashboard.db, verb).await?, jobs.is_cut());
     let action = Action {
         name: format!("{}_jobs", verb.as_str()),
-        target: scope.words(),
+        target,
         question: "Do this?",
         path: format!("{PATH}/jobs/steer?counted={counted}"),
         otherwise: format!("{PATH}/jobs"),
     };
-    let question = selection::question(verb, counted);
+    let question = selection::question(verb, counted, is_cut);
     if before.counted.is_some_and(|before| counted > before) {
         return Ok(asked.confirm(&action, &format!("More jobs match now. {question}")));
     }
@@ -148,7 +175,10 @@ pub(in crate::dashboard) async fn steer(Query(before): Query<Counted>, asked: As
         Ok(doing) => doing,
         Err(answer) => return Ok(*answer),
     };
-    let bulk = scope.steer(&asked, verb).await?;
-    asked.dashboard.fleet.forget().await;
-    doing.done(Ok(selection::done(verb, bulk))).await
+    let by = asked.by();
+    let work = move |db: PgPool, record: Begun| async move {
+        let bulk = jobs.steer(&db, verb, &by, record).await?;
+        Ok(selection::done(verb, bulk, is_cut))
+    };
+    doing.in_steps(work).await
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 
 use super::{By, COUNT_CAP, RelayId};
-use crate::{provision::steer, queue};
+use crate::{console::operator::Begun, provision::steer, queue};
 
 /// The most causes that are counted, in the order of their text and again of the relays that gave up last.
 const KNOWN: i32 = 200;
@@ -74,7 +74,7 @@ pub struct CauseRequested {
 }
 
 /// Requests a sync of all relays that gave up for this cause, page by page, until all are requested or 8 s have
-/// passed. A relay that gives up again meanwhile is not requested twice.
+/// passed. A relay that gives up again meanwhile is not requested twice. Each page commits with its count in `record`.
 ///
 /// # Errors
 /// The database is unreachable or refuses a statement; the pages before stay requested.
@@ -82,8 +82,9 @@ pub async fn request_cause(
     db: &PgPool,
     cause: &str,
     by: &By,
+    record: Begun,
 ) -> Result<CauseRequested, sqlx::Error> {
-    request_within(db, cause, by, LONGEST).await
+    request_within(db, cause, by, record, LONGEST).await
 }
 
 /// As [`request_cause`], within another time. At least one page is requested.
@@ -94,6 +95,7 @@ pub async fn request_within(
     db: &PgPool,
     cause: &str,
     by: &By,
+    record: Begun,
     within: Duration,
 ) -> Result<CauseRequested, sqlx::Error> {
     let started = Instant::now();
@@ -105,7 +107,10 @@ pub async fn request_within(
         place = (last.exhausted_at, last.id.as_str().to_owned());
         let mut ids: Vec<RelayId> = page.into_iter().map(|relay| relay.id).collect();
         ids.sort();
-        relays += steer::request_page(db, &ids, by).await?;
+        let mut tx = db.begin().await?;
+        relays += steer::request_page(&mut tx, &ids, by).await?;
+        record.progress(&mut *tx, relays).await?;
+        tx.commit().await?;
         if started.elapsed() >= within {
             let left = count_before(db, cause, &place).await?;
             return Ok(CauseRequested { relays, left });

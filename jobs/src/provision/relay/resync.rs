@@ -2,7 +2,7 @@
 //! activity and jobs.
 
 use serde_json::json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 
 use super::{By, RelayId};
 use crate::provision::{Cause, job::enqueue_many};
@@ -35,9 +35,13 @@ pub(crate) async fn page(
     Ok(Page { requested, last: ids.into_iter().next_back() })
 }
 
-/// Starts a new generation of these relays, in one transaction. Returns the number of relays that
+/// Starts a new generation of these relays, in one transaction or within the caller's. Returns the number of relays that
 /// exist.
-pub async fn request_all(db: &PgPool, ids: &[RelayId], by: &By) -> Result<usize, sqlx::Error> {
+pub async fn request_all(
+    db: &mut PgConnection,
+    ids: &[RelayId],
+    by: &By,
+) -> Result<usize, sqlx::Error> {
     let mut tx = db.begin().await?;
     let texts: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
     let ids = sqlx::query_scalar!(
