@@ -93,7 +93,7 @@ pub(super) async fn run(
     join_all(wings.iter().map(|(wing, all)| begin(&db, wing, all))).await;
     let mut planned = Vec::new();
     for (wing, all) in &wings {
-        planned.extend(all.iter().map(|one| Planned { wing: *wing, one, due: None }));
+        planned.extend(all.iter().map(|one| Planned { wing, one, due: None }));
     }
     tick(&db, &mut planned, &shutdown).await;
     shutdown.cancelled().await; // there may be no recurring jobs
