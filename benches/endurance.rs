@@ -161,7 +161,7 @@ async fn dead_tuples(bench: &Bench) -> String {
 /// Requests a sync of all `relays` at once and prints the time until they are synced.
 async fn burst(bench: &Bench, relays: &[Relay], what: &str) {
     let ids: Vec<_> = relays.iter().map(|relay| relay.id.clone()).collect();
-    relay::request_all(bench.db(), &ids, &by()).await.unwrap();
+    relay::request_all(&mut bench.db().acquire().await.unwrap(), &ids, &by()).await.unwrap();
     let calls = bench.zooid.calls().len();
     let count = i64::try_from(relays.len()).unwrap();
     bench.until("select count(*) from relay where synced", count).await;

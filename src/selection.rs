@@ -84,10 +84,10 @@ impl Selection {
 
     /// Whether a filter was given of which nothing is left to search for.
     fn is_void(&self) -> bool {
-        let names = [&self.host, &self.tenant].into_iter().flatten();
-        let texts = [&self.queue, &self.error].into_iter().flatten();
-        names.into_iter().any(|typed| search::normal(typed).is_none())
-            || texts.into_iter().any(|typed| text(Some(typed)).is_none())
+        let mut names = [&self.host, &self.tenant].into_iter().flatten();
+        let mut texts = [&self.queue, &self.error].into_iter().flatten();
+        names.any(|typed| text(Some(typed)).as_deref().and_then(search::normal).is_none())
+            || texts.any(|typed| text(Some(typed)).is_none())
     }
 }
 
@@ -114,8 +114,8 @@ impl Selected {
             ));
         } else if self.filter.is_open {
             limits.push(format!(
-                "Of each queue, the last {searched} killed that no operator has seen are searched. Choose an age to \
-                 search others."
+                "Of each queue, the last {searched} that were killed and that no operator has seen are searched. \
+                 Choose an age to search others."
             ));
         }
         limits

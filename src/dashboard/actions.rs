@@ -4,6 +4,7 @@
 
 pub(super) mod failed;
 pub(super) mod log;
+mod steps;
 
 use std::collections::BTreeMap;
 
@@ -17,9 +18,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::html;
 use serde::{Deserialize, de::value::MapDeserializer};
 use serde_json::Value;
-use sqlx::{PgExecutor, PgPool, Postgres, Transaction};
+use sqlx::{PgExecutor, Postgres, Transaction};
 use tender_jobs::{
-    console::operator::{Begun, Entry, Outcome},
+    console::operator::{Entry, Outcome},
     provision::relay::By,
     queue::LONGEST_REASON,
 };
@@ -232,27 +233,6 @@ impl Doing<'_> {
     /// Records the result of an action that is not a transaction, and redirects as [`Doing::commit`] does.
     pub(super) async fn done(self, result: Result<String, String>) -> Answer {
         let words = self.record(&self.asked.dashboard.db, result).await?;
-        Ok(self.recorded(&words))
-    }
-
-    /// Does an action of several transactions, whose record begins before the first of them, and redirects as
-    /// [`Doing::commit`] does. It runs in a task of its own: an operator who leaves the page does not end it.
-    pub(super) async fn in_steps<F>(self, work: impl FnOnce(PgPool, Begun) -> F) -> Answer
-    where
-        F: Future<Output = Result<String, sqlx::Error>> + Send + 'static,
-    {
-        let (db, fleet) = (self.asked.dashboard.db.clone(), self.asked.dashboard.fleet.clone());
-        let (who, action) = (&self.asked.viewer.who, &self.action);
-        let record = Begun::new(&db, who, &action.name, &action.target).await?;
-        let work = work(db.clone(), record);
-        let task = tokio::spawn(async move {
-            let words = work.await;
-            fleet.forget().await;
-            let words = words?;
-            record.end(&db, &words).await?;
-            Ok::<_, sqlx::Error>(words)
-        });
-        let words = task.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
         Ok(self.recorded(&words))
     }
 

@@ -31,9 +31,13 @@ async fn a_filter_that_means_nothing_selects_nothing() {
             (name, value),
         ]
     };
-    for (name, value) in
-        [("tenant", "wss://"), ("host", "wss://"), ("queue", "\0"), ("error", "\0")]
-    {
+    for (name, value) in [
+        ("tenant", "wss://"),
+        ("tenant", "\0"),
+        ("host", "wss://"),
+        ("queue", "\0"),
+        ("error", "\0"),
+    ] {
         let answer = site.post("/jobs/steer", &cookie, &form(name, value)).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{name}");
         assert_eq!(killed(&site).await, 3, "{name}");
