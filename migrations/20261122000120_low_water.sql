@@ -55,67 +55,18 @@ begin
     end if;
 end $$;
 
-create or replace function mend_job() returns trigger language plpgsql as $$
-declare
-    reason text;
+create function note_if_waiting() returns trigger language plpgsql as $$
 begin
-    if new.status in ('Pending', 'Failed', 'Queued', 'Running', 'Done', 'Killed')
-        and (new.done_at is null) <> (new.status in ('Done', 'Killed'))
-        and (new.status <> 'Failed' or new.attempts < new.max_attempts)
-        and new.attempts between 0 and 1000000 and new.max_attempts between 1 and 1000000
-        and new.priority in (-5, 0, 5, 10)
-        and is_instant(new.run_at)
-        and (new.lock_at is null or is_instant(new.lock_at))
-        and (new.done_at is null or is_instant(new.done_at))
-        and (octet_length(new.job) <= 16777216 or new.status in ('Done', 'Killed'))
-    then
-        if new.status in ('Pending', 'Failed') then
-            perform note_waiting(new);
-        end if;
-        return new;
-    end if;
-    reason := case
-        when new.status not in ('Pending', 'Failed', 'Queued', 'Running', 'Done', 'Killed')
-            then format('unknown status %L', left(new.status, 100))
-        when new.status in ('Done', 'Killed') then null
-        when octet_length(new.job) > 16777216
-            then format('the payload has %s bytes; at most 16 MiB are allowed', octet_length(new.job))
-        when not is_instant(new.run_at) then format('cannot be due at %s', new.run_at)
-        when new.attempts not between 0 and 1000000
-            then format('cannot have made %s attempts', new.attempts)
-        when new.status = 'Failed' and new.attempts >= new.max_attempts
-            then format('no attempt is left: %s of %s were made', new.attempts, new.max_attempts)
-        end;
-    if reason is not null then
-        new.status := 'Killed';
-        new.done_at := now();
-        new.last_result := jsonb_build_object('Err', 'malformed row: ' || reason);
-        new.metadata := coalesce(hstore('key', new.idempotency_key), ''::hstore);
-        new.idempotency_key := case when strpos(new.idempotency_key, '@') > 0 then new.idempotency_key end;
-        new.lock_by := null;
-    end if;
-    new.attempts := least(greatest(new.attempts, 0), 1000000);
-    new.max_attempts := least(greatest(new.max_attempts, 1), 1000000);
-    new.priority := case when new.priority >= 10 then 10 when new.priority >= 5 then 5
-                         when new.priority >= 0 then 0 else -5 end;
-    if not is_instant(new.run_at) then
-        new.run_at := now();
-    end if;
-    if not is_instant(new.lock_at) then
-        new.lock_at := now();
-    end if;
-    if new.status in ('Done', 'Killed') then
-        if new.done_at is null or not is_instant(new.done_at) then
-            new.done_at := now();
-        end if;
-    else
-        new.done_at := null;
-    end if;
     if new.status in ('Pending', 'Failed') then
         perform note_waiting(new);
     end if;
     return new;
 end $$;
+
+-- Triggers fire in the order of their names: after `mend_job`, which may kill the row or change its priority. Without a
+-- WHEN clause, as there.
+create trigger note_waiting before insert or update on apalis.jobs
+    for each row execute function note_if_waiting();
 
 -- apalis's own trigger announces insertions only, one by one.
 drop trigger notify_workers on apalis.jobs;
