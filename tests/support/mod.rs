@@ -282,7 +282,7 @@ impl World {
     }
 
     pub async fn rescue(&self) -> queue::Rescued {
-        queue::rescue(&self.db, queue::DEAD_AFTER, runtime::STUCK_AFTER).await.unwrap()
+        queue::rescue(&self.db, queue::DEAD_AFTER, runtime::STUCK_AFTER).await.unwrap().0
     }
 
     pub async fn reconcile(&self) -> usize {

@@ -176,7 +176,8 @@ impl Wing {
     }
 
     /// Adds a step that runs at the start, before any worker registers, and then every 5 s with the
-    /// rescue. A failure is logged; the next round tries again.
+    /// rescue while the schema's function `upkeep_is_due` returns true. A failure is logged; the next round
+    /// tries again.
     #[must_use]
     pub fn upkeep<Run, Running>(mut self, step: Run) -> Self
     where
@@ -202,7 +203,7 @@ pub async fn run(
 ) -> Result<(), PartEnded> {
     let upkeep: Vec<Upkeep> = wings.iter().flat_map(|wing| wing.upkeep.clone()).collect();
     // Before any worker registers: jobs that a dead process left are due at once.
-    shutdown.run_until_cancelled(Box::pin(rescue::once(db, &upkeep))).await;
+    shutdown.run_until_cancelled(Box::pin(rescue::first(db, &upkeep))).await;
     let mut parts = Parts::default();
     parts.spawn("the rescue", rescue::run(db.clone(), upkeep, shutdown.clone()));
     let mut stations = Vec::new();
