@@ -22,6 +22,7 @@ pub mod path;
 pub mod process;
 pub mod proxy;
 pub mod relays;
+pub mod schedule;
 pub mod scripted;
 pub mod server;
 pub mod terminal;
