@@ -176,11 +176,3 @@ pub async fn processes(db: impl PgExecutor<'_>) -> Result<Vec<Process>, sqlx::Er
     });
     Ok(process.collect())
 }
-
-/// Deletes the rows of processes that were not seen for a day.
-pub(super) async fn forget_dead(db: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from process where last_seen_at < now() - interval '1 day'")
-        .execute(db)
-        .await?;
-    Ok(())
-}
