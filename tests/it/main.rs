@@ -48,6 +48,7 @@ mod grasp_service;
 mod grasp_session;
 mod grasp_wanted;
 mod held;
+mod idle;
 mod in_flight;
 mod interleaving;
 mod ledger;
