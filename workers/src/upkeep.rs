@@ -34,7 +34,7 @@ async fn prune(db: PgPool, job: Job, keep: Retention, history: Duration) {
         console::prune(&db, history).await?;
         Ok(json!(pruned))
     };
-    outcome::recurring(&db, &job, PRUNE, work).await;
+    outcome::recurring(&db, &job, PRUNE, Box::pin(work)).await;
 }
 
 #[cfg(test)]
