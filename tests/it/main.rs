@@ -75,6 +75,7 @@ mod mirror_wire;
 mod moves;
 mod orders;
 mod polls;
+mod pulse;
 mod reassertion;
 mod reconcile;
 mod repair;

@@ -227,8 +227,9 @@ pub async fn run(
     parts.spawn("the schedule", schedule::run(db.clone(), schedules, shutdown.clone()));
     let (mut reporter, orders) = Reporter::new(db, &settings.process, names, &stations);
     reporter.first(&shutdown).await;
-    parts.spawn("the report of the process", reporter.run(shutdown.clone()));
-    run_stations(&mut parts, db, &settings, stations, &orders, &shutdown);
+    let heart = heart::Heart::new(db, &settings.vitals);
+    parts.spawn("the heartbeats", heart.clone().run(reporter, shutdown.clone()));
+    run_stations(&mut parts, db, &settings, stations, (&heart, &orders), &shutdown);
     parts.join(&shutdown).await
 }
 
@@ -237,7 +238,7 @@ fn run_stations(
     db: &PgPool,
     settings: &Settings,
     stations: Vec<Station>,
-    orders: &watch::Receiver<Orders>,
+    (heart, orders): (&Arc<heart::Heart>, &watch::Receiver<Orders>),
     shutdown: &CancellationToken,
 ) {
     let hints = hints::Hints::new(stations.iter().map(|station| station.queue));
@@ -245,8 +246,6 @@ fn run_stations(
         parts.spawn("the notifications", hints.clone().listen(listening, shutdown.clone()));
     }
     parts.spawn("the polls", poller::Poller::new(db, &hints).run(shutdown.clone()));
-    let heart = heart::Heart::new(db, &settings.vitals);
-    parts.spawn("the heartbeats", heart.clone().run(shutdown.clone()));
     for station in stations {
         let name = format!("the supervisor of {}", station.queue);
         let post = supervise::Post {
