@@ -55,7 +55,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tender_jobs::queue::{Job, process::Orders};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use failpoint::failpoint;
@@ -246,6 +246,7 @@ fn run_stations(
         parts.spawn("the notifications", hints.clone().listen(listening, shutdown.clone()));
     }
     parts.spawn("the polls", poller::Poller::new(db, &hints).run(shutdown.clone()));
+    let turns = Arc::new(Semaphore::new(supervise::REGISTERING));
     for station in stations {
         let name = format!("the supervisor of {}", station.queue);
         let post = supervise::Post {
@@ -254,6 +255,7 @@ fn run_stations(
             hints: hints.clone(),
             orders: orders.clone(),
             heart: heart.clone(),
+            turns: turns.clone(),
             station,
         };
         parts.spawn(name, supervise::run(post, shutdown.clone()));

@@ -10,7 +10,6 @@ use croner::{
     Cron,
     parser::{CronParser, Seconds},
 };
-use futures_util::future::join_all;
 use sqlx::PgPool;
 use tender_jobs::{
     database::answered,
@@ -100,7 +99,9 @@ pub(super) async fn run(
     }
     let mut ticks = Ticks::new(&db, &wings);
     ticks.begin().await;
-    join_all(wings.iter().flat_map(|(_, all)| all).map(|one| begin(&db, one))).await;
+    for one in wings.iter().flat_map(|(_, all)| all) {
+        begin(&db, one).await;
+    }
     ticks.run(&shutdown).await;
     shutdown.cancelled().await; // there may be no recurring jobs
 }
