@@ -2,7 +2,9 @@
 
 -- Whether the upkeep of a wing has something to do. Each wing adds its condition. A process asks with each look for
 -- jobs of dead workers.
-create function upkeep_is_due() returns boolean language sql stable parallel safe as $$
+-- Sequential scans are disabled: before the table is analysed, the planner expects most jobs to be held, and to find one
+-- at once; it would read all of them.
+create function upkeep_is_due() returns boolean language sql stable parallel safe set enable_seqscan = off as $$
     -- A job is held for an instance or for a host, or a relay gave up in an outage.
     select exists (select from apalis.jobs where metadata->'held_by' is not null)
         or exists (select from relay where outage_instance is not null);

@@ -103,3 +103,21 @@ async fn a_job_that_is_held_for_an_instance_without_an_outage_is_released() {
     stop.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_look_for_held_jobs_reads_none_of_the_others() {
+    let world = World::new().await;
+    let jobs = "insert into apalis.jobs (id, job_type, job)
+                select 'job ' || i, 'others', '{}' from generate_series(1, 10000) i";
+    sqlx::query(jobs).execute(&world.db).await.unwrap();
+    let explain = "explain (analyze, buffers, format json) select upkeep_is_due()";
+    let mut db = world.db.acquire().await.unwrap();
+    let mut blocks = 0;
+    for _ in 0..2 {
+        // The first time, the session reads the catalogue too.
+        let plan: serde_json::Value =
+            sqlx::query_scalar(explain).fetch_one(&mut *db).await.unwrap();
+        blocks = plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap();
+    }
+    assert!(blocks < 100, "{blocks} blocks");
+}

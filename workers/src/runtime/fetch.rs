@@ -149,12 +149,11 @@ impl Fetcher {
         tokio::select! {
             biased;
             Ok(()) = self.orders.changed() => self.put_back().await?,
-            free = timeout(AHEAD_AT_MOST, slots.free(false)) => match free {
-                Ok(free) => self.give(free).await,
-                Err(_) => {
-                    self.slots.are_slow();
-                    self.put_back().await?;
-                }
+            free = timeout(AHEAD_AT_MOST, slots.free(false)) => if let Ok(free) = free {
+                self.give(free).await;
+            } else {
+                self.slots.are_slow();
+                self.put_back().await?;
             },
         }
         Ok(())
