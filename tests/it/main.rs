@@ -29,6 +29,8 @@ mod enqueue;
 mod event_counts;
 mod event_monsters;
 mod event_store;
+mod event_tags;
+mod event_tags_migration;
 mod event_upkeep;
 mod exhaustive;
 mod fencing;

@@ -1,4 +1,4 @@
-//! The rows of an event: the event, its tags, and the upstream that holds it.
+//! The rows of an event: the event, and the upstream that holds it. Its tags are found by an index.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -26,7 +26,6 @@ pub(super) async fn insert(
         return Ok(Vec::new());
     }
     let positions = insert_events(tx, events).await?;
-    insert_tags(tx, events, &positions).await?;
     note_source(tx, upstream, events, &positions).await?;
     if !positions.is_empty() {
         work::push_live_uploads(tx).await?;
@@ -56,32 +55,6 @@ async fn insert_events(tx: &mut PgConnection, events: &[&Event]) -> Result<Posit
     .fetch_all(tx)
     .await?;
     Ok(rows.iter().map(|row| (EventId::of_row(&row.id), row.position)).collect())
-}
-
-async fn insert_tags(
-    tx: &mut PgConnection,
-    events: &[&Event],
-    positions: &Positions,
-) -> Result<(), sqlx::Error> {
-    let tags: Vec<_> = events
-        .iter()
-        .filter_map(|event| Some((positions.get(&event.id)?, event)))
-        .flat_map(|(position, event)| event.indexed_tags().map(move |tag| (*position, tag)))
-        .collect();
-    if tags.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "insert into event_tag (position, name, value, index)
-         select * from unnest($1::bigint[], $2::text[], $3::text[], $4::int[])",
-        &column(&tags, |(position, _)| *position),
-        &column(&tags, |(_, tag)| tag.name.to_string()),
-        &column(&tags, |(_, tag)| tag.value.to_owned()),
-        &column(&tags, |(_, tag)| i32::try_from(tag.index).unwrap_or(i32::MAX)),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 /// Stores that the upstream holds the events, so that they are not sent back to it; an upstream
