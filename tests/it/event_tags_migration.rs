@@ -10,27 +10,32 @@ use crate::support::{database::TestDatabase, patiently};
 const BEFORE: i64 = 20_261_122_000_121;
 
 /// Event $1 as the release before this one stores it. Each tenth contains U+0000.
-const STORE: &str = r#"
-    with new as (
-        insert into event (id, pubkey, created_at, kind, tags, content, sig)
-        select sha256(n::text::bytea), sha256('a'), n, 1,
-               case when n % 10 = 0
-                    then jsonb_build_array(jsonb_build_object('exact', encode(convert_to(
-                        '[[["e","x"],["t","t' || n || '"],["t","a\u0000"],["tt","b"]],"c\u0000"]', 'UTF8'), 'hex')))
-                    else jsonb_build_array('["e","x"]'::jsonb, jsonb_build_array('t', 't' || n), '["-"]'::jsonb,
-                                           jsonb_build_array('p', repeat('p', 256))) end,
-               '', sha256('a') || sha256('b')
-        from (select $1::bigint as n) number returning position, created_at as n)
+const EVENT: &str = r#"
+    insert into event (id, pubkey, created_at, kind, tags, content, sig)
+    select sha256(n::text::bytea), sha256('a'), n, 1,
+           case when n % 10 = 0
+                then jsonb_build_array(jsonb_build_object('exact', encode(convert_to(
+                    '[[["e","x"],["t","t' || n || '"],["t","a\u0000"],["tt","b"]],"c\u0000"]', 'UTF8'), 'hex')))
+                else jsonb_build_array('["e","x"]'::jsonb, jsonb_build_array('t', 't' || n), '["-"]'::jsonb,
+                                       jsonb_build_array('p', repeat('p', 256))) end,
+           '', sha256('a') || sha256('b')
+    from (select $1::bigint as n) number returning position"#;
+
+/// The tags of event $1, which has position $2.
+const ITS_TAGS: &str = "
     insert into event_tag (position, name, value, index)
-    select position, name, value, index
-    from new, lateral (values ('e', 'x', 0), ('t', 't' || n, 1)) tag (name, value, index)"#;
+    select $2, name, value, index from (values ('e', 'x', 0), ('t', 't' || $1::bigint, 1)) tag (name, value, index)";
 
 const TAGS: &str =
     "select array_agg(format('%s %s %s %s', created_at, name, value, index) order by 1)
                     from event_tag join event using (position)";
 
 async fn store(db: &PgPool, number: i64) {
-    sqlx::query(STORE).bind(number).execute(db).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let event = sqlx::query_scalar(EVENT).bind(number).fetch_one(&mut *tx);
+    let position: i64 = event.await.unwrap();
+    sqlx::query(ITS_TAGS).bind(number).bind(position).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 async fn texts(db: &PgPool, query: &'static str) -> Vec<String> {
