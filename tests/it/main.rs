@@ -28,6 +28,7 @@ mod deploy;
 mod enqueue;
 mod event_counts;
 mod event_monsters;
+mod event_sources;
 mod event_store;
 mod event_tags;
 mod event_tags_migration;
