@@ -26,6 +26,7 @@ mod dashboard;
 mod deletion;
 mod deploy;
 mod enqueue;
+mod event_bytes;
 mod event_counts;
 mod event_monsters;
 mod event_sources;
