@@ -3,7 +3,7 @@
 //! store the row and its activity; apalis fences nothing and batches nothing but its fetches.
 //!
 //! `cargo bench --bench peers` runs three rounds in alternation at 16, 48 and 100 jobs at the same time; `… -- 16` runs
-//! one of them. `docs/PERFORMANCE.md` has the results.
+//! one of them. With `STATEMENTS=1` each run ends with its most expensive statements. `docs/PERFORMANCE.md` has the results.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,7 +21,7 @@ use apalis_core::worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeE
 use apalis_postgres::{Config, PostgresStorage};
 use nostr::key::Keys;
 use sqlx::{ConnectOptions, PgPool, postgres::PgPoolOptions};
-use support::{Bench, Process, wanted};
+use support::{Bench, Process, statements, wanted};
 use tender_jobs::provision::relay::{self, RelayId};
 use tender_workers::provision::zooid::{DEFAULT_TIMEOUT, Zooid, ZooidSettings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,9 +32,10 @@ const ROUNDS: usize = 3;
 /// As the peers were measured by others.
 const BATCH: usize = 100;
 
-/// Turns the database into one as apalis leaves it: without the indexes and the trigger of Tender on its table.
+/// Turns the database into one as apalis leaves it: without the indexes and the triggers of Tender on its table.
 const BARE: &str = "
     drop trigger mend_job on apalis.jobs;
+    drop trigger note_waiting on apalis.jobs;
     create trigger notify_workers after insert on apalis.jobs
         for each row execute function apalis.notify_new_jobs();
     do $$ declare extra text; begin
@@ -76,6 +77,12 @@ async fn compare(at_a_time: &str) {
 
 /// Returns the jobs per second from the first call to the last.
 async fn drained(bench: &Bench) -> f64 {
+    // The stand-in counts in this process. To count rows all the time would take more of the database's time than
+    // the work itself.
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    while bench.zooid.len() < usize::try_from(JOBS).unwrap() {
+        look.tick().await;
+    }
     bench.until("select count(*) from relay where synced", JOBS).await;
     let took = bench.zooid.calls()[0].at.elapsed();
     assert_eq!(i64::try_from(bench.zooid.len()).unwrap(), JOBS);
@@ -87,8 +94,10 @@ async fn tender(bench: Bench, at_a_time: &str) -> f64 {
     let worker = bench.spawn_with("work", &more);
     bench.until_workers(1).await;
     bench.insert(JOBS, JOBS).await;
+    statements::reset(bench.db()).await;
     sqlx::query(support::ENQUEUE).execute(bench.db()).await.unwrap();
     let rate = drained(&bench).await;
+    statements::print(bench.db()).await;
     drop(worker);
     bench.database.destroy().await;
     rate
@@ -99,6 +108,7 @@ async fn bare(bench: Bench, at_a_time: &str) -> f64 {
     bench.insert(JOBS, JOBS).await;
     let enqueue = "insert into apalis.jobs (id, job_type, job)
                    select apalis.generate_ulid(), 'bare', convert_to(to_json(id)::text, 'UTF8') from relay";
+    statements::reset(bench.db()).await;
     sqlx::query(enqueue).execute(bench.db()).await.unwrap();
     let worker = Command::new(std::env::current_exe().unwrap())
         .args(["bare", bench.db().connect_options().to_url_lossy().as_str(), &bench.zooid.url()])
@@ -106,6 +116,7 @@ async fn bare(bench: Bench, at_a_time: &str) -> f64 {
         .spawn();
     let worker = Process::of(worker.unwrap());
     let rate = drained(&bench).await;
+    statements::print(bench.db()).await;
     drop(worker);
     bench.database.destroy().await;
     rate

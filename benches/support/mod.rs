@@ -25,6 +25,8 @@ use sqlx::PgPool;
 use tender::{config::DatabaseConfig, demo::zooid::ZooidStandIn, postgres::Database};
 use tender_jobs::provision::relay::{self, By, Change, NewRelay, Relay};
 
+pub mod statements;
+
 pub const DOMAIN: &str = "zooid.bench";
 
 pub struct Bench {
@@ -72,7 +74,7 @@ impl Bench {
             migrate_on_start: false,
             is_pooled: false,
         };
-        let database = Database::open(&config).await.unwrap();
+        let database = statements::open(&config).await;
         tender_jobs::database::migrate(&database.pool).await.unwrap();
         let robot = Keys::generate();
         let zooid = ZooidStandIn::start(vec![robot.public_key()]).await.unwrap();

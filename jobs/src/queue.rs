@@ -15,6 +15,10 @@
 //! | read | [`status`], [`figures`], [`flow`], [`names`], [`jobs`], [`count`], [`job`], [`workers`] |
 //! | steer | [`retry`], [`pause`], [`resume`], [`scale`], [`process::drain`]; [`crate::steer`] for jobs of any wing |
 //!
+//! Statements that name a row by its id check its state and its worker through `coalesce`. The indexes of held jobs and
+//! of workers then do not qualify, which are full of dead entries under load: the planner would walk all of them for
+//! one row.
+//!
 //! A job may have a *key*. At most one job of a queue has a given key, so a key answers "is there
 //! already a job for this thing?" without a race. The key is free again when the job ends, with one
 //! exception: the key of a recurring job's run contains an `@` (`prune@1700000000`) and stays, because

@@ -20,6 +20,7 @@ mod bad_rows;
 mod body;
 mod breaker;
 mod bulk;
+mod by_id;
 mod causes;
 mod connections;
 mod dashboard;

@@ -135,9 +135,9 @@ async fn reasons(
         r#"select job.id, job.status, relay.synced as "synced?", relay.zooid_domain as "domain?",
                   relay.exhausted_at is not null as "is_exhausted!"
            from unnest($1::text[], $2::text[], $3::text[]) as asked (job_id, worker, relay_id)
-           join apalis.jobs job on job.id = asked.job_id and job.lock_by = asked.worker
+           join apalis.jobs job on job.id = asked.job_id and coalesce(job.lock_by, '') = asked.worker
            left join relay on relay.id = asked.relay_id
-           where job.status in ('Queued', 'Running')"#,
+           where coalesce(job.status, '') in ('Queued', 'Running')"#,
         &column(without.iter().copied(), |request| &request.job.id),
         &column(without.iter().copied(), |request| &request.job.worker),
         &column(without.iter().copied(), |request| request.relay_id.as_str()),

@@ -32,9 +32,9 @@ with asked as (
                            else '{"Ok": "synced"}'::jsonb end,
         lock_by = null
     from held
-    -- By the primary key: the index of workers is full of dead entries under load.
+    -- Found by the primary key, see `queue`.
     where job.id = held.job_id and coalesce(job.lock_by, '') = held.worker
-      and job.attempts = held.attempt - 1 and job.status = 'Running'
+      and job.attempts = held.attempt - 1 and coalesce(job.status, '') = 'Running'
     returning job.id
 ), settled as (
     update relay

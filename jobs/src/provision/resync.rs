@@ -78,7 +78,7 @@ pub async fn advance_resync(
              done_at = case when $5 then now() end, lock_by = null, lock_at = null,
              run_at = now() + make_interval(secs => $6),
              last_result = json_build_object('Ok', $7::bigint)
-         where id = $1 and lock_by = $2 and attempts = $3 and status = 'Running'",
+         where id = $1 and coalesce(lock_by, '') = $2 and attempts = $3 and coalesce(status, '') = 'Running'",
         job.id,
         job.worker,
         job.attempt - 1,

@@ -151,7 +151,8 @@ async fn unwritten(
         let row = sqlx::query!(
             r#"select coalesce(lease_job = $2 and lease_epoch = $3, false)
                    and exists (select from apalis.jobs
-                               where id = $2 and lock_by = $4 and attempts = $5 and status = 'Running')
+                               where id = $2 and coalesce(lock_by, '') = $4 and attempts = $5
+                                 and coalesce(status, '') = 'Running')
                    as "is_ours!"
                from relay where id = $1"#,
             lease.relay.id.as_str(),

@@ -50,7 +50,7 @@ pub async fn fetch(
 pub async fn start(db: impl PgExecutor<'_>, job: &Job) -> Result<Settled<()>, sqlx::Error> {
     let started = sqlx::query!(
         "update apalis.jobs set status = 'Running', lock_at = now()
-         where id = $1 and lock_by = $2 and attempts = $3 and status = 'Queued'",
+         where id = $1 and coalesce(lock_by, '') = $2 and attempts = $3 and coalesce(status, '') = 'Queued'",
         job.id,
         job.worker,
         job.attempt - 1,
@@ -70,7 +70,8 @@ pub async fn free_key(db: impl PgExecutor<'_>, job: &Job) -> Result<Settled<()>,
         "update apalis.jobs
          set idempotency_key = null,
              metadata = coalesce(metadata, ''::hstore) || hstore('key', idempotency_key)
-         where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running') and idempotency_key is not null",
+         where id = $1 and coalesce(lock_by, '') = $2 and attempts = $3
+           and coalesce(status, '') in ('Queued', 'Running') and idempotency_key is not null",
         job.id,
         job.worker,
         job.attempt - 1,

@@ -77,7 +77,8 @@ async fn end(
                              else ''::hstore end,
              idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end,
              job = case when $6 then '{}'::bytea else job end
-         where id = $1 and lock_by = $2 and attempts = $3 and status in ('Queued', 'Running')",
+         where id = $1 and coalesce(lock_by, '') = $2 and attempts = $3
+           and coalesce(status, '') in ('Queued', 'Running')",
         job.id,
         job.worker,
         job.attempt - 1,

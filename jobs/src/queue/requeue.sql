@@ -19,7 +19,8 @@ with asked as (
     from asked
     join apalis.jobs job on job.id = asked.id and job.lock_by is not distinct from asked.worker
                         and job.attempts = asked.attempts
-    where job.status in ('Queued', 'Running')
+    -- Found by the primary key, see `queue`.
+    where coalesce(job.status, '') in ('Queued', 'Running')
       and (asked.status is null or job.status = asked.status)
     -- In the order in which an insertion of many jobs locks the rows whose keys it meets.
     order by job.job_type, key, job.id
