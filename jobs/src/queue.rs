@@ -93,7 +93,9 @@ pub use state::JobState;
 pub(crate) use steer::{cancel, count_in, delete, queues_of, retry_page};
 pub use steer::{mark_seen, retry};
 pub(crate) use walk::{PAGE, Walk};
-pub use worker::{Alive, Worker, died_young, heartbeat, register, release, unregister, workers};
+pub use worker::{
+    Alive, Worker, died_young, heartbeat, put_back, register, release, unregister, workers,
+};
 
 /// The channel on which PostgreSQL announces when jobs of a queue are due (`note_waiting` in the schema).
 pub const CHANNEL: &str = "apalis::job::insert";

@@ -14,7 +14,8 @@ const INDEXES: [&str; 2] = ["apalis.jobs_held_idx", "apalis.idx_apalis_jobs_lock
 
 /// How often each of [`INDEXES`] was scanned.
 async fn scans(world: &World) -> Vec<i64> {
-    let scans = "select pg_stat_get_numscans(name::regclass) from unnest($1::text[]) with ordinality
+    let scans =
+        "select pg_stat_get_numscans(name::regclass) from unnest($1::text[]) with ordinality
                  as indexes (name, place) order by place";
     sqlx::query_scalar(scans).bind(INDEXES).fetch_all(&world.db).await.unwrap()
 }

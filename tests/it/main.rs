@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod apalis_contract;
 mod api;
 mod api_audit;

@@ -111,8 +111,8 @@ pub struct Station {
 }
 
 impl Station {
-    /// Serves `queue` with up to `concurrency` jobs at the same time. A job is fetched only into a free
-    /// slot, so no fetched job waits.
+    /// Serves `queue` with up to `concurrency` jobs at the same time. A job is fetched into a free slot. As many again
+    /// are fetched ahead while many are due and each ends within about 50 ms.
     pub fn new<Run, Running>(queue: &'static str, concurrency: usize, handler: Run) -> Self
     where
         Run: Fn(Job) -> Running + Send + Sync + 'static,

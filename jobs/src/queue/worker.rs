@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgExecutor, PgPool};
 
-use super::{DEAD_AFTER, Guard, Requeue, requeue_all};
+use super::{DEAD_AFTER, Guard, Job, Requeue, requeue_all};
 
 /// Registers a worker. The name must be new at every start, so that the jobs of its predecessor are not
 /// taken for its own. `process` tells people where the worker runs.
@@ -117,6 +117,15 @@ pub async fn release(db: &PgPool, worker: &str) -> Result<usize, sqlx::Error> {
             status: Some("Queued"),
         })
         .collect();
+    Ok(requeue_all(db, &guards, &Requeue::unstarted()).await?.len())
+}
+
+/// Puts back jobs that were fetched and not started. Returns how many; the others belong to somebody else now.
+///
+/// # Errors
+/// See the module; then the jobs are put back when the worker leaves, or rescued.
+pub async fn put_back(db: impl PgExecutor<'_>, jobs: &[Job]) -> Result<usize, sqlx::Error> {
+    let guards: Vec<Guard> = jobs.iter().map(Guard::from).collect();
     Ok(requeue_all(db, &guards, &Requeue::unstarted()).await?.len())
 }
 

@@ -16,8 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Listen, failpoint, outcome::catch_panic};
 
-/// Concurrent statements of one kind. The second keeps PostgreSQL busy while the first commits.
-const RUNNERS: usize = 2;
+/// Concurrent claims. Each locks the rows of the instances, so that a second one would wait for the first, and both
+/// would be small.
+const CLAIMING: usize = 1;
+/// Concurrent settlements. The second keeps PostgreSQL busy while the first commits.
+const SETTLING: usize = 2;
 /// The maximum number of items in one statement.
 const LARGEST: usize = 64;
 
@@ -45,16 +48,16 @@ pub(super) struct Batcher<Item, Answer> {
 }
 
 impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer> {
-    /// Starts the tasks that run the batches, as `runners`. `run` returns one answer per item, in the
+    /// Starts the tasks that run the batches, `at_once` of them, as `runners`. `run` returns one answer per item, in the
     /// order of the items.
-    fn start<Run, Running>(runners: &mut JoinSet<()>, run: Run) -> Self
+    fn start<Run, Running>(runners: &mut JoinSet<()>, at_once: usize, run: Run) -> Self
     where
         Run: Fn(Vec<Item>) -> Running + Clone + Send + Sync + 'static,
         Running: Future<Output = Result<Vec<Answer>, sqlx::Error>> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(LARGEST);
         let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..RUNNERS {
+        for _ in 0..at_once {
             let run = run.clone();
             runners.spawn(serve(receiver.clone(), move |items| caught(run(items))));
         }
@@ -144,11 +147,11 @@ impl Batches {
         let (claims, completions, for_claims) = (db.clone(), db, instances.clone());
         let mut runners = JoinSet::new();
         Self {
-            claims: Batcher::start(&mut runners, move |requests: Vec<ClaimRequest>| {
+            claims: Batcher::start(&mut runners, CLAIMING, move |requests: Vec<ClaimRequest>| {
                 let (db, instances) = (claims.clone(), for_claims.clone());
                 async move { answered(&db, provision::claim(&db, &requests, &instances)).await }
             }),
-            completions: Batcher::start(&mut runners, move |items: Vec<Completion>| {
+            completions: Batcher::start(&mut runners, SETTLING, move |items: Vec<Completion>| {
                 let (db, instances) = (completions.clone(), instances.clone());
                 async move { answered(&db, provision::complete(&db, &items, &instances)).await }
             }),
@@ -177,7 +180,7 @@ fn connections(db: &PgPool, listen: &Listen) -> PgPool {
     let path = if matches!(listen, Listen::Pool) { Path::Direct } else { Path::Pooled };
     let options = db.connect_options();
     database::pool(&options, path, "set plan_cache_mode = force_generic_plan")
-        .max_connections(u32::try_from(2 * RUNNERS).unwrap_or(u32::MAX))
+        .max_connections(u32::try_from(CLAIMING + SETTLING).unwrap_or(u32::MAX))
         .connect_lazy_with((*options).clone())
 }
 
@@ -188,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn everybody_gets_its_own_answer() {
         let mut runners = JoinSet::new();
-        let batcher = Arc::new(Batcher::start(&mut runners, |items: Vec<u32>| async move {
+        let batcher = Arc::new(Batcher::start(&mut runners, 2, |items: Vec<u32>| async move {
             Ok(items.into_iter().map(|item| item * 2).collect())
         }));
         let asked = (0..500).map(|item| {
@@ -204,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_reaches_everybody_in_the_batch() {
         let mut runners = JoinSet::new();
-        let batcher = Batcher::start(&mut runners, |_: Vec<u32>| async {
+        let batcher = Batcher::start(&mut runners, 2, |_: Vec<u32>| async {
             Err::<Vec<u32>, _>(sqlx::Error::PoolTimedOut)
         });
         assert!(matches!(batcher.ask(1).await, Err(BatchError::Database(_))));

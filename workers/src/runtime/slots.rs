@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,6 +19,13 @@ pub(super) const YOUNG: Duration = Duration::from_secs(30);
 /// The longest wait for more free slots under load. A fetch of one job costs as much as one of many.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// Jobs that end sooner are fetched ahead: the next ones wait for about as long.
+const QUICK: Duration = Duration::from_millis(50);
+/// How long a job takes, as long as nothing is known.
+const UNKNOWN: Duration = Duration::from_secs(1);
+/// The weight of the past in the time that jobs take.
+const PAST: u64 = 7;
+
 /// The slots of a station. Workers that follow each other in a process share them.
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
@@ -28,6 +35,8 @@ pub(super) struct Slots {
     withheld: Arc<AtomicUsize>,
     /// Slots that are to be taken away as soon as they are free.
     excess: Arc<AtomicUsize>,
+    /// The time that jobs take, in microseconds: an average of the last ones.
+    typical: Arc<AtomicU64>,
     /// When a suspect has not died young; at once for the others.
     trusted_from: Instant,
 }
@@ -42,6 +51,7 @@ impl Slots {
             size: Arc::new(AtomicUsize::new(size)),
             withheld: Arc::new(AtomicUsize::new(size - given)),
             excess: Arc::default(),
+            typical: Arc::new(AtomicU64::new(micros(UNKNOWN))),
             trusted_from: Instant::now() + wait,
         }
     }
@@ -59,6 +69,27 @@ impl Slots {
             self.free.forget_permits(1);
         }
         self.free.available_permits()
+    }
+
+    /// How many jobs may be held beside those in the slots: as many again, if jobs end at once. A suspect holds none, which
+    /// it would strand.
+    pub(super) fn ahead(&self) -> usize {
+        let is_quick = self.typical.load(Ordering::Relaxed) < micros(QUICK);
+        let is_trusted =
+            self.withheld.load(Ordering::Relaxed) == 0 && Instant::now() >= self.trusted_from;
+        if is_quick && is_trusted { self.size.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// No slot becomes free: the jobs take longer than those before.
+    pub(super) fn are_slow(&self) {
+        self.typical.store(micros(UNKNOWN), Ordering::Relaxed);
+    }
+
+    fn took(&self, time: Duration) {
+        let with = |typical: u64| {
+            Some((typical.saturating_mul(PAST).saturating_add(micros(time))) / (PAST + 1))
+        };
+        let _always = self.typical.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with);
     }
 
     /// Changes the number of slots. Running jobs keep theirs until they end. A suspect is never given more than one
@@ -85,7 +116,7 @@ impl Slots {
     /// Takes a slot for one job; it is free again when the value is dropped.
     pub(super) async fn take(&self) -> Slot {
         let permit = self.free.clone().acquire_owned().await.ok();
-        Slot { permit, slots: self.clone() }
+        Slot { permit, slots: self.clone(), since: Instant::now() }
     }
 
     fn earn(&self) {
@@ -93,6 +124,10 @@ impl Slots {
             self.free.add_permits(1);
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Takes one away; returns false if there is none.
@@ -107,10 +142,12 @@ pub(super) struct Slot {
     /// `None` never, because the slots are never closed.
     permit: Option<OwnedSemaphorePermit>,
     slots: Slots,
+    since: Instant,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.slots.took(self.since.elapsed());
         if let Some(permit) = self.permit.take()
             && less_one(&self.slots.excess)
         {
@@ -141,6 +178,26 @@ mod tests {
             assert_eq!(slots.free(true).await, expected);
         }
         assert_eq!(Slots::new(3, false).free(false).await, 3);
+    }
+
+    #[test]
+    fn jobs_are_held_ahead_while_jobs_end_at_once() {
+        let slots = Slots::new(3, false);
+        assert_eq!(slots.ahead(), 0, "nothing is known");
+        let quick = (1..).take_while(|_| {
+            slots.took(Duration::from_millis(1));
+            slots.ahead() == 0
+        });
+        let quick = quick.count();
+        assert!((10..40).contains(&quick), "after {quick} quick jobs");
+        assert_eq!(slots.ahead(), 3);
+        slots.resize(5);
+        assert_eq!(slots.ahead(), 5, "as many again");
+        slots.took(Duration::from_secs(1));
+        assert_eq!(slots.ahead(), 0, "after a slow one");
+        let suspect = Slots::new(3, true);
+        suspect.typical.store(0, Ordering::Relaxed);
+        assert_eq!(suspect.ahead(), 0, "it would strand them");
     }
 
     #[tokio::test]

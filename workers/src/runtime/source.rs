@@ -2,7 +2,7 @@
 //!
 //! apalis provides the worker's loop and its orderly stop. It never writes a job's outcome: our handlers
 //! settle their own rows (`docs/adr/0001-settle-our-own-rows.md`). It does not limit the jobs that run at
-//! the same time either, because a job is fetched only into a free slot.
+//! the same time either, because the fetching loop hands a job only to a free slot.
 
 use std::{
     convert::Infallible,

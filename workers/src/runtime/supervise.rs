@@ -129,10 +129,10 @@ async fn run_once(
         None => return Ok(()),
     }
     let (sender, jobs) = mpsc::channel(station.concurrency.max(1));
-    let fetcher = Fetcher::new(post, name, slots.clone());
+    let fetcher = Fetcher::new(post, name, slots.clone(), sender);
     let context = WorkerContext::new(name);
     let mut working = work(&context, Source { jobs }, post);
-    let mut fetching = std::pin::pin!(fetcher.run(sender, shutdown));
+    let mut fetching = std::pin::pin!(fetcher.run(shutdown));
     let mut beating = post.heart.join(name);
     tokio::select! {
         dead = beating.until_dead() => return Err(dead),
