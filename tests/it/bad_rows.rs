@@ -139,7 +139,7 @@ async fn steer(world: &World, what: &str) {
 }
 
 async fn upkeep(world: &World, what: &str) {
-    let rescued = queue::rescue(&world.db, queue::DEAD_AFTER, STUCK_AFTER).await.expect(what);
+    let (rescued, _) = queue::rescue(&world.db, queue::DEAD_AFTER, STUCK_AFTER).await.expect(what);
     assert_eq!(rescued.refused, 0, "{what}");
     queue::prune(&world.db, retention(), 2).await.expect(what);
 }

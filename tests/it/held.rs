@@ -1,10 +1,18 @@
-//! The list of the relays that wait for a zooid instance, few and many.
+//! The relays that wait for a zooid instance: their list, few and many, and their release.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use tender_jobs::provision::relay::{self, RelayId, Search};
+use tender_jobs::{
+    provision::{
+        SYNC_RELAY,
+        relay::{self, RelayId, Search},
+    },
+    queue,
+};
+use tender_workers::{provision::Context, runtime::Listen};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::World;
+use crate::support::{World, eventually, run_workers, settings};
 
 /// Inserts relays of which those with an even number wait for `http://out`, and the others for `http://other`.
 async fn wait(world: &World, relays: i32) {
@@ -63,4 +71,35 @@ async fn more_relays_than_can_be_named_are_listed_too() {
     let world = World::new().await;
     wait(&world, 10_100).await;
     assert_eq!(listed(&world).await, even(10_100));
+}
+
+/// A process that runs already finds what another one left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_held_for_an_instance_without_an_outage_is_released() {
+    let world = World::new().await;
+    let zooid = Arc::clone(&world.context.zooid);
+    let context = Context::new(&world.db, zooid, settings(), &Listen::Pool);
+    let (stop, name) = (CancellationToken::new(), context.instances.default.clone());
+    let stopping = stop.clone();
+    let running = tokio::spawn(async move { run_workers(&context, stopping).await });
+    eventually("the process works", async || {
+        let workers = queue::workers(&world.db).await.unwrap();
+        workers.iter().filter(|one| one.process == "test" && one.is_alive).count() > 4
+    })
+    .await;
+    queue::pause(&world.db, SYNC_RELAY, "test", None).await.unwrap();
+    let relay = world.relay("held").await;
+    sqlx::query(
+        "update apalis.jobs set run_at = now() + interval '1 hour', metadata = hstore('held_by', $1)
+         where idempotency_key = 'relay:' || $2",
+    )
+    .bind(name)
+    .bind(relay.id.as_str())
+    .execute(&world.db)
+    .await
+    .unwrap();
+    queue::resume(&world.db, SYNC_RELAY).await.unwrap();
+    eventually("it is synced", async || world.reload(&relay).await.synced).await;
+    stop.cancel();
+    running.await.unwrap();
 }

@@ -152,7 +152,7 @@ async fn claimed(world: &MirrorWorld, queue: &str, lane: uuid::Uuid) -> (Job, Bo
 /// The worker dies, and another process rescues its job.
 async fn die(world: &MirrorWorld) {
     world.expire_workers().await;
-    let rescued = queue::rescue(&world.db, DEAD_AFTER, STUCK_AFTER).await.unwrap();
+    let (rescued, _) = queue::rescue(&world.db, DEAD_AFTER, STUCK_AFTER).await.unwrap();
     assert_eq!(rescued.requeued, 1);
 }
 

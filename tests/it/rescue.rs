@@ -201,7 +201,7 @@ async fn many_rescuers_bring_each_job_back_once() {
         .map(|_| {
             let db = world.db.clone();
             tokio::spawn(async move {
-                queue::rescue(&db, queue::DEAD_AFTER, STUCK_AFTER).await.unwrap()
+                queue::rescue(&db, queue::DEAD_AFTER, STUCK_AFTER).await.unwrap().0
             })
         })
         .collect();

@@ -22,6 +22,7 @@ pub mod path;
 pub mod process;
 pub mod proxy;
 pub mod relays;
+pub mod schedule;
 pub mod scripted;
 pub mod server;
 pub mod terminal;
@@ -282,7 +283,7 @@ impl World {
     }
 
     pub async fn rescue(&self) -> queue::Rescued {
-        queue::rescue(&self.db, queue::DEAD_AFTER, runtime::STUCK_AFTER).await.unwrap()
+        queue::rescue(&self.db, queue::DEAD_AFTER, runtime::STUCK_AFTER).await.unwrap().0
     }
 
     pub async fn reconcile(&self) -> usize {

@@ -19,6 +19,7 @@ use tender_jobs::{
     grasp::{GRASP, work::Work},
     queue::Job,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,6 +50,9 @@ pub struct Context {
     pub stopping: CancellationToken,
     /// Whether the recurring job runs by itself.
     pub has_schedule: bool,
+    /// Whether there is a service, a relay or a parked event, as far as this process knows. Without one, the recurring
+    /// job has nothing to do.
+    used: Arc<watch::Sender<bool>>,
     /// The longest time for the history of one filter. What is proven by then is kept, and the rest is fetched
     /// later.
     pub walk_within: Duration,
@@ -68,6 +72,7 @@ impl Context {
             process,
             stopping,
             has_schedule,
+            used: Arc::default(),
             walk_within: WALK_WITHIN,
             frame_within: mirror::negentropy::SILENCE,
         }
@@ -87,6 +92,7 @@ pub fn wing(context: &Context) -> Wing {
     let recurring = schedule.filter(|_| context.has_schedule);
     let recurring =
         recurring.map(|schedule| Recurring::new(RECONCILE, schedule, Work::Reconcile.job()));
+    let recurring = recurring.map(|job| job.while_used(context.used.subscribe()));
     recurring.into_iter().fold(wing, Wing::recurring)
 }
 

@@ -131,7 +131,8 @@ impl Context {
         self
     }
 
-    /// Reads the settings of an upstream: its overrides of the deployment's settings.
+    /// Reads the settings of an upstream: its overrides of the deployment's settings. Connections that are opened
+    /// from now on follow the deployment's settings as they were read.
     ///
     /// # Errors
     /// The database is unreachable.
@@ -139,7 +140,9 @@ impl Context {
         &self,
         upstream: &Upstream,
     ) -> Result<settings::Settings, sqlx::Error> {
-        Ok(upstream.settings(&deployment::settings(&self.db).await?))
+        let deployment = deployment::settings(&self.db).await?;
+        self.connections.learn(deployment.clone());
+        Ok(upstream.settings(&deployment))
     }
 }
 

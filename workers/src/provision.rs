@@ -3,9 +3,10 @@
 //! - [`sync_relay`]: the job that carries one relay. [`reconcile()`] and `resync` enqueue such jobs.
 //! - [`zooid`]: the only room that speaks to zooid.
 //! - `batch`: attempts that claim or settle at the same time share a statement.
-//! - `stats`: counts the syncs of this process for charts.
+//! - `stats`: counts the syncs of this process for charts. `known`: makes its zooid instances known.
 
 mod batch;
+mod known;
 mod reassert;
 mod reconcile;
 mod resync;
@@ -19,9 +20,8 @@ use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
     provision::{
-        self, BreakerPolicy, REASSERT, RECONCILE, RESYNC, SYNC_RELAY,
-        backoff::Backoff,
-        instance::{self, Instances},
+        self, BreakerPolicy, QUEUES, REASSERT, RECONCILE, RESYNC, SYNC_RELAY, backoff::Backoff,
+        instance::Instances,
     },
     queue::NewJob,
 };
@@ -88,7 +88,8 @@ impl Context {
 /// The wing's stations and recurring jobs.
 pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
     let (settings, batches) = (&context.settings, context.batches.clone());
-    let [sync, reconcile, resync, reassert, upkeep] = [(); 5].map(|()| context.clone());
+    let [sync, reconcile, resync, reassert] = [(); 4].map(|()| context.clone());
+    let upkeep = context.db.clone();
     let round = settings.reassert_within;
     let run = NewJob::new(RECONCILE, &json!({ "v": 1 }));
     let recurring = Recurring::new(RECONCILE, settings.reconcile_schedule.clone(), run).at_start();
@@ -102,7 +103,8 @@ pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
         .recurring(recurring)
         .background("the counts", &[SYNC_RELAY], stats::run(context.clone(), shutdown.clone()))
         .background("the batches", &[SYNC_RELAY], batch::watch(batches, shutdown.clone()))
-        .upkeep(move || see_to_instances(upkeep.clone()));
+        .background("the instances", &QUEUES, known::run(context.clone(), shutdown.clone()))
+        .upkeep(move || release_waiting(upkeep.clone()));
     reasserting(settings).into_iter().fold(wing, Wing::recurring)
 }
 
@@ -113,8 +115,7 @@ fn reasserting(settings: &Settings) -> Option<Recurring> {
     (!settings.reassert_within.is_zero()).then(|| Recurring::new(REASSERT, schedule, run))
 }
 
-/// Makes the instances known, and releases the jobs that waited for a breaker or a host.
-async fn see_to_instances(context: Context) -> Result<(), sqlx::Error> {
-    instance::register(&context.db, &context.instances.names()).await?;
-    provision::release_waiting(&context.db).await
+/// Releases the jobs that waited for a breaker or a host.
+async fn release_waiting(db: PgPool) -> Result<(), sqlx::Error> {
+    provision::release_waiting(&db).await
 }

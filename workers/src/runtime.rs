@@ -55,7 +55,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tender_jobs::queue::{Job, process::Orders};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use failpoint::failpoint;
@@ -176,7 +176,8 @@ impl Wing {
     }
 
     /// Adds a step that runs at the start, before any worker registers, and then every 5 s with the
-    /// rescue. A failure is logged; the next round tries again.
+    /// rescue while the schema's function `upkeep_is_due` returns true. A failure is logged; the next round
+    /// tries again.
     #[must_use]
     pub fn upkeep<Run, Running>(mut self, step: Run) -> Self
     where
@@ -202,7 +203,7 @@ pub async fn run(
 ) -> Result<(), PartEnded> {
     let upkeep: Vec<Upkeep> = wings.iter().flat_map(|wing| wing.upkeep.clone()).collect();
     // Before any worker registers: jobs that a dead process left are due at once.
-    shutdown.run_until_cancelled(Box::pin(rescue::once(db, &upkeep))).await;
+    shutdown.run_until_cancelled(Box::pin(rescue::first(db, &upkeep))).await;
     let mut parts = Parts::default();
     parts.spawn("the rescue", rescue::run(db.clone(), upkeep, shutdown.clone()));
     let mut stations = Vec::new();
@@ -226,8 +227,9 @@ pub async fn run(
     parts.spawn("the schedule", schedule::run(db.clone(), schedules, shutdown.clone()));
     let (mut reporter, orders) = Reporter::new(db, &settings.process, names, &stations);
     reporter.first(&shutdown).await;
-    parts.spawn("the report of the process", reporter.run(shutdown.clone()));
-    run_stations(&mut parts, db, &settings, stations, &orders, &shutdown);
+    let heart = heart::Heart::new(db, &settings.vitals);
+    parts.spawn("the heartbeats", heart.clone().run(reporter, shutdown.clone()));
+    run_stations(&mut parts, db, &settings, stations, (&heart, &orders), &shutdown);
     parts.join(&shutdown).await
 }
 
@@ -236,7 +238,7 @@ fn run_stations(
     db: &PgPool,
     settings: &Settings,
     stations: Vec<Station>,
-    orders: &watch::Receiver<Orders>,
+    (heart, orders): (&Arc<heart::Heart>, &watch::Receiver<Orders>),
     shutdown: &CancellationToken,
 ) {
     let hints = hints::Hints::new(stations.iter().map(|station| station.queue));
@@ -244,8 +246,7 @@ fn run_stations(
         parts.spawn("the notifications", hints.clone().listen(listening, shutdown.clone()));
     }
     parts.spawn("the polls", poller::Poller::new(db, &hints).run(shutdown.clone()));
-    let heart = heart::Heart::new(db, &settings.vitals);
-    parts.spawn("the heartbeats", heart.clone().run(shutdown.clone()));
+    let turns = Arc::new(Semaphore::new(supervise::REGISTERING));
     for station in stations {
         let name = format!("the supervisor of {}", station.queue);
         let post = supervise::Post {
@@ -254,6 +255,7 @@ fn run_stations(
             hints: hints.clone(),
             orders: orders.clone(),
             heart: heart.clone(),
+            turns: turns.clone(),
             station,
         };
         parts.spawn(name, supervise::run(post, shutdown.clone()));

@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::PgPool;
 use tender_jobs::{
-    PRUNE,
-    console::{charts, operator, session, snooze, stats},
+    PRUNE, console,
     queue::{self, Job, NewJob, Retention},
 };
 
@@ -32,14 +31,10 @@ pub fn wing(db: &PgPool, keep: Retention, history: Duration) -> Wing {
 async fn prune(db: PgPool, job: Job, keep: Retention, history: Duration) {
     let work = async {
         let pruned = queue::prune(&db, keep, BATCHES).await?;
-        stats::prune(&db).await?;
-        charts::prune(&db).await?;
-        session::prune(&db).await?;
-        snooze::prune(&db).await?;
-        operator::prune(&db, history).await?;
+        console::prune(&db, history).await?;
         Ok(json!(pruned))
     };
-    outcome::recurring(&db, &job, PRUNE, work).await;
+    outcome::recurring(&db, &job, PRUNE, Box::pin(work)).await;
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub use note::{
     Refusals, Subscriptions, connected, count, good, note_refusals, note_subscriptions,
     note_verified, resynced,
 };
-pub use process::{Tick, forget_process, heartbeat, tick};
-pub use upkeep::{Dropped, drop_unwanted, forget_dead_processes, reap, wake_due};
+pub use process::{Tick, forget_process, tick};
+pub use upkeep::{Dropped, drop_unwanted, reap, wake_due};
 
 /// The duration of a lease.
 pub const LEASE: Duration = Duration::from_secs(30);

@@ -66,27 +66,15 @@ pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<u6
 }
 
 /// Makes due what waited for a breaker that has closed, for an instance that has recovered, or for a host
-/// that is free now. Also called regularly, because a process may die between the cause and the release.
+/// that is free now. Also called while something waits (`upkeep_is_due` in the schema), because a process may die
+/// between the cause and the release.
 ///
 /// # Errors
 /// See [`provision`](super); the next round releases the rest.
 pub async fn release_waiting(db: &PgPool) -> Result<(), sqlx::Error> {
-    if !anything_waits(db).await? {
-        return Ok(());
-    }
     release_held(db).await?;
     revive(db).await?;
     release_hosts(db).await
-}
-
-/// Whether a job is held, or a relay gave up in an outage.
-async fn anything_waits(db: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select exists (select from apalis.jobs where metadata->'held_by' is not null)
-                  or exists (select from relay where outage_instance is not null) as "waits!""#
-    )
-    .fetch_one(db)
-    .await
 }
 
 /// Makes the held jobs of closed breakers due, and returns how many.

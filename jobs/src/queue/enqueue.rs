@@ -97,7 +97,8 @@ impl NewJob {
     }
 }
 
-/// The insertion; `$conflict` says what happens to a job whose key is taken.
+/// The insertion. `$head` stands before it, `$conflict` says what happens to a job whose key is taken, and what is
+/// returned.
 macro_rules! insert {
     ($jobs:expr, $head:literal, $conflict:literal $(, $argument:expr)*) => {{
         let jobs: &[NewJob] = $jobs;
@@ -109,7 +110,7 @@ macro_rules! insert {
         let spreads: Vec<f64> = jobs.iter().map(|job| job.spread.as_secs_f64()).collect();
         let instants: Vec<Option<DateTime<Utc>>> = jobs.iter().map(|job| job.not_before).collect();
         let numbers = |number: fn(&NewJob) -> i32| jobs.iter().map(number).collect::<Vec<i32>>();
-        sqlx::query_scalar!(
+        sqlx::query!(
             $head
                 + "insert into apalis.jobs as job
                        (id, job_type, job, status, attempts, max_attempts, run_at, priority, idempotency_key)
@@ -145,7 +146,61 @@ macro_rules! insert {
 /// # Errors
 /// See the module; then none was added.
 pub async fn enqueue(db: impl PgExecutor<'_>, jobs: &[NewJob]) -> Result<Vec<String>, sqlx::Error> {
-    insert!(jobs, "", "nothing returning id").fetch_all(db).await
+    let inserted = insert!(jobs, "", "nothing returning id").fetch_all(db).await?;
+    Ok(inserted.into_iter().map(|row| row.id).collect())
+}
+
+/// A recurring job, as a tick of the schedule stores it.
+#[derive(Debug, Clone)]
+pub struct Tick<'a> {
+    /// The name, unique over all wings.
+    pub name: &'a str,
+    /// The wing that the job belongs to.
+    pub wing: &'a str,
+    /// When it runs: a cron expression of six fields, in UTC.
+    pub expression: String,
+    /// The next run; `None` while none is planned.
+    pub next_at: Option<DateTime<Utc>>,
+    /// The run that is due, with its key.
+    pub run: Option<NewJob>,
+}
+
+/// Enqueues the runs of recurring jobs that are due, and stores when each runs next, in one statement. Returns the
+/// database's clock and the keys of the runs that were enqueued: a run that another process has enqueued is left out.
+///
+/// # Errors
+/// See the module; then nothing was stored.
+pub async fn tick(
+    db: impl PgExecutor<'_>,
+    ticks: &[Tick<'_>],
+) -> Result<(DateTime<Utc>, Vec<String>), sqlx::Error> {
+    let runs: Vec<NewJob> = ticks.iter().filter_map(|tick| tick.run.clone()).collect();
+    let names: Vec<String> = ticks.iter().map(|tick| tick.name.to_owned()).collect();
+    let wings: Vec<String> = ticks.iter().map(|tick| tick.wing.to_owned()).collect();
+    let expressions: Vec<String> = ticks.iter().map(|tick| tick.expression.clone()).collect();
+    let next: Vec<Option<DateTime<Utc>>> = ticks.iter().map(|tick| tick.next_at).collect();
+    let row = insert!(
+        &runs,
+        "with planned as (
+             insert into recurring_job as r (name, wing, expression, next_at)
+             select name, wing, expression, next_at
+             from unnest($11::text[], $12::text[], $13::text[], $14::timestamptz[])
+                 as asked (name, wing, expression, next_at)
+             order by name
+             on conflict (name) do update
+             set wing = excluded.wing, expression = excluded.expression, next_at = excluded.next_at
+             where (r.wing, r.expression, r.next_at)
+                   is distinct from (excluded.wing, excluded.expression, excluded.next_at)
+         ), added as (",
+        "nothing returning idempotency_key)
+         select now() as \"now!\", array(select idempotency_key from added) as \"keys!\"",
+        &names,
+        &wings,
+        &expressions,
+        &next as &[Option<DateTime<Utc>>]
+    );
+    let row = row.fetch_one(db).await?;
+    Ok((row.now, row.keys))
 }
 
 /// Adds jobs. A job with the same key that waits, for its turn or for a retry, is given the new

@@ -43,20 +43,31 @@ pub async fn fetch(
     Ok(jobs.collect())
 }
 
+/// The statement that marks a fetched job as running, between `$head` and `$tail`.
+macro_rules! start_job {
+    ($job:expr, $head:literal, $tail:literal $(, $argument:expr)*) => {{
+        let job: &Job = $job;
+        sqlx::query!(
+            $head
+                + "update apalis.jobs set status = 'Running', lock_at = now()
+                   where id = $1 and coalesce(lock_by, '') = $2 and attempts = $3
+                     and coalesce(status, '') = 'Queued' "
+                + $tail,
+            job.id,
+            job.worker,
+            job.attempt - 1,
+            $($argument),*
+        )
+    }};
+}
+pub(super) use start_job;
+
 /// Marks a fetched job as running.
 ///
 /// # Errors
 /// See the module.
 pub async fn start(db: impl PgExecutor<'_>, job: &Job) -> Result<Settled<()>, sqlx::Error> {
-    let started = sqlx::query!(
-        "update apalis.jobs set status = 'Running', lock_at = now()
-         where id = $1 and coalesce(lock_by, '') = $2 and attempts = $3 and coalesce(status, '') = 'Queued'",
-        job.id,
-        job.worker,
-        job.attempt - 1,
-    )
-    .execute(db)
-    .await?;
+    let started = start_job!(job, "", "").execute(db).await?;
     Ok(Settled::of(started.rows_affected()))
 }
 

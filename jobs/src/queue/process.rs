@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgExecutor, types::Json};
 use uuid::Uuid;
 
-use super::DEAD_AFTER;
+use super::{Alive, DEAD_AFTER};
 
 /// A queue as a process serves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,59 @@ pub async fn report(db: impl PgExecutor<'_>, report: &Report) -> Result<Orders, 
     .await?;
     let at_once = orders.at_once.map(|Json(at_once)| at_once).unwrap_or_default();
     Ok(Orders { is_draining: orders.is_draining, at_once })
+}
+
+/// What a process learns with its heartbeats.
+#[derive(Debug)]
+pub struct Pulse {
+    /// The workers that live; see [`heartbeat`](super::heartbeat).
+    pub alive: Vec<Alive>,
+    /// What operators ask of the process; `None` if it is not on the list of processes.
+    pub orders: Option<Orders>,
+}
+
+/// Sends the heartbeats of a process's workers, as [`heartbeat`](super::heartbeat), and stores what the process
+/// reports, unless it is not on the list yet or someone holds its row. One statement.
+///
+/// # Errors
+/// See [`queue`](super); then neither was stored.
+pub async fn pulse(
+    db: impl PgExecutor<'_>,
+    report: &Report,
+    workers: &[String],
+) -> Result<Pulse, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"with free as (
+               select id from apalis.workers
+               where id = any($1) and last_seen > now() - make_interval(secs => $2)
+               for no key update skip locked
+           ), beaten as (
+               update apalis.workers worker set last_seen = now()
+               from free where worker.id = free.id returning worker.id
+           ), mine as (
+               select id from process where id = $3 for no key update skip locked
+           ), told as (
+               update process p set last_seen_at = now(), stations = $4, memory_bytes = $5
+               from mine where p.id = mine.id
+           )
+           select array(select id from apalis.workers
+                        where id = any($1) and last_seen > now() - make_interval(secs => $2)) as "alive!",
+                  array(select id from beaten) as "beaten!",
+                  (select drain_at is not null from process where id = $3) as is_draining,
+                  (select jsonb_object_agg(queue, jobs) from queue_concurrency)
+                      as "at_once: Json<BTreeMap<String, usize>>""#,
+        workers,
+        DEAD_AFTER.as_secs_f64(),
+        report.id,
+        Json(&report.stations) as _,
+        report.memory_bytes,
+    )
+    .fetch_one(db)
+    .await?;
+    let at_once = row.at_once.map(|Json(at_once)| at_once).unwrap_or_default();
+    let orders = row.is_draining.map(|is_draining| Orders { is_draining, at_once });
+    let alive = |id: String| Alive { has_beaten: row.beaten.contains(&id), id };
+    Ok(Pulse { alive: row.alive.into_iter().map(alive).collect(), orders })
 }
 
 /// Removes a process that has stopped from the list.
@@ -175,12 +228,4 @@ pub async fn processes(db: impl PgExecutor<'_>) -> Result<Vec<Process>, sqlx::Er
         drain_reason: row.drain_reason,
     });
     Ok(process.collect())
-}
-
-/// Deletes the rows of processes that were not seen for a day.
-pub(super) async fn forget_dead(db: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from process where last_seen_at < now() - interval '1 day'")
-        .execute(db)
-        .await?;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::{SEARCHED_UNSEEN, list, process};
+use super::{SEARCHED_UNSEEN, list};
 
 /// Rows that one transaction deletes.
 const BATCH: i64 = 5000;
@@ -48,8 +48,7 @@ pub async fn prune(db: &PgPool, keep: Retention, batches: u32) -> Result<Pruned,
             break;
         }
     }
-    pruned.workers = prune_workers(db).await?;
-    process::forget_dead(db).await?;
+    pruned.workers = prune_dead(db).await?;
     Ok(pruned)
 }
 
@@ -102,9 +101,11 @@ async fn prune_batch(db: &PgPool, keep: Retention, kept: &[String]) -> Result<u6
     Ok(deleted.rows_affected())
 }
 
-async fn prune_workers(db: &PgPool) -> Result<u64, sqlx::Error> {
+/// Deletes workers, and the rows of processes, that were not seen for a day. Returns the number of workers.
+async fn prune_dead(db: &PgPool) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
-        "delete from apalis.workers worker
+        "with processes as (delete from process where last_seen_at < now() - interval '1 day')
+         delete from apalis.workers worker
          where worker.last_seen < now() - interval '1 day'
            and not exists (select from apalis.jobs job where job.lock_by = worker.id)"
     )

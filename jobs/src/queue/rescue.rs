@@ -21,8 +21,15 @@ pub struct Rescued {
     pub refused: u64,
 }
 
+/// What a look found.
+struct Look {
+    orphans: Vec<Guard>,
+    is_upkeep_due: bool,
+}
+
 /// Requeues jobs whose worker sent no heartbeat for `dead_after`, and jobs held for longer than
-/// `stuck_after`. The latter have a living worker that lost them, since every attempt ends sooner.
+/// `stuck_after`. The latter have a living worker that lost them, since every attempt ends sooner. Also returns
+/// whether the upkeep of a wing has something to do (`upkeep_is_due` in the schema).
 ///
 /// # Errors
 /// See the module. Jobs that were rescued before the error stay so.
@@ -30,9 +37,10 @@ pub async fn rescue(
     db: &PgPool,
     dead_after: Duration,
     stuck_after: Duration,
-) -> Result<Rescued, sqlx::Error> {
+) -> Result<(Rescued, bool), sqlx::Error> {
     let mut rescued = Rescued::default();
-    for orphan in orphans(db, dead_after, stuck_after).await? {
+    let Look { orphans, is_upkeep_due } = look(db, dead_after, stuck_after).await?;
+    for orphan in orphans {
         match rescue_one(db, orphan).await {
             Ok(Settled::Written(Requeued::Waits(_))) => rescued.requeued += 1,
             Ok(Settled::Written(Requeued::Superseded)) => rescued.superseded += 1,
@@ -41,7 +49,7 @@ pub async fn rescue(
             Err(error) => return Err(error),
         }
     }
-    Ok(rescued)
+    Ok((rescued, is_upkeep_due))
 }
 
 /// Rescues one job in a transaction of its own. An open transaction elsewhere that holds the row or
@@ -63,33 +71,37 @@ fn is_contended(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("55P03" | "23505"))
 }
 
-async fn orphans(
+/// One statement for both: while nothing happens, it is all that a round costs.
+async fn look(
     db: &PgPool,
     dead_after: Duration,
     stuck_after: Duration,
-) -> Result<Vec<Guard>, sqlx::Error> {
+) -> Result<Look, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select job.id, job.attempts, job.lock_by, job.status = 'Queued' as "is_unstarted!"
-           from apalis.jobs job left join apalis.workers worker on worker.id = job.lock_by
-           where job.status in ('Queued', 'Running')
-             and (worker.id is null
-                  or worker.last_seen < now() - make_interval(secs => $1)
-                  or job.lock_at is null
-                  or job.lock_at < now() - make_interval(secs => $2))
-           order by job.lock_at
-           limit $3"#,
+        r#"with upkeep as materialized (select upkeep_is_due() as is_due)
+           select upkeep.is_due as "is_upkeep_due!", job.id as "id?", job.attempts as "attempts?", job.lock_by as "lock_by?",
+                  coalesce(job.status = 'Queued', false) as "is_unstarted!"
+           from upkeep left join lateral (
+               select job.id, job.attempts, job.lock_by, job.status
+               from apalis.jobs job left join apalis.workers worker on worker.id = job.lock_by
+               where job.status in ('Queued', 'Running')
+                 and (worker.id is null
+                      or worker.last_seen < now() - make_interval(secs => $1)
+                      or job.lock_at is null
+                      or job.lock_at < now() - make_interval(secs => $2))
+               order by job.lock_at
+               limit $3) job on true"#,
         dead_after.as_secs_f64(),
         stuck_after.as_secs_f64(),
         BATCH,
     )
     .fetch_all(db)
     .await?;
+    let is_upkeep_due = rows.first().is_some_and(|row| row.is_upkeep_due);
     let status = |is_unstarted| Some(if is_unstarted { "Queued" } else { "Running" });
-    let guards = rows.into_iter().map(|row| Guard {
-        id: row.id,
-        worker: row.lock_by,
-        attempts: row.attempts,
-        status: status(row.is_unstarted),
+    let orphans = rows.into_iter().filter_map(|row| {
+        let (id, attempts) = (row.id?, row.attempts?);
+        Some(Guard { id, worker: row.lock_by, attempts, status: status(row.is_unstarted) })
     });
-    Ok(guards.collect())
+    Ok(Look { orphans: orphans.collect(), is_upkeep_due })
 }

@@ -3,10 +3,17 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 use ulid::Ulid;
 
-use super::{NewJob, one_line};
+pub use super::enqueue::{Tick, tick};
+use super::{
+    Job, NewJob, Settled,
+    fetch::start_job,
+    finish::{End, end_job},
+    one_line,
+};
 
 /// A recurring job.
 #[derive(Debug, Clone, Serialize)]
@@ -54,33 +61,6 @@ pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<Recurring>, sqlx::Error
     )
     .fetch_all(db)
     .await
-}
-
-/// Stores when a recurring job runs next.
-///
-/// # Errors
-/// See [`queue`](super).
-pub async fn plan(
-    db: impl PgExecutor<'_>,
-    wing: &str,
-    name: &str,
-    expression: &str,
-    next_at: Option<DateTime<Utc>>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into recurring_job as r (name, wing, expression, next_at) values ($1, $2, $3, $4)
-         on conflict (name) do update
-         set wing = excluded.wing, expression = excluded.expression, next_at = excluded.next_at
-         where (r.wing, r.expression, r.next_at)
-               is distinct from (excluded.wing, excluded.expression, excluded.next_at)",
-        name,
-        wing,
-        expression,
-        next_at,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// Stores the job that a run of a recurring job enqueues, for [`run_now`].
@@ -167,36 +147,52 @@ pub async fn forget_others(
     Ok(())
 }
 
-/// Records the start of a run.
+/// Marks a fetched run of the recurring job `name` as running, and notes its start on the schedule.
 ///
 /// # Errors
-/// See [`queue`](super).
-pub async fn started(db: impl PgExecutor<'_>, name: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("update recurring_job set last_started_at = now() where name = $1", name)
-        .execute(db)
-        .await?;
-    Ok(())
+/// See [`queue`](super); then neither was stored.
+pub async fn start(
+    db: impl PgExecutor<'_>,
+    job: &Job,
+    name: &str,
+) -> Result<Settled<()>, sqlx::Error> {
+    let started = start_job!(
+        job,
+        "with started as (",
+        "returning id), noted as (
+             update recurring_job set last_started_at = now()
+             where name = $4 and exists (select from started))
+         select count(*) as \"started!\" from started",
+        name
+    );
+    Ok(Settled::of(started.fetch_one(db).await?.started.unsigned_abs()))
 }
 
-/// Records the end of a run, with its error if it failed. Killed runs from before a success need no
-/// attention any more.
+/// Ends a run of the recurring job `name`: as `Done` with its result, or as `Killed` with its error. Notes the end on
+/// the schedule. Killed runs from before a success need no attention any more.
 ///
 /// # Errors
-/// See [`queue`](super).
-pub async fn ended(
+/// See [`queue`](super); then neither was stored.
+pub async fn end(
     db: impl PgExecutor<'_>,
+    job: &Job,
     name: &str,
-    error: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "update recurring_job
-         set last_ended_at = now(), last_error = $2::text,
-             last_succeeded_at = case when $2::text is null then now() else last_succeeded_at end
-         where name = $1",
+    result: Result<&Value, &str>,
+) -> Result<Settled<()>, sqlx::Error> {
+    let error = result.err().map(one_line);
+    let end = result.map_or_else(End::killed, End::done);
+    let ended = end_job!(
+        job,
+        end,
+        "with ended as (",
+        "returning id), noted as (
+             update recurring_job
+             set last_ended_at = now(), last_error = $8::text,
+                 last_succeeded_at = case when $8::text is null then now() else last_succeeded_at end
+             where name = $7 and exists (select from ended))
+         select count(*) as \"ended!\" from ended",
         name,
-        error.map(one_line),
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+        error
+    );
+    Ok(Settled::of(ended.fetch_one(db).await?.ended.unsigned_abs()))
 }

@@ -1,14 +1,11 @@
 //! What needs attention: worst first, one line per cause, nothing twice, and snoozed only with a reason.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tender::fleet::Fleet;
-use tender_jobs::{
-    console::operator,
-    queue::{self, NewJob, schedule},
-};
+use tender_jobs::{console::operator, queue};
 
 use super::Site;
-use crate::support::{DOMAIN, process::run};
+use crate::support::{DOMAIN, process::run, schedule};
 
 /// Statements that make `relays` with this prefix give up with an error.
 async fn give_up(site: &Site, prefix: &str, relays: usize, error: &str) {
@@ -188,28 +185,13 @@ async fn a_snoozed_item_that_grows_is_listed_again() {
 async fn a_killed_run_needs_no_attention_once_a_later_run_succeeded() {
     let site = calm().await;
     let db = &site.api.world.db;
-    schedule::plan(db, "upkeep", "prune", "30 * * * * *", None).await.unwrap();
-    let kill = async |run: &str| {
-        let job = NewJob::new("prune", &json!({ "v": 1 })).key(format!("prune@{run}"));
-        queue::enqueue(db, &[job]).await.unwrap();
-        sqlx::query(
-            "update apalis.jobs set status = 'Killed', done_at = now(), idempotency_key = null,
-                 metadata = hstore('key', idempotency_key), last_result = '{\"Err\": \"no disk\"}'
-             where idempotency_key = 'prune@' || $1",
-        )
-        .bind(run)
-        .execute(db)
-        .await
-        .unwrap();
-    };
-    kill("1").await;
-    schedule::ended(db, "prune", Some("no disk")).await.unwrap();
+    schedule::plan(db, "upkeep", "prune", "30 * * * * *").await;
+    schedule::run(db, "prune", Some("no disk")).await;
     assert_eq!(headlines(&site).await, ["1 job was killed in prune"]);
-    schedule::ended(db, "prune", None).await.unwrap();
+    schedule::run(db, "prune", None).await;
     assert_eq!(headlines(&site).await, Vec::<String>::new());
     // A later failure is one failure: the run from before the success stays settled.
-    kill("2").await;
-    schedule::ended(db, "prune", Some("no disk")).await.unwrap();
+    schedule::run(db, "prune", Some("no disk")).await;
     assert_eq!(headlines(&site).await, ["1 job was killed in prune"]);
     let (cookie, _) = site.log_in(&site.api.admin).await;
     let page = site.get("/jobs?queue=prune&state=open", &cookie).await.text().await.unwrap();

@@ -17,6 +17,7 @@ use super::{
     Site,
     queue_pages::{execute, row, shows},
 };
+use crate::support::schedule as runs;
 
 /// A process that serves one queue.
 async fn report(site: &Site, queue: &str, jobs: usize) -> uuid::Uuid {
@@ -126,7 +127,7 @@ async fn the_schedule_shows_runs_and_starts_one() {
     let (cookie, token) = site.log_in(&site.api.admin).await;
     let db = &site.api.world.db;
     assert!(site.text("/schedule", &cookie).await.contains("No recurring job is known"));
-    schedule::plan(db, "upkeep", "prune", "0 */5 * * * *", None).await.unwrap();
+    runs::plan(db, "upkeep", "prune", "0 */5 * * * *").await;
     let form = [("form_token", token.as_str()), ("confirmed", "yes")];
     site.post("/schedule/prune/run", &cookie, &form).await;
     let last = async || operator::last(db, 1).await.unwrap().remove(0).result;
@@ -134,9 +135,9 @@ async fn the_schedule_shows_runs_and_starts_one() {
     let run = NewJob::new(PRUNE, &json!({ "v": 1 })).priority(5).max_attempts(1);
     schedule::remember(db, "prune", &run).await.unwrap();
     for (n, error) in [None, Some("no disk")].into_iter().enumerate() {
-        schedule::started(db, "prune").await.unwrap();
+        let job = runs::start(db, "prune").await;
         execute(&site, "update recurring_job set last_started_at = now() - interval '3 s'").await;
-        schedule::ended(db, "prune", error).await.unwrap();
+        runs::end(db, &job, "prune", error).await;
         assert_eq!(schedule::runs(db, 30).await.unwrap().len(), n + 1);
     }
     let page = site.text("/schedule", &cookie).await;
@@ -144,15 +145,16 @@ async fn the_schedule_shows_runs_and_starts_one() {
     shows(shown, &["every 5 min", ">failed<", "no disk", "2 runs", "3.0 s", "Run now", "upkeep"]);
     site.post("/schedule/prune/run", &cookie, &form).await;
     assert!(last().await.contains("is due now"), "{}", last().await);
-    let key: String =
-        sqlx::query_scalar("select idempotency_key from apalis.jobs where job_type = 'prune'")
-            .fetch_one(db)
-            .await
-            .unwrap();
+    let key: String = sqlx::query_scalar(
+        "select idempotency_key from apalis.jobs where job_type = 'prune' and status = 'Pending'",
+    )
+    .fetch_one(db)
+    .await
+    .unwrap();
     assert!(key.starts_with("prune@asked-"), "{key}");
     // At most 100 runs are kept.
     for _ in 0..105 {
-        schedule::ended(db, "prune", None).await.unwrap();
+        runs::run(db, "prune", None).await;
     }
     assert_eq!(schedule::runs(db, 1000).await.unwrap().len(), 100);
 }

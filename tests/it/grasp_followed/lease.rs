@@ -130,23 +130,22 @@ async fn processes_share_the_relays_evenly() {
     for name in ["a", "b", "c", "d", "e"] {
         relay(db, name).await;
     }
-    followed::heartbeat(db, "one").await.unwrap();
-    assert_eq!(followed::tick(db, "one").await.unwrap().share(), 5);
-    followed::heartbeat(db, "two").await.unwrap();
-    let tick = followed::tick(db, "one").await.unwrap();
+    assert_eq!(followed::tick(db, "one", true).await.unwrap().share(), 5);
+    assert_eq!(followed::tick(db, "two", true).await.unwrap().share(), 3);
+    let tick = followed::tick(db, "one", false).await.unwrap();
     assert!((tick.share(), tick.is_claimable) == (3, true), "{tick:?}");
     run(db, "update grasp_process set seen_at = now() - interval '31 s' where process = 'two'")
         .await;
     assert_eq!(
-        followed::tick(db, "one").await.unwrap().share(),
+        followed::tick(db, "one", false).await.unwrap().share(),
         5,
         "a silent process has no share"
     );
     let claimed = followed::claim(db, "one", 8).await.unwrap();
-    assert!(!followed::tick(db, "one").await.unwrap().is_claimable);
+    assert!(!followed::tick(db, "one", false).await.unwrap().is_claimable);
     followed::release(db, claimed[0].lease, "surplus").await.unwrap();
     assert!(
-        followed::tick(db, "two").await.unwrap().is_claimable,
+        followed::tick(db, "two", false).await.unwrap().is_claimable,
         "a released relay is due at once"
     );
 }
@@ -158,12 +157,11 @@ async fn relays_that_nothing_names_any_more_cost_the_others_no_lease() {
     for name in ["a", "b", "c"] {
         relay(db, name).await;
     }
-    followed::heartbeat(db, "one").await.unwrap();
     assert_eq!(followed::claim(db, "one", 8).await.unwrap().len(), 3);
     run(db, "update grasp_relay set unwanted_since = now() where url like '%a%'").await;
     let held = "select count(*) from grasp_relay where unwanted_since is not null";
     assert_eq!(sqlx::query_scalar::<_, i64>(held).fetch_one(db).await.unwrap(), 1);
-    assert_eq!(followed::tick(db, "one").await.unwrap().share(), 3);
+    assert_eq!(followed::tick(db, "one", false).await.unwrap().share(), 3);
 }
 
 #[tokio::test]

@@ -108,8 +108,8 @@ async fn a_lost_wake_up_is_repaired() {
     want(db, id, "state", &["x"]).await;
     run(db, "update grasp_coverage set retry_at = now() - interval '20 s'").await;
     assert_eq!(followed::wake_due(db).await.unwrap(), 1);
-    assert_eq!(followed::tick(db, "one").await.unwrap().plans, [id]);
-    assert!(followed::tick(db, "one").await.unwrap().plans.is_empty());
+    assert_eq!(followed::tick(db, "one", false).await.unwrap().plans, [id]);
+    assert!(followed::tick(db, "one", false).await.unwrap().plans.is_empty());
 }
 
 #[tokio::test]

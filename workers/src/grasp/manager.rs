@@ -1,6 +1,6 @@
 //! Which followed relays this process holds. Once a second it looks for relays to claim and for plans, every ten
-//! seconds while there is no relay at all;
-//! every ten seconds it renews its leases. Each held relay has a task of its own, whose end, also by a
+//! seconds while there is no relay at all; with that, every ten seconds, it tells the others that it lives. Every ten
+//! seconds it renews the leases that it has. It also tells the schedule whether the wing is used. Each held relay has a task of its own, whose end, also by a
 //! panic, is a matter of this relay only.
 
 use std::{
@@ -96,12 +96,17 @@ impl Manager {
     /// Returns when to look next.
     async fn look(&mut self) -> Result<Duration, sqlx::Error> {
         let begun = Instant::now();
-        if self.renewed.is_none_or(|at| at.elapsed() >= RENEW) {
-            followed::heartbeat(&self.context.db, &self.process).await?;
+        let renews = self.renewed.is_none_or(|at| at.elapsed() >= RENEW);
+        if renews && !self.held.is_empty() {
             self.renew(begun).await?;
+        }
+        let tick = followed::tick(&self.context.db, &self.process, renews).await?;
+        if renews {
             self.renewed = Some(begun);
         }
-        let tick = followed::tick(&self.context.db, &self.process).await?;
+        self.context
+            .used
+            .send_if_modified(|used| std::mem::replace(used, tick.is_used) != tick.is_used);
         for relay in &tick.plans {
             if let Some(held) = self.held.get(relay) {
                 held.plan.notify_one();

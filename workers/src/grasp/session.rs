@@ -225,6 +225,8 @@ async fn connect(
     let upstream = found.ok_or_else(|| {
         StepError::Connection("the mirror is removing an upstream with this address".to_owned())
     })?;
+    // The limits of a connection are those of the settings that were read last.
+    context.mirror.settings_of(&upstream).await?;
     let connection = context.mirror.connections.get_followed(&upstream).await?;
     let opened = Opened { connection: connection.clone(), is_shared: upstream.mirrored };
     information::refresh(&context.db, &upstream, context.mirror.settings.allow_private).await;

@@ -22,7 +22,6 @@ pub(super) async fn reconcile(context: &Context) -> Result<Value, sqlx::Error> {
     }
     let woken = followed::wake_due(db).await?;
     let pruned = batch::prune(db).await?;
-    followed::forget_dead_processes(db).await?;
     Ok(json!({
         "reaped": reaped, "resumed": resumed, "reconciled": reconciled, "parked": expired,
         "dropped": dropped.len(), "woken": woken, "pruned": pruned,

@@ -3,26 +3,21 @@
 //!
 //! - `room`: how many are open at the same time, and which one gives way.
 //! - `waiting`: lanes whose jobs found all of them in use.
-//! - `seen`: the states that are shown to people.
+//! - `seen`: the states that are shown to people. `tell`: stores them.
 
 mod room;
 mod seen;
+mod tell;
 mod waiting;
 
 use std::{
     collections::HashMap,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use rustls::ClientConfig;
-use sqlx::PgPool;
-use tender_jobs::mirror::{
-    deployment,
-    lane::gap,
-    upstream::{self, ConnectionState, Upstream, settings},
-};
+use tender_jobs::mirror::upstream::{ConnectionState, Upstream, settings};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
     time::Instant,
@@ -30,19 +25,17 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Context, Settings,
-    connection::{Connection, Opening, Window},
+    Settings,
+    connection::{Connection, Opening},
     error::StepError,
     socket::{self, Patience, Target},
     upload::Pace,
 };
-use crate::runtime::pause_or_stop;
 use room::{Room, Rooms};
 use seen::Seen;
+pub(super) use tell::tell;
 use waiting::Waiting;
 
-/// How often the states of connections are stored.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// The largest part of a message beside its event.
 const ENVELOPE: usize = 8 * 1024;
 /// The longest negentropy frame, in hex digits. Relays send up to 500,000 bytes.
@@ -253,54 +246,6 @@ impl Open {
     fn note(&mut self, error: &StepError) {
         self.not_before = error.retry_after().map(|after| Instant::now() + after);
     }
-}
-
-/// Stores the states of the connections, for other processes to show, until this process stops. Also
-/// reads the deployment's settings, because the size limits of connections depend on them.
-/// Then closes the connections and removes their states. A process that has opened none has nothing to tell.
-pub(super) async fn tell(context: Context) {
-    let Context { db, connections, process, stopping, .. } = context;
-    while !pause_or_stop(TOLD_EVERY, &stopping).await {
-        let slots = connections.all();
-        if slots.is_empty() {
-            continue;
-        }
-        match deployment::settings(&db).await {
-            Ok(defaults) => connections.learn(defaults),
-            Err(error) => tracing::debug!(%error, "could not read the deployment's settings"),
-        }
-        let rows: Vec<_> = slots.iter().map(|(id, slot)| slot.row(*id, &process)).collect();
-        if let Err(error) = upstream::note_connections(&db, &rows).await {
-            tracing::debug!(%error, "could not store the states of connections; trying again in 5 s");
-        }
-        for (upstream, slot) in slots {
-            log_late(upstream, tell_late(&db, &slot).await);
-        }
-    }
-    for (upstream, slot) in connections.all() {
-        log_late(upstream, tell_late(&db, &slot).await);
-        if let Some(connection) = &slot.open.lock().await.connection {
-            connection.close("closed by us: the process stops");
-        }
-    }
-    if let Err(error) = upstream::forget_connections(&db, &process).await {
-        tracing::debug!(%error, "could not remove the states of this process's connections");
-    }
-}
-
-fn log_late(upstream: Uuid, told: Result<(), sqlx::Error>) {
-    if let Err(error) = told {
-        tracing::error!(%upstream, %error, "could not store a gap: events came after the end of their page");
-    }
-}
-
-/// Stores a gap for each page whose events came after its end. A walk that takes these events closes
-/// the gap when it is done.
-async fn tell_late(db: &PgPool, slot: &Slot) -> Result<(), sqlx::Error> {
-    for Window { lane, since, until } in slot.note(Seen::untold_late) {
-        gap::add_late(db, lane, since, until).await?;
-    }
-    Ok(())
 }
 
 /// The permit of an open connection.

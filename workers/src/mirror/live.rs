@@ -94,7 +94,8 @@ async fn look(
 /// Returns the live lanes that should have a holder. A live upstream that takes events gets its
 /// upload lane here, because new events are sent at once only if the lane exists.
 async fn wanted(context: &Context) -> Result<Vec<Wanted>, sqlx::Error> {
-    let (mut wanted, upstreams) = (Vec::new(), upstream::list(&context.db).await?);
+    let (mut wanted, mut upstreams) = (Vec::new(), upstream::list(&context.db).await?);
+    upstreams.retain(|upstream| upstream.live);
     if upstreams.is_empty() {
         return Ok(wanted);
     }
@@ -102,7 +103,7 @@ async fn wanted(context: &Context) -> Result<Vec<Wanted>, sqlx::Error> {
     context.connections.learn(deployment.clone());
     for upstream in upstreams {
         let settings = upstream.settings(&deployment);
-        if upstream.live && upstream.takes_part_in(LaneKind::Upload) {
+        if upstream.takes_part_in(LaneKind::Upload) {
             lane::ensure(&context.db, &upstream, LaneKind::Upload, &settings).await?;
         }
         if upstream.takes_part_in(LaneKind::Live) {

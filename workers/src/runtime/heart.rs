@@ -1,5 +1,5 @@
-//! Heartbeats: one statement for all workers of a process, in a task of its own, so that a worker whose slots
-//! are busy stays alive.
+//! Heartbeats: one statement for all workers of a process, and for the report of the process, in a task of its own, so
+//! that a worker whose slots are busy stays alive.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use std::{
 use sqlx::PgPool;
 use tender_jobs::{
     database::answered,
-    queue::{self, Alive, DEAD_AFTER},
+    queue::{Alive, DEAD_AFTER},
 };
 use tokio::{
     sync::{Notify, oneshot},
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{HEARTBEAT, Trouble, failpoint, pause};
+use super::{HEARTBEAT, Trouble, failpoint, orders::Reporter, pause};
 
 /// Why a worker ends and is restarted under a new name.
 #[derive(Debug, thiserror::Error)]
@@ -100,15 +100,19 @@ impl Heart {
         Joined { heart: self.clone(), worker: worker.to_owned(), dead }
     }
 
-    /// Sends heartbeats until `shutdown`, and then for as long as workers have running jobs.
-    pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+    /// Sends heartbeats and reports the process until `shutdown`; then it sends heartbeats for as long as workers have
+    /// running jobs.
+    pub(super) async fn run(self: Arc<Self>, mut reporter: Reporter, shutdown: CancellationToken) {
         failpoint!("part-heart");
         let mut trouble = Trouble::default();
         loop {
             tokio::select! {
-                () = pause(HEARTBEAT) => self.beat(&mut trouble).await,
+                () = pause(HEARTBEAT) => {
+                    self.beat(&mut reporter, &mut trouble).await;
+                    let _in_time = timeout(HEARTBEAT, reporter.enlist()).await;
+                }
                 () = self.left.notified(), if shutdown.is_cancelled() => {}
-                () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
+                () = shutdown.cancelled(), if !reporter.has_left() => reporter.leave().await,
             }
             if shutdown.is_cancelled() && self.locked().is_empty() {
                 return;
@@ -116,13 +120,10 @@ impl Heart {
         }
     }
 
-    async fn beat(&self, trouble: &mut Trouble) {
+    async fn beat(&self, reporter: &mut Reporter, trouble: &mut Trouble) {
         let asked = Instant::now();
         let (workers, left) = self.to_beat();
-        if workers.is_empty() {
-            return;
-        }
-        match timeout(left, answered(&self.db, queue::heartbeat(&self.db, &workers))).await {
+        match timeout(left, answered(&self.db, reporter.beat(&workers))).await {
             Ok(Ok(alive)) => {
                 self.note(&workers, &alive, asked);
                 if trouble.ends() {

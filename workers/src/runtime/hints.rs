@@ -12,7 +12,7 @@ use std::{
 
 use serde::Deserialize;
 use sqlx::{
-    Executor, PgPool,
+    Acquire, Connection, PgPool,
     postgres::{PgListener, PgPoolOptions},
 };
 use tender_jobs::{database, queue};
@@ -48,12 +48,11 @@ pub(super) fn connections(db: &PgPool, listen: &Listen) -> Option<PgPool> {
 
 /// Checks the listening connection. If it is silent, it is shut down, so that listening starts again.
 async fn ping(db: &PgPool, listener: &mut PgListener) -> Result<(), sqlx::Error> {
-    let pinged = timeout(PING_WITHIN, listener.execute("select 1")).await;
-    let Ok(answered) = pinged else {
+    let pinged = timeout(PING_WITHIN, async { listener.acquire().await?.ping().await }).await;
+    pinged.unwrap_or_else(|_| {
         database::hang_up(&db.connect_options());
-        return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-    };
-    answered.map(drop)
+        Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+    })
 }
 
 /// What the process knows of one queue.

@@ -1,21 +1,22 @@
 //! What operators ask of this process: to run more or fewer jobs of a queue at the same time, or to take no other
-//! job. The process reports itself every 5 s, and reads the orders with that.
+//! job. The process reports itself with the heartbeats of its workers, and reads the orders with that.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::PgPool;
 use tender_jobs::{
     database::answered,
-    queue::process::{self, Orders, Report, Served},
+    queue::{
+        self, Alive,
+        process::{self, Orders, Report, Served},
+    },
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Station, pause_or_stop};
+use super::{HEARTBEAT, Station};
 
-/// How often a process reports itself and reads its orders.
-const EVERY: Duration = Duration::from_secs(5);
 /// The longest wait for the ledger when the process leaves; its row is pruned otherwise.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -24,6 +25,8 @@ pub(super) struct Reporter {
     db: PgPool,
     report: Report,
     orders: watch::Sender<Orders>,
+    is_listed: bool,
+    has_left: bool,
 }
 
 impl Reporter {
@@ -42,33 +45,64 @@ impl Reporter {
         let (id, name) = (Uuid::new_v4(), name.to_owned());
         let report = Report { id, name, wings, stations, memory_bytes: None };
         let (orders, following) = watch::channel(Orders::default());
-        (Self { db: db.clone(), report, orders }, following)
+        (Self { db: db.clone(), report, orders, is_listed: false, has_left: false }, following)
     }
 
     /// Reports for the first time, before the stations fetch, so that a limit of the fleet holds from the first job. A
     /// database that does not answer in time delays the orders, not the start.
     pub(super) async fn first(&mut self, shutdown: &CancellationToken) {
-        let reported = tokio::time::timeout(EVERY, self.report());
+        let reported = tokio::time::timeout(HEARTBEAT, self.enlist());
         shutdown.run_until_cancelled(reported).await;
     }
 
-    /// Reports until `shutdown`, then removes the process from the list. While the database does not answer, the
-    /// orders stay as they are.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        while !pause_or_stop(EVERY, &shutdown).await {
-            shutdown.run_until_cancelled(self.report()).await;
+    /// Sends the heartbeats of workers, and reports the process with that. What the database refuses of the report
+    /// does not stop the heartbeats. While it does not answer, the orders stay as they are.
+    pub(super) async fn beat(&mut self, workers: &[String]) -> Result<Vec<Alive>, sqlx::Error> {
+        if self.has_left {
+            return queue::heartbeat(&self.db, workers).await;
         }
-        let leaving = process::leave(&self.db, self.report.id);
-        if let Ok(Err(error)) = tokio::time::timeout(LEAVE_WITHIN, leaving).await {
-            tracing::debug!(%error, "could not remove the process from the list");
+        self.report.memory_bytes = resident_bytes();
+        match process::pulse(&self.db, &self.report, workers).await {
+            Ok(pulse) => {
+                self.is_listed = pulse.orders.is_some();
+                if let Some(orders) = &pulse.orders {
+                    self.follow(orders);
+                }
+                Ok(pulse.alive)
+            }
+            Err(error @ (sqlx::Error::Database(_) | sqlx::Error::ColumnDecode { .. })) => {
+                tracing::debug!(%error, "could not report the process");
+                queue::heartbeat(&self.db, workers).await
+            }
+            Err(error) => Err(error),
         }
     }
 
-    async fn report(&mut self) {
+    /// Puts the process on the list, unless it is there.
+    pub(super) async fn enlist(&mut self) {
+        if self.is_listed || self.has_left {
+            return;
+        }
         self.report.memory_bytes = resident_bytes();
         match answered(&self.db, process::report(&self.db, &self.report)).await {
-            Ok(orders) => self.follow(&orders),
+            Ok(orders) => {
+                self.is_listed = true;
+                self.follow(&orders);
+            }
             Err(error) => tracing::debug!(%error, "could not report the process"),
+        }
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    /// Removes the process from the list.
+    pub(super) async fn leave(&mut self) {
+        self.has_left = true;
+        let leaving = process::leave(&self.db, self.report.id);
+        if let Ok(Err(error)) = tokio::time::timeout(LEAVE_WITHIN, leaving).await {
+            tracing::debug!(%error, "could not remove the process from the list");
         }
     }
 

@@ -56,20 +56,67 @@ impl Outcome {
 /// Runs one attempt of a job: starts it, runs `work`, and stores the outcome. A panic is a failed
 /// attempt. Nothing is written if another worker has the job.
 pub async fn attempt(db: &PgPool, job: &Job, work: impl Future<Output = Outcome>) {
-    if persist(job, || queue::start(db, job)).await.is_none() {
-        return;
+    Attempt { db, job, recurring: None }.run(work).await;
+}
+
+/// An attempt of a job, which may be a run of a recurring job.
+struct Attempt<'a> {
+    db: &'a PgPool,
+    job: &'a Job,
+    recurring: Option<&'a str>,
+}
+
+impl Attempt<'_> {
+    async fn run(&self, work: impl Future<Output = Outcome>) {
+        let job = self.job;
+        if persist(job, || self.start()).await.is_none() {
+            return;
+        }
+        let outcome = match job.crashed_too_often(job.allowed_attempts()) {
+            Some(reason) => Outcome::Killed(reason),
+            None => catch_panic(work)
+                .await
+                .unwrap_or_else(|error| Outcome::Retry { after: AFTER_PANIC, error }),
+        };
+        if let Outcome::Retry { error, .. } | Outcome::Killed(error) = &outcome {
+            log_failure(job, error, matches!(&outcome, Outcome::Killed(_)));
+        }
+        count(job, outcome.label());
+        persist(job, || self.end(&outcome)).await;
     }
-    let outcome = match job.crashed_too_often(job.allowed_attempts()) {
-        Some(reason) => Outcome::Killed(reason),
-        None => catch_panic(work)
-            .await
-            .unwrap_or_else(|error| Outcome::Retry { after: AFTER_PANIC, error }),
-    };
-    if let Outcome::Retry { error, .. } | Outcome::Killed(error) = &outcome {
-        log_failure(job, error, matches!(&outcome, Outcome::Killed(_)));
+
+    async fn start(&self) -> Result<Settled<()>, sqlx::Error> {
+        if let Some(name) = self.recurring
+            && let Some(started) = noted(schedule::start(self.db, self.job, name).await)
+        {
+            return started;
+        }
+        queue::start(self.db, self.job).await
     }
-    count(job, outcome.label());
-    persist(job, || store(db, job, &outcome)).await;
+
+    async fn end(&self, outcome: &Outcome) -> Result<Settled<()>, sqlx::Error> {
+        let result = match outcome {
+            Outcome::Done(result) => Some(Ok(result)),
+            Outcome::Killed(error) => Some(Err(error.as_str())),
+            _ => None,
+        };
+        if let Some((name, result)) = self.recurring.zip(result)
+            && let Some(ended) = noted(schedule::end(self.db, self.job, name, result).await)
+        {
+            return ended;
+        }
+        store(self.db, self.job, outcome).await
+    }
+}
+
+/// The schedule's row is for people; a run does not depend on it. `None` if the database refused the note: the job is
+/// then written without it.
+fn noted(written: Result<Settled<()>, sqlx::Error>) -> Option<Result<Settled<()>, sqlx::Error>> {
+    if let Err(error @ sqlx::Error::Database(_)) = &written {
+        tracing::debug!(%error, "could not note a run of a recurring job");
+        return None;
+    }
+    Some(written)
 }
 
 /// Warns when a job begins to fail and when it is killed; its attempts in between are details.
@@ -107,23 +154,15 @@ pub async fn recurring(
     name: &str,
     work: impl Future<Output = Result<Value, sqlx::Error>>,
 ) {
-    attempt(db, job, async {
-        note(schedule::started(db, name).await);
-        let result = match catch_panic(work).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(panic) => Err(panic),
-        };
-        note(schedule::ended(db, name, result.as_ref().err().map(String::as_str)).await);
-        result.map_or_else(Outcome::Killed, Outcome::Done)
-    })
-    .await;
-}
-
-/// The schedule's row is for people; a run does not depend on it.
-fn note(written: Result<(), sqlx::Error>) {
-    if let Err(error) = written {
-        tracing::debug!(%error, "could not note a run of a recurring job");
-    }
+    let run = async {
+        match catch_panic(work).await {
+            Ok(result) => {
+                result.map_or_else(|error| Outcome::Killed(error.to_string()), Outcome::Done)
+            }
+            Err(panic) => Outcome::Killed(panic),
+        }
+    };
+    Attempt { db, job, recurring: Some(name) }.run(run).await;
 }
 
 /// Kills a job whose payload cannot be read. Returns whether that was stored.

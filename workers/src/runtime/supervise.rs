@@ -10,7 +10,7 @@ use tender_jobs::{
     queue::{self, process::Orders},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,10 @@ const SUSPECT_AFTER: i64 = 3;
 /// The longest wait for the ledger when a worker leaves; jobs that it does not put back are rescued.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
+/// The workers of a process that register at the same time. If all did, a process would open a connection for each,
+/// and its pool would keep them.
+pub(super) const REGISTERING: usize = 2;
+
 /// What a station's workers share.
 pub(super) struct Post {
     pub(super) station: Station,
@@ -42,6 +46,8 @@ pub(super) struct Post {
     pub(super) hints: Hints,
     pub(super) orders: watch::Receiver<Orders>,
     pub(super) heart: Arc<Heart>,
+    /// Turns to register; see [`REGISTERING`].
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// Runs the queue's worker until `shutdown`.
@@ -96,7 +102,9 @@ async fn restart(post: &Post, slots: &Slots, shutdown: &CancellationToken) {
 async fn is_suspect(post: &Post) -> bool {
     let queue = post.station.queue;
     let host = post.process.rsplit_once(':').map_or(post.process.as_str(), |(host, _)| host);
+    let turn = post.turns.acquire().await;
     let died = answered(&post.db, queue::died_young(&post.db, queue, host, YOUNG)).await;
+    drop(turn);
     let is_suspect = died.is_ok_and(|died| died >= SUSPECT_AFTER);
     if is_suspect {
         tracing::warn!(
@@ -123,7 +131,10 @@ async fn run_once(
     shutdown: &CancellationToken,
 ) -> Result<(), WorkerError> {
     let Post { station, db, process, .. } = post;
-    let registered = answered(db, queue::register(db, name, station.queue, process));
+    let registered = async {
+        let _turn = post.turns.acquire().await;
+        answered(db, queue::register(db, name, station.queue, process)).await
+    };
     match shutdown.run_until_cancelled(registered).await {
         Some(registered) => registered?,
         None => return Ok(()),

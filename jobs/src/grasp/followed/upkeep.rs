@@ -113,9 +113,3 @@ pub async fn wake_due(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
     );
     Ok(woken.execute(db).await?.rows_affected())
 }
-
-/// Forgets processes that have been silent for an hour.
-pub async fn forget_dead_processes(db: impl PgExecutor<'_>) -> Result<u64, sqlx::Error> {
-    let gone = sqlx::query!("delete from grasp_process where seen_at < now() - interval '1 hour'");
-    Ok(gone.execute(db).await?.rows_affected())
-}

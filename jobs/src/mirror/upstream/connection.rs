@@ -32,7 +32,7 @@ impl ConnectionState {
 }
 
 /// The connection of one process to one upstream.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Connection {
     /// The id of the upstream.
     pub upstream_id: Uuid,

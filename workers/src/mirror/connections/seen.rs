@@ -5,7 +5,8 @@ use std::sync::PoisonError;
 use tender_jobs::mirror::upstream::{self, ConnectionState};
 use uuid::Uuid;
 
-use super::{Connection, Slot, StepError, Window};
+use super::{Connection, Slot, StepError};
+use crate::mirror::connection::Window;
 
 /// The state that is shown to people.
 #[derive(Debug, Default, Clone)]
