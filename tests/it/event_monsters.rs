@@ -69,7 +69,7 @@ async fn a_deletion_with_an_endless_address_stops_no_lane() {
 async fn an_event_that_the_database_refuses_is_rejected_alone() {
     let world = MirrorWorld::new().await;
     let upstream = world.upstream("ws://a.test", json!({})).await.id;
-    sqlx::query("alter table event_tag add constraint tight check (value <> 'tight') not valid")
+    sqlx::query("alter table event add constraint tight check (not tags @> '[[\"t\", \"tight\"]]') not valid")
         .execute(&world.db)
         .await
         .unwrap();

@@ -141,7 +141,7 @@ fn any_order_any_batches_any_writers_end_in_the_same_set() {
         let mut order = events.clone();
         order.sort_by_key(|event| u64::from(event.id.0[1]).wrapping_mul(seed | 1) >> 7);
         runtime.block_on(async {
-            sqlx::query("truncate event, event_tag, event_head, event_source, known_id, deletion_mark, deletion_address")
+            sqlx::query("truncate event, event_head, event_source, known_id, deletion_mark, deletion_address")
                 .execute(&world.db).await.unwrap();
             let batches: Vec<Vec<Event>> = order.chunks(size).map(<[Event]>::to_vec).collect();
             let writers = batches.into_iter().map(|batch| {

@@ -6,14 +6,14 @@ use tender_jobs::{
         admission::Followed,
         service::{self, ServiceChange},
     },
-    mirror::event::{Gate, Reason, Stored},
+    mirror::event::{self, Batch, Gate, Reason, Stored},
     queue::Settled,
 };
 
 use crate::support::{
     grasp_store::{
         AT, GraspStore, SERVICE, address, announcement, comment, elsewhere, id_of, issue,
-        new_service,
+        new_service, parsed,
     },
     relays::{event as make, note},
 };
@@ -257,6 +257,10 @@ async fn only_accepted_events_are_uploaded_and_late_ones_are_offered() {
     let repo = announcement(&keys, AT, "x", &[]);
     let (root, stray) = (issue(&keys, AT, &address(&keys, "x")), note(&keys, AT, "stray"));
     grasp.world.put(&[root.clone(), stray]).await;
+    let held = issue(&keys, AT + 1, &address(&keys, "x"));
+    let from_its_relay = [parsed(&held)];
+    let batch = Batch::new(grasp.service.id, &from_its_relay);
+    event::store(&grasp.world.db, batch).await.unwrap();
     let candidates = async || {
         let filter = tender_jobs::mirror::filter::Filter::default();
         let found = tender_jobs::mirror::event::outgoing::candidates(
@@ -273,10 +277,12 @@ async fn only_accepted_events_are_uploaded_and_late_ones_are_offered() {
     assert_eq!(candidates().await, []);
     grasp.deliver(std::slice::from_ref(&repo)).await;
     grasp.release().await;
-    assert_eq!(grasp.rule(&root).await.as_deref(), Some("repository"));
+    for event in [&root, &held] {
+        assert_eq!(grasp.rule(event).await.as_deref(), Some("repository"));
+    }
     assert_eq!(candidates().await, [id_of(&repo)], "the issue waits for the lane instead");
     let waiting =
         tender_jobs::mirror::event::outgoing::waiting(&grasp.world.db, grasp.service.id, 10);
     let waiting: Vec<_> = waiting.await.unwrap().iter().map(|one| one.event.id).collect();
-    assert_eq!(waiting, [id_of(&root)]);
+    assert_eq!(waiting, [id_of(&root)], "the other issue came from the service's relay");
 }

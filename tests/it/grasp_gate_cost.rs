@@ -18,15 +18,12 @@ use crate::support::{
 
 /// Everything that the gate reads, 30,000 rows of it. All events point to the repository `x`.
 const GROW: &str = "
-    with stored as (
-        insert into event (id, pubkey, created_at, kind, tags, content, sig)
-        select sha256(('e' || g)::bytea), sha256(('k' || g)::bytea), 1600000000 + g, 1621, '[]', '',
-               sha256('a'::bytea) || sha256('b'::bytea)
-        from generate_series(1, 30000) g returning position, id
-    )
-    insert into event_tag (position, name, value, index)
-    select position, 'E', encode(sha256(id), 'hex'), 0 from stored
-    union all select position, 'a', (select address from grasp_repo where identifier = 'x'), 1 from stored;
+    insert into event (id, pubkey, created_at, kind, tags, content, sig)
+    select sha256(('e' || g)::bytea), sha256(('k' || g)::bytea), 1600000000 + g, 1621,
+           jsonb_build_array(jsonb_build_array('E', encode(sha256(sha256(('e' || g)::bytea)), 'hex')),
+                             jsonb_build_array('a', (select address from grasp_repo where identifier = 'x'))),
+           '', sha256('a'::bytea) || sha256('b'::bytea)
+    from generate_series(1, 30000) g;
     insert into grasp_repo (upstream_id, address, pubkey, identifier, announcement_id, announced_at,
                             by_maintainer, left_at)
     select upstream_id, '30617:' || encode(sha256(('k' || g)::bytea), 'hex') || ':r' || g,

@@ -89,7 +89,7 @@ fn any_order_of_arrival_ends_with_the_same_accepted_events() {
     let run = TestRunner::new(config).run(&case, |(order, sizes)| {
         runtime.block_on(async {
             grasp
-                .run("truncate event, event_tag, event_head, event_source, known_id, admission, parked,
+                .run("truncate event, event_head, event_source, known_id, admission, parked,
                       parked_key, grasp_release, grasp_wake, grasp_repo, grasp_repo_relay, grasp_root, grasp_author,
                       grasp_coverage, grasp_outbox, upload_verdict, apalis.jobs cascade")
                 .await;

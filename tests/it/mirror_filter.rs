@@ -156,7 +156,7 @@ async fn a_verification_that_panics_fails_the_window_and_loses_no_event() {
     let events = notes(&Keys::generate(), 100, world.db_now().await - 60, 60);
     relay.add(&events).await;
     for fields in [json!({}), json!({"negentropy": true})] {
-        sqlx::query("truncate upstream, event, event_tag, event_source, known_id cascade")
+        sqlx::query("truncate upstream, event, event_source, known_id cascade")
             .execute(&world.db)
             .await
             .unwrap();

@@ -46,7 +46,7 @@ const MESSAGES: usize = 3000;
 
 async fn anew(whole: &MirrorWorld) -> Mirror {
     sqlx::query(
-        "truncate upstream, event, event_tag, event_head, event_source, known_id, deletion_mark,
+        "truncate upstream, event, event_head, event_source, known_id, deletion_mark,
              deletion_address, apalis.jobs, apalis.workers cascade",
     )
     .execute(&whole.db)

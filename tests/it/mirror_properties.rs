@@ -26,7 +26,7 @@ fn runner(cases: u32) -> TestRunner {
 /// case.
 async fn anew(whole: &MirrorWorld) -> Mirror {
     sqlx::query(
-        "truncate upstream, event, event_tag, event_head, event_source, known_id, deletion_mark,
+        "truncate upstream, event, event_head, event_source, known_id, deletion_mark,
              deletion_address, apalis.jobs, apalis.workers cascade",
     )
     .execute(&whole.db)

@@ -105,8 +105,6 @@ pub struct IndexedTag<'a> {
     pub name: char,
     /// The second element of the tag.
     pub value: &'a str,
-    /// The position of the tag in the event, from 0.
-    pub index: usize,
 }
 
 /// Why an event is not stored.
@@ -246,12 +244,12 @@ impl Event {
     /// Returns the tags that a filter can match: single letters with values that are not too long
     /// and do not contain U+0000.
     pub fn indexed_tags(&self) -> impl Iterator<Item = IndexedTag<'_>> {
-        self.tags.iter().enumerate().filter_map(|(index, tag)| {
+        self.tags.iter().filter_map(|tag| {
             let mut letters = tag[0].chars();
             let name = letters.next().filter(char::is_ascii_alphabetic)?;
             let value = tag.get(1)?;
             let fits = crate::mirror::filter::is_tag_value(value);
-            (letters.next().is_none() && fits).then_some(IndexedTag { name, value, index })
+            (letters.next().is_none() && fits).then_some(IndexedTag { name, value })
         })
     }
 

@@ -254,10 +254,8 @@ pub(super) async fn pointed(
            cross join unnest($1::uuid[]) s (id)
            cross join lateral (
                select a.address
-               from (select t.position from event_tag t
-                     where t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
-                       and t.value = n.target offset 0) t
-               cross join lateral (select e.id from event e where e.position = t.position offset 0) e
+               from events_tagged(
+                   case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end, array[n.target]) e
                cross join lateral (
                    select a.address from admission a
                    where a.upstream_id = s.id and a.event_id = e.id

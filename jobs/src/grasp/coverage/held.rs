@@ -31,8 +31,8 @@ pub async fn held(
         .then(|| filter.authors.iter().filter_map(|author| hex::decode(author).ok()).collect());
     let mut rows = sqlx::query!(
         r#"with matching as materialized (
-               (select e.id, e.created_at from event_tag t join event e on e.position = t.position
-                where t.name = $1 and t.value = any($2) and ($3::int[] is null or e.kind = any($3))
+               (select e.id, e.created_at from events_tagged(array[$1], $2) e
+                where $3::int[] is null or e.kind = any($3)
                 limit $6)
                union all
                (select e.id, e.created_at from event e
@@ -97,8 +97,8 @@ pub async fn holds_at_least(
         .then(|| filter.authors.iter().filter_map(|author| hex::decode(author).ok()).collect());
     let found = sqlx::query_scalar!(
         r#"select count(*) as "count!" from (
-               (select from event_tag t join event e on e.position = t.position
-                where t.name = $1 and t.value = any($2) and ($3::int[] is null or e.kind = any($3))
+               (select from events_tagged(array[$1], $2) e
+                where $3::int[] is null or e.kind = any($3)
                 limit $5)
                union all
                (select from event e

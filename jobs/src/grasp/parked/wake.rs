@@ -77,13 +77,9 @@ async fn wake_stored(
          from (
              select n.service, e.id, e.kind, e.pubkey, e.d_tag
              from unnest($1::uuid[], $2::bool[], $3::text[]) n (service, is_id, target)
-             cross join lateral (
-                 select t.position from event_tag t
-                 where t.name = any(case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end)
-                   and t.value = n.target offset 0) t
-             cross join lateral (
-                 select e.id, e.kind, e.pubkey, e.d_tag from event e
-                 where e.position = t.position and e.deleted_at is null offset 0) e
+             cross join lateral events_tagged(
+                 case when n.is_id then array['e', 'E', 'q'] else array['a', 'A', 'q'] end, array[n.target]) e
+             where e.deleted_at is null
              union all
              select n.service, e.id, e.kind, e.pubkey, e.d_tag
              from unnest($4::uuid[], $5::bytea[]) n (service, id)

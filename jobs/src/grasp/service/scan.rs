@@ -118,20 +118,19 @@ async fn page(
                  when e.kind = 30618 then exists (select from grasp_repo r
                                                   where r.upstream_id = $1 and r.identifier = e.d_tag)
                  else exists (
-                     select from event_tag t
-                     where t.position = e.position and t.name in ('a', 'A', 'q')
+                     select from indexed_tags(e.tags) t
+                     where t.name in ('a', 'A', 'q')
                        and exists (select from grasp_repo r
                                    where r.upstream_id = $1 and r.address = t.value and r.left_at is null))
                    or exists (
-                     select from event_tag t join admission a
+                     select from indexed_tags(e.tags) t join admission a
                          on a.upstream_id = $1 and a.event_id = decode(t.value, 'hex')
                             and a.rule not in ('deletion', 'grasp-list')
-                     where t.position = e.position and t.name in ('e', 'E', 'q') and t.value ~ '^[0-9a-f]{64}$')
+                     where t.name in ('e', 'E', 'q') and t.value ~ '^[0-9a-f]{64}$')
                    or exists (
-                     select from event_tag t join event p on p.position = t.position
+                     select from events_tagged(array['e', 'E', 'q'], array[encode(e.id, 'hex')]) p
                          join admission a on a.upstream_id = $1 and a.event_id = p.id
-                            and a.rule not in ('deletion', 'grasp-list')
-                     where t.name in ('e', 'E', 'q') and t.value = encode(e.id, 'hex'))
+                            and a.rule not in ('deletion', 'grasp-list'))
                  end
            order by e.position limit $4"#,
         service,

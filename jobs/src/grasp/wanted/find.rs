@@ -17,14 +17,9 @@ pub(super) async fn find_roots(
         "insert into grasp_root (upstream_id, address, event_id, kind)
          select distinct n.upstream_id, n.address, e.id, e.kind
          from unnest($1::uuid[], $2::text[]) n (upstream_id, address)
-         cross join lateral (
-             select t.position from event_tag t
-             where t.name in ('a', 'A', 'q') and t.value = n.address offset 0) t
-         cross join lateral (
-             select e.id, e.kind from event e
-             where e.position = t.position and e.kind in (1617, 1618, 1621) and e.deleted_at is null
-             offset 0) e
-         where (select true from admission a
+         cross join lateral events_tagged(array['a', 'A', 'q'], array[n.address]) e
+         where e.kind in (1617, 1618, 1621) and e.deleted_at is null
+           and (select true from admission a
                 where a.upstream_id = n.upstream_id and a.event_id = e.id limit 1)
          on conflict do nothing",
         &column(repos, |repo| repo.0),
@@ -57,13 +52,9 @@ pub(super) async fn find_authors(
          cross join lateral (
              select o.event_id from grasp_root o
              where o.upstream_id = n.upstream_id and o.address = n.address offset 0) o
-         cross join lateral (
-             select t.position from event_tag t
-             where t.name in ('e', 'E', 'q') and t.value = encode(o.event_id, 'hex') offset 0) t
-         cross join lateral (
-             select e.id, e.pubkey from event e
-             where e.position = t.position and e.deleted_at is null offset 0) e
-         where (select true from admission a
+         cross join lateral events_tagged(array['e', 'E', 'q'], array[encode(o.event_id, 'hex')]) e
+         where e.deleted_at is null
+           and (select true from admission a
                 where a.upstream_id = n.upstream_id and a.event_id = e.id
                   and a.rule not in ('deletion', 'grasp-list') limit 1)
          on conflict do nothing",

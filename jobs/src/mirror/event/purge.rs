@@ -123,7 +123,7 @@ async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
     store::alone(&mut tx).await?;
     sqlx::query!(
-        "truncate event, event_tag, event_head, event_source, known_id, deletion_mark,
+        "truncate event, event_head, event_source, known_id, deletion_mark,
                   deletion_address, upload_verdict, rejection, ingest_minute, lane, lane_gap,
                   kind_count, kind_change, admission, parked, parked_key, grasp_release, grasp_wake, grasp_repo,
                   grasp_repo_relay, grasp_root, grasp_author, grasp_coverage, grasp_coverage_count,

@@ -52,9 +52,8 @@ pub async fn set(
                   and ($6::jsonb is null or not exists (
                       select from jsonb_each($6) wanted (name, values)
                       where not exists (
-                          select from event_tag tag
-                          where tag.position = e.position and tag.name = wanted.name
-                            and wanted.values ? tag.value)))
+                          select from indexed_tags(e.tags) tag
+                          where tag.name = wanted.name and wanted.values ? tag.value)))
                 order by created_at, id
                 limit $7)
                union all

@@ -50,8 +50,9 @@ pub(super) async fn forget(tx: &mut PgConnection, id: Uuid) -> Result<u64, sqlx:
     sqlx::query!("delete from upstream_connection where upstream_id = $1", id)
         .execute(&mut *tx)
         .await?;
+    // With another number, the upstream is no longer the source of any event.
     sqlx::query!(
-        "update upstream set negentropy_verdict = 'unknown', negentropy_verdict_until = null,
+        "update upstream set number = default, negentropy_verdict = 'unknown', negentropy_verdict_until = null,
                 negentropy_reason = null, information = null, information_at = null,
                 authors_only_at = null, authors_only_reason = null, page_cap = null,
                 page_cap_at = null, negentropy_cap = null, negentropy_cap_at = null,

@@ -102,10 +102,10 @@ async fn page(
              and ($6::jsonb is null or not exists (
                  select from jsonb_each($6) wanted (name, values)
                  where not exists (
-                     select from event_tag tag
-                     where tag.position = e.position and tag.name = wanted.name
-                       and wanted.values ? tag.value)))
+                     select from indexed_tags(e.tags) tag
+                     where tag.name = wanted.name and wanted.values ? tag.value)))
              and ($9::bytea is null or pubkey = $9)
+             and source is distinct from (select number from upstream where id = $7)
              and not exists (select from event_source s where s.event_id = e.id and s.upstream_id = $7)
              and not exists (select from upload_verdict v where v.event_id = e.id and v.upstream_id = $7)
              and (exists (select from admission a where a.event_id = e.id and a.upstream_id = $7)

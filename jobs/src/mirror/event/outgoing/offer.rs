@@ -40,6 +40,7 @@ async fn wait(tx: &mut PgConnection, upstream: Uuid, ids: &[EventId]) -> Result<
            where e.deleted_at is null and (e.expires_at is null or e.expires_at > extract(epoch from now()))
              and e.kind not between 20000 and 29999 and e.kind <> 22242
              and not exists (select from jsonb_array_elements(e.tags) tag where tag = '["-"]')
+             and e.source is distinct from (select number from upstream where id = $1)
              and not exists (select from event_source s where s.event_id = e.id and s.upstream_id = $1)
            order by e.id
            on conflict do nothing"#,

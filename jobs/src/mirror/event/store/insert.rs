@@ -1,6 +1,6 @@
-//! The rows of an event: the event, its tags, and the upstream that holds it.
+//! The rows of an event: the event, and the upstream that holds it. Its tags are found by an index.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashSet};
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -12,9 +12,6 @@ use crate::mirror::{
     work,
 };
 
-/// The position of each event that was new.
-type Positions = HashMap<EventId, i64>;
-
 /// Inserts events and returns the ids of those that were new. Live upstreams that take events get
 /// an upload job.
 pub(super) async fn insert(
@@ -25,24 +22,29 @@ pub(super) async fn insert(
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let positions = insert_events(tx, events).await?;
-    insert_tags(tx, events, &positions).await?;
-    note_source(tx, upstream, events, &positions).await?;
-    if !positions.is_empty() {
+    let new = insert_events(tx, upstream, events).await?;
+    note_source(tx, upstream, events, &new).await?;
+    if !new.is_empty() {
         work::push_live_uploads(tx).await?;
     }
-    Ok(positions.into_keys().collect())
+    Ok(new)
 }
 
-async fn insert_events(tx: &mut PgConnection, events: &[&Event]) -> Result<Positions, sqlx::Error> {
+/// Inserts the rows of the events, each with its source if that takes events: nothing is sent back to it.
+async fn insert_events(
+    tx: &mut PgConnection,
+    upstream: Uuid,
+    events: &[&Event],
+) -> Result<Vec<EventId>, sqlx::Error> {
     let (tags, contents): (Vec<Value>, Vec<String>) =
         events.iter().map(|event| exact::columns(event)).unzip();
-    let rows = sqlx::query!(
-        "insert into event (id, pubkey, created_at, kind, tags, content, sig, d_tag, expires_at)
-         select * from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::int[], $5::jsonb[],
-                              $6::text[], $7::bytea[], $8::text[], $9::bigint[])
+    let rows = sqlx::query_scalar!(
+        "insert into event (id, pubkey, created_at, kind, tags, content, sig, d_tag, expires_at, source)
+         select n.*, (select number from upstream where id = $10 and direction in ('up', 'both'))
+         from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::int[], $5::jsonb[],
+                     $6::text[], $7::bytea[], $8::text[], $9::bigint[]) n
          on conflict (id) do nothing
-         returning id, position",
+         returning id",
         &rows_of(events.iter().map(|event| &event.id)),
         &column(events, |event| event.pubkey.to_vec()),
         &column(events, |event| event.created_at),
@@ -52,59 +54,38 @@ async fn insert_events(tx: &mut PgConnection, events: &[&Event]) -> Result<Posit
         &column(events, |event| event.sig.to_vec()),
         &column(events, |event| event.key_tag().map(Cow::into_owned)) as &[Option<String>],
         &column(events, |event| event.expires_at()) as &[Option<i64>],
+        upstream,
     )
     .fetch_all(tx)
     .await?;
-    Ok(rows.iter().map(|row| (EventId::of_row(&row.id), row.position)).collect())
+    Ok(rows.iter().map(|id| EventId::of_row(id)).collect())
 }
 
-async fn insert_tags(
-    tx: &mut PgConnection,
-    events: &[&Event],
-    positions: &Positions,
-) -> Result<(), sqlx::Error> {
-    let tags: Vec<_> = events
-        .iter()
-        .filter_map(|event| Some((positions.get(&event.id)?, event)))
-        .flat_map(|(position, event)| event.indexed_tags().map(move |tag| (*position, tag)))
-        .collect();
-    if tags.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "insert into event_tag (position, name, value, index)
-         select * from unnest($1::bigint[], $2::text[], $3::text[], $4::int[])",
-        &column(&tags, |(position, _)| *position),
-        &column(&tags, |(_, tag)| tag.name.to_string()),
-        &column(&tags, |(_, tag)| tag.value.to_owned()),
-        &column(&tags, |(_, tag)| i32::try_from(tag.index).unwrap_or(i32::MAX)),
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// Stores that the upstream holds the events, so that they are not sent back to it; an upstream
-/// that takes no events needs no rows. Ids of new events are no longer ids that are known and not
-/// stored.
+/// Stores that the upstream holds the events too that others sent before; an upstream that takes no
+/// events needs no rows. Ids of new events are no longer ids that are known and not stored.
 async fn note_source(
     tx: &mut PgConnection,
     upstream: Uuid,
     events: &[&Event],
-    positions: &Positions,
+    new: &[EventId],
 ) -> Result<(), sqlx::Error> {
+    let is_new: HashSet<&EventId> = new.iter().collect();
+    let others = events.iter().map(|event| &event.id).filter(|id| !is_new.contains(id));
     sqlx::query!(
         "with welcome as (
              delete from known_id where event_id = any($3) and upstream_id is null
          )
          insert into event_source (event_id, upstream_id)
-         select n.id, upstream.id from unnest($1::bytea[]) as n (id), upstream
+         select here.id, upstream.id
+         from upstream, unnest($1::bytea[]) as n (id),
+              lateral (select id, source from event where event.id = n.id limit 1) here
          where upstream.id = $2 and upstream.direction in ('up', 'both')
-         order by n.id
+           and here.source is distinct from upstream.number
+         order by here.id
          on conflict do nothing",
-        &rows_of(events.iter().map(|event| &event.id)),
+        &rows_of(others),
         upstream,
-        &rows_of(positions.keys()),
+        &rows_of(new.iter()),
     )
     .execute(tx)
     .await?;

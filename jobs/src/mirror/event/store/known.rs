@@ -73,11 +73,12 @@ pub async fn known(db: &PgPool, upstream: Uuid, ids: &[EventId]) -> Result<Known
     let rows = sqlx::query!(
         r#"with asked as materialized (select distinct id from unnest($1::bytea[]) as asked (id)),
            here as materialized (
-               select found.id from asked, lateral (select id from event where id = asked.id limit 1) found),
+               select found.id, found.source from asked, lateral (select id, source from event where id = asked.id limit 1) found),
            held as (
                insert into event_source (event_id, upstream_id)
                select here.id, upstream.id from here, upstream
                where upstream.id = $2 and upstream.direction in ('up', 'both')
+                 and here.source is distinct from upstream.number
                order by here.id
                on conflict do nothing
            )
