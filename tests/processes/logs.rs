@@ -92,7 +92,8 @@ async fn an_outage_is_one_error_and_its_end_counts_the_relays_that_waited() {
     let failed = warnings(&lines, "relay not synced");
     assert_eq!(failed.len(), 1, "the failures before it are one warning: {failed:?}");
     let waited = lines.iter().find(|line| again(line)).unwrap()["waited"].as_u64();
-    assert!(waited >= Some(20), "{waited:?}");
+    // Those whose attempt ran when the outage ended did not wait.
+    assert!(waited >= Some(10), "{waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
