@@ -1,10 +1,14 @@
 -- The tags of an event, found by an index of hashes over the column `tags` instead of a table beside it.
 
 -- The tags of an event as a list. An event that contains U+0000 has its tags and content as bytes in
--- `[{"exact": HEX}]`; here this character becomes a text that is too long for a value.
+-- `[{"exact": HEX, "tags": TAGS}]`. Without TAGS, as earlier releases store it, all of it is parsed: there this
+-- character becomes a text that is too long for a value.
 create function plain_tags(tags jsonb) returns jsonb language plpgsql immutable parallel safe as $$
 begin
     if jsonb_typeof(tags->0) = 'object' then
+        if tags->0 ? 'tags' then
+            return tags->0->'tags';
+        end if;
         return regexp_replace(convert_from(decode(tags->0->>'exact', 'hex'), 'UTF8'),
                               '(?<!\\)((?:\\\\)*)\\u0000', '\1' || repeat('x', 256), 'g')::jsonb->0;
     end if;

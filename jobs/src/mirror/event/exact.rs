@@ -1,6 +1,7 @@
 //! Exact texts: U+0000 is valid in an event, and PostgreSQL's `text` and `jsonb` cannot hold it. The
-//! tags and the content of an event that contains it are stored as `[{"exact": HEX}]` in the column
-//! `tags`: the bytes of the JSON text `[tags, content]`. The column `content` is then empty.
+//! tags and the content of an event that contains it are stored as `[{"exact": HEX, "tags": TAGS}]` in the column
+//! `tags`: the bytes of the JSON text `[tags, content]`, and the tags that a filter can match (`plain_tags` in the
+//! schema). The column `content` is then empty.
 //!
 //! A lone surrogate (`\ud800` in JSON) is different: it has no form in UTF-8, so the event has no
 //! canonical form that could be hashed (NIP-01), and is malformed.
@@ -21,10 +22,22 @@ pub(super) fn columns(event: &Event) -> (Value, String) {
     // The serialisation of strings cannot fail.
     if has_nul(&event.content) || event.tags.iter().flatten().any(has_nul) {
         let exact = serde_json::to_vec(&(&event.tags, &event.content)).unwrap_or_default();
-        (json!([{ "exact": hex::encode(exact) }]), String::new())
+        (json!([{ "exact": hex::encode(exact), "tags": matchable(&event.tags) }]), String::new())
     } else {
         (serde_json::to_value(&event.tags).unwrap_or_default(), event.content.clone())
     }
+}
+
+/// Returns name and value of the tags with a single letter as their name. PostgreSQL would have to parse all of the event
+/// to find them.
+fn matchable(tags: &[Vec<String>]) -> Vec<[&str; 2]> {
+    let pairs = tags.iter().filter_map(|tag| Some([tag.first()?.as_str(), tag.get(1)?.as_str()]));
+    let can_match = |[name, value]: &[&str; 2]| {
+        name.len() == 1
+            && name.chars().all(|letter| letter.is_ascii_alphabetic())
+            && !value.contains('\0')
+    };
+    pairs.filter(can_match).collect()
 }
 
 /// Returns the tags and the content of an event from its columns.
