@@ -125,7 +125,8 @@ pub async fn release(db: &PgPool, worker: &str) -> Result<usize, sqlx::Error> {
 /// # Errors
 /// See the module; then the jobs are put back when the worker leaves, or rescued.
 pub async fn put_back(db: impl PgExecutor<'_>, jobs: &[Job]) -> Result<usize, sqlx::Error> {
-    let guards: Vec<Guard> = jobs.iter().map(Guard::from).collect();
+    // A job that was fetched again and started meanwhile stays.
+    let guards: Vec<Guard> = jobs.iter().map(|job| Guard::from(job).unstarted()).collect();
     Ok(requeue_all(db, &guards, &Requeue::unstarted()).await?.len())
 }
 

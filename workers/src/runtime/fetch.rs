@@ -2,13 +2,13 @@
 //!
 //! While many jobs are due and each ends at once, it also fetches ahead of the slots, so that no slot waits for a fetch.
 //! What is held ahead is not started: another process may take it as soon as it is put back, which happens when the
-//! orders change, when no slot becomes free in time, and when the worker ends.
+//! orders change, when it has waited for a second, when jobs become slow, and when the worker stops.
 //!
 //! ```text
 //!             fetch                  a free slot
 //!   Pending ─────────▶ held ahead ─────────────────▶ handed out: the handler starts it
 //!      ▲                  │
-//!      └──────────────────┘ other orders · no slot within a second · the worker ends · (dead: the rescue)
+//!      └──────────────────┘ other orders · waited for a second · slow jobs · a stop · (dead: the rescue)
 //! ```
 
 use std::{collections::VecDeque, time::Duration};
@@ -21,7 +21,7 @@ use tender_jobs::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ use super::{hints::Hints, pause, slots::Slots, source::Slotted, supervise::Post}
 
 /// The wait of a loop that nothing wakes any more: the process is about to end.
 const ABOUT_TO_END: Duration = Duration::from_secs(5);
-/// The longest wait of a job that is held ahead for the next free slot.
+/// The longest wait of a job that is held ahead.
 const AHEAD_AT_MOST: Duration = Duration::from_secs(1);
 
 /// Takes the due jobs of one queue for one worker.
@@ -72,7 +72,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches until `stop`. What is held ahead then is put back when the worker leaves.
+    /// Fetches until `stop`, and puts back what is held ahead then: running jobs may last.
     ///
     /// # Errors
     /// A fetch failed. The worker must be restarted under a new name, because jobs may have been taken.
@@ -89,7 +89,7 @@ impl Fetcher {
                 stop.run_until_cancelled(self.wait()).await.transpose()?;
             }
         }
-        Ok(())
+        timeout(AHEAD_AT_MOST, self.put_back()).await.unwrap_or(Ok(()))
     }
 
     /// Hands out what is held ahead, until it is time to fetch again. Returns how many jobs to fetch.
@@ -103,6 +103,9 @@ impl Fetcher {
                 return Ok(reserve - held);
             }
             self.hand_out().await?;
+            if self.slots.is_slow() {
+                self.put_back().await?;
+            }
         }
     }
 
@@ -142,14 +145,15 @@ impl Fetcher {
         !self.ahead.is_empty() && self.orders.has_changed().is_ok_and(|changed| !changed)
     }
 
-    /// Waits for free slots, and gives them what is held ahead; or puts it back, if the orders change or no slot becomes
-    /// free in time.
+    /// Waits for free slots, and gives them what is held ahead; or puts it back, if the orders change or a job has waited
+    /// for too long.
     async fn hand_out(&mut self) -> Result<(), sqlx::Error> {
         let slots = self.slots.clone();
+        let oldest = self.ahead.front().map_or_else(Instant::now, |(_, since)| *since);
         tokio::select! {
             biased;
             Ok(()) = self.orders.changed() => self.put_back().await?,
-            free = timeout(AHEAD_AT_MOST, slots.free(false)) => if let Ok(free) = free {
+            free = timeout_at(oldest + AHEAD_AT_MOST, slots.free(false)) => if let Ok(free) = free {
                 self.give(free).await;
             } else {
                 self.slots.are_slow();

@@ -21,6 +21,9 @@ const GATHER: Duration = Duration::from_millis(5);
 
 /// Jobs that end sooner are fetched ahead: the next ones wait for about as long.
 const QUICK: Duration = Duration::from_millis(50);
+/// What is held ahead goes back when jobs take longer. More than [`QUICK`], so that a queue at the edge does not fetch and
+/// put back again and again.
+const SLOW: Duration = Duration::from_millis(200);
 /// How long a job takes, as long as nothing is known.
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// The weight of the past in the time that jobs take.
@@ -78,6 +81,11 @@ impl Slots {
         let is_trusted =
             self.withheld.load(Ordering::Relaxed) == 0 && Instant::now() >= self.trusted_from;
         if is_quick && is_trusted { self.size.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Whether jobs take too long for any to be held ahead.
+    pub(super) fn is_slow(&self) -> bool {
+        self.typical.load(Ordering::Relaxed) > micros(SLOW)
     }
 
     /// No slot becomes free: the jobs take longer than those before.
@@ -195,6 +203,9 @@ mod tests {
         assert_eq!(slots.ahead(), 5, "as many again");
         slots.took(Duration::from_secs(1));
         assert_eq!(slots.ahead(), 0, "after a slow one");
+        assert!(!slots.is_slow(), "one is slow, not all");
+        slots.took(Duration::from_secs(1));
+        assert!(slots.is_slow());
         let suspect = Slots::new(3, true);
         suspect.typical.store(0, Ordering::Relaxed);
         assert_eq!(suspect.ahead(), 0, "it would strand them");
