@@ -120,3 +120,23 @@ async fn a_burst_of_settled_failures_hides_no_older_one_that_is_open() {
     assert_eq!(queue::prune(&world.db, keep, 20).await.unwrap().jobs, 1500);
     assert!(queue::job(&world.db, "open").await.unwrap().is_some());
 }
+
+/// As when an outage begins: workers fetch due jobs and put them back to a later time, behind the walk.
+#[tokio::test]
+async fn jobs_that_are_put_off_while_others_are_cancelled_are_cancelled_too() {
+    let world = World::new().await;
+    execute(
+        &world,
+        "insert into apalis.jobs (id, job_type, job, run_at)
+         select 'waiting' || n, 'odd', '{}', now() + make_interval(secs => n) from generate_series(1, 1200) n;
+         create function put_off() returns trigger language plpgsql as $$ begin
+             update apalis.jobs set run_at = now() + interval '1 day' where id in ('waiting1', 'waiting2');
+             return null;
+         end $$;
+         create trigger put_off after update on apalis.jobs
+             for each row when (new.id = 'waiting1200' and new.status = 'Killed') execute function put_off();",
+    )
+    .await;
+    let filter = JobFilter { queue: Some("odd".to_owned()), ..JobFilter::default() };
+    assert_eq!(asked_and_done(&world, Verb::Cancel, &filter).await, (1200, 1200));
+}

@@ -86,7 +86,10 @@ pub(crate) async fn cancel(
              metadata = hstore('key', idempotency_key) || case when job_is_sole_record(job_type, 'Killed') then '' else hstore('seen', 'yes') end
                  || crashes_as(crashes_of(metadata)),
              idempotency_key = case when strpos(idempotency_key, '@') > 0 then idempotency_key end
-         where id in (select id from apalis.jobs where id = any($1) order by id for update)
+         where id in (
+                 -- Locked in the order of requeues, which come at the same time when an outage begins.
+                 select id from apalis.jobs where id = any($1) and status in ('Pending', 'Failed')
+                 order by job_type, coalesce(idempotency_key, metadata->'key'), id for update)
            and status in ('Pending', 'Failed')
          returning id",
         job_ids,

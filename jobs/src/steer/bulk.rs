@@ -79,17 +79,29 @@ pub async fn matching(
     record: Begun,
 ) -> Result<Bulk, sqlx::Error> {
     let mut steering = Steering::new(db, verb, by, Some(record));
-    let mut walk = Walk::new(filter, verb.states());
     let (mut seen, started) = (0, Instant::now());
-    while let Some(jobs) = walk.next(db).await? {
-        if seen >= bounds.jobs || started.elapsed() > bounds.time {
-            return Ok(Bulk { done: steering.done, seen, goes_on: true });
+    for _ in 0..walks(verb) {
+        let (mut walk, before) = (Walk::new(filter, verb.states()), steering.done);
+        while let Some(jobs) = walk.next(db).await? {
+            if seen >= bounds.jobs || started.elapsed() > bounds.time {
+                return Ok(Bulk { done: steering.done, seen, goes_on: true });
+            }
+            seen += jobs.len();
+            let ids: Vec<String> = jobs.into_iter().map(|job| job.id).collect();
+            steering.page(&ids).await?;
         }
-        seen += jobs.len();
-        let ids: Vec<String> = jobs.into_iter().map(|job| job.id).collect();
-        steering.page(&ids).await?;
+        if steering.done == before {
+            return Ok(Bulk { done: steering.done, seen, goes_on: false });
+        }
     }
-    Ok(Bulk { done: steering.done, seen, goes_on: false })
+    let goes_on = count_matching(db, verb, filter, 1).await? > 0 && verb == Verb::Cancel;
+    Ok(Bulk { done: steering.done, seen, goes_on })
+}
+
+/// How often all matching jobs are walked. A waiting job that a worker puts back to a later time, as it does when an
+/// outage begins, comes behind the walk; a walk that meets nothing is the last. A retried job may fail and match again.
+fn walks(verb: Verb) -> usize {
+    if verb == Verb::Cancel { 10 } else { 1 }
 }
 
 /// Counts those of these jobs whose state allows it.
