@@ -104,7 +104,9 @@ async fn prune_batch(db: &PgPool, keep: Retention, kept: &[String]) -> Result<u6
 /// Deletes workers, and the rows of processes, that were not seen for a day. Returns the number of workers.
 async fn prune_dead(db: &PgPool) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query!(
-        "with processes as (delete from process where last_seen_at < now() - interval '1 day')
+        "with processes as (
+             delete from process where id in (
+                 select id from process where last_seen_at < now() - interval '1 day' for update skip locked))
          delete from apalis.workers worker
          where worker.last_seen < now() - interval '1 day'
            and not exists (select from apalis.jobs job where job.lock_by = worker.id)"

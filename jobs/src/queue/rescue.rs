@@ -39,7 +39,11 @@ pub async fn rescue(
     stuck_after: Duration,
 ) -> Result<(Rescued, bool), sqlx::Error> {
     let mut rescued = Rescued::default();
-    let Look { orphans, is_upkeep_due } = look(db, dead_after, stuck_after).await?;
+    let Look { orphans, is_upkeep_due } = match look(db, dead_after, stuck_after, true).await {
+        // A wing's table may be locked, which must not stop the rescue of other wings' jobs.
+        Err(sqlx::Error::Database(_)) => look(db, dead_after, stuck_after, false).await?,
+        look => look?,
+    };
     for orphan in orphans {
         match rescue_one(db, orphan).await {
             Ok(Settled::Written(Requeued::Waits(_))) => rescued.requeued += 1,
@@ -71,14 +75,17 @@ fn is_contended(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("55P03" | "23505"))
 }
 
-/// One statement for both: while nothing happens, it is all that a round costs.
+/// One statement for both: while nothing happens, it is all that a round costs. If the wings are not asked, their upkeep
+/// is due.
 async fn look(
     db: &PgPool,
     dead_after: Duration,
     stuck_after: Duration,
+    asks_wings: bool,
 ) -> Result<Look, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"with upkeep as materialized (select upkeep_is_due() as is_due)
+        r#"with upkeep as materialized (
+               select case when $4 then upkeep_is_due() else true end as is_due)
            select upkeep.is_due as "is_upkeep_due!", job.id as "id?", job.attempts as "attempts?", job.lock_by as "lock_by?",
                   coalesce(job.status = 'Queued', false) as "is_unstarted!"
            from upkeep left join lateral (
@@ -94,6 +101,7 @@ async fn look(
         dead_after.as_secs_f64(),
         stuck_after.as_secs_f64(),
         BATCH,
+        asks_wings,
     )
     .fetch_all(db)
     .await?;

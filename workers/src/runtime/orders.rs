@@ -11,7 +11,7 @@ use tender_jobs::{
         process::{self, Orders, Report, Served},
     },
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ impl Reporter {
     /// Reports for the first time, before the stations fetch, so that a limit of the fleet holds from the first job. A
     /// database that does not answer in time delays the orders, not the start.
     pub(super) async fn first(&mut self, shutdown: &CancellationToken) {
-        let reported = tokio::time::timeout(HEARTBEAT, self.enlist());
+        let reported = timeout(HEARTBEAT, self.enlist());
         shutdown.run_until_cancelled(reported).await;
     }
 
@@ -62,19 +62,21 @@ impl Reporter {
             return queue::heartbeat(&self.db, workers).await;
         }
         self.report.memory_bytes = resident_bytes();
-        match process::pulse(&self.db, &self.report, workers).await {
-            Ok(pulse) => {
+        match timeout(HEARTBEAT, process::pulse(&self.db, &self.report, workers)).await {
+            Ok(Ok(pulse)) => {
                 self.is_listed = pulse.orders.is_some();
                 if let Some(orders) = &pulse.orders {
                     self.follow(orders);
                 }
                 Ok(pulse.alive)
             }
-            Err(error @ (sqlx::Error::Database(_) | sqlx::Error::ColumnDecode { .. })) => {
+            Ok(Err(error @ (sqlx::Error::Database(_) | sqlx::Error::ColumnDecode { .. }))) => {
                 tracing::debug!(%error, "could not report the process");
                 queue::heartbeat(&self.db, workers).await
             }
-            Err(error) => Err(error),
+            Ok(Err(error)) => Err(error),
+            // Somebody holds the table, and behind a pooler a wait for a lock has no other end.
+            Err(_) => queue::heartbeat(&self.db, workers).await,
         }
     }
 
@@ -101,7 +103,7 @@ impl Reporter {
     pub(super) async fn leave(&mut self) {
         self.has_left = true;
         let leaving = process::leave(&self.db, self.report.id);
-        if let Ok(Err(error)) = tokio::time::timeout(LEAVE_WITHIN, leaving).await {
+        if let Ok(Err(error)) = timeout(LEAVE_WITHIN, leaving).await {
             tracing::debug!(%error, "could not remove the process from the list");
         }
     }
