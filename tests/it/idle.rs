@@ -30,7 +30,7 @@ use crate::support::{World, eventually, retention, schedule as runs, settings};
 /// The statements of an idle process: a part of each, and the seconds between two of it.
 const REPEATED: [(&str, u64); 9] = [
     (HEARTBEAT, 5),                                     // and the report of the process
-    ("select upkeep_is_due()", 5),                      // the rescue, and the wings' upkeep
+    ("upkeep_is_due()", 5),                             // the rescue, and the wings' upkeep
     ("with beaten as ( insert into grasp_process", 10), // followed relays
     ("from upstream where", 10),                        // live lanes
     ("insert into zooid_instance as known", 30),
