@@ -175,6 +175,9 @@ impl Fetcher {
     }
 
     async fn put_back(&mut self) -> Result<(), sqlx::Error> {
+        if self.ahead.is_empty() {
+            return Ok(());
+        }
         let held: Vec<Job> = self.ahead.drain(..).map(|(job, _)| job).collect();
         answered(&self.db, queue::put_back(&self.db, &held)).await.map(drop)
     }
