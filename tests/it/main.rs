@@ -71,6 +71,7 @@ mod mirror_matrix;
 mod mirror_misbehaviour;
 mod mirror_negentropy;
 mod mirror_oldest;
+mod mirror_pace;
 mod mirror_properties;
 mod mirror_retry;
 mod mirror_settings;

@@ -123,8 +123,7 @@ async fn an_event_that_ends_the_connection_is_found_and_the_others_go() {
         }
     })
     .await;
-    let fields =
-        json!({"direction": "up", "config": {"upload_batch_size": 40, "upload_delay_ms": 0}});
+    let fields = json!({"direction": "up", "config": {"upload_batch_size": 40, "upload_delay_ms": 0, "upload_adaptive": 0}});
     let upstream = world.upstream(&fake.url, fields).await;
     world.trigger(&upstream, LaneKind::Upload).await;
     world.drain().await;

@@ -1,9 +1,13 @@
 //! Uploads: events are sent to an upstream in batches. Every event gets a verdict: accepted,
 //! duplicate, rejected with the upstream's reason or ours, or pending for a later run. Verdicts are
 //! stored batch by batch, under the lease of the upload lane.
+//!
+//! The next batch is cut when the one before it is judged, because its size follows from the answers. The transaction
+//! that stores these verdicts also stores how far the next batch will send.
 
 mod accepts;
 mod answer;
+mod batches;
 mod pace;
 mod round;
 
@@ -15,7 +19,7 @@ use std::{
 use sqlx::PgPool;
 use tender_jobs::mirror::{
     event::{
-        Event, EventId,
+        EventId,
         outgoing::{self, Reached, UploadTally, Verdict},
     },
     lane::Lease,
@@ -25,29 +29,16 @@ use tender_jobs::mirror::{
 use super::{connection::Connection, error::StepError, lane::under_lease};
 use crate::runtime::pause;
 pub(super) use accepts::Accepts;
+pub(super) use batches::Unsent;
+use batches::{Batch, Item, Room};
 pub(super) use pace::Pace;
+use pace::Start;
 use round::Round;
 
 /// The number of refusals in a row after which a run ends.
 const MAX_REFUSALS: u32 = 20;
 /// How often a batch is sent again to an upstream that limits our rate.
 const MAX_PAUSES: u32 = 6;
-
-/// An event to be sent.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) event: Event,
-    /// Whether an earlier run sent it without an answer: a duplicate is then our own copy.
-    pub(super) was_sent: bool,
-}
-
-/// Events that are sent together.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) items: Vec<Item>,
-    /// Every event up to this position has a verdict after this batch; `None` for waiting events.
-    pub(super) up_to: Option<i64>,
-}
 
 /// Why an uploader ended.
 #[derive(Debug)]
@@ -101,26 +92,23 @@ impl State {
 }
 
 impl Uploader<'_> {
-    /// Uploads batches, and adds the verdicts to `sent` as they are stored. `is_late` says whether
+    /// Uploads events, and adds the verdicts to `sent` as they are stored. `is_late` says whether
     /// the next batch is left to another job.
     pub(super) async fn upload(
         &mut self,
-        batches: &[Batch],
+        mut unsent: Unsent,
         is_late: impl Fn() -> bool,
         sent: &mut UploadTally,
     ) -> Result<Stop, StepError> {
-        if let Some(position) = next_of(batches) {
+        let mut next = unsent.next(self.room());
+        if let Some(position) = up_to(next.as_ref()) {
             under_lease(outgoing::mark_sending(self.db, self.lease, position).await?)?;
         }
-        for (index, batch) in batches.iter().enumerate() {
-            if index > 0 && is_late() {
-                return Ok(self.state.took_none().map_or(Stop::Late, Stop::Failed));
+        while let Some(batch) = next {
+            next = self.batch(&batch, &mut unsent, &is_late, sent).await?;
+            if next.is_some() && self.state.stop.is_none() {
+                self.before_next(&is_late).await;
             }
-            let wait = if index > 0 { self.wait() } else { Duration::ZERO };
-            if !wait.is_zero() {
-                pause(wait).await;
-            }
-            self.batch(batch, next_of(&batches[index + 1..]), sent).await?;
             if let Some(stop) = self.state.stop.take() {
                 return Ok(stop);
             }
@@ -128,63 +116,94 @@ impl Uploader<'_> {
         Ok(self.state.took_none().map_or(Stop::Done, Stop::Failed))
     }
 
-    /// Sends a batch until each of its events has a verdict, or until there is a reason to stop.
+    /// Sends a batch until each of its events has a verdict, or until there is a reason to stop. If the upstream does
+    /// not take so many events at once, they are sent in parts. Returns the next batch.
     async fn batch(
         &mut self,
         batch: &Batch,
-        next: Option<i64>,
+        unsent: &mut Unsent,
+        is_late: &impl Fn() -> bool,
         sent: &mut UploadTally,
-    ) -> Result<(), StepError> {
+    ) -> Result<Option<Batch>, StepError> {
         if batch.up_to.is_none() {
             let ids: Vec<EventId> = batch.items.iter().map(|item| item.event.id).collect();
             outgoing::mark_sent(self.db, self.lease.lane.upstream_id, &ids).await?;
         }
         let (mut open, mut verdicts) = self.sift(batch);
-        for pauses in 0.. {
-            let begun = Instant::now();
+        let mut pauses = 0;
+        loop {
+            let rest = open.split_off(open.len().min(self.pace().size));
             let mut round = self.send(&open).await;
-            self.learn_pace(&round, begun);
             verdicts.append(&mut round.verdicts);
-            let is_judged = round.again.is_empty();
+            let is_judged = round.again.is_empty() && rest.is_empty();
+            let next = is_judged.then(|| unsent.next(self.room())).flatten();
             let reached = Reached {
                 position: batch.up_to.filter(|_| is_judged),
-                sending: next.filter(|_| is_judged),
+                sending: up_to(next.as_ref()),
                 is_answered: round.judged > 0,
             };
             self.write(&std::mem::take(&mut verdicts), reached, sent).await?;
             self.learn(&round).await?;
             if is_judged || self.state.stop.is_some() {
-                return Ok(());
+                return Ok(next);
             }
             open = std::mem::take(&mut round.again);
-            self.before_again(round, pauses).await?;
-            if self.state.stop.is_some() {
-                return Ok(());
+            if open.is_empty() {
+                self.before_next(is_late).await;
+            } else {
+                self.before_again(round, pauses).await?;
+                pauses += 1;
             }
+            if self.state.stop.is_some() {
+                return Ok(None);
+            }
+            open.extend(rest);
         }
-        Ok(())
     }
 
-    fn configured_wait(&self) -> Duration {
-        Duration::from_millis(self.settings.upload_delay_ms)
+    /// Waits before further events are sent, or stops if they are left to another job.
+    async fn before_next(&mut self, is_late: &impl Fn() -> bool) {
+        if is_late() {
+            self.state.stop = Some(self.state.took_none().map_or(Stop::Late, Stop::Failed));
+            return;
+        }
+        let wait = self.pace().pause;
+        if !wait.is_zero() {
+            pause(wait).await;
+        }
     }
 
-    /// Returns the pause before the next batch.
-    fn wait(&self) -> Duration {
-        let configured = self.configured_wait();
+    /// The pace at which uploads begin.
+    fn start(&self) -> Start {
+        Start {
+            pause: Duration::from_millis(self.settings.upload_delay_ms),
+            size: usize::try_from(self.settings.upload_batch_size).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn pace(&self) -> Start {
         if self.settings.upload_adaptive == 0 {
-            return configured;
+            return self.start();
         }
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).pause(configured)
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).get(self.start())
     }
 
-    fn learn_pace(&self, round: &Round<'_>, begun: Instant) {
-        let (configured, now) = (self.configured_wait(), Instant::now());
+    /// Returns the room of the next batch.
+    fn room(&self) -> Room {
+        Room { configured: self.start().size, grown: self.pace().size }
+    }
+
+    /// Notes how the upstream answered a round that took `took`. One that refuses events gets no larger batches.
+    fn learn_pace(&self, round: &Round<'_>, took: Duration) {
+        let (start, now) = (self.start(), Instant::now());
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         if round.limited.is_some() {
-            pace.limited(configured, now);
+            pace.limited(start, now);
+        } else if round.failed.is_some() || (round.judged == 0 && round.put_off.is_some()) {
+            pace.failed(start, now);
         } else if round.judged > 0 {
-            pace.answered(configured, now - begun, now);
+            let judged = if round.is_refused { 0 } else { round.judged };
+            pace.answered(start, (took, usize::try_from(judged).unwrap_or(usize::MAX)), now);
         }
     }
 
@@ -246,10 +265,9 @@ impl Uploader<'_> {
     }
 }
 
-/// Returns the position up to which the first of these batches sends events; `None` if there is
-/// none, or if its events wait.
-fn next_of(batches: &[Batch]) -> Option<i64> {
-    batches.first().and_then(|batch| batch.up_to)
+/// Returns the position up to which a batch sends events; `None` if there is no batch, or if its events wait.
+fn up_to(batch: Option<&Batch>) -> Option<i64> {
+    batch.and_then(|batch| batch.up_to)
 }
 
 /// Adds the stored verdicts to the metrics of this process.

@@ -7,7 +7,7 @@ use tender_jobs::{
     mirror::{
         event::{
             EventId,
-            outgoing::{self, Begun, Candidate, Candidates, UploadTally, Waiting},
+            outgoing::{self, Begun, Candidates, UploadTally},
         },
         lane::{self, Ending},
         upstream,
@@ -21,7 +21,7 @@ use super::{
     error::{StepError, delay},
     lane::{Done, NO_ROOM_WAIT, Run, under_lease},
     report::Report,
-    upload::{Accepts, Batch, Item, State, Stop, Uploader},
+    upload::{Accepts, State, Stop, Unsent, Uploader},
 };
 use crate::runtime::{Outcome, outcome};
 
@@ -29,12 +29,10 @@ use crate::runtime::{Outcome, outcome};
 const RUN: i64 = 1000;
 /// The pause after the connection was lost in a run that stored answers.
 const AFTER_LOSS: Duration = Duration::from_secs(5);
-/// The attempts of an event with which the connection was lost, after which it is sent alone.
-const ALONE_AFTER: u32 = 4;
 
-/// What a run sends, and what it has then reached.
-struct Plan {
-    batches: Vec<Batch>,
+/// What a run has reached when it has sent its events.
+#[derive(Clone, Copy)]
+struct Reach {
     up_to: i64,
     /// Whether there are further events.
     more: bool,
@@ -50,15 +48,15 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     let begun = under_lease(outgoing::begin(db, run.lease, &filter).await?)?;
     // After a change of the filter, the lane begins again below its position: that is no loop.
     report.is_ahead |= begun.position < run.lease.lane.upload_position;
-    let plan = plan(run, &accepts, begun).await?;
-    let (stop, judged) = if plan.batches.is_empty() {
+    let (unsent, reach) = plan(run, &accepts, begun).await?;
+    let (stop, judged) = if unsent.is_empty() {
         (Stop::Done, 0)
     } else {
-        send(run, &accepts, &plan.batches, report).await?
+        send(run, &accepts, unsent, report).await?
     };
     let mut result = result(report.uploads);
-    let ending = ending(&plan, stop, judged, report)?;
-    result["position"] = json!(plan.up_to);
+    let ending = ending(reach, stop, judged, report)?;
+    result["position"] = json!(reach.up_to);
     Ok(Done { ending, result })
 }
 
@@ -69,16 +67,17 @@ async fn accepts(run: &Run<'_>) -> Result<Accepts, StepError> {
     Ok(Accepts::of(upstream.as_ref().unwrap_or(run.upstream), own))
 }
 
-async fn plan(run: &Run<'_>, accepts: &Accepts, begun: Begun) -> Result<Plan, StepError> {
+/// Reads the events of a run.
+async fn plan(
+    run: &Run<'_>,
+    accepts: &Accepts,
+    begun: Begun,
+) -> Result<(Unsent, Reach), StepError> {
     let waiting = outgoing::waiting(&run.context.db, run.upstream.id, RUN).await?;
     let found = new_events(run, accepts, begun.position).await?;
+    let reach = Reach { up_to: found.up_to, more: found.more };
     let size = usize::try_from(run.settings.upload_batch_size).unwrap_or(usize::MAX);
-    let (suspects, waiting): (Vec<Waiting>, Vec<Waiting>) =
-        waiting.into_iter().partition(|one| one.is_suspect);
-    let mut batches = in_batches(waiting, |_| size, |one| one.is_sent);
-    batches.extend(walked(found.events, found.up_to, size, begun.sending));
-    batches.extend(in_batches(suspects, |one| halved(size, one.attempts), |_| true));
-    Ok(Plan { batches, up_to: found.up_to, more: found.more })
+    Ok((Unsent::new(waiting, found, size, begun.sending), reach))
 }
 
 /// Finds the events after a position, page by page, until a page has some.
@@ -98,61 +97,10 @@ async fn new_events(
     }
 }
 
-/// Splits waiting events into batches; neighbours share a batch of the size that each allows.
-fn in_batches(
-    waiting: Vec<Waiting>,
-    size: impl Fn(&Waiting) -> usize,
-    was_sent: impl Fn(&Waiting) -> bool,
-) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut room = 0;
-    let mut sizes = 0;
-    for one in waiting {
-        let wanted = size(&one);
-        if room == 0 || wanted != sizes {
-            batches.push(Batch { items: Vec::new(), up_to: None });
-            (room, sizes) = (wanted, wanted);
-        }
-        room -= 1;
-        let was_sent = was_sent(&one);
-        if let Some(batch) = batches.last_mut() {
-            batch.items.push(Item { event: one.event, was_sent });
-        }
-    }
-    batches
-}
-
-/// Splits new events into batches, in the order of their arrival. The last one reaches `up_to`.
-fn walked(events: Vec<Candidate>, up_to: i64, size: usize, sending: i64) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    for Candidate { event, position } in events {
-        if batches.last().is_none_or(|batch| batch.items.len() >= size) {
-            batches.push(Batch { items: Vec::with_capacity(size), up_to: None });
-        }
-        if let Some(batch) = batches.last_mut() {
-            batch.items.push(Item { event, was_sent: position <= sending });
-            batch.up_to = Some(position);
-        }
-    }
-    if let Some(last) = batches.last_mut() {
-        last.up_to = Some(up_to);
-    }
-    batches
-}
-
-/// Returns how many events share a batch with one after whose attempts the connection was lost: half
-/// as many after each attempt, and none after the fourth, so that the culprit is found.
-fn halved(size: usize, attempts: i32) -> usize {
-    match u32::try_from(attempts) {
-        Ok(attempts) if attempts < ALONE_AFTER => (size >> attempts).max(1),
-        _ => 1,
-    }
-}
-
 async fn send(
     run: &Run<'_>,
     accepts: &Accepts,
-    batches: &[Batch],
+    unsent: Unsent,
     report: &mut Report,
 ) -> Result<(Stop, u64), StepError> {
     let connection = run.context.connections.get(run.upstream).await?;
@@ -166,19 +114,19 @@ async fn send(
         pace: &pace,
         state: State::default(),
     };
-    let stop = uploader.upload(batches, || run.is_long(), &mut report.uploads).await?;
+    let stop = uploader.upload(unsent, || run.is_long(), &mut report.uploads).await?;
     Ok((stop, uploader.state.judged))
 }
 
 /// Decides how the job ends. An error is no failure of a run in which the upstream took or judged
 /// events: the next job continues behind them.
-fn ending(plan: &Plan, stop: Stop, judged: u64, report: &mut Report) -> Result<Ending, StepError> {
+fn ending(reach: Reach, stop: Stop, judged: u64, report: &mut Report) -> Result<Ending, StepError> {
     let rests = Ending::Rests { is_complete: false };
     Ok(match stop {
         Stop::Done => {
-            report.progress.upload_position = Some(plan.up_to);
-            report.progress.upload_horizon = Some(plan.up_to);
-            if plan.more { Ending::GoesOn(Duration::ZERO) } else { rests }
+            report.progress.upload_position = Some(reach.up_to);
+            report.progress.upload_horizon = Some(reach.up_to);
+            if reach.more { Ending::GoesOn(Duration::ZERO) } else { rests }
         }
         Stop::Late | Stop::AuthorsOnly => Ending::GoesOn(Duration::ZERO),
         Stop::Refused => rests,
@@ -245,51 +193,4 @@ pub(super) async fn attempt_and(
         }
     })
     .await;
-}
-
-#[cfg(test)]
-mod tests {
-    use tender_jobs::mirror::event::Event;
-
-    use super::*;
-
-    fn event(number: u8) -> Event {
-        Event {
-            id: EventId([number; 32]),
-            pubkey: [0; 32],
-            created_at: 0,
-            kind: 1,
-            tags: Vec::new(),
-            content: String::new(),
-            sig: [0; 64],
-        }
-    }
-
-    fn sizes(batches: &[Batch]) -> Vec<usize> {
-        batches.iter().map(|batch| batch.items.len()).collect()
-    }
-
-    #[test]
-    fn suspects_share_ever_smaller_batches_and_end_alone() {
-        let halved = |attempts| halved(500, attempts);
-        assert_eq!([1, 2, 3, 4, 5].map(halved), [250, 125, 62, 1, 1]);
-        let suspect =
-            |attempts| Waiting { event: event(1), attempts, is_suspect: true, is_sent: true };
-        let waiting = [1, 1, 1, 4, 4, 1].map(suspect).to_vec();
-        let size = |one: &Waiting| if one.attempts == 1 { 2 } else { 1 };
-        assert_eq!(sizes(&in_batches(waiting, size, |_| true)), [2, 1, 1, 1, 1]);
-    }
-
-    #[test]
-    fn the_last_batch_reaches_the_end_of_the_page() {
-        let candidate = |number: u8| Candidate { event: event(number), position: number.into() };
-        let batches = walked((1..=5).map(candidate).collect(), 9, 2, 3);
-        assert_eq!(sizes(&batches), [2, 2, 1]);
-        assert_eq!(
-            batches.iter().map(|batch| batch.up_to).collect::<Vec<_>>(),
-            [2, 4, 9].map(Some)
-        );
-        let was_sent = batches.iter().flat_map(|batch| &batch.items).map(|item| item.was_sent);
-        assert_eq!(was_sent.collect::<Vec<_>>(), [true, true, true, false, false]);
-    }
 }

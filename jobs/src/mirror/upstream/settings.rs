@@ -103,9 +103,9 @@ numbers! {
         chunk_max_hours = 168 in 1..=8760, false, "longest window";
     }
     "upload" {
-        upload_batch_size = 50 in 1..=1000, false, "events per batch of uploads";
+        upload_batch_size = 50 in 1..=1000, false, "events per batch of uploads, at first";
         upload_delay_ms = 100 in 0..=60_000, false, "pause between two batches, at first";
-        upload_adaptive = 1 in 0..=1, false, "1: the pause becomes shorter while the upstream answers fast, and longer when it limits our rate; 0: it stays";
+        upload_adaptive = 1 in 0..=1, false, "1: while the upstream answers fast, the pause ends and the batches grow, up to 500 events and 1 MiB; a limit, slow answers or a lost connection end that; 0: both stay";
     }
     "failures" {
         stale_threshold_minutes = 10 in 2..=1440, false, "a lane without a heartbeat for this long is stale";

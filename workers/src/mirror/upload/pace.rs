@@ -1,15 +1,22 @@
-//! The pace of uploads: the pause between two batches. It begins as configured, and becomes shorter while the upstream
-//! answers fast. A limit or slow answers make it longer, and after a limit it stays longer for ten minutes.
+//! The pace of uploads: the pause between two batches, and the number of events in a batch. Both begin as configured.
+//! While the upstream answers fast, the pause ends, and then the batches grow. A limit, slow answers or a lost connection
+//! end that for ten minutes.
 //!
 //! ```text
-//! fast answers   ▶ half of the pause; none below 5 ms; never below the floor
-//! slow answers   ▶ twice the pause, at least as configured
-//! rate-limited   ▶ twice the pause, at least as configured: the floor for ten minutes
+//!  as configured ── fast ──▶ shorter pause ── fast ──▶ no pause ── fast, whole ──▶ larger batches
+//!    ▲    ▲                        │                      │                             │
+//!    │    └── lost, silent ────────┴──────────────────────┴─────────────────────────────┤
+//!    └─────── slow, rate-limited: also a longer pause; after a limit, for ten minutes ──┘
 //! ```
+//!
+//! Invariants: a batch is larger than configured only while there is no pause. After a limit, slow answers, a lost
+//! connection or silence, it is as configured for ten minutes. It grows only after a batch of its whole size was judged
+//! fast, and at most to twice the size.
 
 use std::time::{Duration, Instant};
 
-/// A batch that is answered within this time was answered fast.
+/// A batch that is answered within this time was answered fast. The next one may be twice as large, and then still
+/// ends well within the time in which an event must be answered.
 const FAST: Duration = Duration::from_secs(1);
 /// A batch that takes longer was answered slowly.
 const SLOW: Duration = Duration::from_secs(3);
@@ -19,56 +26,96 @@ const SHORTEST: Duration = Duration::from_millis(5);
 const POLITE: Duration = Duration::from_millis(100);
 /// The longest pause that adapts; one that is configured may be longer.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How long the pause stays long after a limit.
-const FLOOR_FOR: Duration = Duration::from_mins(10);
+/// The most events of a batch that grows; one that is configured may be larger.
+const LARGEST: usize = 500;
+/// How long the pause stays long after a limit, and the batches small after a failure.
+const WARY_FOR: Duration = Duration::from_mins(10);
+
+/// The pace at which uploads begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mirror) struct Start {
+    /// The pause between two batches.
+    pub(in crate::mirror) pause: Duration,
+    /// The number of events in a batch.
+    pub(in crate::mirror) size: usize,
+}
 
 /// The pace towards one upstream.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::mirror) struct Pace {
-    /// The pause that is configured, and the one that it has become; `None` before the first batch.
-    pause: Option<(Duration, Duration)>,
+    /// The pace that is configured, and the one that it has become; `None` before the first batch.
+    now: Option<(Start, Start)>,
     /// The shortest pause, until an instant.
     floor: Option<(Duration, Instant)>,
+    /// The instant until which batches do not grow.
+    small_until: Option<Instant>,
 }
 
 impl Pace {
-    /// Returns the pause before the next batch. Another configured pause begins anew.
-    pub(in crate::mirror) fn pause(&mut self, configured: Duration) -> Duration {
-        match self.pause {
-            Some((same, pause)) if same == configured => pause,
-            _ => {
-                self.pause = Some((configured, configured));
-                configured
-            }
+    /// Returns the pause before the next batch, and its size. Another configured pace begins anew.
+    pub(in crate::mirror) fn get(&mut self, start: Start) -> Start {
+        match self.now {
+            Some((same, pace)) if same == start => pace,
+            _ => self.set(start, start),
         }
     }
 
-    /// Notes a batch that the upstream answered within `took`.
+    fn set(&mut self, start: Start, pace: Start) -> Start {
+        self.now = Some((start, pace));
+        pace
+    }
+
+    /// Notes a batch that the upstream answered within `took`. It judged `judged` events without a sign that it does
+    /// not want more of them.
     pub(in crate::mirror) fn answered(
         &mut self,
-        configured: Duration,
-        took: Duration,
+        start: Start,
+        (took, judged): (Duration, usize),
         now: Instant,
     ) {
-        let pause = self.pause(configured);
-        let next = if took <= FAST {
-            let half = pause / 2;
-            if half < SHORTEST { Duration::ZERO } else { half }
-        } else if took > SLOW {
-            longer(pause, configured)
-        } else {
-            pause
-        };
-        let floor =
-            self.floor.filter(|(_, until)| now < *until).map_or(Duration::ZERO, |(floor, _)| floor);
-        self.pause = Some((configured, next.max(floor)));
+        let pace = self.get(start);
+        if took > SLOW {
+            let pause = longer(pace.pause, start.pause);
+            self.set(start, Start { pause, ..pace });
+            self.failed(start, now);
+        } else if took <= FAST {
+            let pause = self.shorter(pace.pause, now);
+            let size = if pace.pause.is_zero() && judged >= pace.size {
+                self.larger(pace.size, start.size, now)
+            } else {
+                pace.size
+            };
+            self.set(start, Start { pause, size });
+        }
     }
 
     /// Notes that the upstream limits our rate.
-    pub(in crate::mirror) fn limited(&mut self, configured: Duration, now: Instant) {
-        let pause = longer(self.pause(configured), configured.max(POLITE));
-        self.pause = Some((configured, pause));
-        self.floor = Some((pause, now + FLOOR_FOR));
+    pub(in crate::mirror) fn limited(&mut self, start: Start, now: Instant) {
+        let pause = longer(self.get(start).pause, start.pause.max(POLITE));
+        self.floor = Some((pause, now + WARY_FOR));
+        self.set(start, Start { pause, ..start });
+        self.failed(start, now);
+    }
+
+    /// Notes that the connection was lost, or that the upstream took and judged none of a batch.
+    pub(in crate::mirror) fn failed(&mut self, start: Start, now: Instant) {
+        let pace = self.get(start);
+        self.small_until = Some(now + WARY_FOR);
+        self.set(start, Start { size: start.size, ..pace });
+    }
+
+    fn shorter(&self, pause: Duration, now: Instant) -> Duration {
+        let half = pause / 2;
+        let floor = self.floor.filter(|(_, until)| now < *until);
+        let least = floor.map_or(Duration::ZERO, |(floor, _)| floor);
+        (if half < SHORTEST { Duration::ZERO } else { half }).max(least)
+    }
+
+    fn larger(&self, size: usize, start: usize, now: Instant) -> usize {
+        if self.small_until.is_some_and(|until| now < until) {
+            return start;
+        }
+        (2 * size).clamp(start, start.max(LARGEST))
     }
 }
 
@@ -78,63 +125,4 @@ fn longer(pause: Duration, least: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const START: Duration = Duration::from_millis(100);
-    const QUICK: Duration = Duration::from_millis(20);
-
-    #[test]
-    fn fast_answers_end_the_pause_and_a_limit_brings_it_back_for_ten_minutes() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
-        let mut pauses = Vec::new();
-        for _ in 0..6 {
-            pauses.push(pace.pause(START).as_millis());
-            pace.answered(START, QUICK, now);
-        }
-        assert_eq!(pauses, [100, 50, 25, 12, 6, 0]);
-        pace.limited(START, now);
-        pace.answered(START, QUICK, now + FLOOR_FOR / 2);
-        assert_eq!(pace.pause(START), START);
-        pace.limited(START, now);
-        assert_eq!(pace.pause(START), 2 * START);
-        pace.answered(START, QUICK, now + FLOOR_FOR);
-        assert_eq!(pace.pause(START), START);
-    }
-
-    #[test]
-    fn slow_answers_make_it_longer_and_another_setting_begins_anew() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
-        for _ in 0..20 {
-            pace.answered(START, 2 * SLOW, now);
-        }
-        assert_eq!(pace.pause(START), LONGEST);
-        assert_eq!(pace.pause(2 * START), 2 * START);
-    }
-
-    proptest! {
-        #[test]
-        fn the_pause_is_bounded_and_never_below_the_floor(
-            steps in proptest::collection::vec((0..4_u8, 0..900_u64), 1..60),
-            configured in prop_oneof![Just(0_u64), 1..20_000_u64],
-        ) {
-            let (mut pace, configured) = (Pace::default(), Duration::from_millis(configured));
-            let (mut now, mut limited_at) = (Instant::now(), None);
-            for (step, seconds) in steps {
-                now += Duration::from_secs(seconds);
-                match step {
-                    0 => { pace.limited(configured, now); limited_at = Some(now); }
-                    1 => pace.answered(configured, 2 * SLOW, now),
-                    _ => pace.answered(configured, QUICK, now),
-                }
-                let pause = pace.pause(configured);
-                prop_assert!(pause <= configured.max(LONGEST));
-                if limited_at.is_some_and(|at| now < at + FLOOR_FOR) {
-                    prop_assert!(pause >= POLITE.max(configured));
-                }
-            }
-        }
-    }
-}
+mod tests;

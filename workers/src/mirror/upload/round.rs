@@ -1,6 +1,6 @@
 //! One round of an upload: events are sent together, and their answers awaited.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::Value;
@@ -66,8 +66,16 @@ impl Failure {
 }
 
 impl Uploader<'_> {
-    /// Sends all events and waits for their answers. Events that could not be sent have no verdict.
+    /// Sends all events, waits for their answers, and learns the upstream's pace. Events that could not be sent have
+    /// no verdict.
     pub(super) async fn send<'b>(&mut self, items: &[&'b Item]) -> Round<'b> {
+        let begun = Instant::now();
+        let round = self.exchange(items).await;
+        self.learn_pace(&round, begun.elapsed());
+        round
+    }
+
+    async fn exchange<'b>(&mut self, items: &[&'b Item]) -> Round<'b> {
         let (mut round, mut waiting) = (Round::default(), FuturesUnordered::new());
         for item in items {
             let value: Value = serde_json::to_value(&item.event).unwrap_or_default();
