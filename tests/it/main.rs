@@ -78,6 +78,7 @@ mod mirror_settings;
 mod mirror_uploader;
 mod mirror_uploads;
 mod mirror_wakeup;
+mod mirror_windows;
 mod mirror_wire;
 mod moves;
 mod orders;

@@ -280,7 +280,9 @@ async fn a_history_of_an_earlier_release_is_proven_again_part_by_part() {
     let hidden = notes(&keys, 20, world.db_now().await - 100, 7200);
     let negentropy = Some((usize::MAX, Kept::Newest));
     let fake = scripted(&hidden, Manner { negentropy, ..Manner::default() }).await;
-    let fields = json!({"negentropy": true, "config": days(3)});
+    let mut config = days(3);
+    config["chunk_max_hours"] = json!(24);
+    let fields = json!({"negentropy": true, "config": config});
     let upstream = world.upstream(&fake.url, fields).await;
     world.mirror(&upstream, LaneKind::Backfill).await;
     // As if the release before had missed them.

@@ -36,7 +36,7 @@ pub use ensure::ensure;
 pub(in crate::mirror) use ensure::ensure_upload;
 pub use list::{LaneState, number, state, states, states_of};
 pub use recover::{Recovered, recover};
-pub use settle::{Ending, Progress, checkpoint, settle};
+pub use settle::{Ending, NextWindow, Progress, checkpoint, settle};
 pub use trouble::{Trouble, troubles, upstreams_with};
 
 use super::{filter::Filter, upstream::settings::Settings};
@@ -108,8 +108,10 @@ pub struct Lane {
     pub backfill_until: Option<i64>,
     /// The length of the next window.
     pub window_seconds: Option<i64>,
-    /// Cheap windows in a row; three of them double the length of the next one.
+    /// Easy windows in a row since that length has changed.
     pub cheap_windows: i32,
+    /// The shortest window that the upstream has refused, in seconds. The next full run remembers it.
+    pub window_refused: Option<i64>,
     /// Every stored event up to this position has a verdict of the upstream.
     pub upload_position: i64,
     /// Realtime: the beginning of the window that an earlier job has begun; see [`Walked`].

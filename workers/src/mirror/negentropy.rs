@@ -34,6 +34,10 @@ pub enum NegError {
     /// The upstream does not appear to support NIP-77.
     #[error("{0}")]
     Unsupported(String),
+    /// The upstream did not answer NEG-OPEN within so many seconds: it does not support NIP-77, or needs longer for
+    /// such a window.
+    #[error("the upstream did not answer NEG-OPEN within {0} s")]
+    Unanswered(u64),
     /// The window holds too many events for the upstream, or for us. Holds the largest number of
     /// records that the upstream accepts, if it gave one.
     #[error("the window is too large for a reconciliation")]
@@ -207,10 +211,7 @@ async fn answer(
             }
             Ok(_) => {}
             Err(StepError::Silent(_)) if is_first => {
-                return Err(NegError::Unsupported(format!(
-                    "the upstream did not answer NEG-OPEN within {} s",
-                    silence.as_secs()
-                )));
+                return Err(NegError::Unanswered(silence.as_secs()));
             }
             Err(StepError::Silent(_)) => return Err(NegError::Slow),
             Err(error) => return Err(error.into()),

@@ -33,7 +33,7 @@ impl Report {
             || self.uploads.shows_progress()
             || !finished.is_empty()
             || walked.is_some_and(|walked| is_lower(Some(walked.at), lane.walk_at))
-            || window.is_some_and(|(seconds, _)| is_lower(Some(seconds), lane.window_seconds))
+            || window.is_some_and(|next| is_lower(Some(next.seconds), lane.window_seconds))
             || is_lower(self.progress.backfill_until, lane.backfill_until)
             || is_higher(self.progress.cursor_at, lane.cursor_at)
             || is_higher(self.progress.upload_position, Some(lane.upload_position))
@@ -42,9 +42,14 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use tender_jobs::mirror::lane::{LaneKind, Walked, gap::Finished};
+    use tender_jobs::mirror::lane::{LaneKind, NextWindow, Walked, gap::Finished};
 
     use super::*;
+
+    fn window(seconds: i64) -> Progress {
+        let next = NextWindow { seconds, easy: 0, refused: None };
+        Progress { window: Some(next), ..Progress::default() }
+    }
 
     fn lane() -> Lane {
         Lane {
@@ -59,6 +64,7 @@ mod tests {
             backfill_until: Some(500),
             window_seconds: Some(120),
             cheap_windows: 0,
+            window_refused: None,
             upload_position: 7,
             walk_since: Some(100),
             walk_until: Some(900),
@@ -83,7 +89,7 @@ mod tests {
             Progress::default(),
             Progress { backfill_until: Some(500), ..Progress::default() },
             Progress { cursor_at: Some(1000), ..Progress::default() },
-            Progress { window: Some((120, 0)), ..Progress::default() },
+            window(120),
             Progress { upload_position: Some(7), ..Progress::default() },
             Progress { walked: walked(300), ..Progress::default() },
             Progress { violations: 9, unavailable: 9, ..Progress::default() },
@@ -93,7 +99,7 @@ mod tests {
         for further in [
             Progress { backfill_until: Some(499), ..Progress::default() },
             Progress { cursor_at: Some(1001), ..Progress::default() },
-            Progress { window: Some((60, 0)), ..Progress::default() },
+            window(60),
             Progress { upload_position: Some(8), ..Progress::default() },
             Progress { walked: walked(299), ..Progress::default() },
             Progress { finished: vec![Finished::window(1, 2)], ..Progress::default() },

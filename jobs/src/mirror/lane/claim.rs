@@ -54,7 +54,7 @@ pub async fn claim(
              and (status <> 'syncing' or lease_owner = $2
                   or heartbeat_at < now() - make_interval(secs => $3))
            returning id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
-                     backfill_target, backfill_until, window_seconds, cheap_windows, upload_position,
+                     backfill_target, backfill_until, window_seconds, cheap_windows, window_refused, upload_position,
                      walk_since, walk_until, walk_at, walk_cursor,
                      coalesce(gap_retry_at <= now(), false) as "has_due_gap!", lease_epoch, forgiven_crashes, last_error"#,
         lane,
@@ -77,6 +77,7 @@ pub async fn claim(
             backfill_until: row.backfill_until,
             window_seconds: row.window_seconds,
             cheap_windows: row.cheap_windows,
+            window_refused: row.window_refused,
             upload_position: row.upload_position,
             walk_since: row.walk_since,
             walk_until: row.walk_until,

@@ -219,7 +219,7 @@ async fn find(
     sqlx::query_as!(
         Lane,
         r#"select id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
-                  backfill_target, backfill_until, window_seconds, cheap_windows, upload_position,
+                  backfill_target, backfill_until, window_seconds, cheap_windows, window_refused, upload_position,
                   walk_since, walk_until, walk_at, walk_cursor, retry_at,
                   coalesce(gap_retry_at <= now(), false) as "has_due_gap!",
                   coalesce(status = 'syncing'

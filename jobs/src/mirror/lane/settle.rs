@@ -16,6 +16,17 @@ use crate::{
     queue::{self, Job, Requeue, Requeued, Settled, one_line},
 };
 
+/// The length of a lane's next window, and what the lengths after it depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextWindow {
+    /// The length in seconds.
+    pub seconds: i64,
+    /// The number of easy windows in a row since the length has changed.
+    pub easy: i32,
+    /// The shortest length that the upstream has refused, in seconds; `None` if it refuses none.
+    pub refused: Option<i64>,
+}
+
 /// The progress of a job that its lane does not have yet. Counts are added to the lane's. The
 /// counters of events and uploads are not here: they are written together with the events and the
 /// verdicts.
@@ -34,9 +45,8 @@ pub struct Progress {
     pub cursor_at: Option<i64>,
     /// How far a window is walked that the next job continues.
     pub walked: Option<Walked>,
-    /// The length of the next window in seconds, and the number of cheap windows that count towards
-    /// a longer one.
-    pub window: Option<(i64, i32)>,
+    /// The length of the next window.
+    pub window: Option<NextWindow>,
     /// Every event up to this position has a verdict. The lane's value never falls.
     pub upload_position: Option<i64>,
     /// An upload lane that is to rest looked for work up to this position. If there is work now, it
@@ -102,6 +112,7 @@ async fn write(
              cursor_at = greatest(cursor_at, $7),
              window_seconds = coalesce($8, window_seconds),
              cheap_windows = coalesce($9, cheap_windows),
+             window_refused = case when $8::bigint is null then window_refused else $18 end,
              upload_position = greatest(upload_position, $10),
              last_download_event_id = coalesce($11, last_download_event_id),
              method = coalesce($12, method),
@@ -118,8 +129,8 @@ async fn write(
         progress.saturated_seconds,
         progress.backfill_until,
         progress.cursor_at,
-        progress.window.map(|(seconds, _)| seconds),
-        progress.window.map(|(_, cheap)| cheap),
+        progress.window.map(|next| next.seconds),
+        progress.window.map(|next| next.easy),
         progress.upload_position,
         progress.last_download.map(|id| id.0.to_vec()),
         progress.method,
@@ -128,6 +139,7 @@ async fn write(
         progress.walked.map(|walked| walked.at),
         progress.walked.map(|walked| walked.cursor),
         *progress != Progress::default(), // a failed attempt without progress is no sync
+        progress.window.and_then(|next| next.refused),
     )
     .execute(&mut *tx)
     .await?;

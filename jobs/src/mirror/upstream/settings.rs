@@ -88,13 +88,13 @@ numbers! {
         poll_page_limit = 500 in 1..=5000, false, "events per page; lowered to the limit that the relay advertises";
         polling_timeout_seconds = 30 in 1..=60, false, "longest wait for the next message of a page";
         polling_window_minutes = 15 in 1..=1440, false, "realtime: shortest window before now; without a cursor, the whole window";
-        polling_chunk_hours = 6 in 1..=8760, false, "length of a backfill's first window by polling";
+        polling_chunk_hours = 6 in 1..=8760, false, "length of a backfill's first window by polling; later ones grow";
         resume_overlap_seconds = 300 in 0..=86_400, false, "realtime: how far the next window overlaps the previous one";
         checkpoint_interval = 100 in 1..=10_000, false, "events received between two writes of progress";
     }
     "negentropy" {
         negentropy_frame_size = 60_000 in 0..=500_000, false, "largest frame that we send, in bytes; 0 means no limit";
-        negentropy_chunk_hours = 2 in 1..=8760, false, "length of a backfill's first window by negentropy";
+        negentropy_chunk_hours = 2 in 1..=8760, false, "length of a backfill's first window by negentropy; later ones grow while they take at most 5 s";
         negentropy_timeout_seconds = 30 in 1..=60, false, "longest wait for the first answer to a reconciliation; an upstream that does not answer is polled for a day";
         batch_size = 100 in 1..=500, false, "ids per request for missing events";
     }

@@ -7,7 +7,7 @@ use tender_jobs::mirror::{
     upstream::{self, Learned},
 };
 
-use super::{Span, Way};
+use super::{Effort, Span, Way};
 use crate::mirror::{
     error::StepError,
     lane::Run,
@@ -47,11 +47,11 @@ pub(super) async fn poll_as(
     let asked = asked(run, &learned, &filter, window, run.now().await?);
     let mut walk = Walk::new(asked);
     if !walk_through(run, &mut walk, (span.since, span.until), report, keep).await? {
-        return Ok(Way::Cut);
+        return Ok(Way::Unfinished);
     }
     Ok(Way::Done {
         method: "polling",
-        is_cheap: is_cheap(walk.first_page, asked.limit),
+        effort: effort(walk.first_page, asked.limit),
         revealed: None,
         result: json!({ "received": report.events.received() }),
     })
@@ -167,9 +167,10 @@ fn interval(run: &Run<'_>) -> i64 {
     i64::try_from(run.settings.checkpoint_interval).unwrap_or(i64::MAX)
 }
 
-/// A window is cheap if its first page is less than half full.
-fn is_cheap(first_page: Option<usize>, limit: u64) -> bool {
-    u64::try_from(first_page.unwrap_or(0)).is_ok_and(|size| 2 * size < limit)
+/// A window is easy if its first page is less than half full. A longer one is no harder: pages are walked one by one.
+fn effort(first_page: Option<usize>, limit: u64) -> Effort {
+    let is_easy = u64::try_from(first_page.unwrap_or(0)).is_ok_and(|size| 2 * size < limit);
+    if is_easy { Effort::Easy } else { Effort::Fair }
 }
 
 /// Writes the progress so far, and starts a new one.

@@ -5,7 +5,10 @@
 
 mod ending;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tender_jobs::{
     mirror::{
@@ -18,7 +21,7 @@ use tender_jobs::{
 use tokio::sync::mpsc;
 
 use super::{
-    SHORTEST, Span, Way,
+    Effort, SHORTEST, Span, Way,
     poll::{asked, poll},
     retry::how,
 };
@@ -78,6 +81,12 @@ pub(super) async fn reconcile(
                 is_repeated = true;
             }
             NegError::Ended(_) | NegError::Protocol(_) if !is_repeated => is_repeated = true,
+            NegError::Unanswered(_) if may_be_slow(run, span) => {
+                return Ok(Way::Halve { most: None, items: 0 });
+            }
+            NegError::Unanswered(_) => {
+                return unsupported(run, span, report, &error.to_string()).await;
+            }
             NegError::Protocol(why) | NegError::Unsupported(why) => {
                 return unsupported(run, span, report, &why).await;
             }
@@ -105,6 +114,14 @@ pub(super) async fn reconcile(
     }
 }
 
+/// Whether an upstream that did not answer may need longer for this window: it supports NIP-77, and the window is longer
+/// than a first one.
+fn may_be_slow(run: &Run<'_>, span: Span) -> bool {
+    let is_long = |seconds: u64| u64::try_from(span.seconds()).is_ok_and(|length| length > seconds);
+    run.upstream.negentropy_verdict == "supported"
+        && is_long(run.settings.negentropy_chunk_hours * 3600)
+}
+
 /// Stores that the upstream does not support NIP-77, and polls the same window. The work on an
 /// upstream that only takes events ends.
 async fn unsupported(
@@ -124,6 +141,7 @@ async fn unsupported(
 
 async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result<Way, NegError> {
     let (db, filter) = (&run.context.db, run.settings.download_filter());
+    let started = Instant::now();
     let begun = queue::now(db).await.map_err(StepError::from)?;
     let limits = run.settings.limits();
     let set = event::set(db, run.upstream.id, &filter, limits, span.since, span.until).await;
@@ -162,7 +180,7 @@ async fn try_reconcile(run: &Run<'_>, span: Span, report: &mut Report) -> Result
     let Some((learned, proof)) = proof? else { return Ok(Way::Cut) };
     note_cap(run, &learned, revealed.count(), proof, report).await?;
     let all = (items.as_slice(), &compared, &fetched);
-    Ok(conclude(run, (begun, span), proof, all, report).await?)
+    Ok(conclude(run, (begun, started, span), proof, all, report).await?)
 }
 
 /// Stores that the upstream supports NIP-77, and proves what it revealed. Also returns what was known

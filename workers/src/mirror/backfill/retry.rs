@@ -116,7 +116,7 @@ async fn retry_window(
     let at = match way {
         Way::Done { revealed: Some((proven, _)), .. } if proven.since > span.since => None,
         Way::Done { .. } => return Ok(true),
-        Way::Cut => None,
+        Way::Unfinished | Way::Cut => None,
         Way::Halve { .. } => {
             report.is_ahead = true;
             Some(span.since + span.seconds() / 2)

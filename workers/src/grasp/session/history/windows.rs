@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use super::{Account, Clock, Request, Session, walk};
 use crate::mirror::{
-    backfill::{self, Lengths, SHORTEST, Span},
+    backfill::{self, DoneWindow, Effort, Lengths, SHORTEST, Span},
     error::StepError,
     fetch::{self, How, Wanted},
     intake::Intake,
@@ -75,7 +75,7 @@ pub(super) async fn compare(
     account: &mut Account,
 ) -> Result<Compared, StepError> {
     let top = until.unwrap_or(clock.at + FUTURE);
-    let (mut below, mut lengths, mut cheap, mut is_slow) = (until, longest(top), 0, false);
+    let (mut below, mut lengths, mut is_slow) = (until, longest(top), false);
     let Some(mut items) = held(session, request).await? else { return Ok(Compared::Below(until)) };
     for _ in 0..COMPARISONS {
         let span = backfill::next_span(below.unwrap_or(top), 0, lengths.next);
@@ -88,14 +88,14 @@ pub(super) async fn compare(
                 return Ok(Compared::Below(below));
             }
             Verdict::Slow => {
-                (lengths.next, cheap) = (backfill::halved(span.seconds(), None, ours.len()), 0);
+                lengths = lengths.after_refusal(span.seconds(), None, ours.len());
             }
             Verdict::Again => {
                 let Some(more) = held(session, request).await? else { break };
                 items = more;
             }
             Verdict::TooBig(most) if span.seconds() > SHORTEST => {
-                (lengths.next, cheap) = (backfill::halved(span.seconds(), most, ours.len()), 0);
+                lengths = lengths.after_refusal(span.seconds(), most, ours.len());
             }
             // A relay that refuses the shortest window, in which we know few events, refuses all.
             Verdict::TooBig(_) if ours.len() < FEW => {
@@ -110,7 +110,7 @@ pub(super) async fn compare(
             Verdict::Whole if span.since <= 0 => return Ok(Compared::Whole),
             Verdict::Whole => {
                 below = Some(span.since);
-                (lengths.next, cheap) = backfill::grown(lengths, cheap + 1);
+                lengths = lengths.after(easy(span));
             }
         }
         if clock.is_over() {
@@ -127,7 +127,12 @@ pub(super) async fn compare(
 
 /// The first window is the whole history.
 fn longest(top: i64) -> Lengths {
-    Lengths { next: top, longest: top, cap: None }
+    Lengths { next: top, longest: top, easy: 0, refused: None }
+}
+
+/// A comparison that was whole: the time of a job bounds the others.
+fn easy(span: Span) -> DoneWindow {
+    DoneWindow { effort: Effort::Easy, seconds: span.seconds(), events: 0, cap: None }
 }
 
 async fn held(session: &Session, request: &Request<'_>) -> Result<Option<Items>, sqlx::Error> {
@@ -142,6 +147,13 @@ fn within(items: &Items, span: Span) -> Items {
         return items.clone();
     }
     Arc::new(items.iter().filter(|(at, _)| is_within(*at)).copied().collect())
+}
+
+/// Stores that the relay does not support NIP-77; its history is paged.
+async fn unsupported(session: &Session, why: &str) -> Result<Verdict, StepError> {
+    let id = session.upstream.id;
+    upstream::judge_negentropy(&session.context.db, id, Some(why)).await?;
+    Ok(Verdict::Paged(None))
 }
 
 /// Compares what we hold of a window with the relay's events, and fetches what we lack.
@@ -175,8 +187,10 @@ async fn compare_window(
             return Ok(Verdict::TooBig(None));
         }
         Err(NegError::Unsupported(why) | NegError::Protocol(why)) => {
-            upstream::judge_negentropy(db, id, Some(&why)).await?;
-            return Ok(Verdict::Paged(None));
+            return unsupported(session, &why).await;
+        }
+        Err(error @ NegError::Unanswered(_)) => {
+            return unsupported(session, &error.to_string()).await;
         }
         Err(_) => return Ok(Verdict::Paged(None)),
     };

@@ -1,5 +1,7 @@
 //! How a window by negentropy ends: as far as its reconciliation is proven.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use tender_jobs::mirror::{
@@ -8,7 +10,7 @@ use tender_jobs::mirror::{
     upstream::{self, Fact, Learned},
 };
 
-use super::{SHORTEST, Span, UNDELIVERED, Way, poll};
+use super::{Effort, SHORTEST, Span, UNDELIVERED, Way, poll};
 use crate::mirror::{
     error::StepError,
     fetch::Fetched,
@@ -18,10 +20,6 @@ use crate::mirror::{
     report::Report,
 };
 
-/// A window with more differences than this is not cheap.
-const CHEAP_DIFFERENCES: usize = 1000;
-/// A window with more round trips than this is not cheap.
-const CHEAP_ROUNDS: u32 = 2;
 /// Why a window is a gap.
 const UNPROVEN: &str = "the upstream compares only a part of its events";
 
@@ -50,10 +48,10 @@ pub(super) async fn note_cap(
 }
 
 /// Ends a window as far as its reconciliation is proven. What is not proven is polled, or is a
-/// shorter window's work.
+/// shorter window's work. `begun` is by the database's clock, `started` by ours.
 pub(super) async fn conclude(
     run: &Run<'_>,
-    (begun, span): (DateTime<Utc>, Span),
+    (begun, started, span): (DateTime<Utc>, Instant, Span),
     proof: Proof,
     (items, compared, fetched): (&[Item], &Compared, &Fetched),
     report: &mut Report,
@@ -75,7 +73,7 @@ pub(super) async fn conclude(
     report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
     report.progress.finished.push(finished(span, from, fetched));
     lose(run, begun, items, compared, from).await?;
-    Ok(done(proven, items, compared, fetched))
+    Ok(done(proven, Effort::of(started.elapsed()), items, compared, fetched))
 }
 
 /// Returns the account of a window that is proven from the second `from` on. The undelivered ids
@@ -95,14 +93,19 @@ pub(super) fn unproven(span: Span, why: &str, report: &mut Report) -> Way {
     let finished = Finished { gaps, ..Finished::window(span.since, span.until) };
     report.progress.finished.push(finished);
     let result = json!({ "unproven": why });
-    Way::Done { method: "negentropy", is_cheap: false, revealed: None, result }
+    Way::Done { method: "negentropy", effort: Effort::Fair, revealed: None, result }
 }
 
-fn done(proven: Span, items: &[Item], compared: &Compared, fetched: &Fetched) -> Way {
-    let differences = compared.need.len() + compared.have.len();
+fn done(
+    proven: Span,
+    effort: Effort,
+    items: &[Item],
+    compared: &Compared,
+    fetched: &Fetched,
+) -> Way {
     Way::Done {
         method: "negentropy",
-        is_cheap: compared.rounds <= CHEAP_ROUNDS && differences <= CHEAP_DIFFERENCES,
+        effort,
         revealed: Some((proven, Revealed::count_of(items, compared))),
         result: json!({
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),

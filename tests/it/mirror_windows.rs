@@ -1,0 +1,135 @@
+//! The length of windows by negentropy: it is learned from the relay, kept over a restart, and below what was refused.
+
+use futures_util::future::BoxFuture;
+use nostr::{event::Event, key::Keys};
+use serde_json::{Value, json};
+use tender_jobs::mirror::{
+    lane::LaneKind,
+    upstream::{self, Upstream},
+};
+
+use crate::support::{
+    mirror::{Mirror, MirrorWorld, settings},
+    relays::{Client, FakeRelay, ids, notes},
+    scripted::{Hook, Kept, Manner, scripted},
+};
+
+const HOUR: i64 = 3600;
+/// The longest window that the strict relay accepts.
+const ACCEPTED: i64 = 30 * HOUR;
+/// The longest window that the slow relay answers.
+const ANSWERED: i64 = 10 * HOUR;
+
+fn seconds(open: &Value) -> i64 {
+    open[2]["until"].as_i64().unwrap() - open[2]["since"].as_i64().unwrap()
+}
+
+/// The lengths of the windows that the relay was asked to compare.
+fn windows(relay: &FakeRelay) -> Vec<i64> {
+    relay.verbs("NEG-OPEN").iter().map(seconds).collect()
+}
+
+fn is_longer(message: &Value, most: i64) -> bool {
+    message[0] == "NEG-OPEN" && seconds(message) > most
+}
+
+/// Refuses windows that are too long, as strfry does.
+fn strict(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        let is_refused = is_longer(&message, ACCEPTED);
+        if is_refused {
+            client.send(json!(["NEG-ERR", message[1], "blocked: too many query results"])).await;
+        }
+        is_refused
+    })
+}
+
+/// Answers nothing to windows that are too long.
+fn silent(_: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move { is_longer(&message, ANSWERED) })
+}
+
+/// A relay with an event every six hours, that compares whole sets.
+async fn relay(world: &MirrorWorld, days: usize, before: Option<Hook>) -> (FakeRelay, Vec<Event>) {
+    let until = world.db_now().await - 100;
+    let events = notes(&Keys::generate(), 4 * days, until, 6 * HOUR);
+    let negentropy = Some((usize::MAX, Kept::Newest));
+    let manner = Manner { negentropy, before, ..Manner::default() };
+    (scripted(&events, manner).await, events)
+}
+
+async fn upstream(world: &Mirror, relay: &FakeRelay, days: usize) -> Upstream {
+    let config = json!({"backfill_since_hours": 24 * days + 24, "negentropy_timeout_seconds": 1});
+    world.upstream(&relay.url, json!({"negentropy": true, "config": config})).await
+}
+
+#[tokio::test]
+async fn windows_grow_at_the_defaults_although_each_brings_events() {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 60, None).await;
+    let upstream = upstream(&world, &relay, 60).await;
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+    assert_eq!(world.stored().await, ids(&events));
+    let windows = windows(&relay);
+    assert_eq!(windows[0], 2 * HOUR);
+    assert!(windows.is_sorted_by(|one, next| *next <= 4 * one), "{windows:?}");
+    assert!(windows.contains(&(168 * HOUR)), "{windows:?}");
+    assert!(windows.len() <= 20, "two months in windows of a week: {windows:?}");
+}
+
+#[tokio::test]
+async fn a_refused_length_is_not_asked_for_again_and_again() {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 30, Some(strict)).await;
+    let upstream = upstream(&world, &relay, 30).await;
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+    assert_eq!(world.stored().await, ids(&events));
+    let windows = windows(&relay);
+    let refused = windows.iter().filter(|length| **length > ACCEPTED).count();
+    assert!(refused >= 2, "it is tried again: {windows:?}");
+    assert!(refused <= 1 + windows.len() / 8, "{refused} of {} were refused", windows.len());
+}
+
+#[tokio::test]
+async fn the_learned_length_survives_a_restart_and_so_does_a_refusal() {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 30, Some(strict)).await;
+    let upstream = upstream(&world, &relay, 30).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    for _ in 0..6 {
+        assert!(world.step().await);
+    }
+    let before = windows(&relay);
+    assert!(before.iter().any(|length| *length > ACCEPTED), "{before:?}");
+    let learned = world.lane(&upstream, LaneKind::Backfill).await.window_seconds;
+    let restarted = Mirror::over(&world.db, settings());
+    assert!(restarted.step().await);
+    let first = windows(&relay)[before.len()];
+    assert_eq!((Some(first), first <= ACCEPTED), (learned, true), "{before:?}");
+    restarted.drain().await;
+    assert_eq!(world.stored().await, ids(&events));
+
+    // A full run begins with a week, unless that was refused.
+    for expected in [true, false] {
+        let before = windows(&relay).len();
+        let lane = restarted.mirror(&upstream, LaneKind::Full).await;
+        assert_eq!(lane.status, "completed");
+        let first = windows(&relay)[before];
+        assert_eq!(first > ACCEPTED, expected, "{}", first / HOUR);
+    }
+}
+
+#[tokio::test]
+async fn a_supporting_relay_that_is_silent_on_a_long_window_gets_shorter_ones() {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 3, Some(silent)).await;
+    let upstream = upstream(&world, &relay, 3).await;
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.method.as_deref()), ("completed", Some("negentropy")));
+    assert_eq!(world.stored().await, ids(&events));
+    let found = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
+    assert_eq!(found.negentropy_verdict, "supported");
+    assert!(windows(&relay).iter().any(|length| *length > ANSWERED), "one was tried");
+}

@@ -1,0 +1,156 @@
+//! The length of a lane's windows: it is learned from the upstream, and is stored with the lane.
+//!
+//! ```text
+//!             easy                        easy                  8 easy in a row
+//!  as configured ──▶ 4 × as long ──▶ … ──▶ the longest, or half of a refused length ──▶ the refused length
+//!    ▲ ▲                 │ │                    │ │                                        │ │
+//!    │ └─ hard: half ────┘ └────────────────────┘ └────────────────────────────────────────┘ │
+//!    └─── refused: half, or as short as the upstream asks; remembered as refused ◀───────────┘
+//! ```
+//!
+//! A window is easy if it is done in 5 s, and hard if it takes longer than 20 s: a window that is four times as long
+//! as an easy one should not be hard. At the same density, it also ends well before the time after which a fetch is
+//! cut. A window that is neither keeps the length.
+//!
+//! Invariants:
+//! - The length says how far the next window reaches back from what is proven, and nothing else: no length can skip or
+//!   forget a second.
+//! - A length is at least [`SHORTEST`], at most the longest, and at most four times the one before it. It does not grow
+//!   towards windows of more than [`MANY`] events.
+//! - A refused length is not requested again before eight windows of half its length were easy. It is forgotten when
+//!   the upstream accepts it, or does not support NIP-77 any more.
+//! - A length only shortens after a window that was hard, refused, or held more than half of the set at which the
+//!   upstream cuts.
+
+use std::time::Duration;
+
+/// The shortest window that a refusal makes, in seconds.
+pub(crate) const SHORTEST: i64 = 60;
+/// A window that is done within this time is easy.
+const EASY: Duration = Duration::from_secs(5);
+/// A window that takes longer is hard.
+const HARD: Duration = Duration::from_secs(20);
+/// How many times as long a window is as the easy one before it.
+const GROWTH: i64 = 4;
+/// The number of easy windows in a row after which a refused length is tried again.
+const EASY_BEFORE_REFUSED: i32 = 8;
+/// Windows do not grow beyond this number of events, because the ids of a window are in memory.
+const MANY: i64 = 100_000;
+
+/// What a window has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Longer windows are welcome.
+    Easy,
+    /// The length is right.
+    Fair,
+    /// The next window is shorter.
+    Hard,
+}
+
+impl Effort {
+    /// Returns the effort of a window that took so long.
+    pub(crate) fn of(took: Duration) -> Self {
+        if took <= EASY {
+            Self::Easy
+        } else if took <= HARD {
+            Self::Fair
+        } else {
+            Self::Hard
+        }
+    }
+}
+
+/// A window that is done, as far as it was proven.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    pub(crate) effort: Effort,
+    /// Its length in seconds.
+    pub(crate) seconds: i64,
+    /// The number of the upstream's events in it; 0 if it is not known.
+    pub(crate) events: usize,
+    /// The number of events at which the upstream cuts a reconciliation.
+    pub(crate) cap: Option<i64>,
+}
+
+/// The length of the next window, and what the lengths after it depend on. In seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    pub(crate) next: i64,
+    pub(crate) longest: i64,
+    /// The number of easy windows in a row since the length has changed.
+    pub(crate) easy: i32,
+    /// The shortest length that the upstream has refused.
+    pub(crate) refused: Option<i64>,
+}
+
+impl Lengths {
+    /// Returns the lengths after a window that is done.
+    pub(crate) fn after(self, done: Done) -> Self {
+        let refused = self.refused.filter(|refused| done.seconds < *refused);
+        let known = Self { refused, ..self };
+        let longer = match done.effort {
+            Effort::Easy => Self { easy: self.easy.saturating_add(1), ..known }.longer(done),
+            Effort::Fair => Self { easy: 0, ..known },
+            Effort::Hard => known.at(self.next / 2),
+        };
+        match done.cap {
+            Some(cap) => longer.at(longer.next.min(done.seconds_of(cap / 2))),
+            None => longer,
+        }
+    }
+
+    /// Returns the lengths after a window of `seconds` that the upstream refused as too large, or did not compare in
+    /// time. It holds `items` of our events, and the upstream accepts at most `most` records, if it says so.
+    pub(crate) fn after_refusal(self, seconds: i64, most: Option<u64>, items: usize) -> Self {
+        let shorter = halved(seconds, most, items);
+        Self { refused: Some(2 * shorter), ..self.at(shorter) }
+    }
+
+    /// Returns the lengths after a window that was not done in time, and is repeated.
+    pub(crate) fn after_cut(self, seconds: i64) -> Self {
+        self.at(seconds / 2)
+    }
+
+    /// Returns the lengths if windows get longer now.
+    fn longer(self, done: Done) -> Self {
+        match self.refused {
+            Some(refused) if self.next >= refused / 2 => {
+                let is_tried = self.easy >= EASY_BEFORE_REFUSED;
+                if is_tried { self.at(refused) } else { self }
+            }
+            refused => {
+                let most = refused.map_or(self.longest, |refused| refused / 2);
+                let most = most.min(done.seconds_of(MANY)).max(self.next);
+                self.at(self.next.saturating_mul(GROWTH).min(most))
+            }
+        }
+    }
+
+    fn at(self, seconds: i64) -> Self {
+        let next = seconds.clamp(SHORTEST, self.longest.max(SHORTEST));
+        Self { next, easy: if next == self.next { self.easy } else { 0 }, ..self }
+    }
+}
+
+impl Done {
+    /// Returns the length of a window with `events` events, if they are as dense as in this one.
+    fn seconds_of(self, events: i64) -> i64 {
+        let held = i64::try_from(self.events).unwrap_or(i64::MAX).max(1);
+        self.seconds.saturating_mul(events) / held
+    }
+}
+
+/// Halves a length once, or as often as `most` records of the upstream require, down to the
+/// shortest.
+fn halved(seconds: i64, most: Option<u64>, items: usize) -> i64 {
+    let mut shorter = seconds / 2;
+    let mut records = u64::try_from(items).unwrap_or(u64::MAX) / 2;
+    while most.is_some_and(|most| most > 0 && records > most) && shorter > SHORTEST {
+        (shorter, records) = (shorter / 2, records / 2);
+    }
+    shorter.max(SHORTEST)
+}
+
+#[cfg(test)]
+mod tests;

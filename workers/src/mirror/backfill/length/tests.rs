@@ -1,0 +1,158 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: i64 = 3600;
+const WEEK: i64 = 168 * HOUR;
+
+fn lengths(next: i64) -> Lengths {
+    Lengths { next, longest: WEEK, easy: 0, refused: None }
+}
+
+fn done(effort: Effort, seconds: i64) -> Done {
+    Done { effort, seconds, events: 0, cap: None }
+}
+
+fn easy(lengths: Lengths) -> Lengths {
+    lengths.after(done(Effort::Easy, lengths.next))
+}
+
+#[test]
+fn easy_windows_reach_a_week_after_four() {
+    let all = std::iter::successors(Some(lengths(2 * HOUR)), |before| Some(easy(*before)));
+    let hours: Vec<i64> = all.take(6).map(|lengths| lengths.next / HOUR).collect();
+    assert_eq!(hours, [2, 8, 32, 128, 168, 168]);
+}
+
+#[test]
+fn a_fair_window_keeps_the_length_and_a_hard_one_halves_it() {
+    let fair = lengths(8 * HOUR).after(done(Effort::Fair, 8 * HOUR));
+    assert_eq!(fair, lengths(8 * HOUR));
+    let hard = lengths(8 * HOUR).after(done(Effort::Hard, 8 * HOUR));
+    assert_eq!(hard, lengths(4 * HOUR));
+    assert_eq!(lengths(WEEK).after_cut(WEEK), lengths(WEEK / 2));
+    assert_eq!(lengths(90).after_cut(90).next, SHORTEST);
+}
+
+#[test]
+fn the_effort_follows_from_the_time() {
+    for (seconds, effort) in [
+        (0, Effort::Easy),
+        (5, Effort::Easy),
+        (6, Effort::Fair),
+        (20, Effort::Fair),
+        (21, Effort::Hard),
+    ] {
+        assert_eq!(Effort::of(Duration::from_secs(seconds)), effort, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_refused_length_is_tried_again_after_eight_easy_windows() {
+    let mut now = lengths(32 * HOUR).after_refusal(32 * HOUR, None, 0);
+    assert_eq!((now.next, now.refused), (16 * HOUR, Some(32 * HOUR)));
+    for _ in 0..7 {
+        now = easy(now);
+        assert_eq!(now.next, 16 * HOUR);
+    }
+    now = now.after(done(Effort::Fair, 16 * HOUR));
+    for _ in 0..8 {
+        assert_eq!(now.next, 16 * HOUR, "in a row");
+        now = easy(now);
+    }
+    assert_eq!((now.next, now.refused), (32 * HOUR, Some(32 * HOUR)));
+    let again = now.after_refusal(32 * HOUR, None, 0);
+    assert_eq!((again.next, again.refused, again.easy), (16 * HOUR, Some(32 * HOUR), 0));
+    let accepted = easy(now);
+    assert_eq!((accepted.next, accepted.refused), (128 * HOUR, None));
+}
+
+#[test]
+fn windows_aim_at_half_of_a_set_that_the_relay_cuts() {
+    let of = |events| Done { events, cap: Some(1000), ..done(Effort::Easy, 2 * HOUR) };
+    assert_eq!(lengths(2 * HOUR).after(of(1000)).next, HOUR);
+    assert_eq!(lengths(2 * HOUR).after(of(400)).next, 2 * HOUR * 500 / 400);
+    let without = Done { cap: None, ..of(9000) };
+    assert_eq!(lengths(2 * HOUR).after(without).next, 8 * HOUR);
+}
+
+#[test]
+fn windows_do_not_grow_beyond_many_events() {
+    let of = |events| Done { events, ..done(Effort::Easy, 8 * HOUR) };
+    assert_eq!(lengths(8 * HOUR).after(of(50_000)).next, 16 * HOUR);
+    assert_eq!(lengths(8 * HOUR).after(of(200_000)).next, 8 * HOUR, "nor do they shrink");
+}
+
+#[test]
+fn a_refusal_halves_as_often_as_the_relay_says() {
+    assert_eq!(halved(7200, None, 0), 3600);
+    assert_eq!(halved(7200, Some(1000), 8000), 900);
+    assert_eq!(halved(100, None, 0), 60);
+    let told = lengths(7200).after_refusal(7200, Some(1000), 8000);
+    assert_eq!((told.next, told.refused), (900, Some(1800)), "it does not grow beyond that either");
+}
+
+/// A relay that refuses windows of more than `limit` events, and sends `rate` events a second. `density` is the number
+/// of events in each week before now.
+#[derive(Debug, Clone)]
+struct Relay {
+    density: Vec<i64>,
+    limit: i64,
+    rate: i64,
+}
+
+impl Relay {
+    fn any() -> impl Strategy<Value = Relay> {
+        let week = prop_oneof![Just(0_i64), 1..1000_i64, 1000..2_000_000_i64];
+        let limit = prop_oneof![Just(i64::MAX), 500..1_000_000_i64];
+        (proptest::collection::vec(week, 1..60), limit, 100..20_000_i64)
+            .prop_map(|(density, limit, rate)| Relay { density, limit, rate })
+    }
+
+    /// Returns the number of events between two ages in seconds.
+    fn between(&self, from: i64, to: i64) -> i64 {
+        let weeks = (0_i64..).zip(&self.density);
+        weeks
+            .map(|(week, count)| {
+                let shared = to.min((week + 1) * WEEK) - from.max(week * WEEK);
+                shared.max(0) * count / WEEK
+            })
+            .sum()
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_history_is_covered_second_by_second_and_refusals_stay_rare(relay in Relay::any()) {
+        let target = i64::try_from(relay.density.len()).unwrap() * WEEK;
+        let (mut now, mut covered) = (lengths(2 * HOUR), 0);
+        let (mut is_done, mut refusals, mut windows) = (Vec::new(), 0_usize, 0);
+        while covered < target {
+            windows += 1;
+            prop_assert!(windows < 2_000_000, "it ends");
+            let (before, span) = (now, now.next.min(target - covered));
+            let events = relay.between(covered, covered + span);
+            if events > relay.limit && span > SHORTEST {
+                refusals += 1;
+                is_done.clear();
+                now = now.after_refusal(span, None, 0);
+                prop_assert!(now.next <= span);
+            } else {
+                covered += span;
+                let effort = Effort::of(Duration::from_secs(u64::try_from(events / relay.rate).unwrap()));
+                if let Some(refused) = before.refused && span >= refused {
+                    prop_assert!(is_done.len() >= 8, "a refused length only after eight easy windows");
+                }
+                if effort == Effort::Easy { is_done.push(span) } else { is_done.clear() }
+                let events = usize::try_from(events).unwrap();
+                now = now.after(Done { effort, seconds: span, events, cap: None });
+                prop_assert!(now.next <= GROWTH * before.next);
+                prop_assert!(effort == Effort::Hard || now.next >= before.next, "only a hard one shortens");
+            }
+            prop_assert!((SHORTEST..=WEEK).contains(&now.next));
+        }
+        let done = windows - refusals;
+        // Each way down from a week is at most 14 halvings, and each refused try costs eight windows.
+        prop_assert!(refusals <= 14 * (1 + relay.density.len()) + done / 8, "{refusals} of {windows}");
+    }
+}
