@@ -1,16 +1,25 @@
-//! Benchmarks of the mirror: downloads, comparisons of large stores that differ little or not at
-//! all, uploads, and nostr-sdk's own sync on the same input. The upstream is rust-nostr's relay, in
-//! this process and in memory.
+//! Benchmarks of the mirror: downloads of the mix of a real relay with nostr-sdk's own sync beside them, comparisons of
+//! large stores that differ little or not at all, and uploads. The relays are in this process and in memory.
+//!
+//! - `download`: the downloads. `mix`: their events. `archive`: their relay, which holds every version. The other relays
+//!   are rust-nostr's.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::disallowed_methods,
     clippy::large_futures,
     reason = "a benchmark"
 )]
 
+mod archive;
+mod download;
+mod mix;
+mod rates;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{sync::Arc, time::Instant};
@@ -26,6 +35,7 @@ use nostr_relay_builder::{
     builder::RateLimit,
     prelude::{Event as TheirEvent, JsonUtil},
 };
+use rates::Rates;
 use support::Bench;
 use tender_jobs::{
     mirror::{
@@ -40,19 +50,27 @@ use tender_workers::mirror::orchestrate;
 
 /// The number of days over which the events are spread.
 const DAYS: i64 = 30;
+/// The rounds in which the ways to download alternate.
+const ROUNDS: usize = 3;
 
 fn main() {
-    support::run(&["download", "step", "upload", "peer"], async |bench, name| match name {
-        "download" => download(bench).await,
+    support::run(&["download", "step", "upload"], async |bench, name| match name {
+        "download" => download::download(bench).await,
         "step" => in_step(bench).await,
-        "upload" => upload(bench).await,
-        _ => peer(bench).await,
+        _ => upload(bench).await,
     });
 }
 
 struct Relay {
-    _relay: LocalRelay,
+    _server: LocalRelay,
+    database: Arc<MemoryDatabase>,
     url: String,
+}
+
+impl Relay {
+    async fn count(&self) -> usize {
+        self.database.count(nostr_sdk::prelude::Filter::new()).await.unwrap()
+    }
 }
 
 /// Starts a relay that holds `events`.
@@ -64,12 +82,12 @@ async fn relay_with(events: &[Event]) -> Relay {
     }
     let builder = RelayBuilder::default()
         .addr(std::net::Ipv4Addr::LOCALHOST.into())
-        .database(database)
+        .database(database.clone())
         .rate_limit(RateLimit { max_reqs: 100_000, notes_per_minute: u32::MAX });
     let relay = LocalRelay::new(builder);
     relay.run().await.unwrap();
     let url = relay.url().await.to_string().trim_end_matches('/').to_owned();
-    Relay { _relay: relay, url }
+    Relay { _server: relay, database, url }
 }
 
 fn theirs(event: &Event) -> TheirEvent {
@@ -154,47 +172,6 @@ async fn now(bench: &Bench) -> i64 {
     queue::now(bench.db()).await.unwrap().timestamp()
 }
 
-/// Downloads 100,000 events into an empty store, by negentropy and by polling.
-async fn download(bench: &Bench) {
-    let events = notes(100_000, now(bench).await);
-    let relay = relay_with(&events).await;
-    let worker = bench.spawn("work");
-    until_workers(bench).await;
-    let upstream = upstream(bench, &relay.url, serde_json::json!({}), "down").await;
-    let (state, seconds) = run(bench, &upstream, LaneKind::Backfill).await;
-    assert_eq!((state.stored, state.status.as_str()), (100_000, "completed"));
-    println!(
-        "download by negentropy: {} events verified and stored in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
-        state.stored,
-        state.stored as f64 / seconds,
-        worker.rss_mb()
-    );
-    let wide = relay_with(&events).await;
-    event::wipe(bench.db()).await.unwrap();
-    let hours = 24 * (DAYS + 1);
-    let config = serde_json::json!({"negentropy_chunk_hours": 168, "backfill_since_hours": hours});
-    let change = Change { url: Some(wide.url.clone()), config: Some(config), ..Change::default() };
-    let week = upstream::update(bench.db(), upstream.id, &change).await.unwrap();
-    let (state, seconds) = run(bench, &week, LaneKind::Backfill).await;
-    println!(
-        "download by negentropy, windows of a week: {} events in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
-        state.stored,
-        state.stored as f64 / seconds,
-        worker.rss_mb()
-    );
-    let other = relay_with(&events).await;
-    event::wipe(bench.db()).await.unwrap();
-    let change =
-        Change { negentropy: Some(false), url: Some(other.url.clone()), ..Change::default() };
-    let polled = upstream::update(bench.db(), upstream.id, &change).await.unwrap();
-    let (state, seconds) = run(bench, &polled, LaneKind::Backfill).await;
-    println!(
-        "download by polling: {} events in {seconds:.1} s, {:.0}/s",
-        state.stored,
-        state.stored as f64 / seconds
-    );
-}
-
 /// Compares a million events with a store that first lacks a thousand of them, and then none.
 async fn in_step(bench: &Bench) {
     let events = notes(1_000_000, now(bench).await);
@@ -233,53 +210,28 @@ async fn in_step(bench: &Bench) {
     }
 }
 
-/// Uploads 50,000 events to a relay that has none.
+/// Uploads 50,000 events to relays that have none, in rounds: at the defaults, and in batches of a fixed size without
+/// pauses. The pace of every upload begins anew, because each has an upstream of its own.
 async fn upload(bench: &Bench) {
     let events = notes(50_000, now(bench).await);
     let from = relay_with(&events).await;
-    let to = relay_with(&[]).await;
     let worker = bench.spawn("work");
     until_workers(bench).await;
     let source = upstream(bench, &from.url, serde_json::json!({}), "down").await;
     run(bench, &source, LaneKind::Backfill).await;
-    let config = serde_json::json!({});
-    let target = upstream(bench, &to.url, config, "up").await;
-    let (state, seconds) = run(bench, &target, LaneKind::Upload).await;
-    assert_eq!(state.uploaded, 50_000);
-    println!(
-        "upload: {} events acknowledged in {seconds:.1} s, {:.0}/s; {:.0} MB RSS",
-        state.uploaded,
-        state.uploaded as f64 / seconds,
-        worker.rss_mb()
-    );
-}
-
-/// Runs nostr-sdk's sync into its own stores, on the input of `download`.
-async fn peer(bench: &Bench) {
-    let events = notes(100_000, now(bench).await);
-    let relay = relay_with(&events).await;
-    let folder = tempfile::tempdir().unwrap();
-    let on_disk = Arc::new(nostr_lmdb::NostrLMDB::open(folder.path()).unwrap());
-    peer_into("on disk (LMDB)", &relay.url, on_disk).await;
-    let options = MemoryDatabaseOptions { events: true, max_events: None };
-    peer_into("in memory", &relay.url, Arc::new(MemoryDatabase::with_opts(options))).await;
-}
-
-async fn peer_into<Store: NostrDatabase + 'static>(what: &str, url: &str, database: Arc<Store>) {
-    use nostr_sdk::prelude::{Client, Filter, SyncDirection, SyncOptions};
-    let client = Client::builder().database(database.clone()).build();
-    client.add_relay(url).await.unwrap();
-    client.connect().await;
-    let begun = Instant::now();
-    let options = SyncOptions::default().direction(SyncDirection::Down);
-    let synced = client.sync(Filter::new(), &options).await;
-    let seconds = begun.elapsed().as_secs_f64();
-    let stored = database.count(Filter::new()).await.unwrap();
-    match synced {
-        Ok(_) => println!(
-            "nostr-sdk, {what}: {stored} events in {seconds:.1} s, {:.0}/s",
-            stored as f64 / seconds
-        ),
-        Err(error) => println!("nostr-sdk, {what}: {error} after {seconds:.1} s, {stored} events"),
+    let fixed = |size: u32| serde_json::json!({"upload_adaptive": 0, "upload_delay_ms": 0, "upload_batch_size": size});
+    let ways =
+        [("defaults", serde_json::json!({})), ("always 50", fixed(50)), ("always 500", fixed(500))];
+    let mut rates = Rates::default();
+    for _ in 0..ROUNDS {
+        for (what, config) in &ways {
+            let to = relay_with(&[]).await;
+            let target = upstream(bench, &to.url, config.clone(), "up").await;
+            let (state, seconds) = run(bench, &target, LaneKind::Upload).await;
+            assert_eq!((state.uploaded, to.count().await), (50_000, 50_000));
+            rates.add(what, state.uploaded as f64 / seconds, worker.rss_mb());
+            upstream::delete(bench.db(), target.id, None).await.unwrap();
+        }
     }
+    rates.print();
 }
