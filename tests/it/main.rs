@@ -82,6 +82,7 @@ mod mirror_windows;
 mod mirror_wire;
 mod moves;
 mod orders;
+mod places;
 mod polls;
 mod pulse;
 mod reassertion;

@@ -94,8 +94,8 @@ pub fn wing(context: &Context, shutdown: &CancellationToken) -> Wing {
     let run = NewJob::new(RECONCILE, &json!({ "v": 1 }));
     let recurring = Recurring::new(RECONCILE, settings.reconcile_schedule.clone(), run).at_start();
     let wing = Wing::new("provision")
-        .station(Station::new(SYNC_RELAY, settings.concurrency, move |job| {
-            sync_relay::run(sync.clone(), job)
+        .station(Station::leaving(SYNC_RELAY, settings.concurrency, move |job, place| {
+            sync_relay::run(sync.clone(), job, place)
         }))
         .station(Station::new(RECONCILE, 1, move |job| reconcile::run(reconcile.clone(), job)))
         .station(Station::new(RESYNC, 1, move |job| resync::run(resync.clone(), job)))

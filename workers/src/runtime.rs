@@ -66,6 +66,7 @@ pub use parts::PartEnded;
 use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};
 pub use schedule::{InvalidCron, Recurring, Schedule};
+pub use slots::Place;
 pub(crate) use trouble::{Trouble, Troubles};
 
 /// How long a stopping process waits for its running attempts. A stopping process ends within 25 s; the
@@ -100,7 +101,7 @@ pub enum Listen {
     Off,
 }
 
-type Handler = Arc<dyn Fn(Job) -> BoxFuture<'static, ()> + Send + Sync>;
+type Handler = Arc<dyn Fn(Job, Place) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A queue that this process serves.
 #[derive(Clone)]
@@ -118,7 +119,16 @@ impl Station {
         Run: Fn(Job) -> Running + Send + Sync + 'static,
         Running: Future<Output = ()> + Send + 'static,
     {
-        let handler: Handler = Arc::new(move |job| handler(job).boxed());
+        Self::leaving(queue, concurrency, move |job, _place| handler(job))
+    }
+
+    /// As [`Station::new`], for a handler that leaves its place before it writes its outcome.
+    pub fn leaving<Run, Running>(queue: &'static str, concurrency: usize, handler: Run) -> Self
+    where
+        Run: Fn(Job, Place) -> Running + Send + Sync + 'static,
+        Running: Future<Output = ()> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |job, place| handler(job, place).boxed());
         Self { queue, concurrency, handler }
     }
 }

@@ -27,7 +27,7 @@ use tender_jobs::{
 use tracing::Instrument;
 
 use super::{Context, batch::BatchError};
-use crate::runtime::{failpoint, outcome, pause, trace};
+use crate::runtime::{Place, failpoint, outcome, pause, trace};
 use call::Call;
 use settle::{complete, delete_done, fail};
 
@@ -91,13 +91,17 @@ impl Outcome {
 }
 
 /// Runs a fetched job and counts its outcome. Errors and panics are settled within the attempt.
-pub(crate) async fn run(context: Context, job: Job) {
-    let outcome = attempt(&context, &job).await;
+pub(crate) async fn run(context: Context, job: Job, place: Place) {
+    let outcome = attempt_in(&context, &job, &place).await;
     outcome::count(&job, outcome.label());
 }
 
 /// Runs one attempt from the claim to the settle. A panic is settled as a failed attempt.
 pub async fn attempt(context: &Context, job: &Job) -> Outcome {
+    attempt_in(context, job, &Place::none()).await
+}
+
+async fn attempt_in(context: &Context, job: &Job, place: &Place) -> Outcome {
     let payload = match SyncPayload::parse(&job.payload) {
         Ok(payload) => payload,
         Err(error) => {
@@ -111,7 +115,7 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
         job.attempt
     );
     trace::follow(&span, payload.trace.as_deref());
-    let steps = steps(context, job, &payload.relay_id).instrument(span.clone());
+    let steps = steps(context, job, &payload.relay_id, place).instrument(span.clone());
     match outcome::catch_panic(steps).await {
         Ok(outcome) => outcome,
         Err(panic) => after_panic(context, job, &payload.relay_id, &panic).instrument(span).await,
@@ -119,7 +123,7 @@ pub async fn attempt(context: &Context, job: &Job) -> Outcome {
 }
 
 /// Claims, calls zooid and settles.
-async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
+async fn steps(context: &Context, job: &Job, relay_id: &RelayId, place: &Place) -> Outcome {
     failpoint!("sync-before-claim");
     let (claimed_at, claim) = claim_patiently(context, job, relay_id).await;
     failpoint!("sync-after-claim");
@@ -156,6 +160,7 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId) -> Outcome {
     let attempt = Attempt { duration: claimed_at.elapsed(), ..call.attempt };
     histogram!("tender_sync_duration_seconds").record(attempt.duration.as_secs_f64());
     failpoint!("sync-before-settle");
+    place.leave();
     let outcome = match result {
         Ok(()) if lease.relay.status == Status::Deleting => {
             delete_done(context, job, &lease, &attempt).await

@@ -1,6 +1,8 @@
 //! Slots: how many jobs of a queue a process runs at the same time. A process whose predecessors died
 //! young starts with one: if it dies too, it strands one job until the rescue, and not many.
 
+mod place;
+
 use std::{
     sync::{
         Arc,
@@ -10,17 +12,24 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::{Instant, timeout},
 };
+
+pub use place::Place;
+pub(super) use place::Slot;
 
 /// A process that lives for this long has not died young.
 pub(super) const YOUNG: Duration = Duration::from_secs(30);
 /// The longest wait for more free slots under load. A fetch of one job costs as much as one of many.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// Jobs of one queue that write their outcomes outside of slots, at most.
+const WRITING: usize = 64;
 /// Jobs that end sooner are fetched ahead: the next ones wait for about as long.
 const QUICK: Duration = Duration::from_millis(50);
+/// Jobs that end within this time are fetched many at a time.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// What is held ahead goes back when jobs take longer. More than [`QUICK`], so that a queue at the edge does not fetch and
 /// put back again and again.
 const SLOW: Duration = Duration::from_millis(200);
@@ -33,6 +42,8 @@ const PAST: u64 = 7;
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
+    /// Places for jobs that have left their slots.
+    writing: Arc<Semaphore>,
     size: Arc<AtomicUsize>,
     /// Slots that are still to be earned.
     withheld: Arc<AtomicUsize>,
@@ -51,6 +62,7 @@ impl Slots {
         let (given, wait) = if is_suspect { (size.min(1), YOUNG) } else { (size, Duration::ZERO) };
         Self {
             free: Arc::new(Semaphore::new(given)),
+            writing: Arc::new(Semaphore::new(WRITING)),
             size: Arc::new(AtomicUsize::new(size)),
             withheld: Arc::new(AtomicUsize::new(size - given)),
             excess: Arc::default(),
@@ -74,13 +86,21 @@ impl Slots {
         self.free.available_permits()
     }
 
-    /// How many jobs may be held beside those in the slots: as many again, if jobs end at once. A suspect holds none, which
-    /// it would strand.
+    /// How many jobs may be held beside those in the slots: as many again if jobs end soon, and four times as many if they
+    /// end at once. A suspect holds none, which it would strand.
     pub(super) fn ahead(&self) -> usize {
-        let is_quick = self.typical.load(Ordering::Relaxed) < micros(QUICK);
-        let is_trusted =
-            self.withheld.load(Ordering::Relaxed) == 0 && Instant::now() >= self.trusted_from;
-        if is_quick && is_trusted { self.size.load(Ordering::Relaxed) } else { 0 }
+        let typical = self.typical.load(Ordering::Relaxed);
+        let times = match typical {
+            _ if !self.is_trusted() => 0,
+            typical if typical < micros(AT_ONCE) => 4,
+            typical if typical < micros(QUICK) => 1,
+            _ => 0,
+        };
+        times * self.size.load(Ordering::Relaxed)
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.withheld.load(Ordering::Relaxed) == 0 && Instant::now() >= self.trusted_from
     }
 
     /// Whether jobs take too long for any to be held ahead.
@@ -124,7 +144,7 @@ impl Slots {
     /// Takes a slot for one job; it is free again when the value is dropped.
     pub(super) async fn take(&self) -> Slot {
         let permit = self.free.clone().acquire_owned().await.ok();
-        Slot { permit, slots: self.clone(), since: Instant::now() }
+        Slot { permit, writing: None, slots: self.clone(), since: Instant::now() }
     }
 
     fn earn(&self) {
@@ -144,33 +164,6 @@ fn less_one(number: &AtomicUsize) -> bool {
     number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
 }
 
-/// The slot that a job occupies.
-#[derive(Debug)]
-pub(super) struct Slot {
-    /// `None` never, because the slots are never closed.
-    permit: Option<OwnedSemaphorePermit>,
-    slots: Slots,
-    since: Instant,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.slots.took(self.since.elapsed());
-        if let Some(permit) = self.permit.take()
-            && less_one(&self.slots.excess)
-        {
-            permit.forget();
-        }
-    }
-}
-
-impl Slot {
-    /// The job has ended without the process.
-    pub(super) fn ended(self) {
-        self.slots.earn();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,11 +171,11 @@ mod tests {
     #[tokio::test]
     async fn a_suspect_earns_its_slots_once_it_has_not_died_young() {
         let slots = Slots::new(3, true);
-        slots.take().await.ended();
+        Place::new(slots.take().await).ended();
         assert_eq!(slots.free(false).await, 1, "too young");
         let slots = Slots { trusted_from: Instant::now(), ..slots };
         for expected in [2, 3, 3] {
-            slots.take().await.ended();
+            Place::new(slots.take().await).ended();
             assert_eq!(slots.free(true).await, expected);
         }
         assert_eq!(Slots::new(3, false).free(false).await, 3);
@@ -198,9 +191,11 @@ mod tests {
         });
         let quick = quick.count();
         assert!((10..40).contains(&quick), "after {quick} quick jobs");
-        assert_eq!(slots.ahead(), 3);
+        assert_eq!(slots.ahead(), 3, "as many again");
         slots.resize(5);
-        assert_eq!(slots.ahead(), 5, "as many again");
+        assert_eq!(slots.ahead(), 5);
+        (0..40).for_each(|_| slots.took(Duration::from_millis(1)));
+        assert_eq!(slots.ahead(), 20, "they end at once");
         slots.took(Duration::from_secs(1));
         assert_eq!(slots.ahead(), 0, "after a slow one");
         assert!(!slots.is_slow(), "one is slow, not all");
@@ -230,7 +225,7 @@ mod tests {
         suspect.resize(8);
         assert_eq!(suspect.free(false).await, 1, "a suspect earns its slots");
         let suspect = Slots { trusted_from: Instant::now(), ..suspect };
-        suspect.take().await.ended();
+        Place::new(suspect.take().await).ended();
         assert_eq!(suspect.free(false).await, 2);
     }
 
@@ -251,20 +246,11 @@ mod tests {
             assert_eq!(suspect.free(false).await, 1, "{size}, then {sizes:?}");
             let trusted = Slots { trusted_from: Instant::now(), ..suspect };
             for earned in 2..=last {
-                trusted.take().await.ended();
+                Place::new(trusted.take().await).ended();
                 assert_eq!(trusted.free(false).await, earned, "{size}, then {sizes:?}");
             }
-            trusted.take().await.ended();
+            Place::new(trusted.take().await).ended();
             assert_eq!(trusted.free(false).await, last, "no more than its size");
         }
-    }
-
-    #[tokio::test]
-    async fn a_slot_is_taken_until_its_job_has_ended() {
-        let slots = Slots::new(2, false);
-        let first = slots.take().await;
-        assert_eq!(slots.free(true).await, 1);
-        drop(first);
-        assert_eq!(slots.free(false).await, 2);
     }
 }

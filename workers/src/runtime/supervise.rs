@@ -23,7 +23,7 @@ use super::{
     hints::Hints,
     orders::at_once,
     pause_or_stop,
-    slots::{Slots, YOUNG},
+    slots::{Place, Slots, YOUNG},
     source::{Slotted, Source},
 };
 
@@ -173,10 +173,11 @@ fn work(context: &WorkerContext, source: Source, post: &Post) -> BoxFuture<'stat
     let running = WorkerBuilder::new(context)
         .backend(source)
         .build(move |Slotted { job, slot }: Slotted| {
-            let (working, db) = (handler(job), db.clone());
+            let place = Place::new(slot);
+            let (working, db) = (handler(job, place.clone()), db.clone());
             let running = tokio::spawn(async move {
                 within_bounds(&db, working).await;
-                slot.ended();
+                place.ended();
             });
             async move {
                 if let Err(error) = running.await {
