@@ -1,19 +1,4 @@
-//! Benchmark beside a bare queue: the same work, ten thousand new relays, by `tender work` and by a worker of
-//! apalis-postgres without Tender's statements around it. Both read the row, sign, POST to the stand-in for zooid, and
-//! store the row and its activity; apalis fences nothing and batches nothing but its fetches.
-//!
-//! `cargo bench --bench peers` runs three rounds in alternation at 16, 48 and 100 jobs at the same time; `… -- 16` runs
-//! one of them. With `STATEMENTS=1` each run ends with its most expensive statements. `docs/PERFORMANCE.md` has the results.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a benchmark prints, and may fail"
-)]
-
-mod support;
+//! A worker of apalis-postgres, and nothing around it.
 
 use std::{collections::HashMap, process::Command, sync::Arc, time::Duration};
 
@@ -21,14 +6,16 @@ use apalis_core::worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeE
 use apalis_postgres::{Config, PostgresStorage};
 use nostr::key::Keys;
 use sqlx::{ConnectOptions, PgPool, postgres::PgPoolOptions};
-use support::{Bench, Process, statements, wanted};
 use tender_jobs::provision::relay::{self, RelayId};
 use tender_workers::provision::zooid::{DEFAULT_TIMEOUT, Zooid, ZooidSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tower::limit::ConcurrencyLimitLayer;
 
-const JOBS: i64 = 10_000;
-const ROUNDS: usize = 3;
+use crate::{
+    JOBS, drained,
+    support::{Bench, Process, statements},
+};
+
 /// As the peers were measured by others.
 const BATCH: usize = 100;
 
@@ -47,63 +34,8 @@ const BARE: &str = "
         end loop;
     end $$";
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).is_some_and(|first| first == "bare") {
-        return bare_worker(&arguments[2..]);
-    }
-    let _already = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        for at_a_time in wanted(&["16", "48", "100"]) {
-            compare(at_a_time).await;
-        }
-    });
-}
-
-async fn compare(at_a_time: &str) {
-    let mut ratios = Vec::new();
-    for round in 1..=ROUNDS {
-        let tender = tender(Bench::new().await, at_a_time).await;
-        let bare = bare(Bench::new().await, at_a_time).await;
-        let ratio = tender / bare;
-        println!(
-            "{at_a_time} at a time, round {round}: Tender {tender:.0}/s, apalis {bare:.0}/s, ratio {ratio:.2}"
-        );
-        ratios.push(ratio);
-    }
-    ratios.sort_by(f64::total_cmp);
-    println!("{at_a_time} at a time: median ratio {:.2}", ratios[ROUNDS / 2]);
-}
-
-/// Returns the jobs per second from the first call to the last.
-async fn drained(bench: &Bench) -> f64 {
-    // The stand-in counts in this process. To count rows all the time would take more of the database's time than
-    // the work itself.
-    let mut look = tokio::time::interval(Duration::from_millis(10));
-    while bench.zooid.len() < usize::try_from(JOBS).unwrap() {
-        look.tick().await;
-    }
-    bench.until("select count(*) from relay where synced", JOBS).await;
-    let took = bench.zooid.calls()[0].at.elapsed();
-    assert_eq!(i64::try_from(bench.zooid.len()).unwrap(), JOBS);
-    JOBS as f64 / took.as_secs_f64()
-}
-
-async fn tender(bench: Bench, at_a_time: &str) -> f64 {
-    let more = [("RELAY_SYNC_CONCURRENCY", at_a_time), ("ZOOID_MAX_IN_FLIGHT", "200")];
-    let worker = bench.spawn_with("work", &more);
-    bench.until_workers(1).await;
-    bench.insert(JOBS, JOBS).await;
-    statements::reset(bench.db()).await;
-    sqlx::query(support::ENQUEUE).execute(bench.db()).await.unwrap();
-    let rate = drained(&bench).await;
-    statements::print(bench.db()).await;
-    drop(worker);
-    bench.database.destroy().await;
-    rate
-}
-
-async fn bare(bench: Bench, at_a_time: &str) -> f64 {
+/// Carries the relays by one process, and returns the jobs per second.
+pub(crate) async fn carry(bench: Bench, at_a_time: &str) -> f64 {
     sqlx::raw_sql(BARE).execute(bench.db()).await.unwrap();
     bench.insert(JOBS, JOBS).await;
     let enqueue = "insert into apalis.jobs (id, job_type, job)
@@ -123,7 +55,7 @@ async fn bare(bench: Bench, at_a_time: &str) -> f64 {
 }
 
 /// The process of the bare worker: the database, zooid, the robot's key, and how many jobs at a time.
-fn bare_worker(arguments: &[String]) {
+pub(crate) fn worker(arguments: &[String]) {
     let [database, zooid, robot, at_a_time] = arguments else { panic!("four arguments") };
     let _already = rustls::crypto::ring::default_provider().install_default();
     let zooid = ZooidSettings {
@@ -144,7 +76,7 @@ fn bare_worker(arguments: &[String]) {
             .backend(storage)
             .layer(ConcurrencyLimitLayer::new(at_a_time))
             .parallelize(tokio::spawn)
-            .build(move |id: String| carry(db.clone(), zooid.clone(), id));
+            .build(move |id: String| one(db.clone(), zooid.clone(), id));
         let mut stop = signal(SignalKind::terminate()).unwrap();
         tokio::select! {
             ended = worker.run() => ended.unwrap(),
@@ -156,7 +88,7 @@ fn bare_worker(arguments: &[String]) {
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Carries one relay to zooid, and stores that.
-async fn carry(db: PgPool, zooid: Arc<Zooid>, id: String) -> Result<(), Error> {
+async fn one(db: PgPool, zooid: Arc<Zooid>, id: String) -> Result<(), Error> {
     let id: RelayId = id.parse().map_err(|_| "not an id")?;
     let relay = relay::find(&db, &id).await?.ok_or("no relay")?;
     let began = std::time::Instant::now();
