@@ -170,21 +170,12 @@ async fn burst(bench: &Bench, relays: &[Relay], what: &str) {
     println!("  {what}: {count} syncs in {:.2} s, {rate:.0}/s", took.as_secs_f64());
 }
 
-async fn fleet_of(bench: &Bench, count: usize) -> Vec<Relay> {
-    let mut relays = Vec::new();
-    for number in 0..count {
-        relays.push(bench.make(number).await);
-    }
-    bench.until("select count(*) from relay where synced", i64::try_from(count).unwrap()).await;
-    relays
-}
-
 /// Holds a transaction with a snapshot open during 100 changes per second. Vacuum cannot remove
 /// rows that die in the meantime.
 async fn held(bench: &Bench) {
     let service = bench.spawn("work");
     bench.until_workers(1).await;
-    let relays = fleet_of(bench, 5000).await;
+    let relays = bench.in_step(5000).await;
     println!("a transaction held open for {MINUTES} minutes, 100 changes/s");
     burst(bench, &relays, "before").await;
     let options = (*bench.db().connect_options()).clone();
@@ -208,7 +199,7 @@ async fn held(bench: &Bench) {
 async fn soak(bench: &Bench) {
     let service = bench.spawn("serve");
     bench.until_workers(1).await;
-    let relays = fleet_of(bench, 2000).await;
+    let relays = bench.in_step(2000).await;
     println!("soak of {MINUTES} minutes, 100 changes/s, finished jobs kept for 3 min");
     mutate(bench, &relays, 100, MINUTES, &mut async |minute| {
         let rss = service.rss_mb();

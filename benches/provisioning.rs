@@ -17,7 +17,7 @@
 mod support;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,12 +33,15 @@ use tender_workers::{
     Wings,
     provision::zooid::{DEFAULT_TIMEOUT, Zooid, ZooidSettings},
 };
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 fn main() {
-    let parts = ["latency", "drain-1", "drain-2", "create", "reconcile", "history", "idle"];
+    let parts =
+        ["latency", "steady", "drain-1", "drain-2", "create", "reconcile", "history", "idle"];
     run(&parts, async |bench, name| match name {
         "latency" => latency(bench).await,
+        "steady" => steady(bench).await,
         "drain-1" => drain(bench, 1).await,
         "drain-2" => drain(bench, 2).await,
         "create" => create(bench).await,
@@ -88,6 +91,39 @@ async fn latency(bench: &Bench) {
     report("committed change → zooid has it, idle", waits);
     stop.cancel();
     workers.await.unwrap();
+}
+
+/// Changes 200 relays per second for a minute, each change on a relay that is in step, and measures the time from the
+/// commit of each to its arrival at the stand-in.
+async fn steady(bench: &Bench) {
+    let (count, gap) = (12_000_u32, Duration::from_millis(5));
+    let worker = bench.spawn("work");
+    bench.until_workers(1).await;
+    let relays = bench.in_step(2000).await;
+    let calls_before = bench.zooid.len();
+    let started = Instant::now();
+    let mut committed: HashMap<String, VecDeque<Instant>> = HashMap::new();
+    let mut changes = JoinSet::new();
+    for number in 0..count {
+        tokio::time::sleep_until((started + gap * number).into()).await;
+        let (db, id) = (bench.db().clone(), relays[number as usize % relays.len()].id.clone());
+        let change = Change { info_name: Some(format!("name {number}")), ..Change::default() };
+        changes.spawn(async move {
+            relay::update(&db, &id, &change, &by()).await.unwrap();
+            (id.as_str().to_owned(), Instant::now())
+        });
+    }
+    for (id, at) in changes.join_all().await {
+        committed.entry(id).or_default().push_back(at);
+    }
+    bench.until("select count(*) from relay where synced", 2000).await;
+    let calls = bench.zooid.calls().into_iter().skip(calls_before);
+    let waits = calls.map(|call| {
+        let at = committed.get_mut(&call.relay_id).and_then(VecDeque::pop_front).unwrap();
+        call.at.saturating_duration_since(at)
+    });
+    report("200 changes/s, committed change → zooid has it", waits.collect());
+    drop(worker);
 }
 
 /// Syncs ten thousand new relays with the given number of worker processes.

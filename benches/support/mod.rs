@@ -119,6 +119,17 @@ impl Bench {
         relay::create(self.db(), &new, &by()).await.unwrap()
     }
 
+    /// Makes `count` relays, and waits until workers have brought them in step.
+    pub async fn in_step(&self, count: usize) -> Vec<Relay> {
+        let mut relays = Vec::new();
+        for number in 0..count {
+            relays.push(self.make(number).await);
+        }
+        let query = "select count(*) from relay where synced";
+        self.until(query, i64::try_from(count).unwrap()).await;
+        relays
+    }
+
     /// Inserts `count` relays in one statement. The first `pending` of them have never been synced.
     pub async fn insert(&self, count: i64, pending: i64) {
         sqlx::query(
