@@ -30,6 +30,7 @@ mod deploy;
 mod enqueue;
 mod event_bytes;
 mod event_counts;
+mod event_growth;
 mod event_monsters;
 mod event_sources;
 mod event_store;
