@@ -32,6 +32,7 @@ mod event_bytes;
 mod event_counts;
 mod event_growth;
 mod event_monsters;
+mod event_partitions;
 mod event_sources;
 mod event_store;
 mod event_tags;
