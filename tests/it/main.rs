@@ -57,6 +57,7 @@ mod grasp_session;
 mod grasp_wanted;
 mod held;
 mod idle;
+mod idle_lanes;
 mod in_flight;
 mod interleaving;
 mod ledger;
