@@ -15,12 +15,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use support::{Bench, run};
+use support::{Bench, dashboard::Dashboard, run};
 
-const BASE: &str = "http://127.0.0.1:4919";
-const PASSWORD: &str = "a password for the benchmark";
 /// Requests of each page that are measured, after five that warm up.
 const REQUESTS: usize = 200;
 
@@ -88,10 +86,7 @@ async fn id(bench: &Bench, query: &'static str) -> String {
 }
 
 async fn measure(bench: &Bench) {
-    let process = bench.spawn_with("api", &[("DASHBOARD_PASSWORD", PASSWORD)]);
-    let client =
-        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let cookie = log_in(&client).await;
+    let dashboard = Dashboard::start(bench).await;
     let ids = [
         ("{relay}", id(bench, "select id::text from relay offset 5000 limit 1").await),
         ("{job}", id(bench, "select id from apalis.jobs offset 5000 limit 1").await),
@@ -100,7 +95,7 @@ async fn measure(bench: &Bench) {
     let mut all = Vec::new();
     for page in PAGES {
         let path = ids.iter().fold((*page).to_owned(), |path, (name, id)| path.replace(name, id));
-        let (bytes, mut waits) = load(&client, &cookie, &path).await;
+        let (bytes, mut waits) = dashboard.load(&path, REQUESTS).await;
         waits.sort();
         let at = |percent: usize| waits[waits.len() * percent / 100].as_secs_f64() * 1000.0;
         println!(
@@ -113,43 +108,4 @@ async fn measure(bench: &Bench) {
     }
     all.sort();
     println!("  all pages: p99 {:.1} ms", all[all.len() * 99 / 100].as_secs_f64() * 1000.0);
-    drop(process);
-}
-
-/// Waits until the process answers, and returns the cookie of a session.
-async fn log_in(client: &reqwest::Client) -> String {
-    let started = Instant::now();
-    loop {
-        let form = [("password", PASSWORD)];
-        let answer =
-            client.post(format!("{BASE}/dashboard/login/password")).form(&form).send().await;
-        if let Some(cookie) =
-            answer.ok().and_then(|answer| answer.headers().get("set-cookie").cloned())
-        {
-            return cookie.to_str().unwrap().split(';').next().unwrap().to_owned();
-        }
-        assert!(started.elapsed() < Duration::from_mins(1), "the process serves its dashboard");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Returns the size of a page, and the times to the first byte.
-async fn load(client: &reqwest::Client, cookie: &str, path: &str) -> (usize, Vec<Duration>) {
-    let (mut bytes, mut waits) = (0, Vec::new());
-    for request in 0..REQUESTS + 5 {
-        let started = Instant::now();
-        let answer = client
-            .get(format!("{BASE}/dashboard{path}"))
-            .header("cookie", cookie)
-            .send()
-            .await
-            .unwrap();
-        let wait = started.elapsed();
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        bytes = answer.bytes().await.unwrap().len();
-        if request >= 5 {
-            waits.push(wait);
-        }
-    }
-    (bytes, waits)
 }

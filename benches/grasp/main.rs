@@ -20,9 +20,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use ledger::{announce_and_plan, fill, rows, serve, worker};
-use relays::{Many, Relay};
+use relays::Relay;
 use serde_json::json;
-use support::{Bench, Process};
+use support::{
+    Bench, Process,
+    relays::{Many, Nip77},
+};
 use talk::Talk;
 
 fn main() {
@@ -130,7 +133,7 @@ async fn plan(bench: &Bench) {
 async fn restart(bench: &Bench) {
     const RELAYS: usize = 200;
     let own = Relay::start().await;
-    let many = Many::start(RELAYS).await;
+    let many = Many::start(RELAYS, Nip77::Refused).await;
     let talk = Talk::new(&own.url);
     own.fill(&talk.announcements(RELAYS, |number| vec![many.url(number)])).await;
     serve(bench, &own.url, &[]).await;
@@ -161,7 +164,7 @@ async fn restart(bench: &Bench) {
 async fn many(bench: &Bench) {
     const RELAYS: usize = 500;
     let own = Relay::start().await;
-    let many = Many::start(RELAYS).await;
+    let many = Many::start(RELAYS, Nip77::Refused).await;
     let talk = Talk::new(&own.url);
     own.fill(&talk.announcements(RELAYS, |number| vec![many.url(number)])).await;
     let worker = worker(bench);

@@ -25,6 +25,8 @@ use sqlx::PgPool;
 use tender::{config::DatabaseConfig, demo::zooid::ZooidStandIn, postgres::Database};
 use tender_jobs::provision::relay::{self, By, Change, NewRelay, Relay};
 
+pub mod dashboard;
+pub mod relays;
 pub mod statements;
 
 pub const DOMAIN: &str = "zooid.bench";

@@ -1,5 +1,7 @@
 //! A profile of a measurement by statement: `STATEMENTS=1 cargo bench …` has PostgreSQL count its own time in each, and
-//! prints the most expensive ones.
+//! prints the most expensive ones. A benchmark of statements always does so.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use sqlx::PgPool;
 use tender::{config::DatabaseConfig, postgres::Database};
@@ -7,8 +9,16 @@ use tender::{config::DatabaseConfig, postgres::Database};
 /// How many statements are printed.
 const PRINTED: i64 = 15;
 
+/// Whether the benchmark wants them, whatever the environment says.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Has PostgreSQL count statements from now on, also without `STATEMENTS`.
+pub fn want() {
+    WANTED.store(true, Relaxed);
+}
+
 fn are_wanted() -> bool {
-    std::env::var_os("STATEMENTS").is_some()
+    WANTED.load(Relaxed) || std::env::var_os("STATEMENTS").is_some()
 }
 
 /// Opens the private PostgreSQL; with `pg_stat_statements`, which it loads when it starts, if that is wanted.
@@ -57,4 +67,16 @@ pub async fn print(db: &PgPool) {
         let mark = if is_first { ' ' } else { '*' };
         println!("{calls:7} | {total:6.0} | {mean:7.3} | {rows:6} |{mark}{query}");
     }
+}
+
+/// Returns the executions of each statement that was sent to PostgreSQL, the most frequent first, and the time in
+/// milliseconds that they and their plans took.
+pub async fn sent(db: &PgPool) -> Vec<(i64, f64, String)> {
+    sqlx::query_as(
+        "select calls, total_exec_time + total_plan_time, left(regexp_replace(query, '\\s+', ' ', 'g'), 100)
+         from pg_stat_statements where toplevel and query not like '%pg_stat_%' order by calls desc",
+    )
+    .fetch_all(db)
+    .await
+    .unwrap()
 }

@@ -4,11 +4,12 @@
 //! - [`deployment`]: the settings of all upstreams that override none.
 //! - [`lane`]: who works on which stream of events, and how far it has come.
 //! - [`event`]: the store. [`filter`]: which events are wanted.
-//! - [`work`]: the jobs.
+//! - [`work`]: the jobs. [`briefing`](fn@briefing): what a lane's job reads before it starts.
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
 pub mod address;
+mod briefing;
 pub(crate) mod contended;
 pub mod deployment;
 pub mod event;
@@ -16,6 +17,8 @@ pub mod filter;
 pub mod lane;
 pub mod upstream;
 pub mod work;
+
+pub use briefing::{Briefing, briefing};
 
 /// The queue of windows, orchestration and upkeep.
 pub const MIRROR: &str = "mirror";

@@ -70,7 +70,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-pub use enqueue::{NewJob, enqueue, enqueue_or_restart, has_due, has_job, hurry};
+pub use enqueue::{NewJob, enqueue, enqueue_keyed, enqueue_or_restart, has_due, has_job, hurry};
 pub use fetch::{fetch, free_key, start};
 pub use figures::{QueueFigures, figures};
 pub(crate) use finish::supersede;

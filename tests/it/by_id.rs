@@ -2,13 +2,13 @@
 //! full of dead entries at others: a plan that walks them reads all of them for one job.
 
 use serde_json::json;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::PgPool;
 use tender_jobs::{
     provision::{self, Attempt, Claim, ClaimRequest, Completed, Completion, SyncPayload},
     queue::{self, Job, NewJob, Requeue, Settled},
 };
 
-use crate::support::{World, eventually};
+use crate::support::{World, database::in_a_session};
 
 const INDEXES: [&str; 2] = ["apalis.jobs_held_idx", "apalis.idx_apalis_jobs_lock_by"];
 
@@ -23,17 +23,7 @@ async fn scans(world: &World) -> Vec<i64> {
 /// Runs `work` in a session of its own, and returns how often it scanned each of [`INDEXES`].
 async fn scans_of(world: &World, work: impl AsyncFnOnce(&PgPool)) -> Vec<i64> {
     let before = scans(world).await;
-    let options = (*world.db.connect_options()).clone().application_name("counted");
-    let db = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    work(&db).await;
-    db.close().await;
-    // A session that has ended has reported what it did.
-    eventually("the session ends", async || {
-        let open = "select not exists (select from pg_stat_activity
-                    where application_name = 'counted' and datname = current_database())";
-        sqlx::query_scalar(open).fetch_one(&world.db).await.unwrap()
-    })
-    .await;
+    in_a_session(&world.db, work).await;
     scans(world).await.into_iter().zip(before).map(|(after, before)| after - before).collect()
 }
 

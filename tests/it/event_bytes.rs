@@ -7,7 +7,8 @@ use crate::support::database::TestDatabase;
 /// Enough for indexes with hundreds of pages.
 const EVENTS: i64 = 20_000;
 
-async fn fill(db: &PgPool) {
+/// Fills the store with `events` of the mix, a multiple of 2,000.
+pub(crate) async fn fill(db: &PgPool, events: i64) {
     let source: i32 = sqlx::query_scalar(
         "insert into upstream (url, direction) values ('wss://a.test', 'both') returning number",
     )
@@ -15,7 +16,7 @@ async fn fill(db: &PgPool) {
     .await
     .unwrap();
     sqlx::raw_sql("drop index event_live_version").execute(db).await.unwrap();
-    for first in (1..EVENTS).step_by(2000) {
+    for first in (1..events).step_by(2000) {
         let mix = sqlx::query(include_str!("../../benches/bytes/mix.sql"));
         mix.bind(first).bind(first + 1999).bind(source).execute(db).await.unwrap();
     }
@@ -28,7 +29,7 @@ async fn fill(db: &PgPool) {
 #[tokio::test]
 async fn an_event_takes_at_most_one_and_a_half_times_the_bytes_of_its_json() {
     let database = TestDatabase::new().await;
-    fill(&database.pool).await;
+    fill(&database.pool, EVENTS).await;
     let sizes: Vec<(i32, String, f64)> =
         sqlx::query_as(include_str!("../../benches/bytes/sizes.sql"))
             .fetch_all(&database.pool)

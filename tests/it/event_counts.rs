@@ -26,7 +26,7 @@ async fn leases(world: &MirrorWorld, upstream: &Upstream, kind: LaneKind) -> (Le
     let held = "update lane set status = 'syncing', lease_owner = 'job', lease_epoch = 2,
                                 heartbeat_at = now() where id = $1";
     sqlx::query(held).bind(lane.id).execute(&world.db).await.unwrap();
-    let lease = |epoch| Lease { lane: lane.clone(), epoch, deaths: 0 };
+    let lease = |epoch| Lease { lane: lane.clone(), epoch, claimed_at: 0, deaths: 0 };
     (lease(2), lease(1))
 }
 

@@ -1,11 +1,7 @@
 //! What a process asks of the database while it has nothing to do. Whatever it repeats is in a list here, with the
 //! time between two of it; see `docs/adr/0026-one-poll-per-process.md`.
 
-use std::{
-    fmt::{self, Write},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sqlx::PgPool;
@@ -19,13 +15,10 @@ use tender_workers::{
     runtime::{self, outcome},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{
-    Event, Subscriber,
-    field::{Field, Visit},
-};
-use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
-use crate::support::{World, eventually, retention, schedule as runs, settings};
+use crate::support::{
+    World, eventually, retention, schedule as runs, settings, statements::recorded,
+};
 
 /// The statements of an idle process: a part of each, and the seconds between two of it.
 const REPEATED: [(&str, u64); 9] = [
@@ -44,60 +37,6 @@ const HEARTBEAT: &str = "update apalis.workers worker set last_seen";
 const STARTED: &str = "noted as ( update recurring_job set last_ended_at";
 /// Not in the time of a test.
 const SELDOM: &str = "0 0 0 29 2 *";
-
-/// The statements that were executed on this thread, without superfluous white space.
-#[derive(Debug, Clone, Default)]
-struct Statements(Arc<Mutex<Vec<String>>>);
-
-impl Statements {
-    fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    /// How often a statement with this text was executed.
-    fn count(&self, text: &str) -> usize {
-        self.all().iter().filter(|one| one.contains(text)).count()
-    }
-
-    fn clear(&self) {
-        self.0.lock().unwrap().clear();
-    }
-}
-
-/// The text of an event of sqlx.
-#[derive(Default)]
-struct Text {
-    summary: String,
-    statement: String,
-}
-
-impl Visit for Text {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "summary" => value.clone_into(&mut self.summary),
-            "db.statement" => value.clone_into(&mut self.statement),
-            _ => {}
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = String::new();
-        write!(text, "{value:?}").unwrap();
-        self.record_str(field, &text);
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Statements {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "sqlx::query" {
-            let mut text = Text::default();
-            event.record(&mut text);
-            let whole = if text.statement.is_empty() { text.summary } else { text.statement };
-            let words: Vec<&str> = whole.split_whitespace().collect();
-            self.0.lock().unwrap().push(words.join(" "));
-        }
-    }
-}
 
 /// A process of all wings, with a relay in step and an upstream.
 struct Process {
@@ -146,8 +85,7 @@ impl Process {
 /// On one thread, whose statements are recorded.
 #[tokio::test]
 async fn an_idle_process_asks_for_nothing_else() {
-    let statements = Statements::default();
-    let _recording = tracing_subscriber::registry().with(statements.clone()).set_default();
+    let (statements, _recording) = recorded();
     let off = mirror::Settings { profile: mirror::Profile::Off, ..mirror::Settings::default() };
     let process = Process::start(off).await;
     eventually("it has started", async || {
@@ -174,8 +112,7 @@ async fn an_idle_process_asks_for_nothing_else() {
 /// Both notes of a run are in the statements that start and end its job.
 #[tokio::test]
 async fn a_run_of_a_recurring_job_is_noted_without_further_statements() {
-    let statements = Statements::default();
-    let _recording = tracing_subscriber::registry().with(statements.clone()).set_default();
+    let (statements, _recording) = recorded();
     let world = World::new().await;
     runs::plan(&world.db, "upkeep", PRUNE, SELDOM).await;
     let key = NewJob::new(PRUNE, &json!({ "v": 1 })).key("prune@1");

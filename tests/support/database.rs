@@ -102,3 +102,19 @@ impl Drop for TestDatabase {
         let _a_panic_there_is_no_failure_of_the_test = dropping.join();
     }
 }
+
+/// Runs `work` in a session of its own, and waits until the session has ended: then it has reported what it did to
+/// PostgreSQL's statistics.
+pub async fn in_a_session<T>(db: &PgPool, work: impl AsyncFnOnce(&PgPool) -> T) -> T {
+    let options = (*db.connect_options()).clone().application_name("counted");
+    let session = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let done = work(&session).await;
+    session.close().await;
+    super::eventually("the session ends", async || {
+        let open = "select not exists (select from pg_stat_activity
+                    where application_name = 'counted' and datname = current_database())";
+        sqlx::query_scalar(open).fetch_one(db).await.unwrap()
+    })
+    .await;
+    done
+}

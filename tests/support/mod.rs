@@ -25,6 +25,7 @@ pub mod relays;
 pub mod schedule;
 pub mod scripted;
 pub mod server;
+pub mod statements;
 pub mod terminal;
 pub mod time;
 

@@ -60,12 +60,16 @@ impl Deployment {
         Settings::of_stored(&self.config)
     }
 
-    fn of_row(config: Value, profile: &str) -> Self {
+    /// Returns the settings of a row, config and profile; `None` if none is stored.
+    pub(super) fn of(row: Option<(Value, String)>) -> Self {
+        let Some((config, profile)) = row else {
+            return Self { config: Map::new(), profile: Profile::default(), is_stored: false };
+        };
         let config = match config {
             Value::Object(config) => config,
             _ => Map::new(),
         };
-        let profile = Profile::parse(profile).unwrap_or_default();
+        let profile = Profile::parse(&profile).unwrap_or_default();
         Self { config, profile, is_stored: true }
     }
 }
@@ -127,10 +131,7 @@ fn contradiction(config: &Map<String, Value>, deployment: &Deployment) -> Option
 /// Reads the stored settings.
 pub async fn find(db: impl PgExecutor<'_>) -> Result<Deployment, sqlx::Error> {
     let row = sqlx::query!("select config, profile from mirror_setting").fetch_optional(db).await?;
-    Ok(match row {
-        Some(row) => Deployment::of_row(row.config, &row.profile),
-        None => Deployment { config: Map::new(), profile: Profile::default(), is_stored: false },
-    })
+    Ok(Deployment::of(row.map(|row| (row.config, row.profile))))
 }
 
 /// Reads the settings in effect for an upstream that overrides none.

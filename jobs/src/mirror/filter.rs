@@ -96,6 +96,13 @@ impl Filter {
             && self.tags.iter().all(|(letter, values)| is_wider(values, of_other(letter)))
     }
 
+    /// Returns the letter with the fewest values, by which an index finds the events; `None` if no tag is
+    /// wanted.
+    pub(crate) fn tag_key(&self) -> Option<(String, Vec<String>)> {
+        let (letter, values) = self.tags.iter().min_by_key(|(_, values)| values.len())?;
+        Some((letter.to_string(), values.iter().cloned().collect()))
+    }
+
     /// Returns the filter as parameters of a query.
     pub(crate) fn to_sql(&self) -> FilterSql {
         let bytes = |values: &BTreeSet<String>| -> Option<Vec<Vec<u8>>> {

@@ -149,6 +149,20 @@ pub async fn push_lane(
     Ok(queue::enqueue(db, &[job]).await?.pop())
 }
 
+/// Enqueues the next jobs of lanes, due after their delays, in one statement. Returns for each whether it was
+/// enqueued: the other lanes have a job already.
+pub async fn push_lanes(
+    db: impl PgExecutor<'_>,
+    lanes: &[(Uuid, LaneKind, Duration)],
+) -> Result<Vec<bool>, sqlx::Error> {
+    let job = |(lane, kind, after): &(Uuid, LaneKind, Duration)| {
+        Work::Lane { lane: *lane, kind: *kind }.job().after(*after)
+    };
+    let jobs: Vec<NewJob> = lanes.iter().map(job).collect();
+    let enqueued = queue::enqueue_keyed(db, &jobs).await?;
+    Ok(lanes.iter().map(|(lane, ..)| enqueued.contains(&lane_key(*lane))).collect())
+}
+
 /// Makes a lane's waiting job due now. Returns false if the lane has no waiting job.
 pub async fn hurry_lane(
     db: impl PgExecutor<'_>,

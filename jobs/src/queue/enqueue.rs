@@ -1,6 +1,6 @@
 //! Adding jobs. Every insertion into the queue's table is one of the two statements here.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -148,6 +148,19 @@ macro_rules! insert {
 pub async fn enqueue(db: impl PgExecutor<'_>, jobs: &[NewJob]) -> Result<Vec<String>, sqlx::Error> {
     let inserted = insert!(jobs, "", "nothing returning id").fetch_all(db).await?;
     Ok(inserted.into_iter().map(|row| row.id).collect())
+}
+
+/// Adds jobs with keys like [`enqueue`], and returns the keys of those that were inserted.
+///
+/// # Errors
+/// See the module; then none was added.
+pub async fn enqueue_keyed(
+    db: impl PgExecutor<'_>,
+    jobs: &[NewJob],
+) -> Result<HashSet<String>, sqlx::Error> {
+    let inserted =
+        insert!(jobs, "", "nothing returning idempotency_key as key").fetch_all(db).await?;
+    Ok(inserted.into_iter().filter_map(|row| row.key).collect())
 }
 
 /// A recurring job, as a tick of the schedule stores it.

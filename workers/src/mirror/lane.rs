@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tender_jobs::{
     mirror::{
         lane::{self, Beat, Ending, LaneKind, Lease},
-        upstream::{self, Upstream, settings::Settings},
+        upstream::{self, Learned, Upstream, settings::Settings},
     },
     queue::{self, Job, Settled},
 };
@@ -45,6 +45,10 @@ pub(super) struct Run<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) settings: &'a Settings,
     pub(super) lease: &'a Lease,
+    /// The facts that were known of the upstream at the claim.
+    pub(super) learned: &'a Learned,
+    /// Whether the upstream's NIP-11 document was due at the claim; then it was read since.
+    pub(super) wants_information: bool,
     begun: Instant,
 }
 
@@ -62,9 +66,11 @@ impl Run<'_> {
         self.begun.elapsed() > STEP_WITHIN
     }
 
-    /// Reads the database's clock, in Unix seconds.
-    pub(super) async fn now(&self) -> Result<i64, StepError> {
-        Ok(queue::now(&self.context.db).await?.timestamp())
+    /// Returns the database's clock, in Unix seconds, or a little less: as it was at the claim, and what has
+    /// passed since the work began.
+    pub(super) fn now(&self) -> i64 {
+        let passed = i64::try_from(self.begun.elapsed().as_secs()).unwrap_or(i64::MAX);
+        self.lease.claimed_at.saturating_add(passed)
     }
 
     /// Opens an intake that stores and counts under the lease.
@@ -107,8 +113,9 @@ async fn take_turn(context: &Context, job: &Job, claimed: &Claimed) {
 
 /// Does the work under the lease, and settles its outcome.
 async fn hold(context: &Context, job: &Job, claimed: &Claimed) {
-    let Claimed { lease, upstream, settings } = claimed;
-    let run = Run { context, upstream, settings, lease, begun: Instant::now() };
+    let Claimed { lease, upstream, settings, learned, wants_information } = claimed;
+    let (wants_information, begun) = (*wants_information, Instant::now());
+    let run = Run { context, upstream, settings, lease, learned, wants_information, begun };
     let mut report = Report::default();
     let done = if lease.deaths >= job.allowed_attempts() {
         Err(StepError::Died { deaths: lease.deaths })
@@ -142,8 +149,10 @@ async fn step(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
     if !run.upstream.takes_part_in(run.lease.lane.kind) {
         return Err(StepError::Unwanted);
     }
-    let allow_private = run.context.settings.allow_private;
-    information::refresh(&run.context.db, run.upstream, allow_private).await;
+    if run.wants_information {
+        let allow_private = run.context.settings.allow_private;
+        information::refresh(&run.context.db, run.upstream, allow_private).await;
+    }
     if run.lease.lane.kind == LaneKind::Full && is_shortened(run).await? {
         report.is_ahead = true;
         let ending = Ending::GoesOn(Duration::ZERO);

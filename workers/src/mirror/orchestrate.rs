@@ -1,14 +1,14 @@
 //! Orchestration: enqueues the work of a mode for each upstream that has any, and reports why the
 //! others have none.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tender_jobs::mirror::{
     deployment,
-    lane::{self, LaneKind},
+    lane::{self, Lane, LaneKind},
     upstream::{self, Upstream, settings::Settings},
     work,
 };
@@ -18,6 +18,8 @@ use super::Context;
 
 /// The jobs of one scheduled run start within this time, evenly spread.
 const SPREAD: Duration = Duration::from_secs(30);
+/// The jobs that one statement enqueues.
+const PAGE: usize = 500;
 
 /// The result for one upstream.
 #[derive(Debug, Clone, Serialize)]
@@ -76,74 +78,163 @@ pub async fn dispatch(
         Some(id) => upstream::find(db, id).await?.into_iter().collect(),
         None => upstream::list(db).await?,
     };
-    let mut dispatched = Vec::with_capacity(upstreams.len());
+    let lanes = match only {
+        Some(_) => HashMap::new(),
+        None => lane::working(db, mode, deployment.stale_threshold_minutes).await?,
+    };
+    let mut steps = Vec::with_capacity(upstreams.len());
     let count = u32::try_from(upstreams.len()).unwrap_or(u32::MAX).max(1);
     for (index, upstream) in (0_u32..).zip(&upstreams) {
         let after = if is_manual { Duration::ZERO } else { SPREAD * index / count };
-        let outcome = one(db, &deployment, upstream, mode, is_manual, after).await;
-        let (lane, skipped) = match outcome {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, url = upstream.url, "could not enqueue the work of an upstream");
-                (None, Some(DATABASE_ERROR))
-            }
-        };
-        dispatched.push(Dispatch { url: upstream.url.clone(), lane, skipped });
+        let lane = lanes.get(&upstream.id);
+        let step = one(db, &deployment, upstream, mode, lane, is_manual).await;
+        steps.push(step.map_or_else(|error| failed(upstream, &error), |step| step.after(after)));
     }
-    Ok(dispatched)
+    push(db, &mut steps, is_manual).await;
+    let dispatched = upstreams.iter().zip(steps).map(|(upstream, step)| step.of(upstream));
+    Ok(dispatched.collect())
 }
 
-/// The lane, and the reason why nothing was enqueued; see [`Dispatch`].
-type Found = (Option<Uuid>, Option<&'static str>);
+/// What becomes of the lane of one upstream.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Nothing is enqueued, for this reason.
+    Skip(Option<Uuid>, &'static str),
+    /// A job is to be enqueued, due after this delay.
+    Push(Uuid, LaneKind, Duration),
+    /// A job was enqueued or made due.
+    Pushed(Uuid),
+}
 
-/// Enqueues the work of one upstream, due after `after`.
+impl Step {
+    /// Returns the job that is to be enqueued.
+    fn job(self) -> Option<(Uuid, LaneKind, Duration)> {
+        match self {
+            Self::Push(lane, kind, after) => Some((lane, kind, after)),
+            _ => None,
+        }
+    }
+
+    fn after(self, after: Duration) -> Self {
+        match self {
+            Self::Push(lane, kind, _) => Self::Push(lane, kind, after),
+            step => step,
+        }
+    }
+
+    fn of(self, upstream: &Upstream) -> Dispatch {
+        let (lane, skipped) = match self {
+            Self::Skip(lane, why) => (lane, Some(why)),
+            Self::Push(lane, ..) | Self::Pushed(lane) => (Some(lane), None),
+        };
+        Dispatch { url: upstream.url.clone(), lane, skipped }
+    }
+}
+
+fn failed(upstream: &Upstream, error: &sqlx::Error) -> Step {
+    tracing::warn!(%error, url = upstream.url, "could not enqueue the work of an upstream");
+    Step::Skip(None, DATABASE_ERROR)
+}
+
+/// Decides what one upstream needs. `known` is its lane of this mode, if it has one.
 async fn one(
     db: &PgPool,
     deployment: &Settings,
     upstream: &Upstream,
     mode: LaneKind,
+    known: Option<&Lane>,
     is_manual: bool,
-    after: Duration,
-) -> Result<Found, sqlx::Error> {
+) -> Result<Step, sqlx::Error> {
     if !upstream.enabled {
-        return Ok((None, Some("disabled")));
+        return Ok(Step::Skip(None, "disabled"));
     }
     if !upstream.takes_part_in(mode) {
-        return Ok((None, Some(EXCLUDED)));
+        return Ok(Step::Skip(None, EXCLUDED));
     }
     let settings = upstream.settings(deployment);
-    let reconciles = upstream::tries_negentropy(db, upstream.id).await?;
     if matches!(mode, LaneKind::Backfill | LaneKind::Full)
-        && !reconciles
         && !upstream.direction.downloads()
+        && !upstream::tries_negentropy(db, upstream.id).await?
     {
-        return Ok((None, Some(TAKES_ONLY)));
+        return Ok(Step::Skip(None, TAKES_ONLY));
     }
     let kind = full_or_backfill(db, upstream, mode, &settings).await?;
-    let lane = lane::ensure(db, upstream, kind, &settings).await?;
+    let known = known.filter(|lane| lane.kind == kind && lane.is_ready(&settings)).cloned();
+    let lane = match known {
+        Some(lane) => lane,
+        None => lane::ensure(db, upstream, kind, &settings).await?,
+    };
+    next(db, upstream, &lane, &settings, is_manual).await
+}
+
+/// Decides what a lane needs.
+async fn next(
+    db: &PgPool,
+    upstream: &Upstream,
+    lane: &Lane,
+    settings: &Settings,
+    is_manual: bool,
+) -> Result<Step, sqlx::Error> {
+    let (id, kind) = (lane.id, lane.kind);
     if lane.status == "syncing" && !lane.is_stale {
         // The lane's job may be waiting for its retry.
-        let hurried = is_manual && work::hurry_lane(db, lane.id, kind).await?;
-        return Ok((Some(lane.id), (!hurried).then_some("already syncing")));
+        let hurried = is_manual && work::hurry_lane(db, id, kind).await?;
+        return Ok(if hurried {
+            Step::Pushed(id)
+        } else {
+            Step::Skip(Some(id), "already syncing")
+        });
     }
     if lane.is_resting && !is_manual {
-        return Ok((None, Some("resting after an error")));
+        return Ok(Step::Skip(Some(id), "resting after an error"));
     }
     if kind == LaneKind::Backfill && lane.is_complete() && !lane.has_due_gap {
-        return Ok((None, Some("complete")));
+        return Ok(Step::Skip(Some(id), "complete"));
     }
     if kind == LaneKind::Backfill && lane::is_running(db, upstream.id, LaneKind::Full).await? {
-        return Ok((None, Some("a full run compares the history now")));
+        return Ok(Step::Skip(Some(id), "a full run compares the history now"));
     }
     if kind == LaneKind::Full {
-        lane::begin_full(db, lane.id, full_hours(&settings, reconciles)).await?;
+        let reconciles = upstream::tries_negentropy(db, upstream.id).await?;
+        lane::begin_full(db, id, full_hours(settings, reconciles)).await?;
     }
-    match work::push_lane(db, lane.id, kind, after).await? {
-        Some(_) => Ok((Some(lane.id), None)),
-        None if is_manual && work::hurry_lane(db, lane.id, kind).await? => {
-            Ok((Some(lane.id), None))
+    Ok(Step::Push(id, kind, Duration::ZERO))
+}
+
+/// Enqueues the jobs, many in one statement. If that fails, enqueues them one by one: a lane whose key another
+/// transaction holds must not stop the others.
+async fn push(db: &PgPool, steps: &mut [Step], is_manual: bool) {
+    for page in steps.chunks_mut(PAGE) {
+        let lanes: Vec<_> = page.iter().filter_map(|step| step.job()).collect();
+        if lanes.is_empty() {
+            continue;
         }
-        None => Ok((Some(lane.id), Some("already waiting"))),
+        let pushed = work::push_lanes(db, &lanes).await;
+        let mut pushed = pushed.map(Vec::into_iter).ok();
+        for step in page.iter_mut().filter(|step| step.job().is_some()) {
+            let is_pushed = pushed.as_mut().and_then(Iterator::next);
+            *step = push_one(db, *step, is_pushed, is_manual).await;
+        }
+    }
+}
+
+/// Ends the step of one lane. `is_pushed` says whether its job was enqueued, if that is known.
+async fn push_one(db: &PgPool, step: Step, is_pushed: Option<bool>, is_manual: bool) -> Step {
+    let Some((lane, kind, after)) = step.job() else { return step };
+    let pushed = async {
+        let is_pushed = match is_pushed {
+            Some(is_pushed) => is_pushed,
+            None => work::push_lane(db, lane, kind, after).await?.is_some(),
+        };
+        Ok::<_, sqlx::Error>(is_pushed || (is_manual && work::hurry_lane(db, lane, kind).await?))
+    };
+    match pushed.await {
+        Ok(true) => Step::Pushed(lane),
+        Ok(false) => Step::Skip(Some(lane), "already waiting"),
+        Err(error) => {
+            tracing::warn!(%error, %lane, "could not enqueue the work of a lane");
+            Step::Skip(None, DATABASE_ERROR)
+        }
     }
 }
 

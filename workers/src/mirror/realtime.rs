@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
     lane::{self, Ending, LaneKind, Walked},
-    upstream::{self, settings::Settings},
+    upstream::settings::Settings,
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Returns the second at which a run begins. `backfilled_from` is where the history lane began, if
-/// there is one.
+/// there is one; it matters for the first run only.
 fn since(now: i64, cursor: Option<i64>, backfilled_from: Option<i64>, settings: &Settings) -> i64 {
     let overlap = i64::try_from(settings.resume_overlap_seconds).unwrap_or(i64::MAX);
     let window = 60 * i64::try_from(settings.polling_window_minutes).unwrap_or(i64::MAX / 60);
@@ -43,14 +43,13 @@ fn window(now: i64, since: i64, cursor: Option<i64>, chunk: i64) -> Walked {
 
 /// Does the next run of a realtime lane, or continues a window that an earlier job has begun.
 pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError> {
-    let now = run.now().await?;
+    let now = run.now();
     let walked = match run.lease.lane.walked() {
         Some(walked) => walked,
         None => begin(run, now).await?,
     };
-    let learned = upstream::learned(&run.context.db, run.upstream.id).await?;
     let filter = run.settings.download_filter();
-    let asked = asked(run, &learned, &filter, (walked.since, Some(walked.at)), now);
+    let asked = asked(run, run.learned, &filter, (walked.since, Some(walked.at)), now);
     let mut walk = Walk::new(asked);
     let part = (walked.since, walked.at);
     let is_over = walk_through(run, &mut walk, part, report, Keep::Window(walked)).await?;
@@ -93,7 +92,11 @@ async fn retried(run: &Run<'_>, report: &mut Report) -> Result<Value, StepError>
 
 async fn begin(run: &Run<'_>, now: i64) -> Result<Walked, StepError> {
     let cursor = run.lease.lane.cursor_at;
-    let since = since(now, cursor, backfilled_from(run).await?, run.settings);
+    let backfilled_from = match cursor {
+        Some(_) => None,
+        None => backfilled_from(run).await?,
+    };
+    let since = since(now, cursor, backfilled_from, run.settings);
     let chunk = 3600 * i64::try_from(run.settings.polling_chunk_hours).unwrap_or(i64::MAX / 3600);
     Ok(window(now, since, cursor, chunk))
 }

@@ -60,9 +60,12 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
     Ok(Done { ending, result })
 }
 
-/// Reads what is known of the upstream now: its NIP-11 document may have just been read.
+/// Returns what the upstream takes. It is read again if its NIP-11 document has just been read.
 async fn accepts(run: &Run<'_>) -> Result<Accepts, StepError> {
     let own = run.context.settings.key.as_ref().map(|key| key.public_key().to_bytes());
+    if !run.wants_information {
+        return Ok(Accepts::of(run.upstream, own));
+    }
     let upstream = upstream::find(&run.context.db, run.upstream.id).await?;
     Ok(Accepts::of(upstream.as_ref().unwrap_or(run.upstream), own))
 }

@@ -94,7 +94,7 @@ async fn locked(tx: &mut PgConnection) -> Result<Deployment, sqlx::Error> {
         .await?;
     let row = sqlx::query!("select config, profile from mirror_setting for update");
     let row = row.fetch_one(tx).await?;
-    Ok(Deployment::of_row(row.config, &row.profile))
+    Ok(Deployment::of(Some((row.config, row.profile))))
 }
 
 fn apply(deployment: &mut Deployment, edits: &[Edit]) -> Result<(), SettingsError> {

@@ -47,7 +47,7 @@ async fn expire(db: &PgPool) -> Result<u64, sqlx::Error> {
     let expired = sqlx::query!(
         "update event set deleted_at = now(), delete_reason = 'expired'
          where id in (select id from event
-                      where expires_at <= extract(epoch from now()) and deleted_at is null
+                      where expires_at <= floor(extract(epoch from now()))::bigint and deleted_at is null
                       order by expires_at limit $1 for update skip locked)",
         BATCH,
     )
@@ -56,7 +56,8 @@ async fn expire(db: &PgPool) -> Result<u64, sqlx::Error> {
     Ok(expired.rows_affected())
 }
 
-/// Removes soft-deleted events. A deletion is never soft-deleted, so it stays.
+/// Removes soft-deleted events. A deletion is never soft-deleted, so it stays. The arrays force one index lookup per
+/// id, whatever the planner expects.
 async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
     let removed = sqlx::query!(
         "with gone as (
@@ -66,11 +67,11 @@ async fn remove(db: &PgPool, kept_days: i32) -> Result<u64, sqlx::Error> {
                           order by deleted_at limit $2 for update skip locked)
              returning id, pubkey, kind, created_at, delete_reason
          ), forgotten as (
-             delete from event_source using gone where event_source.event_id = gone.id
+             delete from event_source where event_id = any(array(select id from gone))
          ), settled as (
-             delete from upload_verdict using gone where upload_verdict.event_id = gone.id
+             delete from upload_verdict where event_id = any(array(select id from gone))
          ), unadmitted as (
-             delete from admission using gone where admission.event_id = gone.id
+             delete from admission where event_id = any(array(select id from gone))
          )
          insert into known_id (event_id, created_at, reason, kind, pubkey, retry_after)
          select id, created_at, delete_reason, kind, pubkey, now() + make_interval(secs => $3::bigint)

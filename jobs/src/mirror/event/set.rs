@@ -1,7 +1,7 @@
 //! The set of a window for negentropy: time and id of every event that is stored or known.
 
 use futures_util::TryStreamExt;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{EventId, Limits};
@@ -37,6 +37,8 @@ pub async fn set(
     until: i64,
 ) -> Result<Set, sqlx::Error> {
     let sql = filter.to_sql();
+    let key = filter.tag_key();
+    let mut tx = planned(db).await?;
     let most = i64::try_from(MAX_ITEMS).unwrap_or(i64::MAX) + 1;
     // A row holds 5,000 items, which takes a tenth of the time of one row per item. A single row
     // would be too large: a connection keeps a buffer of the size of the largest value that it has
@@ -49,6 +51,7 @@ pub async fn set(
                   and ($3::bytea[] is null or id = any($3))
                   and ($4::bytea[] is null or pubkey = any($4))
                   and ($5::int[] is null or kind = any($5))
+                  and ($11::text is null or tag_keys(plain_tags(e.tags)) && tag_keys(array[$11], $12))
                   and ($6::jsonb is null or not exists (
                       select from jsonb_each($6) wanted (name, values)
                       where not exists (
@@ -79,8 +82,10 @@ pub async fn set(
         upstream,
         i32::try_from(limits.bytes).unwrap_or(i32::MAX),
         i32::try_from(limits.tags).unwrap_or(i32::MAX),
+        key.as_ref().map(|(letter, _)| letter),
+        key.as_ref().map(|(_, values)| values.as_slice()),
     )
-    .fetch(db);
+    .fetch(&mut *tx);
     let mut items = Vec::new();
     while let Some(part) = parts.try_next().await? {
         items.extend(part.chunks_exact(ITEM_BYTES).map(item));
@@ -89,6 +94,14 @@ pub async fn set(
         }
     }
     Ok(Set::Items(items))
+}
+
+/// Begins a transaction whose statements are planned for their values. A plan for all values reads every event of the
+/// window, also for a filter that an index answers; PostgreSQL prefers it from the sixth execution on.
+async fn planned(db: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *tx).await?;
+    Ok(tx)
 }
 
 fn item(bytes: &[u8]) -> Item {

@@ -18,6 +18,8 @@ pub struct Lease {
     pub lane: Lane,
     /// The epoch that every write names; a later claim has a higher one.
     pub epoch: i64,
+    /// The database's clock at the claim, in Unix seconds.
+    pub claimed_at: i64,
     /// Attempts of the job that ended with the death of their worker, since the lane last moved on.
     pub deaths: i32,
 }
@@ -56,7 +58,8 @@ pub async fn claim(
            returning id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
                      backfill_target, backfill_until, window_seconds, cheap_windows, window_refused, upload_position,
                      walk_since, walk_until, walk_at, walk_cursor,
-                     coalesce(gap_retry_at <= now(), false) as "has_due_gap!", lease_epoch, forgiven_crashes, last_error"#,
+                     coalesce(gap_retry_at <= now(), false) as "has_due_gap!", lease_epoch, forgiven_crashes, last_error,
+                     extract(epoch from now())::bigint as "claimed_at!""#,
         lane,
         job.id,
         stale.as_secs_f64(),
@@ -90,7 +93,8 @@ pub async fn claim(
             last_error: row.last_error,
         };
         let deaths = job.crashes - row.forgiven_crashes;
-        return Ok(Claim::Held(Box::new(Lease { lane, epoch: row.lease_epoch, deaths })));
+        let (epoch, claimed_at) = (row.lease_epoch, row.claimed_at);
+        return Ok(Claim::Held(Box::new(Lease { lane, epoch, claimed_at, deaths })));
     }
     let exists = sqlx::query_scalar!(
         r#"select exists (select from lane where id = $1 and retired_at is null) as "exists!""#,

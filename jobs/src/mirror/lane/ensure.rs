@@ -4,6 +4,8 @@
 //! retires: it does no work and is not shown, but keeps its progress, because the filter may return.
 //! The lane of the new filter inherits the progress of a lane whose filter covers its own.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -208,6 +210,30 @@ async fn aim(
     Ok(())
 }
 
+/// The lanes of the kind `$2` that are the only ones of their upstream to work. `$condition` selects among them.
+macro_rules! working {
+    ($stale:expr, $kind:expr, $condition:literal $(, $argument:expr)*) => {
+        sqlx::query_as!(
+            Lane,
+            r#"select id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
+                      backfill_target, backfill_until, window_seconds, cheap_windows, window_refused,
+                      upload_position, walk_since, walk_until, walk_at, walk_cursor, retry_at,
+                      coalesce(gap_retry_at <= now(), false) as "has_due_gap!",
+                      coalesce(status = 'syncing'
+                          and heartbeat_at < now() - make_interval(mins => $1), false) as "is_stale!",
+                      coalesce(status = 'error' and retry_at > now(), false) as "is_resting!", last_error
+               from lane where lane = $2 and retired_at is null and filter is not null
+                 and not exists (select from lane other
+                                 where other.upstream_id = lane.upstream_id and other.lane = $2
+                                   and other.id <> lane.id and other.retired_at is null)"#
+                + $condition,
+            i32::try_from($stale).unwrap_or(i32::MAX),
+            $kind.as_str(),
+            $($argument),*
+        )
+    };
+}
+
 /// Returns the lane of this filter if it is the only one that works.
 async fn find(
     db: impl PgExecutor<'_>,
@@ -216,25 +242,32 @@ async fn find(
     hash: &str,
     stale_minutes: u64,
 ) -> Result<Option<Lane>, sqlx::Error> {
-    sqlx::query_as!(
-        Lane,
-        r#"select id, upstream_id, lane as "kind: LaneKind", filter_hash, status, cursor_at, backfill_started_at,
-                  backfill_target, backfill_until, window_seconds, cheap_windows, window_refused, upload_position,
-                  walk_since, walk_until, walk_at, walk_cursor, retry_at,
-                  coalesce(gap_retry_at <= now(), false) as "has_due_gap!",
-                  coalesce(status = 'syncing'
-                      and heartbeat_at < now() - make_interval(mins => $4), false) as "is_stale!",
-                  coalesce(status = 'error' and retry_at > now(), false) as "is_resting!", last_error
-           from lane where upstream_id = $1 and lane = $2 and filter_hash = $3
-             and retired_at is null and filter is not null
-             and not exists (select from lane other
-                             where other.upstream_id = $1 and other.lane = $2 and other.filter_hash <> $3
-                               and other.retired_at is null)"#,
-        upstream,
-        kind.as_str(),
-        hash,
-        i32::try_from(stale_minutes).unwrap_or(i32::MAX),
-    )
-    .fetch_optional(db)
-    .await
+    working!(stale_minutes, kind, " and upstream_id = $3 and filter_hash = $4", upstream, hash)
+        .fetch_optional(db)
+        .await
+}
+
+/// Returns the lanes of a kind by their upstreams, as they are: [`ensure`] need not be called for one that
+/// [`is_ready`](Lane::is_ready). An upstream with several working lanes of this kind is left out.
+pub async fn working(
+    db: impl PgExecutor<'_>,
+    kind: LaneKind,
+    stale_minutes: u64,
+) -> Result<HashMap<Uuid, Lane>, sqlx::Error> {
+    let lanes = working!(stale_minutes, kind, "").fetch_all(db).await?;
+    Ok(lanes.into_iter().map(|lane| (lane.upstream_id, lane)).collect())
+}
+
+impl Lane {
+    /// Returns whether [`ensure`] would change nothing: the lane has the filter of these settings, and its backfill
+    /// reaches as far back as they ask.
+    pub fn is_ready(&self, settings: &Settings) -> bool {
+        let hours = i64::try_from(settings.backfill_since_hours).unwrap_or(i64::MAX);
+        let target = |begun: i64| begun.saturating_sub(hours.saturating_mul(3600)).max(0);
+        let wanted = self.backfill_started_at.map(target);
+        let is_aimed =
+            wanted.is_some_and(|wanted| self.backfill_target.is_some_and(|at| at <= wanted));
+        self.filter_hash == identity(self.kind, settings)
+            && (self.kind != LaneKind::Backfill || is_aimed)
+    }
 }

@@ -93,18 +93,21 @@ pub async fn checkpoint(
     progress: &Progress,
 ) -> Result<bool, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let is_written = write(&mut tx, lease, progress).await?;
+    let is_written = write(&mut tx, lease, progress, None).await?;
     tx.commit().await?;
     Ok(is_written)
 }
 
+/// Writes progress, and lets the lane rest with the status `rests`, if given. The lane's counts of gaps say whether
+/// a finished window may replace any.
 async fn write(
     tx: &mut PgConnection,
     lease: &Lease,
     progress: &Progress,
+    rests: Option<&str>,
 ) -> Result<bool, sqlx::Error> {
-    let written = sqlx::query!(
-        "update lane set
+    let written = sqlx::query_scalar!(
+        r#"update lane set
              unavailable = unavailable + $3, violations = violations + $4,
              saturated_seconds = saturated_seconds + $5,
              backfill_until = case when $6::bigint is null then backfill_until
@@ -120,8 +123,12 @@ async fn write(
              walk_until = case when $7::bigint is null then coalesce($14, walk_until) end,
              walk_at = case when $7::bigint is null then coalesce($15, walk_at) end,
              walk_cursor = case when $7::bigint is null then coalesce($16, walk_cursor) end,
-             last_synced_at = case when $17 then now() else last_synced_at end, heartbeat_at = now()
-         where id = $1 and lease_epoch = $2 and status = 'syncing'",
+             last_synced_at = case when $17 then now() else last_synced_at end, heartbeat_at = now(),
+             status = coalesce($19, status),
+             lease_owner = case when $19::text is null then lease_owner end,
+             consecutive_failures = case when $19::text is null then consecutive_failures else 0 end
+         where id = $1 and lease_epoch = $2 and status = 'syncing'
+         returning gap_seconds + gap_ids + gap_spans > 0 as "has_gaps!""#,
         lease.lane.id,
         lease.epoch,
         progress.unavailable,
@@ -140,13 +147,12 @@ async fn write(
         progress.walked.map(|walked| walked.cursor),
         *progress != Progress::default(), // a failed attempt without progress is no sync
         progress.window.and_then(|next| next.refused),
+        rests,
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    if written.rows_affected() == 0 {
-        return Ok(false);
-    }
-    for finished in &progress.finished {
+    let Some(has_gaps) = written else { return Ok(false) };
+    for finished in progress.finished.iter().filter(|one| has_gaps || !one.gaps.is_empty()) {
         gap::replace(tx, lease.lane.id, finished).await?;
     }
     Ok(true)
@@ -168,7 +174,11 @@ pub async fn settle(
         Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,
         None => false,
     };
-    if !write(&mut tx, lease, progress).await? {
+    let rests = match ending {
+        Ending::Rests { is_complete } if !has_work => Some(resting(*is_complete)),
+        _ => None,
+    };
+    if !write(&mut tx, lease, progress, rests).await? {
         return Ok(Settled::LeaseLost);
     }
     let Settled::Written(due) = end_job(&mut tx, job, ending, result).await? else {
@@ -179,12 +189,10 @@ pub async fn settle(
             attempt::succeeded(&mut *tx, lease).await?;
             pass_on(&mut tx, lease, *after).await?;
         }
-        Ending::Rests { is_complete } => {
+        Ending::Rests { .. } => {
             attempt::succeeded(&mut *tx, lease).await?;
             if has_work {
                 pass_on(&mut tx, lease, Duration::ZERO).await?;
-            } else {
-                rest(&mut *tx, lease, *is_complete).await?;
             }
         }
         Ending::Failed { error, rest } => {
@@ -224,7 +232,7 @@ async fn end_job(
 async fn pass_on(tx: &mut PgConnection, lease: &Lease, after: Duration) -> Result<(), sqlx::Error> {
     let next = work::push_lane(&mut *tx, lease.lane.id, lease.lane.kind, after).await?;
     // Another transaction has enqueued a job with the lane's key: that job continues.
-    let Some(next) = next else { return rest(tx, lease, false).await };
+    let Some(next) = next else { return rest(tx, lease).await };
     sqlx::query!(
         "update lane set lease_owner = $3, consecutive_failures = 0
          where id = $1 and lease_epoch = $2",
@@ -237,18 +245,18 @@ async fn pass_on(tx: &mut PgConnection, lease: &Lease, after: Duration) -> Resul
     Ok(())
 }
 
-async fn rest(
-    db: impl PgExecutor<'_>,
-    lease: &Lease,
-    is_complete: bool,
-) -> Result<(), sqlx::Error> {
+/// Returns the status of a lane that rests.
+fn resting(is_complete: bool) -> &'static str {
+    if is_complete { "completed" } else { "idle" }
+}
+
+async fn rest(db: impl PgExecutor<'_>, lease: &Lease) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "update lane set status = case when $3 then 'completed' else 'idle' end,
-                lease_owner = null, consecutive_failures = 0
+        "update lane set status = $3, lease_owner = null, consecutive_failures = 0
          where id = $1 and lease_epoch = $2",
         lease.lane.id,
         lease.epoch,
-        is_complete,
+        resting(false),
     )
     .execute(db)
     .await?;

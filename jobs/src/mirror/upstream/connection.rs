@@ -50,12 +50,12 @@ pub struct Connection {
     pub bytes_out: i64,
     /// Why the connection was lost or could not be established.
     pub error: Option<String>,
-    /// When the process last stored this state: at most 15 s ago while it runs.
+    /// When the process last stored this state: while it runs, at most 15 s ago, or 6 min if it is closed.
     pub updated_at: DateTime<Utc>,
 }
 
 /// Stores the states of connections in one statement. An unchanged state is stored again only after
-/// 10 s, as a heartbeat. Connections to upstreams that were deleted are left out.
+/// 10 s, as a heartbeat, or 5 min if it is closed. Connections to upstreams that were deleted are left out.
 pub async fn note_connections(
     db: impl PgExecutor<'_>,
     connections: &[Connection],
@@ -79,7 +79,7 @@ pub async fn note_connections(
              state = excluded.state, subscriptions = excluded.subscriptions,
              attempts = excluded.attempts, bytes_in = excluded.bytes_in,
              bytes_out = excluded.bytes_out, error = excluded.error, updated_at = now()
-         where c.updated_at < now() - interval '10 s'
+         where c.updated_at < now() - case excluded.state when 'closed' then interval '290 s' else interval '10 s' end
             or (c.state, c.subscriptions, c.attempts, c.bytes_in, c.bytes_out, c.error)
                is distinct from (excluded.state, excluded.subscriptions, excluded.attempts,
                                  excluded.bytes_in, excluded.bytes_out, excluded.error)",
@@ -119,12 +119,14 @@ pub async fn forget_dead_connections(db: impl PgExecutor<'_>) -> Result<u64, sql
     Ok(dead.execute(db).await?.rows_affected())
 }
 
-/// Returns the connections of living processes: those that were reported within the last 30 s.
+/// Returns the connections of living processes: those that were reported within the last 30 s, and closed ones within
+/// the last ten minutes.
 pub async fn connections(db: impl PgExecutor<'_>) -> Result<Vec<Connection>, sqlx::Error> {
     sqlx::query_as!(
         Connection,
         "select upstream_id, process, state, subscriptions, attempts, bytes_in, bytes_out, error, updated_at
-         from upstream_connection where updated_at > now() - interval '30 s'
+         from upstream_connection
+         where updated_at > now() - case state when 'closed' then interval '10 minutes' else interval '30 s' end
          order by upstream_id, process"
     )
     .fetch_all(db)

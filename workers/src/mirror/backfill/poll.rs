@@ -44,7 +44,7 @@ pub(super) async fn poll_as(
     let learned = upstream::learned(&run.context.db, run.upstream.id).await?;
     let filter = run.settings.download_filter();
     let window = (span.since, Some(span.until));
-    let asked = asked(run, &learned, &filter, window, run.now().await?);
+    let asked = asked(run, &learned, &filter, window, run.now());
     let mut walk = Walk::new(asked);
     if !walk_through(run, &mut walk, (span.since, span.until), report, keep).await? {
         return Ok(Way::Unfinished);

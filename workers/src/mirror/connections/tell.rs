@@ -1,9 +1,12 @@
 //! Stores the states of the connections of this process, and the gaps that they left.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::PgPool;
-use tender_jobs::mirror::{lane::gap, upstream};
+use tender_jobs::mirror::{
+    lane::gap,
+    upstream::{self, ConnectionState},
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -17,6 +20,8 @@ use crate::{
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// How often they are stored if not.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
+/// How often the state of a closed connection is stored if it has not changed: with many upstreams, most are closed.
+const CLOSED_AGAIN: Duration = Duration::from_mins(5);
 /// Stores the states of the connections, for other processes to show, until this process stops.
 /// Then closes the connections and removes their states. A process that has opened none has nothing to tell.
 pub(in crate::mirror) async fn tell(context: Context) {
@@ -43,24 +48,32 @@ pub(in crate::mirror) async fn tell(context: Context) {
     }
 }
 
-/// The states of connections as they were stored last.
+/// The states of connections as they were stored last, and when.
 #[derive(Default)]
-struct Told(Option<(Instant, Vec<upstream::Connection>)>);
+struct Told(HashMap<Uuid, (Instant, upstream::Connection)>);
 
 impl Told {
     /// Stores states that have changed, or that were stored a while ago.
     async fn tell(
         &mut self,
         db: &PgPool,
-        rows: Vec<upstream::Connection>,
+        mut rows: Vec<upstream::Connection>,
     ) -> Result<(), sqlx::Error> {
-        let is_told = |(at, told): &(Instant, _)| *told == rows && at.elapsed() < TOLD_AGAIN;
-        if rows.is_empty() || self.0.as_ref().is_some_and(is_told) {
+        rows.retain(|row| !self.is_told(row));
+        if rows.is_empty() {
             return Ok(());
         }
         upstream::note_connections(db, &rows).await?;
-        self.0 = Some((Instant::now(), rows));
+        let now = Instant::now();
+        self.0.extend(rows.into_iter().map(|row| (row.upstream_id, (now, row))));
         Ok(())
+    }
+
+    /// Whether the state is stored already, and recently enough.
+    fn is_told(&self, row: &upstream::Connection) -> bool {
+        let is_closed = row.state == ConnectionState::Closed.as_str();
+        let again = if is_closed { CLOSED_AGAIN } else { TOLD_AGAIN };
+        self.0.get(&row.upstream_id).is_some_and(|(at, told)| told == row && at.elapsed() < again)
     }
 }
 

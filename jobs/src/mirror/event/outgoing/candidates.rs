@@ -57,8 +57,13 @@ pub async fn candidates(
     after: i64,
     limit: i64,
 ) -> Result<Candidates, sqlx::Error> {
+    let first = first_after(db, after).await?;
+    if first == after {
+        // Nothing is visible beyond the position, which does not move: no lock is needed to say so.
+        return Ok(Candidates { events: Vec::new(), up_to: after, more: false });
+    }
     let horizon = horizon(db).await?;
-    let end = horizon.min(first_after(db, after).await?.saturating_add(SCAN));
+    let end = horizon.min(first.saturating_add(SCAN));
     let (rows, is_cut) = page(db, upstream, filter, author, after..end, limit).await?;
     let last = rows.last().map(|candidate| candidate.position);
     let up_to = last.filter(|_| is_cut).unwrap_or(end).max(after);
@@ -66,7 +71,7 @@ pub async fn candidates(
     Ok(Candidates { events, up_to, more: up_to < horizon })
 }
 
-/// Returns the first position beyond `after`: positions may have wide gaps.
+/// Returns the first position beyond `after`, or `after` if there is none: positions may have wide gaps.
 pub(crate) async fn first_after(db: &PgPool, after: i64) -> Result<i64, sqlx::Error> {
     let first = sqlx::query_scalar!("select min(position) from event where position > $1", after);
     Ok(first.fetch_one(db).await?.unwrap_or(after))

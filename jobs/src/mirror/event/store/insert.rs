@@ -30,7 +30,8 @@ pub(super) async fn insert(
     Ok(new)
 }
 
-/// Inserts the rows of the events, each with its source if that takes events: nothing is sent back to it.
+/// Inserts the rows of the events, each with its source if that takes events: nothing is sent back to it. The
+/// constraint is named, because the key of a store in partitions is the time and the id (ADR 29).
 async fn insert_events(
     tx: &mut PgConnection,
     upstream: Uuid,
@@ -43,7 +44,7 @@ async fn insert_events(
          select n.*, (select number from upstream where id = $10 and direction in ('up', 'both'))
          from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::int[], $5::jsonb[],
                      $6::text[], $7::bytea[], $8::text[], $9::bigint[]) n
-         on conflict (id) do nothing
+         on conflict on constraint event_pkey do nothing
          returning id",
         &rows_of(events.iter().map(|event| &event.id)),
         &column(events, |event| event.pubkey.to_vec()),
