@@ -125,28 +125,28 @@ async fn attempt_in(context: &Context, job: &Job, place: &Place) -> Outcome {
 /// Claims, calls zooid and settles.
 async fn steps(context: &Context, job: &Job, relay_id: &RelayId, place: &Place) -> Outcome {
     failpoint!("sync-before-claim");
-    let (claimed_at, claim) = claim_patiently(context, job, relay_id).await;
+    let claimed = claim_patiently(context, job, relay_id).await;
     failpoint!("sync-after-claim");
+    let Some((claimed_at, claim)) = claimed else { return Outcome::Unsettled };
     let lease = match claim {
-        Some(Claim::Ready(lease)) => lease,
-        Some(Claim::Gone) => return end(context, job, "the relay does not exist").await,
-        Some(Claim::InStep) => return end(context, job, "already in step").await,
-        Some(Claim::GaveUp) => {
+        Claim::Ready(lease) => lease,
+        Claim::Gone => return end(context, job, "the relay does not exist").await,
+        Claim::InStep => return end(context, job, "already in step").await,
+        Claim::GaveUp => {
             return end(context, job, "the relay gave up, or its job was cancelled").await;
         }
-        Some(Claim::Busy) => {
+        Claim::Busy => {
             return put_back(context, job, job.into(), Requeue::wait(BUSY_WAIT)).await;
         }
-        Some(Claim::Held) => return Outcome::Held,
-        Some(Claim::Later) => {
+        Claim::Held => return Outcome::Held,
+        Claim::Later => {
             let how = Requeue::wait(MAKE_WAY).spread(MAKE_WAY);
             return put_back(context, job, Guard::from(job).unstarted(), how).await;
         }
-        Some(Claim::Lost) => {
+        Claim::Lost => {
             outcome::lease_lost(job);
             return Outcome::Unsettled;
         }
-        None => return Outcome::Unsettled,
     };
     tracing::Span::current().record("relay.host", lease.relay.host());
     let attempt = Attempt::default();
@@ -173,38 +173,38 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId, place: &Place) 
 }
 
 /// Claims the relay, and repeats the claim if there is no permit for a call or a transaction holds
-/// the relay's row: both usually pass within milliseconds. Also returns the instant before the last
-/// claim, so that our deadline is never later than the lease's.
+/// the relay's row: both usually pass within milliseconds.
 async fn claim_patiently(
     context: &Context,
     job: &Job,
     relay_id: &RelayId,
-) -> (Instant, Option<Claim>) {
+) -> Option<(Instant, Claim)> {
     let mut wait = FIRST_PAUSE;
     loop {
-        let asked_at = Instant::now();
         match claim(context, job, relay_id).await {
-            Some(Claim::Later) if wait <= LAST_PAUSE => {
+            Some((_, Claim::Later)) if wait <= LAST_PAUSE => {
                 pause(wait).await;
                 wait *= 2;
             }
-            claim => return (asked_at, claim),
+            claim => return claim,
         }
     }
 }
 
 /// Claims the relay, and retries the statement if it fails. A claim whose answer was lost may have
-/// been granted; its lease is then read back.
-async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<Claim> {
+/// been granted; its lease is then read back. Also returns an instant before the lease began, so that our deadline is
+/// never later than the lease's: that of the statement, and of the first one if any of them may have been granted.
+async fn claim(context: &Context, job: &Job, relay_id: &RelayId) -> Option<(Instant, Claim)> {
     let request = ClaimRequest { job: job.clone(), relay_id: relay_id.clone() };
-    let is_again = AtomicBool::new(false);
+    let (first, is_again) = (Instant::now(), AtomicBool::new(false));
     let claim = || async {
+        let asked_at = Instant::now();
         if is_again.swap(true, Ordering::Relaxed)
             && let Some(lease) = provision::lease_of(&context.db, job, relay_id).await?
         {
-            return Ok(Claim::Ready(Box::new(lease)));
+            return Ok((first, Claim::Ready(Box::new(lease))));
         }
-        context.batches.claims.ask(request.clone()).await
+        Ok((asked_at, context.batches.claims.ask(request.clone()).await?))
     };
     outcome::with_retries::<_, BatchError, _>(job, claim).await
 }
