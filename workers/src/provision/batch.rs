@@ -1,7 +1,5 @@
-//! Batches: attempts that claim or settle at the same time share one statement and one commit. Items that arrive while a
-//! statement runs form the next batch; under load, a batch also waits a moment to fill.
-
-mod asks;
+//! Batches: attempts that claim or settle at the same time share one statement and one commit. A
+//! batch does not wait to fill. Items that arrive while a statement runs form the next batch.
 
 use std::{future::Future, sync::Arc};
 
@@ -17,13 +15,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Listen, failpoint, outcome::catch_panic};
-use asks::{Asks, LARGEST};
 
 /// Concurrent claims. Each locks the rows of the instances, so that a second one would wait for the first, and both
 /// would be small.
 const CLAIMING: usize = 1;
 /// Concurrent settlements. The second keeps PostgreSQL busy while the first commits.
 const SETTLING: usize = 2;
+/// The maximum number of items in one statement.
+const LARGEST: usize = 64;
 
 /// A batch failed. All items of the batch share the error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,10 +56,10 @@ impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer>
         Running: Future<Output = Result<Vec<Answer>, sqlx::Error>> + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(LARGEST);
-        let asks = Arc::new(Mutex::new(Asks::new(receiver)));
+        let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..at_once {
             let run = run.clone();
-            runners.spawn(serve(asks.clone(), move |items| caught(run(items))));
+            runners.spawn(serve(receiver.clone(), move |items| caught(run(items))));
         }
         Self { sender }
     }
@@ -74,14 +73,16 @@ impl<Item: Clone + Send + 'static, Answer: Send + 'static> Batcher<Item, Answer>
 }
 
 /// Runs batches until every sender is dropped.
-async fn serve<Item, Answer, Run, Running>(asks: Arc<Mutex<Asks<Asked<Item, Answer>>>>, run: Run)
-where
+async fn serve<Item, Answer, Run, Running>(
+    receiver: Arc<Mutex<mpsc::Receiver<Asked<Item, Answer>>>>,
+    run: Run,
+) where
     Item: Clone,
     Run: Fn(Vec<Item>) -> Running,
     Running: Future<Output = Result<Vec<Answer>, sqlx::Error>>,
 {
     loop {
-        let asked = asks.lock().await.next().await;
+        let asked = next(&mut *receiver.lock().await).await;
         if asked.is_empty() {
             return;
         }
@@ -106,6 +107,20 @@ where
             }
         }
     }
+}
+
+/// Waits for the next batch; it is empty if every sender is dropped. Attempts that are ready to ask do so first: a
+/// statement for several costs little more than a statement for one.
+async fn next<T>(receiver: &mut mpsc::Receiver<T>) -> Vec<T> {
+    let mut asked = Vec::with_capacity(LARGEST);
+    receiver.recv_many(&mut asked, LARGEST).await;
+    tokio::task::yield_now().await;
+    while asked.len() < LARGEST
+        && let Ok(more) = receiver.try_recv()
+    {
+        asked.push(more);
+    }
+    asked
 }
 
 /// Turns a panic into an error: a row may hold an instant that our types cannot.
