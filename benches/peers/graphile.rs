@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use sqlx::ConnectOptions;
+
 use crate::{
     JOBS, drained,
     support::{Bench, Process, statements},
@@ -48,11 +50,13 @@ pub(crate) async fn carry(bench: Bench, folder: &Path, at_a_time: &str) -> f64 {
 
 fn node(bench: &Bench, folder: &Path) -> Command {
     let options = bench.db().connect_options();
+    let url = options.to_url_lossy();
     let mut node = Command::new("node");
     node.arg("worker.mjs").current_dir(folder).stdout(Stdio::null());
     node.env("PGHOST", bench.database.socket_dir().unwrap())
         .env("PGPORT", options.get_port().to_string())
         .env("PGUSER", options.get_username())
+        .env("PGPASSWORD", url.password().unwrap_or_default())
         .env("PGDATABASE", options.get_database().unwrap());
     node
 }

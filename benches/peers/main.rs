@@ -4,7 +4,7 @@
 //! their fetches.
 //!
 //! `cargo bench --bench peers` runs three rounds in alternation at 16, 48 and 100 jobs at the same time; `… -- 16` runs
-//! one of them, and `… -- two` two processes of Tender at the default. With `STATEMENTS=1` each run ends with its most expensive statements. `docs/PERFORMANCE.md` has the results.
+//! one of them, and `… -- two` two processes of Tender at the default alone. With `STATEMENTS=1` each run ends with its most expensive statements. `docs/PERFORMANCE.md` has the results.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,8 +32,12 @@ fn main() {
     }
     let _already = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        for part in wanted(&["16", "48", "100", "two"]) {
-            if part == "two" { two_processes().await } else { compare(part).await }
+        for part in wanted(&["16", "48", "100", "one process", "two processes"]) {
+            match part {
+                "one process" => alone(1).await,
+                "two processes" => alone(2).await,
+                at_a_time => compare(at_a_time).await,
+            }
         }
     });
 }
@@ -59,10 +63,11 @@ async fn compare(at_a_time: &str) {
     println!("{at_a_time} at a time: median ratio to apalis {:.2}", ratios[ROUNDS / 2]);
 }
 
-async fn two_processes() {
+/// Tender alone, at the default.
+async fn alone(processes: i64) {
     for round in 1..=ROUNDS {
-        let rate = tender(Bench::new().await, "16", 2).await;
-        println!("two processes of 16, round {round}: {rate:.0}/s");
+        let rate = tender(Bench::new().await, "16", processes).await;
+        println!("{processes} of Tender, 16 at a time each, round {round}: {rate:.0}/s");
     }
 }
 
