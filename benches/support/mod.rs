@@ -28,6 +28,7 @@ use tender_jobs::provision::relay::{self, By, Change, NewRelay, Relay};
 pub mod dashboard;
 pub mod relays;
 pub mod statements;
+pub mod steady;
 
 pub const DOMAIN: &str = "zooid.bench";
 
