@@ -15,10 +15,10 @@ pub(super) const LARGEST: usize = 64;
 const FULL: usize = 24;
 /// The longest wait for more items.
 const GATHER: Duration = Duration::from_millis(3);
-/// The arrivals of this time tell the load.
+/// The arrivals of this time, or of a longer one until the next batch, tell the load.
 const WINDOW: Duration = Duration::from_millis(20);
 /// So many arrivals within it are many: 1,000 per second.
-const MANY: usize = 20;
+const MANY: u32 = 20;
 /// Arrivals that are older than this tell nothing.
 const RECENT: Duration = Duration::from_millis(100);
 
@@ -73,7 +73,9 @@ impl Load {
         self.items += items;
         let elapsed = now - self.since;
         if elapsed >= WINDOW {
-            let is_high = self.items >= MANY && elapsed < RECENT;
+            let items = u32::try_from(self.items).unwrap_or(u32::MAX);
+            let is_many = WINDOW.saturating_mul(items) >= elapsed.saturating_mul(MANY);
+            let is_high = is_many && elapsed < RECENT;
             *self = Self { is_high, ..Self::new(now) };
         }
     }
@@ -95,6 +97,11 @@ mod tests {
         assert_eq!(load.gather(start + ms(201)), Duration::ZERO, "one after a pause");
         (1..=10).for_each(|n| load.note(1, start + ms(200 + 5 * n)));
         assert_eq!(load.gather(start + ms(251)), Duration::ZERO, "200 per second");
+        let mut load = Load::new(start);
+        load.note(24, start + ms(90));
+        assert_eq!(load.gather(start + ms(91)), Duration::ZERO, "270 per second");
+        load.note(24, start + ms(113));
+        assert_eq!(load.gather(start + ms(114)), GATHER, "1,040 per second");
     }
 
     #[tokio::test]
