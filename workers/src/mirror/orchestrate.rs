@@ -186,13 +186,13 @@ async fn next(
         });
     }
     if lane.is_resting && !is_manual {
-        return Ok(Step::Skip(Some(id), "resting after an error"));
+        return Ok(Step::Skip(None, "resting after an error"));
     }
     if kind == LaneKind::Backfill && lane.is_complete() && !lane.has_due_gap {
-        return Ok(Step::Skip(Some(id), "complete"));
+        return Ok(Step::Skip(None, "complete"));
     }
     if kind == LaneKind::Backfill && lane::is_running(db, upstream.id, LaneKind::Full).await? {
-        return Ok(Step::Skip(Some(id), "a full run compares the history now"));
+        return Ok(Step::Skip(None, "a full run compares the history now"));
     }
     if kind == LaneKind::Full {
         let reconciles = upstream::tries_negentropy(db, upstream.id).await?;
