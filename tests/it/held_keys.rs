@@ -2,7 +2,10 @@
 
 use serde_json::json;
 use sqlx::{PgPool, Postgres, Transaction};
-use tender_jobs::mirror::{lane::LaneKind, upstream};
+use tender_jobs::mirror::{
+    lane::LaneKind,
+    upstream::{self, Upstream},
+};
 use tender_workers::mirror::orchestrate::{self, Dispatch};
 use tokio::task::JoinHandle;
 
@@ -13,6 +16,7 @@ const MODE: LaneKind = LaneKind::Realtime;
 /// Lanes of upstreams, in the order of the schedule. None has a job, except that a transaction holds the key of one.
 struct Held {
     world: MirrorWorld,
+    upstreams: Vec<Upstream>,
     holder: Transaction<'static, Postgres>,
 }
 
@@ -31,7 +35,7 @@ impl Held {
                 format!("delete from apalis.jobs where idempotency_key {part} 'lane:{lane}'");
             sqlx::query(sqlx::AssertSqlSafe(delete)).execute(db).await.unwrap();
         }
-        Self { world, holder }
+        Self { world, upstreams, holder }
     }
 
     /// Connections that wait for a lock for so long; zero: for ever.
@@ -79,4 +83,20 @@ async fn the_keys_of_other_lanes_are_not_held_during_a_long_wait() {
     held.holder.rollback().await.unwrap();
     let skipped: Vec<_> = dispatched.await.unwrap().iter().map(|one| one.skipped).collect();
     assert_eq!(skipped, [None, Some("already waiting"), None]);
+}
+
+/// The lane of the last upstream fails while the jobs of those before it are enqueued.
+#[tokio::test]
+async fn a_lane_that_fails_during_a_long_schedule_rests() {
+    let held = Held::new(501, 1).await;
+    let dispatched = held.dispatch().await;
+    held.have_jobs(1).await;
+    let fails = "update lane set status = 'error', error_message = 'rate-limited',
+                        retry_at = now() + interval '1 hour' where upstream_id = $1";
+    let last = held.upstreams.last().unwrap();
+    sqlx::query(fails).bind(last.id).execute(&held.world.db).await.unwrap();
+    held.holder.rollback().await.unwrap();
+    let dispatched = dispatched.await.unwrap();
+    assert_eq!(dispatched[499].skipped, None);
+    assert_eq!(dispatched[500].skipped, Some("resting after an error"));
 }
