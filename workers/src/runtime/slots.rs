@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
@@ -26,8 +26,9 @@ pub(super) const YOUNG: Duration = Duration::from_secs(30);
 /// The longest wait for more free slots under load. A fetch of one job costs as much as one of many.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// Jobs of one queue that write their outcomes outside of slots, at most.
-const WRITING: usize = 64;
+/// Jobs of one queue that write their outcomes outside of slots, at most, however many slots there are. Until it ends, each
+/// counts as a call in flight.
+const WRITING: usize = 16;
 /// Jobs that end sooner are fetched ahead: the next ones wait for about as long.
 const QUICK: Duration = Duration::from_millis(50);
 /// Jobs that end within this time, and leave their slots, are fetched many at a time.
@@ -156,6 +157,13 @@ impl Slots {
     pub(super) async fn take(&self) -> Slot {
         let permit = self.free.clone().acquire_owned().await.ok();
         Slot { permit, writing: None, slots: self.clone(), since: Instant::now() }
+    }
+
+    /// Takes a place for a job that leaves its slot. There are as many as slots, and at most [`WRITING`].
+    fn place_to_write(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.writing.clone().try_acquire_owned().ok()?;
+        let taken = WRITING - self.writing.available_permits();
+        (taken <= self.size.load(Ordering::Relaxed)).then_some(place)
     }
 
     fn earn(&self) {
