@@ -37,7 +37,7 @@ impl Slot {
     /// The job only writes from here on: another job may have its slot, unless many write already. A suspect's
     /// jobs keep theirs, so that it strands one job if it dies.
     fn leave(&mut self) {
-        if !self.slots.is_trusted() {
+        if self.permit.is_none() || !self.slots.is_trusted() {
             return;
         }
         self.writing = self.slots.place_to_write();
@@ -122,8 +122,9 @@ mod tests {
             for _ in 0..most {
                 places.push(Place::new(slots.take().await));
             }
-            places[size..].iter().for_each(Place::leave);
+            places.iter().for_each(Place::leave);
             assert_eq!(slots.free.available_permits(), 0, "the others keep their slots");
+            assert_eq!(slots.writing.available_permits(), WRITING - most, "no place is given up");
         }
     }
 
