@@ -52,7 +52,7 @@ impl Writers {
         let (wing, stop) = (Wing::new("greetings").station(station).station(idle), stop.clone());
         let db = world.db.clone();
         tokio::spawn(async move {
-            runtime::run(&db, Settings::default(), vec![wing], stop).await.unwrap()
+            runtime::run(&db, Settings::default(), vec![wing], stop).await.unwrap();
         })
     }
 }
