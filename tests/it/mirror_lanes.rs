@@ -14,7 +14,7 @@ use tender_jobs::{
 use tender_workers::mirror::{orchestrate, recover_now};
 
 use crate::support::{
-    Bracket,
+    Bracket, eventually,
     mirror::MirrorWorld,
     relays::{FakeRelay, RealRelay},
 };
@@ -39,6 +39,24 @@ async fn held(world: &MirrorWorld, lane: uuid::Uuid, job: &Job) -> Box<Lease> {
 
 fn other(job: &Job) -> Job {
     Job { id: "01AN4Z07BY79KA1307SR9X4MV3".to_owned(), ..job.clone() }
+}
+
+/// A cursor that is set to a later instant passes by the events of the time until then.
+#[tokio::test]
+async fn a_claim_is_never_in_the_future() {
+    let world = MirrorWorld::new().await;
+    let (_, job, lane) = started(&world).await;
+    eventually("a claim in the second half of a second", async || {
+        let (lease, bracket) = Bracket::of(&world.db, held(&world, lane, &job)).await;
+        let (before, after) = (bracket.before.timestamp(), bracket.after.timestamp());
+        assert!(
+            (before..=after).contains(&lease.claimed_at),
+            "{} in {bracket:?}",
+            lease.claimed_at
+        );
+        before == after && bracket.before.timestamp_subsec_millis() >= 500
+    })
+    .await;
 }
 
 #[tokio::test]

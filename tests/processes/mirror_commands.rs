@@ -190,6 +190,18 @@ async fn a_sync_is_triggered_waited_for_and_looked_at() {
     says(&world, &["mirror", "redelete"], &["enqueued 0 deletions"]).await;
 }
 
+/// No worker runs: the command would fail if it waited.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_does_not_last_for_a_lane_that_needs_nothing_and_failed_before() {
+    let (world, relay) = (MirrorWorld::new().await, RealRelay::start().await);
+    let upstream = world.upstream(&relay.url, json!({"config": days(1)})).await;
+    assert_eq!(world.mirror(&upstream, LaneKind::Backfill).await.status, "completed");
+    let fails = "update lane set status = 'error', error_message = 'a gap', retry_at = now() + interval '1 hour'";
+    sqlx::query(fails).execute(&world.db).await.unwrap();
+    let wait = ["mirror", "trigger", "backfill", relay.url.as_str(), "--wait"];
+    says(&world, &wait, &["dispatched 0", "complete"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_the_deployments_and_not_those_of_a_shell() {
     let world = MirrorWorld::new().await;

@@ -5,7 +5,7 @@
 //! jobs, puts back the jobs of dead workers, and stops in order. Every process may run the same wings
 //! on one database: jobs are fetched once, and each run of a recurring job is enqueued once.
 //!
-//! A handler receives a fetched [`Job`] and settles it in the ledger itself. [`outcome::attempt`] does so
+//! A handler receives a fetched [`Job`](tender_jobs::queue::Job) and settles it in the ledger itself. [`outcome::attempt`] does so
 //! for handlers that have nothing else to write. A job that no handler settles, because its process
 //! died, is rescued after 30 s: everything a handler does may therefore happen twice.
 //!
@@ -46,6 +46,7 @@ mod rescue;
 mod schedule;
 mod slots;
 mod source;
+mod station;
 mod supervise;
 pub mod trace;
 mod trouble;
@@ -54,7 +55,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use tender_jobs::queue::{Job, process::Orders};
+use tender_jobs::queue::process::Orders;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +68,7 @@ use parts::Parts;
 pub use rescue::{HEARTBEAT, STUCK_AFTER};
 pub use schedule::{InvalidCron, Recurring, Schedule};
 pub use slots::Place;
+pub use station::Station;
 pub(crate) use trouble::{Trouble, Troubles};
 
 /// How long a stopping process waits for its running attempts. A stopping process ends within 25 s; the
@@ -99,38 +101,6 @@ pub enum Listen {
     At(Box<PgConnectOptions>),
     /// Not at all.
     Off,
-}
-
-type Handler = Arc<dyn Fn(Job, Place) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// A queue that this process serves.
-#[derive(Clone)]
-pub struct Station {
-    pub(crate) queue: &'static str,
-    pub(crate) concurrency: usize,
-    pub(crate) handler: Handler,
-}
-
-impl Station {
-    /// Serves `queue` with up to `concurrency` jobs at the same time. A job is fetched into a free slot. As many again
-    /// are fetched ahead while many are due and each ends within about 50 ms.
-    pub fn new<Run, Running>(queue: &'static str, concurrency: usize, handler: Run) -> Self
-    where
-        Run: Fn(Job) -> Running + Send + Sync + 'static,
-        Running: Future<Output = ()> + Send + 'static,
-    {
-        Self::leaving(queue, concurrency, move |job, _place| handler(job))
-    }
-
-    /// As [`Station::new`], for a handler that leaves its place before it writes its outcome.
-    pub fn leaving<Run, Running>(queue: &'static str, concurrency: usize, handler: Run) -> Self
-    where
-        Run: Fn(Job, Place) -> Running + Send + Sync + 'static,
-        Running: Future<Output = ()> + Send + 'static,
-    {
-        let handler: Handler = Arc::new(move |job, place| handler(job, place).boxed());
-        Self { queue, concurrency, handler }
-    }
 }
 
 /// A task that runs beside the stations until the process stops.

@@ -151,15 +151,22 @@ pub async fn push_lane(
 
 /// Enqueues the next jobs of lanes, due after their delays, in one statement. Returns for each whether it was
 /// enqueued: the other lanes have a job already.
+///
+/// # Errors
+/// Another transaction has held the key of one of the lanes for half a second: a longer wait would keep the keys of all
+/// the others from those who need them.
 pub async fn push_lanes(
-    db: impl PgExecutor<'_>,
+    db: &PgPool,
     lanes: &[(Uuid, LaneKind, Duration)],
 ) -> Result<Vec<bool>, sqlx::Error> {
     let job = |(lane, kind, after): &(Uuid, LaneKind, Duration)| {
         Work::Lane { lane: *lane, kind: *kind }.job().after(*after)
     };
     let jobs: Vec<NewJob> = lanes.iter().map(job).collect();
-    let enqueued = queue::enqueue_keyed(db, &jobs).await?;
+    let mut tx = db.begin().await?;
+    sqlx::query!("set local lock_timeout = '500ms'").execute(&mut *tx).await?;
+    let enqueued = queue::enqueue_keyed(&mut *tx, &jobs).await?;
+    tx.commit().await?;
     Ok(lanes.iter().map(|(lane, ..)| enqueued.contains(&lane_key(*lane))).collect())
 }
 

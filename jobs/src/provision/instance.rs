@@ -101,7 +101,7 @@ pub struct Instance {
     pub refuses_key: bool,
     /// Outage failures since the last answer, counted up to 1,000.
     pub failures: i64,
-    /// Attempts that call the instance now.
+    /// Attempts that call the instance now, or store their outcomes after it.
     pub in_flight: i64,
     /// The relays whose jobs wait for the instance, counted up to [`COUNT_CAP`].
     pub waiting: i64,

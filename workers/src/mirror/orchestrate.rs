@@ -1,7 +1,7 @@
 //! Orchestration: enqueues the work of a mode for each upstream that has any, and reports why the
 //! others have none.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use super::Context;
 
 /// The jobs of one scheduled run start within this time, evenly spread.
 const SPREAD: Duration = Duration::from_secs(30);
-/// The jobs that one statement enqueues.
+/// The upstreams whose lanes are read, and whose jobs are enqueued, in one statement.
 const PAGE: usize = 500;
 
 /// The result for one upstream.
@@ -66,7 +66,7 @@ pub(crate) async fn run(
 /// ignores cool-downs and makes waiting jobs due.
 ///
 /// # Errors
-/// The upstreams or the deployment's settings could not be read.
+/// The upstreams, their lanes or the deployment's settings could not be read. Work may have been enqueued.
 pub async fn dispatch(
     db: &PgPool,
     mode: LaneKind,
@@ -78,21 +78,37 @@ pub async fn dispatch(
         Some(id) => upstream::find(db, id).await?.into_iter().collect(),
         None => upstream::list(db).await?,
     };
-    let lanes = match only {
-        Some(_) => HashMap::new(),
-        None => lane::working(db, mode, deployment.stale_threshold_minutes).await?,
-    };
-    let mut steps = Vec::with_capacity(upstreams.len());
+    let spread = if is_manual { Duration::ZERO } else { SPREAD };
     let count = u32::try_from(upstreams.len()).unwrap_or(u32::MAX).max(1);
-    for (index, upstream) in (0_u32..).zip(&upstreams) {
-        let after = if is_manual { Duration::ZERO } else { SPREAD * index / count };
-        let lane = lanes.get(&upstream.id);
-        let step = one(db, &deployment, upstream, mode, lane, is_manual).await;
-        steps.push(step.map_or_else(|error| failed(upstream, &error), |step| step.after(after)));
+    let mut delays = (0..count).map(|index| spread * index / count);
+    let mut dispatched = Vec::with_capacity(upstreams.len());
+    // A page is enqueued soon after its lanes were read: a lane that fails meanwhile must rest.
+    for page in upstreams.chunks(PAGE) {
+        let steps = decide(db, &deployment, page, mode, is_manual).await?;
+        let mut steps: Vec<_> =
+            steps.into_iter().zip(&mut delays).map(|(step, after)| step.after(after)).collect();
+        push(db, &mut steps, is_manual).await;
+        dispatched.extend(page.iter().zip(steps).map(|(upstream, step)| step.of(upstream)));
     }
-    push(db, &mut steps, is_manual).await;
-    let dispatched = upstreams.iter().zip(steps).map(|(upstream, step)| step.of(upstream));
-    Ok(dispatched.collect())
+    Ok(dispatched)
+}
+
+/// Decides what each upstream of a page needs.
+async fn decide(
+    db: &PgPool,
+    deployment: &Settings,
+    upstreams: &[Upstream],
+    mode: LaneKind,
+    is_manual: bool,
+) -> Result<Vec<Step>, sqlx::Error> {
+    let ids: Vec<Uuid> = upstreams.iter().map(|upstream| upstream.id).collect();
+    let lanes = lane::working(db, mode, &ids, deployment.stale_threshold_minutes).await?;
+    let mut steps = Vec::with_capacity(upstreams.len());
+    for upstream in upstreams {
+        let step = one(db, deployment, upstream, mode, lanes.get(&upstream.id), is_manual).await;
+        steps.push(step.unwrap_or_else(|error| failed(upstream, &error)));
+    }
+    Ok(steps)
 }
 
 /// What becomes of the lane of one upstream.
@@ -186,13 +202,13 @@ async fn next(
         });
     }
     if lane.is_resting && !is_manual {
-        return Ok(Step::Skip(Some(id), "resting after an error"));
+        return Ok(Step::Skip(None, "resting after an error"));
     }
     if kind == LaneKind::Backfill && lane.is_complete() && !lane.has_due_gap {
-        return Ok(Step::Skip(Some(id), "complete"));
+        return Ok(Step::Skip(None, "complete"));
     }
     if kind == LaneKind::Backfill && lane::is_running(db, upstream.id, LaneKind::Full).await? {
-        return Ok(Step::Skip(Some(id), "a full run compares the history now"));
+        return Ok(Step::Skip(None, "a full run compares the history now"));
     }
     if kind == LaneKind::Full {
         let reconciles = upstream::tries_negentropy(db, upstream.id).await?;

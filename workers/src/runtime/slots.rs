@@ -12,23 +12,26 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
 pub use place::Place;
 pub(super) use place::Slot;
 
+use super::Station;
+
 /// A process that lives for this long has not died young.
 pub(super) const YOUNG: Duration = Duration::from_secs(30);
 /// The longest wait for more free slots under load. A fetch of one job costs as much as one of many.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// Jobs of one queue that write their outcomes outside of slots, at most.
-const WRITING: usize = 64;
+/// Jobs of one queue that write their outcomes outside of slots, at most, however many slots there are. Until it ends, each
+/// counts as a call in flight.
+const WRITING: usize = 16;
 /// Jobs that end sooner are fetched ahead: the next ones wait for about as long.
 const QUICK: Duration = Duration::from_millis(50);
-/// Jobs that end within this time are fetched many at a time.
+/// Jobs that end within this time, and leave their slots, are fetched many at a time.
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// What is held ahead goes back when jobs take longer. More than [`QUICK`], so that a queue at the edge does not fetch and
 /// put back again and again.
@@ -45,6 +48,8 @@ pub(super) struct Slots {
     /// Places for jobs that have left their slots.
     writing: Arc<Semaphore>,
     size: Arc<AtomicUsize>,
+    /// Whether the jobs leave their slots.
+    is_leaving: bool,
     /// Slots that are still to be earned.
     withheld: Arc<AtomicUsize>,
     /// Slots that are to be taken away as soon as they are free.
@@ -56,14 +61,20 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// The slots of a station, for a process that may be suspected to die soon.
+    pub(super) fn of(station: &Station, is_suspect: bool) -> Self {
+        Self { is_leaving: station.is_leaving, ..Self::new(station.concurrency, is_suspect) }
+    }
+
     /// All slots at once; or, for a process that is suspected to die soon, one, and one more with each job
     /// that ends after the first 30 s.
-    pub(super) fn new(size: usize, is_suspect: bool) -> Self {
+    fn new(size: usize, is_suspect: bool) -> Self {
         let (given, wait) = if is_suspect { (size.min(1), YOUNG) } else { (size, Duration::ZERO) };
         Self {
             free: Arc::new(Semaphore::new(given)),
             writing: Arc::new(Semaphore::new(WRITING)),
             size: Arc::new(AtomicUsize::new(size)),
+            is_leaving: false,
             withheld: Arc::new(AtomicUsize::new(size - given)),
             excess: Arc::default(),
             typical: Arc::new(AtomicU64::new(micros(UNKNOWN))),
@@ -87,12 +98,13 @@ impl Slots {
     }
 
     /// How many jobs may be held beside those in the slots: as many again if jobs end soon, and four times as many if they
-    /// end at once. A suspect holds none, which it would strand.
+    /// also leave their slots and end at once: the payloads of others may be large. A suspect holds none, which it would
+    /// strand.
     pub(super) fn ahead(&self) -> usize {
         let typical = self.typical.load(Ordering::Relaxed);
         let times = match typical {
             _ if !self.is_trusted() => 0,
-            typical if typical < micros(AT_ONCE) => 4,
+            typical if self.is_leaving && typical < micros(AT_ONCE) => 4,
             typical if typical < micros(QUICK) => 1,
             _ => 0,
         };
@@ -147,6 +159,13 @@ impl Slots {
         Slot { permit, writing: None, slots: self.clone(), since: Instant::now() }
     }
 
+    /// Takes a place for a job that leaves its slot. There are as many as slots, and at most [`WRITING`].
+    fn place_to_write(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.writing.clone().try_acquire_owned().ok()?;
+        let taken = WRITING - self.writing.available_permits();
+        (taken <= self.size.load(Ordering::Relaxed)).then_some(place)
+    }
+
     fn earn(&self) {
         if Instant::now() >= self.trusted_from && less_one(&self.withheld) {
             self.free.add_permits(1);
@@ -195,7 +214,7 @@ mod tests {
         slots.resize(5);
         assert_eq!(slots.ahead(), 5);
         (0..40).for_each(|_| slots.took(Duration::from_millis(1)));
-        assert_eq!(slots.ahead(), 20, "they end at once");
+        assert_eq!(slots.ahead(), 5, "they end at once, and may be large");
         slots.took(Duration::from_secs(1));
         assert_eq!(slots.ahead(), 0, "after a slow one");
         assert!(!slots.is_slow(), "one is slow, not all");
@@ -204,6 +223,17 @@ mod tests {
         let suspect = Slots::new(3, true);
         suspect.typical.store(0, Ordering::Relaxed);
         assert_eq!(suspect.ahead(), 0, "it would strand them");
+    }
+
+    #[test]
+    fn four_times_as_many_jobs_are_held_ahead_if_they_leave_their_slots_and_end_at_once() {
+        let plain = Station::new("plain", 3, |_| async {});
+        let leaving = Station::leaving("leaving", 3, |_, _| async {});
+        for (station, ahead) in [(plain, 3), (leaving, 12)] {
+            let slots = Slots::of(&station, false);
+            (0..100).for_each(|_| slots.took(Duration::from_millis(1)));
+            assert_eq!(slots.ahead(), ahead, "{}", station.queue);
+        }
     }
 
     #[tokio::test]

@@ -54,7 +54,7 @@ pub(super) struct Post {
 pub(super) async fn run(post: Post, shutdown: CancellationToken) {
     failpoint!("part-supervisor");
     let suspected = shutdown.run_until_cancelled(is_suspect(&post)).await;
-    let slots = Slots::new(post.station.concurrency, suspected.unwrap_or_default());
+    let slots = Slots::of(&post.station, suspected.unwrap_or_default());
     tokio::select! {
         () = follow(&post, &slots) => {}
         () = restart(&post, &slots, &shutdown) => {}

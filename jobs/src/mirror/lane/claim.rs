@@ -18,7 +18,7 @@ pub struct Lease {
     pub lane: Lane,
     /// The epoch that every write names; a later claim has a higher one.
     pub epoch: i64,
-    /// The database's clock at the claim, in Unix seconds.
+    /// The database's clock at the claim, in Unix seconds; never later: an event of a later second may not exist yet.
     pub claimed_at: i64,
     /// Attempts of the job that ended with the death of their worker, since the lane last moved on.
     pub deaths: i32,
@@ -59,7 +59,7 @@ pub async fn claim(
                      backfill_target, backfill_until, window_seconds, cheap_windows, window_refused, upload_position,
                      walk_since, walk_until, walk_at, walk_cursor,
                      coalesce(gap_retry_at <= now(), false) as "has_due_gap!", lease_epoch, forgiven_crashes, last_error,
-                     extract(epoch from now())::bigint as "claimed_at!""#,
+                     floor(extract(epoch from now()))::bigint as "claimed_at!""#,
         lane,
         job.id,
         stale.as_secs_f64(),

@@ -247,14 +247,16 @@ async fn find(
         .await
 }
 
-/// Returns the lanes of a kind by their upstreams, as they are: [`ensure`] need not be called for one that
+/// Returns the lanes of a kind of these upstreams, by upstream, as they are: [`ensure`] need not be called for one that
 /// [`is_ready`](Lane::is_ready). An upstream with several working lanes of this kind is left out.
 pub async fn working(
     db: impl PgExecutor<'_>,
     kind: LaneKind,
+    upstreams: &[Uuid],
     stale_minutes: u64,
 ) -> Result<HashMap<Uuid, Lane>, sqlx::Error> {
-    let lanes = working!(stale_minutes, kind, "").fetch_all(db).await?;
+    let lanes = working!(stale_minutes, kind, " and upstream_id = any($3)", upstreams);
+    let lanes = lanes.fetch_all(db).await?;
     Ok(lanes.into_iter().map(|lane| (lane.upstream_id, lane)).collect())
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!            take             leave, if it only writes             end
 //!   free ───────────▶ in a slot ───────────────────▶ writing ───────────▶ gone
-//!    ▲                    │     (64 of them at most)
+//!    ▲                    │  (as many as slots, at most 16)
 //!    └────────────────────┴─ the slot is free again, or taken away
 //! ```
 //!
@@ -37,10 +37,10 @@ impl Slot {
     /// The job only writes from here on: another job may have its slot, unless many write already. A suspect's
     /// jobs keep theirs, so that it strands one job if it dies.
     fn leave(&mut self) {
-        if !self.slots.is_trusted() {
+        if self.permit.is_none() || !self.slots.is_trusted() {
             return;
         }
-        self.writing = self.slots.writing.clone().try_acquire_owned().ok();
+        self.writing = self.slots.place_to_write();
         if self.writing.is_some() {
             self.give_back();
         }
@@ -86,7 +86,7 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::WRITING, *};
 
     #[tokio::test]
     async fn a_slot_is_taken_until_its_job_has_ended() {
@@ -106,18 +106,26 @@ mod tests {
         assert_eq!(slots.free(false).await, 2);
         place.ended();
         assert_eq!(slots.free(false).await, 2);
-        assert_eq!(slots.writing.available_permits(), super::super::WRITING);
+        assert_eq!(slots.writing.available_permits(), WRITING);
     }
 
     #[tokio::test]
-    async fn only_some_jobs_write_outside_of_slots() {
-        let slots = Slots::new(super::super::WRITING + 1, false);
-        let mut places = Vec::new();
-        for _ in 0..=super::super::WRITING {
-            places.push(Place::new(slots.take().await));
+    async fn as_many_jobs_write_outside_of_slots_as_there_are_slots_and_at_most_16() {
+        for (size, most) in [(2, 2), (WRITING + 4, WRITING)] {
+            let slots = Slots::new(size, false);
+            let mut places = Vec::new();
+            for _ in 0..size {
+                places.push(Place::new(slots.take().await));
+            }
+            places.iter().for_each(Place::leave);
+            assert_eq!(slots.free(false).await, most, "of {size}");
+            for _ in 0..most {
+                places.push(Place::new(slots.take().await));
+            }
+            places.iter().for_each(Place::leave);
+            assert_eq!(slots.free.available_permits(), 0, "the others keep their slots");
+            assert_eq!(slots.writing.available_permits(), WRITING - most, "no place is given up");
         }
-        places.iter().for_each(Place::leave);
-        assert_eq!(slots.free(false).await, super::super::WRITING, "the last one keeps its slot");
     }
 
     #[tokio::test]
@@ -126,6 +134,9 @@ mod tests {
         let places = [Place::new(slots.take().await), Place::new(slots.take().await)];
         slots.resize(1);
         places.iter().for_each(Place::leave);
+        assert_eq!(slots.free.available_permits(), 0);
+        assert_eq!(slots.writing.available_permits(), WRITING - 1, "the other keeps the last slot");
+        drop(places);
         assert_eq!(slots.free(false).await, 1);
     }
 
