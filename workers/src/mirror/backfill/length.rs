@@ -10,7 +10,9 @@
 //!
 //! A window is easy if it is done in 5 s, and hard if it takes longer than 20 s: a window that is four times as long
 //! as an easy one should not be hard. At the same density, it also ends well before the time after which a fetch is
-//! cut. A window that is neither keeps the length.
+//! cut. A window that is neither keeps the length. The time of a small window, with few rounds and few differences, is
+//! what the relay needs for any request: shorter windows would only need more of it. It is easy up to 45 s, and never
+//! hard. A scan that is truly slow is refused, or ends with the job.
 //!
 //! Invariants:
 //! - The length says how far the next window reaches back from what is proven, and nothing else: no length can skip or
@@ -30,6 +32,11 @@ pub(crate) const SHORTEST: i64 = 60;
 const EASY: Duration = Duration::from_secs(5);
 /// A window that takes longer is hard.
 const HARD: Duration = Duration::from_secs(20);
+/// A small window that is done within this time is easy. Less than half of what a job may take: where the time follows
+/// the length, a window of half of one that was not done in time is not easy, so that the two do not take turns.
+const SMALL_EASY: Duration = Duration::from_secs(45);
+/// The most rounds of a small window, and the most events that one side lacked.
+const SMALL: (u32, usize) = (2, 1000);
 /// How many times as long a window is as the easy one before it.
 const GROWTH: i64 = 4;
 /// The number of easy windows in a row after which a refused length is tried again.
@@ -49,11 +56,13 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    /// Returns the effort of a window that took so long.
-    pub(crate) fn of(took: Duration) -> Self {
-        if took <= EASY {
+    /// Returns the effort of a window that took so long, and so many rounds, and whose sides differed in so many events.
+    pub(crate) fn of(took: Duration, rounds: u32, differences: usize) -> Self {
+        let is_small = rounds <= SMALL.0 && differences <= SMALL.1;
+        let easy = if is_small { SMALL_EASY } else { EASY };
+        if took <= easy {
             Self::Easy
-        } else if took <= HARD {
+        } else if is_small || took <= HARD {
             Self::Fair
         } else {
             Self::Hard

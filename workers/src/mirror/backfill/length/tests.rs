@@ -43,7 +43,51 @@ fn the_effort_follows_from_the_time() {
         (20, Effort::Fair),
         (21, Effort::Hard),
     ] {
-        assert_eq!(Effort::of(Duration::from_secs(seconds)), effort, "{seconds} s");
+        for (rounds, differences) in [(3, 0), (1, 1001)] {
+            let of = Effort::of(Duration::from_secs(seconds), rounds, differences);
+            assert_eq!(of, effort, "{seconds} s");
+        }
+    }
+}
+
+#[test]
+fn a_small_window_is_never_hard() {
+    for (seconds, effort) in
+        [(0, Effort::Easy), (45, Effort::Easy), (46, Effort::Fair), (99, Effort::Fair)]
+    {
+        assert_eq!(Effort::of(Duration::from_secs(seconds), 2, 1000), effort, "{seconds} s");
+    }
+}
+
+/// Covers five years without events; `took` is what a window costs. Returns the number of windows.
+fn windows_of_five_years(took: impl Fn(i64) -> u64) -> usize {
+    let (mut now, mut left, mut windows) = (lengths(2 * HOUR), 5 * 365 * 24 * HOUR, 0);
+    while left > 0 {
+        windows += 1;
+        let seconds = took(now.next);
+        if seconds > 100 {
+            now = now.after_cut(now.next);
+        } else {
+            left -= now.next;
+            let effort = Effort::of(Duration::from_secs(seconds), 1, 0);
+            now = now.after(done(effort, now.next));
+        }
+    }
+    windows
+}
+
+#[test]
+fn a_relay_that_needs_long_for_any_request_gets_long_windows() {
+    let windows = windows_of_five_years(|_| 25);
+    assert!(windows < 1000, "{windows}");
+}
+
+#[test]
+fn a_relay_whose_scans_are_slow_wastes_few_jobs() {
+    for rate in [600, 1000, 2000, 4000] {
+        let windows = windows_of_five_years(|length| u64::try_from(length / rate).unwrap());
+        let most = 5 * 365 * 24 * HOUR / (22 * rate) + 10;
+        assert!(i64::try_from(windows).unwrap() <= most, "{windows} of {most} at {rate}");
     }
 }
 
@@ -139,10 +183,11 @@ proptest! {
                 prop_assert!(now.next <= span);
             } else {
                 covered += span;
-                let effort = Effort::of(Duration::from_secs(u64::try_from(events / relay.rate).unwrap()));
+                let took = Duration::from_secs(u64::try_from(events / relay.rate).unwrap());
                 if let Some(refused) = before.refused && span >= refused {
                     prop_assert!(is_done.len() >= 8, "a refused length only after eight easy windows");
                 }
+                let effort = Effort::of(took, 3, usize::try_from(events).unwrap());
                 if effort == Effort::Easy { is_done.push(span) } else { is_done.clear() }
                 let events = usize::try_from(events).unwrap();
                 now = now.after(Done { effort, seconds: span, events, cap: None });

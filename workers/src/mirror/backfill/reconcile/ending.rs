@@ -1,6 +1,6 @@
 //! How a window by negentropy ends: as far as its reconciliation is proven.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -73,7 +73,7 @@ pub(super) async fn conclude(
     report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
     report.progress.finished.push(finished(span, from, fetched));
     lose(run, begun, items, compared, from).await?;
-    Ok(done(proven, Effort::of(started.elapsed()), items, compared, fetched))
+    Ok(done(proven, started.elapsed(), items, compared, fetched))
 }
 
 /// Returns the account of a window that is proven from the second `from` on. The undelivered ids
@@ -98,14 +98,15 @@ pub(super) fn unproven(span: Span, why: &str, report: &mut Report) -> Way {
 
 fn done(
     proven: Span,
-    effort: Effort,
+    took: Duration,
     items: &[Item],
     compared: &Compared,
     fetched: &Fetched,
 ) -> Way {
+    let differences = compared.need.len() + compared.have.len();
     Way::Done {
         method: "negentropy",
-        effort,
+        effort: Effort::of(took, compared.rounds, differences),
         revealed: Some((proven, Revealed::count_of(items, compared))),
         result: json!({
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
