@@ -5,7 +5,7 @@ use nostr::{event::Event, key::Keys};
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
     lane::LaneKind,
-    upstream::{self, Upstream},
+    upstream::{self, Fact, Upstream},
 };
 
 use crate::support::{
@@ -132,4 +132,19 @@ async fn a_supporting_relay_that_is_silent_on_a_long_window_gets_shorter_ones() 
     let found = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
     assert_eq!(found.negentropy_verdict, "supported");
     assert!(windows(&relay).iter().any(|length| *length > ANSWERED), "one was tried");
+}
+
+#[tokio::test]
+async fn a_small_set_that_the_relay_cuts_needs_few_windows_over_a_sparse_month() {
+    let world = MirrorWorld::new().await;
+    let events = notes(&Keys::generate(), 15, world.db_now().await - 100, 48 * HOUR);
+    let manner = Manner { negentropy: Some((1, Kept::Newest)), ..Manner::default() };
+    let relay = scripted(&events, manner).await;
+    let upstream = upstream(&world, &relay, 30).await;
+    upstream::learn(&world.db, upstream.id, Fact::NegentropyCap(Some(1))).await.unwrap();
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+    assert_eq!(world.stored().await, ids(&events));
+    let windows = windows(&relay);
+    assert!(windows.len() < 50, "{} windows", windows.len());
 }

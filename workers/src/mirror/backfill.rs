@@ -158,6 +158,8 @@ fn conclude(
             again(json!({ "halved": [span.since, span.until], "seconds": shorter.next }))
         }
         Way::Done { method, effort, revealed, mut result } => {
+            // The set at which the upstream cuts limits reconciliations only.
+            let cap = cap.filter(|_| revealed.is_some());
             let (span, events) = revealed.unwrap_or((span, 0));
             let done = DoneWindow { effort, seconds: span.seconds(), events, cap };
             progress.window = Some(next_window(lengths.after(done)));

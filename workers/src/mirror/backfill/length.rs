@@ -78,7 +78,7 @@ pub(crate) struct Done {
     pub(crate) seconds: i64,
     /// The number of the upstream's events in it; 0 if it is not known.
     pub(crate) events: usize,
-    /// The number of events at which the upstream cuts a reconciliation.
+    /// The number of events at which the upstream cuts a reconciliation; `None` if the window was polled.
     pub(crate) cap: Option<i64>,
 }
 
@@ -103,8 +103,9 @@ impl Lengths {
             Effort::Fair => Self { easy: 0, ..known },
             Effort::Hard => known.at(self.next / 2),
         };
-        match done.cap {
-            Some(cap) => longer.at(longer.next.min(done.seconds_of(cap / 2))),
+        match done.most_seconds() {
+            Some(most) if done.is_near_cap() => longer.at(longer.next.min(most)),
+            Some(most) => longer.at(longer.next.min(most.max(self.next))),
             None => longer,
         }
     }
@@ -130,7 +131,7 @@ impl Lengths {
             }
             refused => {
                 let most = refused.map_or(self.longest, |refused| refused / 2);
-                let most = most.min(done.seconds_of(MANY)).max(self.next);
+                let most = most.min(done.seconds_of(MANY, done.events)).max(self.next);
                 self.at(self.next.saturating_mul(GROWTH).min(most))
             }
         }
@@ -143,10 +144,21 @@ impl Lengths {
 }
 
 impl Done {
-    /// Returns the length of a window with `events` events, if they are as dense as in this one.
-    fn seconds_of(self, events: i64) -> i64 {
-        let held = i64::try_from(self.events).unwrap_or(i64::MAX).max(1);
-        self.seconds.saturating_mul(events) / held
+    /// Returns the length of a window with `events` events, if this one has `held` of the kind.
+    fn seconds_of(self, events: i64, held: usize) -> i64 {
+        self.seconds.saturating_mul(events) / i64::try_from(held).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// Returns the length of a window that holds half of what the upstream compares; `None` if nothing limits it.
+    fn most_seconds(self) -> Option<i64> {
+        let cap = self.cap.filter(|_| self.events > 0)?;
+        Some(self.seconds_of((cap / 2).max(1), self.events))
+    }
+
+    /// Whether it holds more than half of what the upstream compares.
+    fn is_near_cap(self) -> bool {
+        let events = i64::try_from(self.events).unwrap_or(i64::MAX);
+        self.cap.is_some_and(|cap| events.saturating_mul(2) > cap)
     }
 }
 

@@ -114,10 +114,30 @@ fn a_refused_length_is_tried_again_after_eight_easy_windows() {
 #[test]
 fn windows_aim_at_half_of_a_set_that_the_relay_cuts() {
     let of = |events| Done { events, cap: Some(1000), ..done(Effort::Easy, 2 * HOUR) };
+    assert_eq!(lengths(2 * HOUR).after(of(501)).next, 2 * HOUR * 500 / 501);
+    assert_eq!(
+        lengths(4 * HOUR).after(of(500)).next,
+        4 * HOUR,
+        "the part that was left was shorter"
+    );
     assert_eq!(lengths(2 * HOUR).after(of(1000)).next, HOUR);
     assert_eq!(lengths(2 * HOUR).after(of(400)).next, 2 * HOUR * 500 / 400);
     let without = Done { cap: None, ..of(9000) };
     assert_eq!(lengths(2 * HOUR).after(without).next, 8 * HOUR);
+}
+
+#[test]
+fn a_small_set_that_the_relay_cuts_does_not_freeze_the_windows() {
+    for cap in 1..8 {
+        let of = |events| Done { events, cap: Some(cap), ..done(Effort::Easy, 2 * HOUR) };
+        assert_eq!(
+            lengths(2 * HOUR).after(of(0)).next,
+            8 * HOUR,
+            "{cap}: an empty window says nothing"
+        );
+        let one = lengths(2 * HOUR).after(of(1)).next;
+        assert!((2 * HOUR..=8 * HOUR).contains(&one), "{cap}: {one}");
+    }
 }
 
 #[test]
