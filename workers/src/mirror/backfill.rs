@@ -46,14 +46,22 @@ pub(crate) fn next_span(until: i64, target: i64, length: i64) -> Span {
     Span { since: (until - length).max(target), until }
 }
 
+/// The part of a window that a reconciliation has proven.
+struct Proven {
+    span: Span,
+    /// The number of the upstream's events that were revealed.
+    events: usize,
+    /// The number of events of the window, ours and the upstream's, whose ids were in memory.
+    held: usize,
+}
+
 /// How a window ended.
 enum Way {
     Done {
         method: &'static str,
         effort: Effort,
-        /// By negentropy: the part of the window that was proven, and the number of the upstream's
-        /// events in it.
-        revealed: Option<(Span, usize)>,
+        /// By negentropy: the part of the window that was proven.
+        proven: Option<Proven>,
         result: Value,
     },
     /// The window holds more pages than one job can walk. The next job continues it.
@@ -157,11 +165,12 @@ fn conclude(
             progress.window = Some(next_window(shorter));
             again(json!({ "halved": [span.since, span.until], "seconds": shorter.next }))
         }
-        Way::Done { method, effort, revealed, mut result } => {
+        Way::Done { method, effort, proven, mut result } => {
             // The set at which the upstream cuts limits reconciliations only.
-            let cap = cap.filter(|_| revealed.is_some());
-            let (span, events) = revealed.unwrap_or((span, 0));
-            let done = DoneWindow { effort, seconds: span.seconds(), events, cap };
+            let cap = cap.filter(|_| proven.is_some());
+            let Proven { span, events, held } =
+                proven.unwrap_or(Proven { span, events: 0, held: 0 });
+            let done = DoneWindow { effort, seconds: span.seconds(), events, held, cap };
             progress.window = Some(next_window(lengths.after(done)));
             progress.backfill_until = Some(span.since);
             progress.method = Some(method);

@@ -78,6 +78,8 @@ pub(crate) struct Done {
     pub(crate) seconds: i64,
     /// The number of the upstream's events in it; 0 if it is not known.
     pub(crate) events: usize,
+    /// The number of events in it, ours and the upstream's, whose ids were in memory.
+    pub(crate) held: usize,
     /// The number of events at which the upstream cuts a reconciliation; `None` if the window was polled.
     pub(crate) cap: Option<i64>,
 }
@@ -131,7 +133,7 @@ impl Lengths {
             }
             refused => {
                 let most = refused.map_or(self.longest, |refused| refused / 2);
-                let most = most.min(done.seconds_of(MANY, done.events)).max(self.next);
+                let most = most.min(done.seconds_of(MANY, done.held)).max(self.next);
                 self.at(self.next.saturating_mul(GROWTH).min(most))
             }
         }

@@ -52,7 +52,7 @@ pub(super) async fn poll_as(
     Ok(Way::Done {
         method: "polling",
         effort: effort(walk.first_page, asked.limit),
-        revealed: None,
+        proven: None,
         result: json!({ "received": report.events.received() }),
     })
 }

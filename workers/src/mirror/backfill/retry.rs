@@ -114,7 +114,7 @@ async fn retry_window(
         poll_as(run, span, report, Keep::Gaps).await?
     };
     let at = match way {
-        Way::Done { revealed: Some((proven, _)), .. } if proven.since > span.since => None,
+        Way::Done { proven: Some(part), .. } if part.span.since > span.since => None,
         Way::Done { .. } => return Ok(true),
         Way::Unfinished | Way::Cut => None,
         Way::Halve { .. } => {

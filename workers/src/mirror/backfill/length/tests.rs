@@ -10,7 +10,7 @@ fn lengths(next: i64) -> Lengths {
 }
 
 fn done(effort: Effort, seconds: i64) -> Done {
-    Done { effort, seconds, events: 0, cap: None }
+    Done { effort, seconds, events: 0, held: 0, cap: None }
 }
 
 fn easy(lengths: Lengths) -> Lengths {
@@ -142,9 +142,11 @@ fn a_small_set_that_the_relay_cuts_does_not_freeze_the_windows() {
 
 #[test]
 fn windows_do_not_grow_beyond_many_events() {
-    let of = |events| Done { events, ..done(Effort::Easy, 8 * HOUR) };
+    let of = |held| Done { held, ..done(Effort::Easy, 8 * HOUR) };
     assert_eq!(lengths(8 * HOUR).after(of(50_000)).next, 16 * HOUR);
     assert_eq!(lengths(8 * HOUR).after(of(200_000)).next, 8 * HOUR, "nor do they shrink");
+    let ours = Done { events: 100, ..of(200_000) };
+    assert_eq!(lengths(8 * HOUR).after(ours).next, 8 * HOUR, "although the relay has few");
 }
 
 #[test]
@@ -210,7 +212,7 @@ proptest! {
                 let effort = Effort::of(took, 3, usize::try_from(events).unwrap());
                 if effort == Effort::Easy { is_done.push(span) } else { is_done.clear() }
                 let events = usize::try_from(events).unwrap();
-                now = now.after(Done { effort, seconds: span, events, cap: None });
+                now = now.after(Done { effort, seconds: span, events, held: events, cap: None });
                 prop_assert!(now.next <= GROWTH * before.next);
                 prop_assert!(effort == Effort::Hard || now.next >= before.next, "only a hard one shortens");
             }

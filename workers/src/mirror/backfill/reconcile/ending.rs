@@ -10,7 +10,7 @@ use tender_jobs::mirror::{
     upstream::{self, Fact, Learned},
 };
 
-use super::{Effort, SHORTEST, Span, UNDELIVERED, Way, poll};
+use super::{Effort, Proven, SHORTEST, Span, UNDELIVERED, Way, poll};
 use crate::mirror::{
     error::StepError,
     fetch::Fetched,
@@ -93,21 +93,16 @@ pub(super) fn unproven(span: Span, why: &str, report: &mut Report) -> Way {
     let finished = Finished { gaps, ..Finished::window(span.since, span.until) };
     report.progress.finished.push(finished);
     let result = json!({ "unproven": why });
-    Way::Done { method: "negentropy", effort: Effort::Fair, revealed: None, result }
+    Way::Done { method: "negentropy", effort: Effort::Fair, proven: None, result }
 }
 
-fn done(
-    proven: Span,
-    took: Duration,
-    items: &[Item],
-    compared: &Compared,
-    fetched: &Fetched,
-) -> Way {
+fn done(span: Span, took: Duration, items: &[Item], compared: &Compared, fetched: &Fetched) -> Way {
     let differences = compared.need.len() + compared.have.len();
+    let (events, held) = (Revealed::count_of(items, compared), items.len() + compared.need.len());
     Way::Done {
         method: "negentropy",
         effort: Effort::of(took, compared.rounds, differences),
-        revealed: Some((proven, Revealed::count_of(items, compared))),
+        proven: Some(Proven { span, events, held }),
         result: json!({
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
             "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
