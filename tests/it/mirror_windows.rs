@@ -148,3 +148,22 @@ async fn a_small_set_that_the_relay_cuts_needs_few_windows_over_a_sparse_month()
     let windows = windows(&relay);
     assert!(windows.len() < 50, "{} windows", windows.len());
 }
+
+#[tokio::test]
+async fn a_relay_that_was_asked_too_much_is_asked_for_a_short_window_after_a_day() {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 3, Some(silent)).await;
+    let upstream = upstream(&world, &relay, 3).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    for statement in [
+        "update upstream set negentropy_verdict = 'unsupported', negentropy_verdict_until = now() - interval '1 s'",
+        "update lane set window_seconds = 604800",
+    ] {
+        sqlx::query(statement).execute(&world.db).await.unwrap();
+    }
+    world.drain().await;
+    let lane = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.method.as_deref()), ("completed", Some("negentropy")));
+    assert_eq!(world.stored().await, ids(&events));
+    assert_eq!(windows(&relay)[0], 2 * HOUR);
+}

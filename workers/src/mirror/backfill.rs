@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
     lane::{Ending, Lane, LaneKind, NextWindow, Progress},
-    upstream,
+    upstream::{self, settings::Settings},
 };
 
 use super::{
@@ -92,7 +92,7 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
         return Err(StepError::Unwanted); // only a comparison needs no download
     }
     let lengths = lengths(run, by_negentropy);
-    let span = next_span(until, target, lengths.next);
+    let span = next_span(until, target, asked_length(run, by_negentropy, lengths.next));
     let way = if by_negentropy {
         reconcile::reconcile(run, span, report).await?
     } else {
@@ -118,22 +118,39 @@ async fn complete(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError>
     Ok(Done { ending, result })
 }
 
+/// Returns how much of a window is asked for. An upstream that is not known to support NIP-77 is asked for a first window
+/// at most: if it needs too long for a longer one, its silence would mean that it does not support NIP-77.
+fn asked_length(run: &Run<'_>, by_negentropy: bool, next: i64) -> i64 {
+    if by_negentropy && run.upstream.negentropy_verdict != "supported" {
+        return next.min(shortest_first(run, true));
+    }
+    next
+}
+
 /// Halves the windows of a lane whose job reached its time limit.
 pub(super) fn after_time_over(run: &Run<'_>, progress: &mut Progress) {
     let lengths = lengths(run, run.upstream.negentropy);
     progress.window = Some(next_window(lengths.after_cut(lengths.next)));
 }
 
+/// Returns the length of a backfill's first window.
+fn shortest_first(run: &Run<'_>, by_negentropy: bool) -> i64 {
+    let Settings { negentropy_chunk_hours, polling_chunk_hours, .. } = run.settings;
+    seconds(if by_negentropy { *negentropy_chunk_hours } else { *polling_chunk_hours })
+}
+
+fn seconds(hours: u64) -> i64 {
+    3600 * i64::try_from(hours).unwrap_or(i64::MAX / 3600)
+}
+
 /// Returns the lengths of a lane's windows. What was refused concerns reconciliations only.
 fn lengths(run: &Run<'_>, by_negentropy: bool) -> Lengths {
     let (lane, settings) = (&run.lease.lane, run.settings);
-    let hours = |hours: u64| 3600 * i64::try_from(hours).unwrap_or(i64::MAX / 3600);
-    let first = match (lane.kind, by_negentropy) {
-        (LaneKind::Full, true) => hours(settings.chunk_max_hours),
-        (_, true) => hours(settings.negentropy_chunk_hours),
-        (_, false) => hours(settings.polling_chunk_hours),
+    let first = match lane.kind {
+        LaneKind::Full if by_negentropy => seconds(settings.chunk_max_hours),
+        _ => shortest_first(run, by_negentropy),
     };
-    let longest = hours(settings.chunk_max_hours).max(first);
+    let longest = seconds(settings.chunk_max_hours).max(first);
     let refused = lane.window_refused.filter(|_| by_negentropy);
     let first = refused.map_or(first, |refused| first.min(refused / 2));
     let next = lane.window_seconds.unwrap_or(first).min(longest);
