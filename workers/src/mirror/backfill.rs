@@ -127,8 +127,26 @@ fn asked_length(run: &Run<'_>, by_negentropy: bool, next: i64) -> i64 {
     next
 }
 
-/// Halves the windows of a lane whose job reached its time limit.
-pub(super) fn after_time_over(run: &Run<'_>, progress: &mut Progress) {
+/// Shortens the windows of a lane if their length may be the reason of an error.
+pub(super) fn after_error(run: &Run<'_>, error: &StepError, progress: &mut Progress) {
+    match error {
+        StepError::TimeOver | StepError::Died { .. } => after_time_over(run, progress),
+        error if error.may_concern_length() => after_silence(run, progress),
+        _ => {}
+    }
+}
+
+/// Halves the windows of a lane whose upstream did not give a page, or not its end, if they are longer than a first one.
+fn after_silence(run: &Run<'_>, progress: &mut Progress) {
+    let by_negentropy = run.upstream.negentropy && run.upstream.negentropy_verdict != "unsupported";
+    let (lengths, shortest) = (lengths(run, by_negentropy), shortest_first(run, by_negentropy));
+    if lengths.next > shortest {
+        progress.window = Some(next_window(lengths.after_silence(shortest)));
+    }
+}
+
+/// Halves the windows of a lane whose job reached its time limit, or whose workers died.
+fn after_time_over(run: &Run<'_>, progress: &mut Progress) {
     let lengths = lengths(run, run.upstream.negentropy);
     progress.window = Some(next_window(lengths.after_cut(lengths.next)));
 }

@@ -8,6 +8,8 @@
 //!    └─── refused: half, or as short as the upstream asks; remembered as refused ◀───────────┘
 //! ```
 //!
+//! After a page that was not answered, the length is half, and eight windows must be easy before it grows.
+//!
 //! A window is easy if it is done in 5 s, and hard if it takes longer than 20 s: a window that is four times as long
 //! as an easy one should not be hard. At the same density, it also ends well before the time after which a fetch is
 //! cut. A window that is neither keeps the length. The time of a small window, with few rounds and few differences, is
@@ -21,8 +23,8 @@
 //!   towards windows of more than [`MANY`] events.
 //! - A refused length is not requested again before eight windows of half its length were easy. It is forgotten when
 //!   the upstream accepts it, or does not support NIP-77 any more.
-//! - A length only shortens after a window that was hard, refused, or held more than half of the set at which the
-//!   upstream cuts.
+//! - A length only shortens after a window that was hard, refused, not answered in time, or held more than half of the
+//!   set at which the upstream cuts.
 
 use std::time::Duration;
 
@@ -89,7 +91,7 @@ pub(crate) struct Done {
 pub(crate) struct Lengths {
     pub(crate) next: i64,
     pub(crate) longest: i64,
-    /// The number of easy windows in a row since the length has changed.
+    /// The number of easy windows in a row since the length has changed; below 0 if so many must come before it grows.
     pub(crate) easy: i32,
     /// The shortest length that the upstream has refused.
     pub(crate) refused: Option<i64>,
@@ -102,7 +104,7 @@ impl Lengths {
         let known = Self { refused, ..self };
         let longer = match done.effort {
             Effort::Easy => Self { easy: self.easy.saturating_add(1), ..known }.longer(done),
-            Effort::Fair => Self { easy: 0, ..known },
+            Effort::Fair => Self { easy: self.easy.min(0), ..known },
             Effort::Hard => known.at(self.next / 2),
         };
         match done.most_seconds() {
@@ -124,9 +126,16 @@ impl Lengths {
         self.at(seconds / 2)
     }
 
+    /// Returns the lengths after a window that the upstream did not answer page by page, although it may answer a
+    /// shorter one. It does not grow before eight easy windows.
+    pub(crate) fn after_silence(self, shortest: i64) -> Self {
+        Self { easy: -EASY_BEFORE_REFUSED, ..self.at((self.next / 2).max(shortest)) }
+    }
+
     /// Returns the lengths if windows get longer now.
     fn longer(self, done: Done) -> Self {
         match self.refused {
+            _ if self.easy < 0 => self,
             Some(refused) if self.next >= refused / 2 => {
                 let is_tried = self.easy >= EASY_BEFORE_REFUSED;
                 if is_tried { self.at(refused) } else { self }

@@ -141,6 +141,19 @@ fn a_small_set_that_the_relay_cuts_does_not_freeze_the_windows() {
 }
 
 #[test]
+fn after_silence_a_length_grows_again_after_eight_easy_windows() {
+    let mut now = lengths(WEEK).after_silence(2 * HOUR).after_silence(2 * HOUR);
+    assert_eq!(now.next, WEEK / 4);
+    now = easy(now).after(done(Effort::Fair, WEEK / 4));
+    for _ in 0..7 {
+        assert_eq!(now.next, WEEK / 4);
+        now = easy(now);
+    }
+    assert_eq!(now.next, WEEK);
+    assert_eq!(lengths(3 * HOUR).after_silence(2 * HOUR).next, 2 * HOUR);
+}
+
+#[test]
 fn windows_do_not_grow_beyond_many_events() {
     let of = |held| Done { held, ..done(Effort::Easy, 8 * HOUR) };
     assert_eq!(lengths(8 * HOUR).after(of(50_000)).next, 16 * HOUR);
