@@ -159,23 +159,52 @@ async fn a_supporting_relay_that_is_silent_on_a_long_window_gets_shorter_ones() 
     assert!(windows(&relay).iter().any(|length| *length > ANSWERED), "one was tried");
 }
 
+/// Adds a gap of the last `seconds` to the only lane.
+async fn add_due_gap(world: &Mirror, seconds: i64) {
+    let now = world.db_now().await;
+    sqlx::query(
+        "with gap as (
+             insert into lane_gap (lane_id, kind, since, until, reason, retry_at)
+             select id, 'span', $1, $2, 'test', now() - interval '1 s' from lane)
+         update lane set gap_retry_at = now() - interval '1 s', gap_spans = gap_spans + 1",
+    )
+    .bind(now - seconds)
+    .bind(now - 1000)
+    .execute(&world.db)
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_relay_that_was_asked_too_much_is_asked_for_a_short_window_after_a_day() {
     let world = MirrorWorld::new().await;
     let (relay, events) = relay(&world, 3, Some(silent)).await;
     let upstream = upstream(&world, &relay, 3).await;
     world.trigger(&upstream, LaneKind::Backfill).await;
-    for statement in [
-        "update upstream set negentropy_verdict = 'unsupported', negentropy_verdict_until = now() - interval '1 s'",
-        "update lane set window_seconds = 604800",
-    ] {
-        sqlx::query(statement).execute(&world.db).await.unwrap();
-    }
+    let set_back = async || {
+        for statement in [
+            "update upstream set negentropy_verdict = 'unsupported', negentropy_verdict_until = now() - interval '1 s'",
+            "update lane set window_seconds = 604800",
+        ] {
+            sqlx::query(statement).execute(&world.db).await.unwrap();
+        }
+    };
+    set_back().await;
     world.drain().await;
     let lane = world.lane(&upstream, LaneKind::Backfill).await;
     assert_eq!((lane.status.as_str(), lane.method.as_deref()), ("completed", Some("negentropy")));
     assert_eq!(world.stored().await, ids(&events));
     assert_eq!(windows(&relay)[0], 2 * HOUR);
+
+    // A gap is no longer than that either.
+    let before = windows(&relay).len();
+    set_back().await;
+    add_due_gap(&world, 48 * HOUR).await;
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+    assert!(windows(&relay)[before] <= 2 * HOUR);
+    let found = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
+    assert_eq!(found.negentropy_verdict, "supported");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tender_jobs::mirror::{
 use tokio::sync::mpsc;
 
 use super::{
-    Span, Way, lengths,
+    Span, Way, asked_length, lengths,
     poll::{Keep, poll_as},
     reconcile::{UNDELIVERED, reconcile},
 };
@@ -52,7 +52,7 @@ pub(in crate::mirror) async fn retry(
         return Ok(None);
     }
     let connection = run.context.connections.get(run.upstream).await?;
-    let seconds = lengths(run, by_negentropy).next.max(PART);
+    let seconds = asked_length(run, by_negentropy, lengths(run, by_negentropy).next).max(PART);
     let share = Share { seconds, ids: if downloads { IDS } else { 0 } };
     match under_lease(gap::take_due(db, run.lease, share).await?)? {
         None => Ok(None),
