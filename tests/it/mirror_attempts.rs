@@ -208,6 +208,12 @@ async fn deaths_without_progress_fail_the_lane_and_blame_the_worker() {
     assert!(world.step().await);
     let lane = world.lane(&upstream, LaneKind::Backfill).await;
     assert_eq!(lane.status, "error");
+    assert_eq!(
+        lane.window_seconds,
+        Some(43_200),
+        "half: it may have been too large for the worker"
+    );
+    assert_eq!(lane.last_synced_at, None, "a failure is no sync");
     let error = lane.error_message.unwrap();
     for words in
         ["our worker died in 5 attempts", "the upstream is not the cause", "tender workers"]

@@ -97,11 +97,17 @@ async fn a_changed_filter_keeps_progress_and_starts_only_what_is_new() {
     let both = world.mirror(&upstream, LaneKind::Backfill).await;
     assert_eq!((both.status.as_str(), both.stored), ("completed", 20));
 
-    // A narrower filter has its history already.
+    // A narrower filter has its history already, and what is known of the relay's windows.
+    let learned = "update lane set window_seconds = 3600, window_refused = 7200";
+    sqlx::query(learned).execute(&world.db).await.unwrap();
     set(&world, &["event_kinds=[1]"]).await.unwrap();
     assert_eq!(world.trigger(&upstream, LaneKind::Backfill).await.skipped, Some("complete"));
     let one = world.lane(&upstream, LaneKind::Backfill).await;
     assert_ne!(one.id, both.id);
+    let query = "select window_seconds, window_refused from lane where id = $1";
+    let windows: (i64, i64) =
+        sqlx::query_as(query).bind(one.id).fetch_one(&world.db).await.unwrap();
+    assert_eq!(windows, (3600, 7200));
     assert_eq!(
         (one.backfill_until, one.backfill_target),
         (both.backfill_until, both.backfill_target)

@@ -5,7 +5,7 @@ use nostr::{event::Event, key::Keys};
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
     lane::LaneKind,
-    upstream::{self, Upstream},
+    upstream::{self, Fact, Upstream},
 };
 
 use crate::support::{
@@ -47,6 +47,31 @@ fn strict(client: Client, message: Value) -> BoxFuture<'static, bool> {
 /// Answers nothing to windows that are too long.
 fn silent(_: Client, message: Value) -> BoxFuture<'static, bool> {
     Box::pin(async move { is_longer(&message, ANSWERED) })
+}
+
+/// The longest span of a page that the relay of long pages answers.
+const PAGED: i64 = 48 * HOUR;
+
+fn is_long_page(message: &Value) -> bool {
+    let bound = |key: &str| message[2][key].as_i64();
+    let span = bound("until").zip(bound("since")).map(|(until, since)| until - since);
+    message[0] == "REQ" && span.is_some_and(|span| span > PAGED)
+}
+
+/// Answers nothing to pages that are too long.
+fn silent_page(_: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move { is_long_page(&message) })
+}
+
+/// Closes pages that are too long.
+fn closed_page(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        let is_long = is_long_page(&message);
+        if is_long {
+            client.send(json!(["CLOSED", message[1], "error: statement timeout"])).await;
+        }
+        is_long
+    })
 }
 
 /// A relay with an event every six hours, that compares whole sets.
@@ -132,4 +157,101 @@ async fn a_supporting_relay_that_is_silent_on_a_long_window_gets_shorter_ones() 
     let found = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
     assert_eq!(found.negentropy_verdict, "supported");
     assert!(windows(&relay).iter().any(|length| *length > ANSWERED), "one was tried");
+}
+
+/// Adds a gap of the last `seconds` to the only lane.
+async fn add_due_gap(world: &Mirror, seconds: i64) {
+    let now = world.db_now().await;
+    sqlx::query(
+        "with gap as (
+             insert into lane_gap (lane_id, kind, since, until, reason, retry_at)
+             select id, 'span', $1, $2, 'test', now() - interval '1 s' from lane)
+         update lane set gap_retry_at = now() - interval '1 s', gap_spans = gap_spans + 1",
+    )
+    .bind(now - seconds)
+    .bind(now - 1000)
+    .execute(&world.db)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_relay_that_was_asked_too_much_is_asked_for_a_short_window_after_a_day() {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 3, Some(silent)).await;
+    let upstream = upstream(&world, &relay, 3).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    let set_back = async || {
+        for statement in [
+            "update upstream set negentropy_verdict = 'unsupported', negentropy_verdict_until = now() - interval '1 s'",
+            "update lane set window_seconds = 604800",
+        ] {
+            sqlx::query(statement).execute(&world.db).await.unwrap();
+        }
+    };
+    set_back().await;
+    world.drain().await;
+    let lane = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.method.as_deref()), ("completed", Some("negentropy")));
+    assert_eq!(world.stored().await, ids(&events));
+    assert_eq!(windows(&relay)[0], 2 * HOUR);
+
+    // A gap is no longer than that either.
+    let before = windows(&relay).len();
+    set_back().await;
+    add_due_gap(&world, 48 * HOUR).await;
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+    assert!(windows(&relay)[before] <= 2 * HOUR);
+    let found = upstream::find(&world.db, upstream.id).await.unwrap().unwrap();
+    assert_eq!(found.negentropy_verdict, "supported");
+}
+
+#[tokio::test]
+async fn a_small_set_that_the_relay_cuts_needs_few_windows_over_a_sparse_month() {
+    let world = MirrorWorld::new().await;
+    let events = notes(&Keys::generate(), 15, world.db_now().await - 100, 48 * HOUR);
+    let manner = Manner { negentropy: Some((1, Kept::Newest)), ..Manner::default() };
+    let relay = scripted(&events, manner).await;
+    let upstream = upstream(&world, &relay, 30).await;
+    upstream::learn(&world.db, upstream.id, Fact::NegentropyCap(Some(1))).await.unwrap();
+    let lane = world.mirror(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+    assert_eq!(world.stored().await, ids(&events));
+    let windows = windows(&relay);
+    assert!(windows.len() < 50, "{} windows", windows.len());
+}
+
+/// Polls twenty days of a relay that answers no page of more than two days.
+async fn polled_in_parts(before: Hook) {
+    let world = MirrorWorld::new().await;
+    let (relay, events) = relay(&world, 20, Some(before)).await;
+    let config = json!({"backfill_since_hours": 24 * 21, "polling_timeout_seconds": 1});
+    let upstream = world.upstream(&relay.url, json!({ "config": config })).await;
+    world.trigger(&upstream, LaneKind::Backfill).await;
+    let mut failures = 0;
+    let lane = loop {
+        world.drain().await;
+        let lane = world.lane(&upstream, LaneKind::Backfill).await;
+        if lane.status == "completed" {
+            break lane;
+        }
+        failures += 1;
+        assert!(failures <= 10, "{:?}", lane.last_error);
+        assert!(lane.last_error.is_some(), "it is a failure, and backs off");
+        world.make_due().await;
+    };
+    assert_eq!(lane.gaps(), 0);
+    assert!(failures > 0, "a longer window was tried");
+    assert_eq!(world.stored().await, ids(&events));
+}
+
+#[tokio::test]
+async fn a_relay_that_answers_no_long_page_is_polled_in_shorter_windows() {
+    polled_in_parts(silent_page).await;
+}
+
+#[tokio::test]
+async fn a_relay_that_closes_long_pages_is_polled_in_shorter_windows() {
+    polled_in_parts(closed_page).await;
 }

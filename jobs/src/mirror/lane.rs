@@ -108,7 +108,7 @@ pub struct Lane {
     pub backfill_until: Option<i64>,
     /// The length of the next window.
     pub window_seconds: Option<i64>,
-    /// Easy windows in a row since that length has changed.
+    /// Easy windows in a row since that length has changed; below 0 if so many must come before it grows.
     pub cheap_windows: i32,
     /// The shortest window that the upstream has refused, in seconds. The next full run remembers it.
     pub window_refused: Option<i64>,

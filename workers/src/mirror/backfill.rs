@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
     lane::{Ending, Lane, LaneKind, NextWindow, Progress},
-    upstream,
+    upstream::{self, settings::Settings},
 };
 
 use super::{
@@ -46,14 +46,22 @@ pub(crate) fn next_span(until: i64, target: i64, length: i64) -> Span {
     Span { since: (until - length).max(target), until }
 }
 
+/// The part of a window that a reconciliation has proven.
+struct Proven {
+    span: Span,
+    /// The number of the upstream's events that were revealed.
+    events: usize,
+    /// The number of events of the window, ours and the upstream's, whose ids were in memory.
+    held: usize,
+}
+
 /// How a window ended.
 enum Way {
     Done {
         method: &'static str,
         effort: Effort,
-        /// By negentropy: the part of the window that was proven, and the number of the upstream's
-        /// events in it.
-        revealed: Option<(Span, usize)>,
+        /// By negentropy: the part of the window that was proven.
+        proven: Option<Proven>,
         result: Value,
     },
     /// The window holds more pages than one job can walk. The next job continues it.
@@ -84,7 +92,7 @@ pub(super) async fn run(run: &Run<'_>, report: &mut Report) -> Result<Done, Step
         return Err(StepError::Unwanted); // only a comparison needs no download
     }
     let lengths = lengths(run, by_negentropy);
-    let span = next_span(until, target, lengths.next);
+    let span = next_span(until, target, asked_length(run, by_negentropy, lengths.next));
     let way = if by_negentropy {
         reconcile::reconcile(run, span, report).await?
     } else {
@@ -110,22 +118,57 @@ async fn complete(run: &Run<'_>, report: &mut Report) -> Result<Done, StepError>
     Ok(Done { ending, result })
 }
 
-/// Halves the windows of a lane whose job reached its time limit.
-pub(super) fn after_time_over(run: &Run<'_>, progress: &mut Progress) {
+/// Returns how much of a window is asked for. An upstream that is not known to support NIP-77 is asked for a first window
+/// at most: if it needs too long for a longer one, its silence would mean that it does not support NIP-77.
+fn asked_length(run: &Run<'_>, by_negentropy: bool, next: i64) -> i64 {
+    if by_negentropy && run.upstream.negentropy_verdict != "supported" {
+        return next.min(shortest_first(run, true));
+    }
+    next
+}
+
+/// Shortens the windows of a lane if their length may be the reason of an error.
+pub(super) fn after_error(run: &Run<'_>, error: &StepError, progress: &mut Progress) {
+    match error {
+        StepError::TimeOver | StepError::Died { .. } => after_time_over(run, progress),
+        error if error.may_concern_length() => after_silence(run, progress),
+        _ => {}
+    }
+}
+
+/// Halves the windows of a lane whose upstream did not give a page, or not its end, if they are longer than a first one.
+fn after_silence(run: &Run<'_>, progress: &mut Progress) {
+    let by_negentropy = run.upstream.negentropy && run.upstream.negentropy_verdict != "unsupported";
+    let (lengths, shortest) = (lengths(run, by_negentropy), shortest_first(run, by_negentropy));
+    if lengths.next > shortest {
+        progress.window = Some(next_window(lengths.after_silence(shortest)));
+    }
+}
+
+/// Halves the windows of a lane whose job reached its time limit, or whose workers died.
+fn after_time_over(run: &Run<'_>, progress: &mut Progress) {
     let lengths = lengths(run, run.upstream.negentropy);
     progress.window = Some(next_window(lengths.after_cut(lengths.next)));
+}
+
+/// Returns the length of a backfill's first window.
+fn shortest_first(run: &Run<'_>, by_negentropy: bool) -> i64 {
+    let Settings { negentropy_chunk_hours, polling_chunk_hours, .. } = run.settings;
+    seconds(if by_negentropy { *negentropy_chunk_hours } else { *polling_chunk_hours })
+}
+
+fn seconds(hours: u64) -> i64 {
+    3600 * i64::try_from(hours).unwrap_or(i64::MAX / 3600)
 }
 
 /// Returns the lengths of a lane's windows. What was refused concerns reconciliations only.
 fn lengths(run: &Run<'_>, by_negentropy: bool) -> Lengths {
     let (lane, settings) = (&run.lease.lane, run.settings);
-    let hours = |hours: u64| 3600 * i64::try_from(hours).unwrap_or(i64::MAX / 3600);
-    let first = match (lane.kind, by_negentropy) {
-        (LaneKind::Full, true) => hours(settings.chunk_max_hours),
-        (_, true) => hours(settings.negentropy_chunk_hours),
-        (_, false) => hours(settings.polling_chunk_hours),
+    let first = match lane.kind {
+        LaneKind::Full if by_negentropy => seconds(settings.chunk_max_hours),
+        _ => shortest_first(run, by_negentropy),
     };
-    let longest = hours(settings.chunk_max_hours).max(first);
+    let longest = seconds(settings.chunk_max_hours).max(first);
     let refused = lane.window_refused.filter(|_| by_negentropy);
     let first = refused.map_or(first, |refused| first.min(refused / 2));
     let next = lane.window_seconds.unwrap_or(first).min(longest);
@@ -157,9 +200,12 @@ fn conclude(
             progress.window = Some(next_window(shorter));
             again(json!({ "halved": [span.since, span.until], "seconds": shorter.next }))
         }
-        Way::Done { method, effort, revealed, mut result } => {
-            let (span, events) = revealed.unwrap_or((span, 0));
-            let done = DoneWindow { effort, seconds: span.seconds(), events, cap };
+        Way::Done { method, effort, proven, mut result } => {
+            // The set at which the upstream cuts limits reconciliations only.
+            let cap = cap.filter(|_| proven.is_some());
+            let Proven { span, events, held } =
+                proven.unwrap_or(Proven { span, events: 0, held: 0 });
+            let done = DoneWindow { effort, seconds: span.seconds(), events, held, cap };
             progress.window = Some(next_window(lengths.after(done)));
             progress.backfill_until = Some(span.since);
             progress.method = Some(method);

@@ -30,6 +30,9 @@ pub enum StepError {
         /// The error, for people.
         reason: String,
     },
+    /// The upstream closed a subscription because of an error of its own. The job is retried.
+    #[error("the relay closed the subscription: {0}")]
+    Closed(String),
     /// The upstream did not answer in time. The job is retried.
     #[error("{0}")]
     Silent(String),
@@ -101,6 +104,7 @@ impl StepError {
             self,
             Self::Connection(_)
                 | Self::Unreachable { .. }
+                | Self::Closed(_)
                 | Self::Silent(_)
                 | Self::RateLimited(_)
                 | Self::TookNone(_)
@@ -110,6 +114,11 @@ impl StepError {
                 | Self::TimeOver
                 | Self::Database(_)
         )
+    }
+
+    /// Whether the upstream may answer a request for a shorter window.
+    pub(crate) fn may_concern_length(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Silent(_) | Self::Protocol(_))
     }
 
     /// Returns the shortest wait before a retry, if the upstream asked for one.
@@ -133,7 +142,7 @@ impl StepError {
         match reason.split_once(':').map_or("", |(prefix, _)| prefix) {
             "rate-limited" => Self::RateLimited(reason.to_owned()),
             "auth-required" => Self::Auth(reason.to_owned()),
-            "error" => Self::Connection(format!("the relay closed the subscription: {reason}")),
+            "error" => Self::Closed(reason.to_owned()),
             _ => Self::Refused(reason.to_owned()),
         }
     }
@@ -174,7 +183,7 @@ mod tests {
     fn the_prefix_of_a_closed_says_what_to_do() {
         assert!(matches!(StepError::of_closed("rate-limited: slow"), StepError::RateLimited(_)));
         assert!(matches!(StepError::of_closed("auth-required: who"), StepError::Auth(_)));
-        assert!(matches!(StepError::of_closed("error: disk"), StepError::Connection(_)));
+        assert!(matches!(StepError::of_closed("error: disk"), StepError::Closed(_)));
         assert!(matches!(StepError::of_closed("restricted: no"), StepError::Refused(_)));
         assert!(matches!(StepError::of_closed("bye"), StepError::Refused(_)));
     }

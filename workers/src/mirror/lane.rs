@@ -221,14 +221,12 @@ fn after_error(run: &Run<'_>, job: &Job, error: &StepError, report: &mut Report)
     let rest = Duration::from_secs(60 * run.settings.error_retry_after_minutes).max(asked);
     let has_died = run.lease.deaths >= job.allowed_attempts();
     let is_ahead = report.shows_progress(&run.lease.lane);
+    if matches!(run.lease.lane.kind, LaneKind::Backfill | LaneKind::Full) {
+        backfill::after_error(run, error, &mut report.progress); // no progress: the lane backs off
+    }
     let ending = match error {
         StepError::Unwanted => Ending::Rests { is_complete: false },
-        StepError::TimeOver => {
-            if matches!(run.lease.lane.kind, LaneKind::Backfill | LaneKind::Full) {
-                backfill::after_time_over(run, &mut report.progress);
-            }
-            Ending::GoesOn(Duration::ZERO)
-        }
+        StepError::TimeOver => Ending::GoesOn(Duration::ZERO),
         // An attempt that moved the lane on is never the last one.
         error if error.is_transient() && !has_died && (is_ahead || !job.is_last_attempt()) => {
             let attempt = if is_ahead { 1 } else { job.attempt };

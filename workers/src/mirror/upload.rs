@@ -190,11 +190,14 @@ impl Uploader<'_> {
 
     /// Returns the room of the next batch.
     fn room(&self) -> Room {
-        Room { configured: self.start().size, grown: self.pace().size }
+        let grown = self.pace().size;
+        let bytes = self.pace.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+        Room { configured: self.start().size, grown, bytes }
     }
 
-    /// Notes how the upstream answered a round that took `took`. One that refuses events gets no larger batches.
-    fn learn_pace(&self, round: &Round<'_>, took: Duration) {
+    /// Notes how the upstream answered a round of these events, which took `took`. One that refuses events gets no larger
+    /// batches.
+    fn learn_pace(&self, items: &[&Item], round: &Round<'_>, took: Duration) {
         let (start, now) = (self.start(), Instant::now());
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         if round.limited.is_some() {
@@ -203,7 +206,11 @@ impl Uploader<'_> {
             pace.failed(start, now);
         } else if round.judged > 0 {
             let judged = if round.is_refused { 0 } else { round.judged };
-            pace.answered(start, (took, usize::try_from(judged).unwrap_or(usize::MAX)), now);
+            let judged = usize::try_from(judged).unwrap_or(usize::MAX);
+            pace.answered(start, (took, judged), now);
+            if judged == items.len() {
+                pace.carried(took, items.iter().map(|item| item.bytes()).sum());
+            }
         }
     }
 

@@ -147,10 +147,10 @@ async fn create(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into lane (upstream_id, lane, filter_hash, filter, cursor_at, backfill_started_at,
-                           backfill_target, backfill_until, window_seconds, status, gap_seconds,
-                           gap_ids, gap_spans, gaps_since, gap_retry_at)
+                           backfill_target, backfill_until, window_seconds, window_refused, status,
+                           gap_seconds, gap_ids, gap_spans, gaps_since, gap_retry_at)
          select u.id, $2, $3, $4, o.cursor_at, o.backfill_started_at, o.backfill_target,
-                o.backfill_until, o.window_seconds,
+                o.backfill_until, o.window_seconds, o.window_refused,
                 case when o.status = 'completed' then 'completed' else 'idle' end,
                 coalesce(o.gap_seconds, 0), coalesce(o.gap_ids, 0), coalesce(o.gap_spans, 0),
                 o.gaps_since, o.gap_retry_at

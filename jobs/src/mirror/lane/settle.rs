@@ -21,7 +21,7 @@ use crate::{
 pub struct NextWindow {
     /// The length in seconds.
     pub seconds: i64,
-    /// The number of easy windows in a row since the length has changed.
+    /// The number of easy windows in a row since the length has changed; below 0 if so many must come before it grows.
     pub easy: i32,
     /// The shortest length that the upstream has refused, in seconds; `None` if it refuses none.
     pub refused: Option<i64>,
@@ -58,6 +58,14 @@ pub struct Progress {
     pub method: Option<&'static str>,
     /// The finished windows, whose gaps replace those that the lane has there.
     pub finished: Vec<gap::Finished>,
+}
+
+impl Progress {
+    /// Whether it tells of a sync: a failed attempt that only shortens the next window is none.
+    fn is_sync(&self) -> bool {
+        let rest = Self { window: None, finished: Vec::new(), ..*self };
+        !self.finished.is_empty() || rest != Self::default()
+    }
 }
 
 /// How a job ends.
@@ -145,7 +153,7 @@ async fn write(
         progress.walked.map(|walked| walked.until),
         progress.walked.map(|walked| walked.at),
         progress.walked.map(|walked| walked.cursor),
-        *progress != Progress::default(), // a failed attempt without progress is no sync
+        progress.is_sync(),
         progress.window.and_then(|next| next.refused),
         rests,
     )

@@ -94,7 +94,7 @@ numbers! {
     }
     "negentropy" {
         negentropy_frame_size = 60_000 in 0..=500_000, false, "largest frame that we send, in bytes; 0 means no limit";
-        negentropy_chunk_hours = 2 in 1..=8760, false, "length of a backfill's first window by negentropy; later ones grow while they take at most 5 s";
+        negentropy_chunk_hours = 2 in 1..=8760, false, "length of a backfill's first window by negentropy; later ones grow while they are easy";
         negentropy_timeout_seconds = 30 in 1..=60, false, "longest wait for the first answer to a reconciliation; an upstream that does not answer is polled for a day";
         batch_size = 100 in 1..=500, false, "ids per request for missing events";
     }

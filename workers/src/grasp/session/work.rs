@@ -58,7 +58,8 @@ pub(super) struct Done {
 
 /// Whether the relay itself refused a request.
 pub(super) fn is_refusal(error: &StepError) -> bool {
-    matches!(error, StepError::Auth(_) | StepError::Refused(_) | StepError::Connection(_))
+    use StepError::{Auth, Closed, Connection, Refused};
+    matches!(error, Auth(_) | Refused(_) | Closed(_) | Connection(_))
 }
 
 /// Returns what earlier fetches of filters of missing items have proven.

@@ -8,9 +8,13 @@
 //!    └─── refused: half, or as short as the upstream asks; remembered as refused ◀───────────┘
 //! ```
 //!
+//! After a page that was not answered, the length is half, and eight windows must be easy before it grows.
+//!
 //! A window is easy if it is done in 5 s, and hard if it takes longer than 20 s: a window that is four times as long
 //! as an easy one should not be hard. At the same density, it also ends well before the time after which a fetch is
-//! cut. A window that is neither keeps the length.
+//! cut. A window that is neither keeps the length. The time of a small window, with few rounds and few differences, is
+//! what the relay needs for any request: shorter windows would only need more of it. It is easy up to 45 s, and never
+//! hard. A scan that is truly slow is refused, or ends with the job.
 //!
 //! Invariants:
 //! - The length says how far the next window reaches back from what is proven, and nothing else: no length can skip or
@@ -19,8 +23,8 @@
 //!   towards windows of more than [`MANY`] events.
 //! - A refused length is not requested again before eight windows of half its length were easy. It is forgotten when
 //!   the upstream accepts it, or does not support NIP-77 any more.
-//! - A length only shortens after a window that was hard, refused, or held more than half of the set at which the
-//!   upstream cuts.
+//! - A length only shortens after a window that was hard, refused, not answered in time, or held more than half of the
+//!   set at which the upstream cuts.
 
 use std::time::Duration;
 
@@ -30,6 +34,11 @@ pub(crate) const SHORTEST: i64 = 60;
 const EASY: Duration = Duration::from_secs(5);
 /// A window that takes longer is hard.
 const HARD: Duration = Duration::from_secs(20);
+/// A small window that is done within this time is easy. Less than half of what a job may take: where the time follows
+/// the length, a window of half of one that was not done in time is not easy, so that the two do not take turns.
+const SMALL_EASY: Duration = Duration::from_secs(45);
+/// The most rounds of a small window, and the most events that one side lacked.
+const SMALL: (u32, usize) = (2, 1000);
 /// How many times as long a window is as the easy one before it.
 const GROWTH: i64 = 4;
 /// The number of easy windows in a row after which a refused length is tried again.
@@ -49,11 +58,13 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    /// Returns the effort of a window that took so long.
-    pub(crate) fn of(took: Duration) -> Self {
-        if took <= EASY {
+    /// Returns the effort of a window that took so long, and so many rounds, and whose sides differed in so many events.
+    pub(crate) fn of(took: Duration, rounds: u32, differences: usize) -> Self {
+        let is_small = rounds <= SMALL.0 && differences <= SMALL.1;
+        let easy = if is_small { SMALL_EASY } else { EASY };
+        if took <= easy {
             Self::Easy
-        } else if took <= HARD {
+        } else if is_small || took <= HARD {
             Self::Fair
         } else {
             Self::Hard
@@ -69,7 +80,9 @@ pub(crate) struct Done {
     pub(crate) seconds: i64,
     /// The number of the upstream's events in it; 0 if it is not known.
     pub(crate) events: usize,
-    /// The number of events at which the upstream cuts a reconciliation.
+    /// The number of events in it, ours and the upstream's, whose ids were in memory.
+    pub(crate) held: usize,
+    /// The number of events at which the upstream cuts a reconciliation; `None` if the window was polled.
     pub(crate) cap: Option<i64>,
 }
 
@@ -78,7 +91,7 @@ pub(crate) struct Done {
 pub(crate) struct Lengths {
     pub(crate) next: i64,
     pub(crate) longest: i64,
-    /// The number of easy windows in a row since the length has changed.
+    /// The number of easy windows in a row since the length has changed; below 0 if so many must come before it grows.
     pub(crate) easy: i32,
     /// The shortest length that the upstream has refused.
     pub(crate) refused: Option<i64>,
@@ -91,11 +104,12 @@ impl Lengths {
         let known = Self { refused, ..self };
         let longer = match done.effort {
             Effort::Easy => Self { easy: self.easy.saturating_add(1), ..known }.longer(done),
-            Effort::Fair => Self { easy: 0, ..known },
+            Effort::Fair => Self { easy: self.easy.min(0), ..known },
             Effort::Hard => known.at(self.next / 2),
         };
-        match done.cap {
-            Some(cap) => longer.at(longer.next.min(done.seconds_of(cap / 2))),
+        match done.most_seconds() {
+            Some(most) if done.is_near_cap() => longer.at(longer.next.min(most)),
+            Some(most) => longer.at(longer.next.min(most.max(self.next))),
             None => longer,
         }
     }
@@ -112,16 +126,23 @@ impl Lengths {
         self.at(seconds / 2)
     }
 
+    /// Returns the lengths after a window that the upstream did not answer page by page, although it may answer a
+    /// shorter one. It does not grow before eight easy windows.
+    pub(crate) fn after_silence(self, shortest: i64) -> Self {
+        Self { easy: -EASY_BEFORE_REFUSED, ..self.at((self.next / 2).max(shortest)) }
+    }
+
     /// Returns the lengths if windows get longer now.
     fn longer(self, done: Done) -> Self {
         match self.refused {
+            _ if self.easy < 0 => self,
             Some(refused) if self.next >= refused / 2 => {
                 let is_tried = self.easy >= EASY_BEFORE_REFUSED;
                 if is_tried { self.at(refused) } else { self }
             }
             refused => {
                 let most = refused.map_or(self.longest, |refused| refused / 2);
-                let most = most.min(done.seconds_of(MANY)).max(self.next);
+                let most = most.min(done.seconds_of(MANY, done.held)).max(self.next);
                 self.at(self.next.saturating_mul(GROWTH).min(most))
             }
         }
@@ -134,10 +155,21 @@ impl Lengths {
 }
 
 impl Done {
-    /// Returns the length of a window with `events` events, if they are as dense as in this one.
-    fn seconds_of(self, events: i64) -> i64 {
-        let held = i64::try_from(self.events).unwrap_or(i64::MAX).max(1);
-        self.seconds.saturating_mul(events) / held
+    /// Returns the length of a window with `events` events, if this one has `held` of the kind.
+    fn seconds_of(self, events: i64, held: usize) -> i64 {
+        self.seconds.saturating_mul(events) / i64::try_from(held).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// Returns the length of a window that holds half of what the upstream compares; `None` if nothing limits it.
+    fn most_seconds(self) -> Option<i64> {
+        let cap = self.cap.filter(|_| self.events > 0)?;
+        Some(self.seconds_of((cap / 2).max(1), self.events))
+    }
+
+    /// Whether it holds more than half of what the upstream compares.
+    fn is_near_cap(self) -> bool {
+        let events = i64::try_from(self.events).unwrap_or(i64::MAX);
+        self.cap.is_some_and(|cap| events.saturating_mul(2) > cap)
     }
 }
 

@@ -1,5 +1,7 @@
 //! A window by polling: page after page, from new to old.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tender_jobs::mirror::{
     filter::Filter,
@@ -18,6 +20,8 @@ use crate::mirror::{
 /// The largest number of events that is requested at once, if the upstream's NIP-11 document names
 /// none.
 const MOST: u64 = 5000;
+/// The longest time of an easy window: a longer one is answered within its wait, too.
+const EASY: Duration = Duration::from_secs(20);
 
 /// What a lane keeps of a walk that is not over.
 #[derive(Debug, Clone, Copy)]
@@ -45,14 +49,14 @@ pub(super) async fn poll_as(
     let filter = run.settings.download_filter();
     let window = (span.since, Some(span.until));
     let asked = asked(run, &learned, &filter, window, run.now());
-    let mut walk = Walk::new(asked);
+    let (mut walk, started) = (Walk::new(asked), Instant::now());
     if !walk_through(run, &mut walk, (span.since, span.until), report, keep).await? {
         return Ok(Way::Unfinished);
     }
     Ok(Way::Done {
         method: "polling",
-        effort: effort(walk.first_page, asked.limit),
-        revealed: None,
+        effort: effort(walk.first_page, asked.limit, started.elapsed()),
+        proven: None,
         result: json!({ "received": report.events.received() }),
     })
 }
@@ -167,10 +171,11 @@ fn interval(run: &Run<'_>) -> i64 {
     i64::try_from(run.settings.checkpoint_interval).unwrap_or(i64::MAX)
 }
 
-/// A window is easy if its first page is less than half full. A longer one is no harder: pages are walked one by one.
-fn effort(first_page: Option<usize>, limit: u64) -> Effort {
-    let is_easy = u64::try_from(first_page.unwrap_or(0)).is_ok_and(|size| 2 * size < limit);
-    if is_easy { Effort::Easy } else { Effort::Fair }
+/// A window is easy if its first page is less than half full, and its few pages came within 20 s: the relay may need
+/// longer for longer windows. It is never hard, because pages are walked one by one.
+fn effort(first_page: Option<usize>, limit: u64, took: Duration) -> Effort {
+    let is_sparse = u64::try_from(first_page.unwrap_or(0)).is_ok_and(|size| 2 * size < limit);
+    if is_sparse && took <= EASY { Effort::Easy } else { Effort::Fair }
 }
 
 /// Writes the progress so far, and starts a new one.
@@ -181,4 +186,22 @@ async fn save(run: &Run<'_>, report: &mut Report) -> Result<(), StepError> {
     }
     report.is_ahead = true;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_easy_if_it_is_sparse_and_was_answered_soon() {
+        for (first, seconds, expected) in [
+            (None, 0, Effort::Easy),
+            (Some(249), 20, Effort::Easy),
+            (Some(250), 0, Effort::Fair),
+            (Some(0), 21, Effort::Fair),
+        ] {
+            let effort = effort(first, 500, Duration::from_secs(seconds));
+            assert_eq!(effort, expected, "{first:?} in {seconds} s");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use tender_jobs::{
 use tokio::sync::mpsc;
 
 use super::{
-    Effort, SHORTEST, Span, Way,
+    Effort, Proven, SHORTEST, Span, Way,
     poll::{asked, poll},
     retry::how,
 };

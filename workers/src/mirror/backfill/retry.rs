@@ -21,7 +21,7 @@ use tender_jobs::mirror::{
 use tokio::sync::mpsc;
 
 use super::{
-    Span, Way, lengths,
+    Span, Way, asked_length, lengths,
     poll::{Keep, poll_as},
     reconcile::{UNDELIVERED, reconcile},
 };
@@ -52,7 +52,7 @@ pub(in crate::mirror) async fn retry(
         return Ok(None);
     }
     let connection = run.context.connections.get(run.upstream).await?;
-    let seconds = lengths(run, by_negentropy).next.max(PART);
+    let seconds = asked_length(run, by_negentropy, lengths(run, by_negentropy).next).max(PART);
     let share = Share { seconds, ids: if downloads { IDS } else { 0 } };
     match under_lease(gap::take_due(db, run.lease, share).await?)? {
         None => Ok(None),
@@ -114,7 +114,7 @@ async fn retry_window(
         poll_as(run, span, report, Keep::Gaps).await?
     };
     let at = match way {
-        Way::Done { revealed: Some((proven, _)), .. } if proven.since > span.since => None,
+        Way::Done { proven: Some(part), .. } if part.span.since > span.since => None,
         Way::Done { .. } => return Ok(true),
         Way::Unfinished | Way::Cut => None,
         Way::Halve { .. } => {

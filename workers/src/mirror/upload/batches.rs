@@ -42,6 +42,15 @@ pub(in crate::mirror) struct Room {
     pub(in crate::mirror) configured: usize,
     /// The number of events that it may have if they are small.
     pub(in crate::mirror) grown: usize,
+    /// The bytes that these may have.
+    pub(in crate::mirror) bytes: usize,
+}
+
+impl Item {
+    /// Returns about how many bytes it has on the wire.
+    pub(in crate::mirror) fn bytes(&self) -> usize {
+        self.event.bytes() + FIXED_BYTES
+    }
 }
 
 /// The events that a run has not sent yet: those that wait, then new ones, and at last the suspects, with which the
@@ -103,10 +112,10 @@ impl Unsent {
 impl Room {
     /// Returns how many of these events fit, at least one.
     fn fits<'i>(self, items: impl ExactSizeIterator<Item = &'i Item>) -> usize {
-        let (count, mut bytes) = (items.len().max(1), 0);
+        let (count, most, mut bytes) = (items.len().max(1), self.bytes.min(MOST_BYTES), 0);
         let is_over = |(number, item): (usize, &Item)| {
-            bytes += item.event.bytes() + FIXED_BYTES;
-            number >= self.configured && (number >= self.grown || bytes > MOST_BYTES)
+            bytes += item.bytes();
+            number >= self.configured && (number >= self.grown || bytes > most)
         };
         items.enumerate().position(is_over).unwrap_or(count).max(1)
     }

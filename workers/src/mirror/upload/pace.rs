@@ -11,7 +11,8 @@
 //!
 //! Invariants: a batch is larger than configured only while there is no pause. After a limit, slow answers, a lost
 //! connection or silence, it is as configured for ten minutes. It grows only after a batch of its whole size was judged
-//! fast, and at most to twice the size.
+//! fast, and at most to twice the size. Beyond the configured size, it has at most twice the bytes of a batch that was
+//! judged fast since.
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub(in crate::mirror) struct Pace {
     floor: Option<(Duration, Instant)>,
     /// The instant until which batches do not grow.
     small_until: Option<Instant>,
+    /// The bytes of the largest batch that was judged fast since the last failure.
+    bytes: usize,
 }
 
 impl Pace {
@@ -56,7 +59,22 @@ impl Pace {
     pub(in crate::mirror) fn get(&mut self, start: Start) -> Start {
         match self.now {
             Some((same, pace)) if same == start => pace,
-            _ => self.set(start, start),
+            _ => {
+                self.bytes = 0;
+                self.set(start, start)
+            }
+        }
+    }
+
+    /// Returns the most bytes of a batch that is larger than configured: twice those of one that was judged fast.
+    pub(in crate::mirror) fn bytes(&self) -> usize {
+        self.bytes.saturating_mul(2)
+    }
+
+    /// Notes the bytes of a batch whose events were all judged within `took`.
+    pub(in crate::mirror) fn carried(&mut self, took: Duration, bytes: usize) {
+        if took <= FAST {
+            self.bytes = self.bytes.max(bytes);
         }
     }
 
@@ -101,6 +119,7 @@ impl Pace {
     pub(in crate::mirror) fn failed(&mut self, start: Start, now: Instant) {
         let pace = self.get(start);
         self.small_until = Some(now + WARY_FOR);
+        self.bytes = 0;
         self.set(start, Start { size: start.size, ..pace });
     }
 

@@ -71,7 +71,7 @@ impl Uploader<'_> {
     pub(super) async fn send<'b>(&mut self, items: &[&'b Item]) -> Round<'b> {
         let begun = Instant::now();
         let round = self.exchange(items).await;
-        self.learn_pace(&round, begun.elapsed());
+        self.learn_pace(items, &round, begun.elapsed());
         round
     }
 

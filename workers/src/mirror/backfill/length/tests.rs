@@ -10,7 +10,7 @@ fn lengths(next: i64) -> Lengths {
 }
 
 fn done(effort: Effort, seconds: i64) -> Done {
-    Done { effort, seconds, events: 0, cap: None }
+    Done { effort, seconds, events: 0, held: 0, cap: None }
 }
 
 fn easy(lengths: Lengths) -> Lengths {
@@ -43,7 +43,51 @@ fn the_effort_follows_from_the_time() {
         (20, Effort::Fair),
         (21, Effort::Hard),
     ] {
-        assert_eq!(Effort::of(Duration::from_secs(seconds)), effort, "{seconds} s");
+        for (rounds, differences) in [(3, 0), (1, 1001)] {
+            let of = Effort::of(Duration::from_secs(seconds), rounds, differences);
+            assert_eq!(of, effort, "{seconds} s");
+        }
+    }
+}
+
+#[test]
+fn a_small_window_is_never_hard() {
+    for (seconds, effort) in
+        [(0, Effort::Easy), (45, Effort::Easy), (46, Effort::Fair), (99, Effort::Fair)]
+    {
+        assert_eq!(Effort::of(Duration::from_secs(seconds), 2, 1000), effort, "{seconds} s");
+    }
+}
+
+/// Covers five years without events; `took` is what a window costs. Returns the number of windows.
+fn windows_of_five_years(took: impl Fn(i64) -> u64) -> usize {
+    let (mut now, mut left, mut windows) = (lengths(2 * HOUR), 5 * 365 * 24 * HOUR, 0);
+    while left > 0 {
+        windows += 1;
+        let seconds = took(now.next);
+        if seconds > 100 {
+            now = now.after_cut(now.next);
+        } else {
+            left -= now.next;
+            let effort = Effort::of(Duration::from_secs(seconds), 1, 0);
+            now = now.after(done(effort, now.next));
+        }
+    }
+    windows
+}
+
+#[test]
+fn a_relay_that_needs_long_for_any_request_gets_long_windows() {
+    let windows = windows_of_five_years(|_| 25);
+    assert!(windows < 1000, "{windows}");
+}
+
+#[test]
+fn a_relay_whose_scans_are_slow_wastes_few_jobs() {
+    for rate in [600, 1000, 2000, 4000] {
+        let windows = windows_of_five_years(|length| u64::try_from(length / rate).unwrap());
+        let most = 5 * 365 * 24 * HOUR / (22 * rate) + 10;
+        assert!(i64::try_from(windows).unwrap() <= most, "{windows} of {most} at {rate}");
     }
 }
 
@@ -70,6 +114,12 @@ fn a_refused_length_is_tried_again_after_eight_easy_windows() {
 #[test]
 fn windows_aim_at_half_of_a_set_that_the_relay_cuts() {
     let of = |events| Done { events, cap: Some(1000), ..done(Effort::Easy, 2 * HOUR) };
+    assert_eq!(lengths(2 * HOUR).after(of(501)).next, 2 * HOUR * 500 / 501);
+    assert_eq!(
+        lengths(4 * HOUR).after(of(500)).next,
+        4 * HOUR,
+        "the part that was left was shorter"
+    );
     assert_eq!(lengths(2 * HOUR).after(of(1000)).next, HOUR);
     assert_eq!(lengths(2 * HOUR).after(of(400)).next, 2 * HOUR * 500 / 400);
     let without = Done { cap: None, ..of(9000) };
@@ -77,10 +127,39 @@ fn windows_aim_at_half_of_a_set_that_the_relay_cuts() {
 }
 
 #[test]
+fn a_small_set_that_the_relay_cuts_does_not_freeze_the_windows() {
+    for cap in 1..8 {
+        let of = |events| Done { events, cap: Some(cap), ..done(Effort::Easy, 2 * HOUR) };
+        assert_eq!(
+            lengths(2 * HOUR).after(of(0)).next,
+            8 * HOUR,
+            "{cap}: an empty window says nothing"
+        );
+        let one = lengths(2 * HOUR).after(of(1)).next;
+        assert!((2 * HOUR..=8 * HOUR).contains(&one), "{cap}: {one}");
+    }
+}
+
+#[test]
+fn after_silence_a_length_grows_again_after_eight_easy_windows() {
+    let mut now = lengths(WEEK).after_silence(2 * HOUR).after_silence(2 * HOUR);
+    assert_eq!(now.next, WEEK / 4);
+    now = easy(now).after(done(Effort::Fair, WEEK / 4));
+    for _ in 0..7 {
+        assert_eq!(now.next, WEEK / 4);
+        now = easy(now);
+    }
+    assert_eq!(now.next, WEEK);
+    assert_eq!(lengths(3 * HOUR).after_silence(2 * HOUR).next, 2 * HOUR);
+}
+
+#[test]
 fn windows_do_not_grow_beyond_many_events() {
-    let of = |events| Done { events, ..done(Effort::Easy, 8 * HOUR) };
+    let of = |held| Done { held, ..done(Effort::Easy, 8 * HOUR) };
     assert_eq!(lengths(8 * HOUR).after(of(50_000)).next, 16 * HOUR);
     assert_eq!(lengths(8 * HOUR).after(of(200_000)).next, 8 * HOUR, "nor do they shrink");
+    let ours = Done { events: 100, ..of(200_000) };
+    assert_eq!(lengths(8 * HOUR).after(ours).next, 8 * HOUR, "although the relay has few");
 }
 
 #[test]
@@ -139,13 +218,14 @@ proptest! {
                 prop_assert!(now.next <= span);
             } else {
                 covered += span;
-                let effort = Effort::of(Duration::from_secs(u64::try_from(events / relay.rate).unwrap()));
+                let took = Duration::from_secs(u64::try_from(events / relay.rate).unwrap());
                 if let Some(refused) = before.refused && span >= refused {
                     prop_assert!(is_done.len() >= 8, "a refused length only after eight easy windows");
                 }
+                let effort = Effort::of(took, 3, usize::try_from(events).unwrap());
                 if effort == Effort::Easy { is_done.push(span) } else { is_done.clear() }
                 let events = usize::try_from(events).unwrap();
-                now = now.after(Done { effort, seconds: span, events, cap: None });
+                now = now.after(Done { effort, seconds: span, events, held: events, cap: None });
                 prop_assert!(now.next <= GROWTH * before.next);
                 prop_assert!(effort == Effort::Hard || now.next >= before.next, "only a hard one shortens");
             }

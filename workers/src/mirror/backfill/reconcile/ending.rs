@@ -1,6 +1,6 @@
 //! How a window by negentropy ends: as far as its reconciliation is proven.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -10,7 +10,7 @@ use tender_jobs::mirror::{
     upstream::{self, Fact, Learned},
 };
 
-use super::{Effort, SHORTEST, Span, UNDELIVERED, Way, poll};
+use super::{Effort, Proven, SHORTEST, Span, UNDELIVERED, Way, poll};
 use crate::mirror::{
     error::StepError,
     fetch::Fetched,
@@ -73,7 +73,7 @@ pub(super) async fn conclude(
     report.progress.unavailable += i64::try_from(fetched.undelivered.len()).unwrap_or(i64::MAX);
     report.progress.finished.push(finished(span, from, fetched));
     lose(run, begun, items, compared, from).await?;
-    Ok(done(proven, Effort::of(started.elapsed()), items, compared, fetched))
+    Ok(done(proven, started.elapsed(), items, compared, fetched))
 }
 
 /// Returns the account of a window that is proven from the second `from` on. The undelivered ids
@@ -93,20 +93,16 @@ pub(super) fn unproven(span: Span, why: &str, report: &mut Report) -> Way {
     let finished = Finished { gaps, ..Finished::window(span.since, span.until) };
     report.progress.finished.push(finished);
     let result = json!({ "unproven": why });
-    Way::Done { method: "negentropy", effort: Effort::Fair, revealed: None, result }
+    Way::Done { method: "negentropy", effort: Effort::Fair, proven: None, result }
 }
 
-fn done(
-    proven: Span,
-    effort: Effort,
-    items: &[Item],
-    compared: &Compared,
-    fetched: &Fetched,
-) -> Way {
+fn done(span: Span, took: Duration, items: &[Item], compared: &Compared, fetched: &Fetched) -> Way {
+    let differences = compared.need.len() + compared.have.len();
+    let (events, held) = (Revealed::count_of(items, compared), items.len() + compared.need.len());
     Way::Done {
         method: "negentropy",
-        effort,
-        revealed: Some((proven, Revealed::count_of(items, compared))),
+        effort: Effort::of(took, compared.rounds, differences),
+        proven: Some(Proven { span, events, held }),
         result: json!({
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
             "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),

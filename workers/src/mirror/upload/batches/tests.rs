@@ -20,7 +20,7 @@ fn suspect(attempts: i32) -> Waiting {
 }
 
 fn fixed(size: usize) -> Room {
-    Room { configured: size, grown: size }
+    Room { configured: size, grown: size, bytes: MOST_BYTES }
 }
 
 fn found(events: impl Iterator<Item = Event>, up_to: i64) -> Candidates {
@@ -42,7 +42,7 @@ fn suspects_share_ever_smaller_batches_and_end_alone() {
     assert_eq!([1, 2, 3, 4, 5].map(halved), [250, 125, 62, 1, 1]);
     let suspects = [1, 1, 1, 4, 4, 1].map(suspect).to_vec();
     let mut unsent = Unsent::new(suspects, found(std::iter::empty(), 0), 4, 0);
-    let grown = Room { configured: 4, grown: 500 };
+    let grown = Room { configured: 4, grown: 500, bytes: MOST_BYTES };
     assert_eq!(sizes(&all(&mut unsent, grown)), [2, 1, 1, 1, 1], "they never grow");
 }
 
@@ -71,11 +71,19 @@ fn waiting_events_go_first_and_suspects_last() {
 fn a_batch_grows_by_small_events_only() {
     let large = found((0..40).map(|number| event(number, MOST_BYTES / 10)), 40);
     let mut unsent = Unsent::new(Vec::new(), large, 15, 0);
-    let grown = Room { configured: 15, grown: 100 };
+    let grown = Room { configured: 15, grown: 100, bytes: usize::MAX };
     assert_eq!(sizes(&all(&mut unsent, grown)), [15, 15, 10], "the configured number, not more");
     let mixed = found((0..40).map(|number| event(number, MOST_BYTES / 30)), 40);
     let mut unsent = Unsent::new(Vec::new(), mixed, 15, 0);
     assert_eq!(sizes(&all(&mut unsent, grown)), [29, 11], "as many as the bytes allow");
+    let small = found((0..40).map(|number| event(number, 100)), 40);
+    let mut unsent = Unsent::new(Vec::new(), small, 15, 0);
+    let grown = Room { bytes: 20 * (100 + FIXED_BYTES), ..grown };
+    assert_eq!(
+        sizes(&all(&mut unsent, grown)),
+        [20, 20],
+        "as many as the bytes of the last ones allow"
+    );
 }
 
 proptest! {
@@ -86,16 +94,17 @@ proptest! {
         bytes in prop_oneof![Just(0_usize), Just(MOST_BYTES / 20)],
         configured in 1..20_usize,
         rooms in proptest::collection::vec(1..60_usize, 1..20),
+        most in 0..2 * MOST_BYTES,
     ) {
         let of = |number| Waiting { event: event(number, 0), attempts: 0, is_suspect: false, is_sent: false };
         let found = found((0..count).map(|number| event(number, bytes)), 1000);
         let mut unsent = Unsent::new((0..waiting).map(of).collect(), found, configured, 0);
         let mut rooms = rooms.into_iter().cycle();
         let (mut ids, mut reached) = (Vec::new(), 0);
-        while let Some(batch) = unsent.next(Room { configured, grown: rooms.next().unwrap_or(1) }) {
+        while let Some(batch) = unsent.next(Room { configured, grown: rooms.next().unwrap_or(1), bytes: most }) {
             prop_assert!(!batch.items.is_empty());
             let bytes: usize = batch.items.iter().map(|item| item.event.bytes()).sum();
-            prop_assert!(batch.items.len() <= configured || bytes <= MOST_BYTES);
+            prop_assert!(batch.items.len() <= configured || bytes <= most.min(MOST_BYTES));
             ids.extend(batch.items.iter().map(|item| item.event.id.0[0]));
             if let Some(up_to) = batch.up_to {
                 let sent = i64::try_from(ids.len()).unwrap_or(0) - i64::from(waiting);

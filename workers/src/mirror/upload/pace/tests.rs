@@ -61,6 +61,27 @@ fn a_batch_that_was_not_whole_or_not_fast_lets_none_grow() {
     assert_eq!(pace.get(start).size, 100, "neither fast nor slow: it stays");
 }
 
+#[test]
+fn the_bytes_of_a_batch_are_twice_those_of_a_fast_one_until_a_failure() {
+    let (mut pace, now) = (Pace::default(), Instant::now());
+    pace.get(START);
+    assert_eq!(pace.bytes(), 0, "as configured");
+    for (took, bytes, most) in [
+        (FAST, 90_000, 180_000),
+        (2 * FAST, 180_000, 180_000),
+        (QUICK, 180_000, 360_000),
+        (QUICK, 10, 360_000),
+    ] {
+        pace.carried(took, bytes);
+        assert_eq!(pace.bytes(), most);
+    }
+    pace.failed(START, now);
+    assert_eq!(pace.bytes(), 0);
+    pace.carried(QUICK, 1000);
+    pace.get(paused(START, Duration::ZERO));
+    assert_eq!(pace.bytes(), 0, "another setting begins anew");
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Limited,
