@@ -225,8 +225,8 @@ impl Zooid {
 
     /// Returns the whole document of a relay, with its secret.
     fn whole(&self, relay: &Relay) -> Value {
-        let keys = identity::keys(&self.settings.robot, &relay.id);
-        let secret = SecretString::from(keys.secret_key().to_secret_hex());
+        let secret = identity::secret(&self.settings.robot, &relay.id);
+        let secret = SecretString::from(secret.to_secret_hex());
         body::post(relay, &secret, self.blossom(), self.livekit())
     }
 

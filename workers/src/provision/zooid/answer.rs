@@ -105,7 +105,7 @@ impl Zooid {
     /// Removes secrets from a text of zooid, because zooid may repeat the request or its document.
     fn redact(&self, text: &str, relay: Option<&RelayId>) -> String {
         let robot = &self.settings.robot;
-        let relay = relay.map(|id| identity::keys(robot, id).secret_key().to_secret_hex());
+        let relay = relay.map(|id| identity::secret(robot, id).to_secret_hex());
         let robot = robot.secret_key().to_secret_hex();
         let blossom = self.blossom().into_iter().flat_map(|b| [&b.access_key, &b.secret_key]);
         let livekit = self.livekit().into_iter().flat_map(|l| [&l.api_key, &l.api_secret]);

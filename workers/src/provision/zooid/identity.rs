@@ -12,11 +12,16 @@ const DOMAIN: &[u8] = b"tender relay identity v1";
 
 /// Returns the keys of a relay. The same robot and the same id give the same keys.
 pub(super) fn keys(robot: &Keys, relay_id: &RelayId) -> Keys {
+    Keys::new(secret(robot, relay_id))
+}
+
+/// Returns the secret key of a relay.
+pub(super) fn secret(robot: &Keys, relay_id: &RelayId) -> SecretKey {
     let mut counter: u8 = 0;
     loop {
         // Nearly every hash is a valid key: the second turn comes once in 2^127 relays.
         if let Ok(secret) = SecretKey::from_slice(&hash(robot, relay_id, counter)) {
-            return Keys::new(secret);
+            return secret;
         }
         counter = counter.wrapping_add(1);
     }
