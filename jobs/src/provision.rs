@@ -45,5 +45,11 @@ pub use resync::{MAX_RATE, ResyncPayload, Resynced, advance_resync, start_resync
 pub use revive::revive;
 pub use settle::{Attempt, Completed, Completion, complete};
 
+/// The settings of sessions that claim and complete. By default PostgreSQL plans these statements again for each array
+/// length, which costs a fifth of an attempt. But a generic plan that is made while a table is small reads all of it, until
+/// the next analysis: a claim took 2.2 ms beside a few thousand jobs, and takes 0.4 ms with lookups by key alone.
+pub const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
+     set enable_hashjoin = off; set enable_mergejoin = off; set enable_material = off";
+
 /// The queues of this wing.
 pub const QUEUES: [&str; 4] = [SYNC_RELAY, RECONCILE, RESYNC, REASSERT];

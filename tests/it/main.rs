@@ -23,6 +23,7 @@ mod breaker;
 mod bulk;
 mod by_id;
 mod causes;
+mod claim_plans;
 mod connections;
 mod dashboard;
 mod deletion;
