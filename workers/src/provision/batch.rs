@@ -19,8 +19,8 @@ use crate::runtime::{Listen, failpoint, outcome::catch_panic};
 /// Concurrent claims. Each locks the rows of the instances, so that a second one would wait for the first, and both
 /// would be small.
 const CLAIMING: usize = 1;
-/// Concurrent settlements. The second keeps PostgreSQL busy while the first commits.
-const SETTLING: usize = 2;
+/// Concurrent settlements. A second one made both smaller, and cost more than the wait for a commit.
+const SETTLING: usize = 1;
 /// The maximum number of items in one statement.
 const LARGEST: usize = 64;
 
@@ -185,15 +185,13 @@ pub(super) async fn watch(batches: Arc<Batches>, shutdown: CancellationToken) {
     }
 }
 
-/// A separate pool for the batches, with generic plans. By default PostgreSQL plans these
-/// statements again for each array length, which costs a fifth of an attempt.
+/// A separate pool for the batches, with plans of their own.
 ///
-/// Behind a pooler the setting is not made, because it would leak into the sessions of other
-/// clients.
+/// Behind a pooler the settings are not made, because they would leak into the sessions of other clients.
 fn connections(db: &PgPool, listen: &Listen) -> PgPool {
     let path = if matches!(listen, Listen::Pool) { Path::Direct } else { Path::Pooled };
     let options = db.connect_options();
-    database::pool(&options, path, "set plan_cache_mode = force_generic_plan")
+    database::pool(&options, path, provision::PLANS)
         .max_connections(u32::try_from(CLAIMING + SETTLING).unwrap_or(u32::MAX))
         .connect_lazy_with((*options).clone())
 }
