@@ -23,7 +23,7 @@ use std::{
 };
 
 use nostr::key::Keys;
-use support::{Bench, by, report, run, session, steady::Steady};
+use support::{Bench, by, report, run, session, statements, steady::Steady};
 use tender::config::{Config, Env, Needs};
 use tender_jobs::{
     provision::relay::{self, Change},
@@ -97,8 +97,10 @@ async fn steady(bench: &Bench) {
     let worker = bench.spawn("work");
     bench.until_workers(1).await;
     let relays = bench.in_step(2000).await;
+    statements::reset(bench.db()).await;
     let waits = Steady::new(&relays, 200).minutes(bench, 1).await;
     report("200 changes/s, committed change → zooid has it", waits);
+    statements::print(bench.db()).await;
     drop(worker);
 }
 

@@ -13,6 +13,7 @@ use tower::limit::ConcurrencyLimitLayer;
 
 use crate::{
     JOBS, drained,
+    stub::Stub,
     support::{Bench, Process, statements},
 };
 
@@ -40,14 +41,15 @@ pub(crate) async fn carry(bench: Bench, at_a_time: &str) -> f64 {
     bench.insert(JOBS, JOBS).await;
     let enqueue = "insert into apalis.jobs (id, job_type, job)
                    select apalis.generate_ulid(), 'bare', convert_to(to_json(id)::text, 'UTF8') from relay";
+    let zooid = Stub::start().await;
     statements::reset(bench.db()).await;
     sqlx::query(enqueue).execute(bench.db()).await.unwrap();
     let worker = Command::new(std::env::current_exe().unwrap())
-        .args(["bare", bench.db().connect_options().to_url_lossy().as_str(), &bench.zooid.url()])
+        .args(["bare", bench.db().connect_options().to_url_lossy().as_str(), &zooid.url])
         .args([&bench.robot.secret_key().to_secret_hex(), at_a_time])
         .spawn();
     let worker = Process::of(worker.unwrap());
-    let rate = drained(&bench).await;
+    let rate = drained(&bench, &zooid).await;
     statements::print(bench.db()).await;
     drop(worker);
     bench.database.destroy().await;

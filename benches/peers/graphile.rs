@@ -9,6 +9,7 @@ use sqlx::ConnectOptions;
 
 use crate::{
     JOBS, drained,
+    stub::Stub,
     support::{Bench, Process, statements},
 };
 
@@ -36,12 +37,12 @@ pub(crate) async fn carry(bench: Bench, folder: &Path, at_a_time: &str) -> f64 {
     bench.insert(JOBS, JOBS).await;
     let prepared = node(&bench, folder).arg("prepare").status().unwrap();
     assert!(prepared.success(), "graphile-worker's schema");
+    let zooid = Stub::start().await;
     statements::reset(bench.db()).await;
     let secret = bench.robot.secret_key().to_secret_hex();
-    let worker =
-        node(&bench, folder).args(["work", &bench.zooid.url(), &secret, at_a_time]).spawn();
+    let worker = node(&bench, folder).args(["work", &zooid.url, &secret, at_a_time]).spawn();
     let worker = Process::of(worker.unwrap());
-    let rate = drained(&bench).await;
+    let rate = drained(&bench, &zooid).await;
     statements::print(bench.db()).await;
     drop(worker);
     bench.database.destroy().await;

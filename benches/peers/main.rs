@@ -1,10 +1,11 @@
 //! Benchmark beside other queues: the same work, ten thousand new relays, by `tender work`, by a worker of
 //! apalis-postgres without Tender's statements around it, and by graphile-worker where Node is present. All read the row,
-//! sign, POST to the stand-in for zooid, and store the row and its activity; the others fence nothing and batch nothing but
-//! their fetches.
+//! sign, POST to a server that answers at once, and store the row and its activity; the others fence nothing and batch
+//! nothing but their fetches.
 //!
 //! `cargo bench --bench peers` runs three rounds in alternation at 16, 48 and 100 jobs at the same time; `… -- 16` runs
-//! one of them, and `… -- two` two processes of Tender at the default alone. With `STATEMENTS=1` each run ends with its most expensive statements. `docs/PERFORMANCE.md` has the results.
+//! one of them, and `… -- two` two processes of Tender at the default alone. With `STATEMENTS=1` each run ends with its
+//! most expensive statements. `docs/PERFORMANCE.md` has the results.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,11 +17,13 @@
 
 mod bare;
 mod graphile;
+mod stub;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
 
+use stub::Stub;
 use support::{Bench, statements, wanted};
 
 const JOBS: i64 = 10_000;
@@ -72,27 +75,32 @@ async fn alone(processes: i64) {
 }
 
 /// Returns the jobs per second from the first call to the last.
-async fn drained(bench: &Bench) -> f64 {
-    // The stand-in counts in this process. To count rows all the time would take more of the database's time than
+async fn drained(bench: &Bench, zooid: &Stub) -> f64 {
+    // The stub counts in this process. To count rows all the time would take more of the database's time than
     // the work itself.
     let mut look = tokio::time::interval(Duration::from_millis(10));
-    while bench.zooid.len() < usize::try_from(JOBS).unwrap() {
+    while zooid.requests() < usize::try_from(JOBS).unwrap() {
         look.tick().await;
     }
     bench.until("select count(*) from relay where synced", JOBS).await;
-    let took = bench.zooid.calls()[0].at.elapsed();
-    assert_eq!(i64::try_from(bench.zooid.len()).unwrap(), JOBS);
+    let took = zooid.first().elapsed();
+    assert_eq!(i64::try_from(zooid.requests()).unwrap(), JOBS);
     JOBS as f64 / took.as_secs_f64()
 }
 
 async fn tender(bench: Bench, at_a_time: &str, processes: i64) -> f64 {
-    let more = [("RELAY_SYNC_CONCURRENCY", at_a_time), ("ZOOID_MAX_IN_FLIGHT", "200")];
+    let zooid = Stub::start().await;
+    let more = [
+        ("RELAY_SYNC_CONCURRENCY", at_a_time),
+        ("ZOOID_MAX_IN_FLIGHT", "200"),
+        ("ZOOID_API_URL", &zooid.url),
+    ];
     let workers: Vec<_> = (0..processes).map(|_| bench.spawn_with("work", &more)).collect();
     bench.until_workers(processes).await;
     bench.insert(JOBS, JOBS).await;
     statements::reset(bench.db()).await;
     sqlx::query(support::ENQUEUE).execute(bench.db()).await.unwrap();
-    let rate = drained(&bench).await;
+    let rate = drained(&bench, &zooid).await;
     statements::print(bench.db()).await;
     drop(workers);
     bench.database.destroy().await;
