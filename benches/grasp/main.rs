@@ -25,6 +25,7 @@ use serde_json::json;
 use support::{
     Bench, Process,
     relays::{Many, Nip77},
+    statements,
 };
 use talk::Talk;
 
@@ -59,6 +60,7 @@ async fn history(bench: &Bench) {
         total += events.len() + announcements.len();
     }
     serve(bench, &own.url, &[]).await;
+    statements::reset(bench.db()).await;
     let worker = worker(bench);
     bench.until("select count(*) from grasp_coverage", 1).await;
     let begun = Instant::now();
@@ -72,6 +74,7 @@ async fn history(bench: &Bench) {
         total as f64 / seconds
     );
     println!("  process: {:.0} MB", worker.rss_mb());
+    statements::print(bench.db()).await;
 }
 
 /// Events published on a followed relay, until the service's relay has them.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use futures_util::future::BoxFuture;
 use nostr::{event::Event, key::Keys};
 use serde_json::{Value, json};
 use tender_jobs::mirror::{
@@ -14,7 +15,7 @@ use tender_jobs::mirror::{
 
 use crate::support::{
     mirror::{Mirror, MirrorWorld, days},
-    relays::{FakeRelay, event, ids, note, notes},
+    relays::{Client, FakeRelay, event, ids, note, notes},
     scripted::{Kept, Manner, scripted},
 };
 
@@ -161,6 +162,34 @@ async fn a_full_second_is_requested_by_prefixes() {
     let (_, lane) = polled(&world, &fake).await;
     assert_eq!(world.stored().await.len(), events.len());
     assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
+}
+
+/// Ends the connection if a request has an id that is none, as relays of rust-nostr do.
+fn hang_up_at_prefixes(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        let is_prefix = message[2]["ids"][0].as_str().is_some_and(|id| id.len() < 64);
+        if is_prefix {
+            client.close().await;
+        }
+        is_prefix
+    })
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_up_at_prefixes_is_asked_for_none_again() {
+    let (world, keys) = (MirrorWorld::new().await, Keys::generate());
+    let at = world.db_now().await - 100;
+    let events = dense(&keys, &[3, 700, 2, 600, 4], at, 60);
+    let manner = Manner { page: 100, before: Some(hang_up_at_prefixes), ..Manner::default() };
+    let fake = scripted(&events, manner).await;
+    let (upstream, failed) = polled(&world, &fake).await;
+    assert_ne!(failed.status, "completed");
+    world.make_due().await;
+    world.drain().await;
+    let lane = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.gap_seconds), ("completed", 2));
+    let prefixes = fake.verbs("REQ").into_iter().filter(|req| req[2]["ids"].is_array());
+    assert_eq!(prefixes.count(), 1);
 }
 
 #[tokio::test]

@@ -7,10 +7,12 @@
 //! - `sent`: events that wait for the upstream's answer.
 //! - `auth`: the answer to the upstream's challenge (NIP-42).
 //! - `late`: events that come after the end of their page.
+//! - `prefixes`: whether ids may be requested by their first digits.
 
 mod auth;
 mod budget;
 mod late;
+mod prefixes;
 mod reading;
 mod route;
 mod sent;
@@ -39,6 +41,7 @@ use sent::Sent;
 
 pub(crate) use budget::storing;
 pub(crate) use late::Window;
+pub(crate) use prefixes::Prefixes;
 pub(crate) use route::{Heard, Received, Subscription};
 
 /// The messages that may wait to be written; then [`Connection::send`] waits.
@@ -79,6 +82,7 @@ struct Shared {
     bytes_out: AtomicI64,
     strays: AtomicI64,
     late: late::Late,
+    prefixes: Prefixes,
 }
 
 /// A connection; its clones share it.
@@ -98,6 +102,8 @@ pub(crate) struct Opening {
     pub(super) key: Option<Keys>,
     /// The permit that is held until the connection is lost.
     pub(super) room: OwnedSemaphorePermit,
+    /// What earlier connections have shown.
+    pub(super) prefixes: Prefixes,
 }
 
 impl Shared {
@@ -121,6 +127,7 @@ impl Shared {
             bytes_out: AtomicI64::new(0),
             strays: AtomicI64::new(0),
             late: late::Late::default(),
+            prefixes: opening.prefixes,
         }
     }
 }
@@ -153,6 +160,11 @@ impl Connection {
     /// Why the connection was lost; `None` while it is open.
     pub(crate) fn lost(&self) -> Option<String> {
         self.0.lost.borrow().clone()
+    }
+
+    /// Returns whether the upstream takes prefixes of ids.
+    pub(crate) fn prefixes(&self) -> &Prefixes {
+        &self.0.prefixes
     }
 
     /// Returns the error of a step whose connection was lost.

@@ -117,18 +117,20 @@ impl Parts {
         at: i64,
         cut: usize,
     ) -> Result<bool, StepError> {
-        if !walk.asked.filter.ids.is_empty() || walk.refuses_prefixes {
+        if !walk.asked.filter.ids.is_empty() || connection.prefixes().are_refused() {
             return Ok(false);
         }
         let (mut left, mut requests) = (digits(""), 0);
         while let Some(prefix) = left.pop() {
             requests += 1;
-            let found = match page_of(walk, connection, intake, (None, Some(&prefix)), at).await? {
+            let found = page_of(walk, connection, intake, (None, Some(&prefix)), at).await;
+            // Some end the connection. Without this, each retry would do the same.
+            if matches!(found, Ok(None) | Err(StepError::Connection(_))) {
+                connection.prefixes().refuse();
+            }
+            let found = match found? {
                 Some(found) if requests <= MOST_PARTS && self.begun.elapsed() < WITHIN => found,
-                found => {
-                    walk.refuses_prefixes = found.is_none();
-                    return Ok(false);
-                }
+                _ => return Ok(false),
             };
             let shown: BTreeSet<_> = found.claims().map(|(id, _)| id).collect();
             let mut known = walk.seen.iter().filter(|(_, time)| **time == at);
@@ -138,8 +140,9 @@ impl Parts {
             match (is_cut, is_whole) {
                 (true, _) if size > 0 && prefix.len() < DIGITS => left.extend(digits(&prefix)),
                 (false, true) => {}
-                (_, is_whole) => {
-                    walk.refuses_prefixes = !is_whole;
+                (_, true) => return Ok(false),
+                (_, false) => {
+                    connection.prefixes().refuse();
                     return Ok(false);
                 }
             }

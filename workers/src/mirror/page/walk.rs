@@ -35,8 +35,6 @@ pub(crate) struct Walk<'a> {
     /// truthfully.
     late: Option<Vec<EventId>>,
     has_events: bool,
-    /// Whether the upstream turned out not to take prefixes of ids.
-    pub(super) refuses_prefixes: bool,
     /// The number of events in the first page.
     pub(crate) first_page: Option<usize>,
     /// The number of events that were not requested.
@@ -63,7 +61,6 @@ impl<'a> Walk<'a> {
             is_over: false,
             late: None,
             has_events: false,
-            refuses_prefixes: false,
             first_page: None,
             violations: 0,
             gaps: Vec::new(),
