@@ -62,7 +62,7 @@ async fn history(bench: &Bench) {
     serve(bench, &own.url, &[]).await;
     statements::reset(bench.db()).await;
     let worker = worker(bench);
-    bench.until("select count(*) from grasp_coverage", 1).await;
+    bench.until("select count(*) from grasp_relay where connects > 0", 1).await;
     let begun = Instant::now();
     let most = i64::try_from(total).unwrap();
     rows(bench, "select count(*) from admission", most).await;

@@ -73,10 +73,13 @@ impl Talk {
         events: usize,
         url: &str,
     ) -> (Vec<Event>, Vec<Event>) {
-        let names: Vec<String> = (0..count).map(|number| format!("r{relay}-{number}")).collect();
+        // No two repositories change in the same seconds.
+        let names: Vec<(String, u64)> = (0..count)
+            .map(|number| (format!("r{relay}-{number}"), 977 * (number + 1) as u64))
+            .collect();
         let announcements = names
             .iter()
-            .map(|name| self.announcement(name, &[url.to_owned()], 4_000_000))
+            .map(|(name, back)| self.announcement(name, &[url.to_owned()], 4_000_000 + back))
             .collect();
         let each = events / count;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -86,7 +89,7 @@ impl Talk {
                 .chunks(part)
                 .map(|names| {
                     scope.spawn(move || {
-                        names.iter().flat_map(|name| self.talk(name, each)).collect()
+                        names.iter().flat_map(|(name, back)| self.talk(name, *back, each)).collect()
                     })
                 })
                 .collect();
@@ -96,11 +99,11 @@ impl Talk {
     }
 
     /// Roots of all kinds with comments of many sizes, a state, and statuses.
-    fn talk(&self, name: &str, count: usize) -> Vec<Event> {
+    fn talk(&self, name: &str, back: u64, count: usize) -> Vec<Event> {
         assert!(count > ROOTS, "a repository has at least a state and its roots");
         let (address, others) = (self.address(name), Keys::generate());
         let mut events =
-            vec![self.event(&self.keys, 30618, 1, String::new(), vec![vec!["d", name]])];
+            vec![self.event(&self.keys, 30618, back, String::new(), vec![vec!["d", name]])];
         let roots: Vec<Event> = (0..ROOTS)
             .map(|number| {
                 let kind = [1621, 1617, 1618][number % 3];
@@ -108,7 +111,7 @@ impl Talk {
                 self.event(
                     &others,
                     kind,
-                    3_000_000 - number as u64,
+                    3_000_000 + back - number as u64,
                     text,
                     vec![vec!["a", &address]],
                 )
@@ -123,7 +126,8 @@ impl Talk {
                 0 => (1630, vec![vec!["e", root, "", "root"], vec!["a", &address]]),
                 _ => (1111, vec![vec!["E", root], vec!["e", root], vec!["K", "1621"]]),
             };
-            events.push(self.event(&others, kind, 2_900_000 - number as u64 * 7, text, tags));
+            let back = 2_900_000 + back - number as u64 * 7;
+            events.push(self.event(&others, kind, back, text, tags));
         }
         events
     }

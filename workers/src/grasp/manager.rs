@@ -1,7 +1,7 @@
 //! Which followed relays this process holds. Once a second it looks for relays to claim and for plans, every ten
-//! seconds while there is no relay at all; with that, every ten seconds, it tells the others that it lives. Every ten
-//! seconds it renews the leases that it has. It also tells the schedule whether the wing is used. Each held relay has a task of its own, whose end, also by a
-//! panic, is a matter of this relay only.
+//! seconds while there is no service; with that, every ten seconds, it tells the others that it lives. Every ten
+//! seconds it renews the leases that it has. It also tells the schedule whether the wing is used. Each held relay has a
+//! task of its own, whose end, also by a panic, is a matter of this relay only.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use super::{
 
 /// How often this process looks for relays and plans.
 const TICK: Duration = Duration::from_secs(1);
-/// How often it looks while there is no relay.
+/// How often it looks while there is no service. With one, the first announcement brings relays at any time.
 const IDLE: Duration = Duration::from_secs(10);
 /// How often this process renews its leases, and tells the others that it lives.
 const RENEW: Duration = Duration::from_secs(10);
@@ -113,7 +113,7 @@ impl Manager {
             }
         }
         self.share(&tick).await?;
-        Ok(if tick.relays == 0 { IDLE } else { TICK })
+        Ok(if tick.is_used { TICK } else { IDLE })
     }
 
     /// Claims relays up to this process's share, or releases one of the surplus.
