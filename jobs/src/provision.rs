@@ -47,9 +47,11 @@ pub use settle::{Attempt, Completed, Completion, complete};
 
 /// The settings of sessions that claim and complete. By default PostgreSQL plans these statements again for each array
 /// length, which costs a fifth of an attempt. But a generic plan that is made while a table is small reads all of it, until
-/// the next analysis: a claim took 2.2 ms beside a few thousand jobs, and takes 0.4 ms with lookups by key alone.
+/// the next analysis: a claim took 2.2 ms beside a few thousand jobs, and takes 0.4 ms with lookups by key alone. A batch
+/// does not wait long for the lock of one row: its other rows are then settled one by one. The function `claim_relays` has
+/// the settings of its plans itself, for sessions behind a pooler; whoever replaces it repeats them.
 pub const PLANS: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
-     set enable_hashjoin = off; set enable_mergejoin = off; set enable_material = off";
+     set enable_hashjoin = off; set enable_mergejoin = off; set enable_material = off; set lock_timeout = '2s'";
 
 /// The queues of this wing.
 pub const QUEUES: [&str; 4] = [SYNC_RELAY, RECONCILE, RESYNC, REASSERT];

@@ -16,7 +16,7 @@ use tender_jobs::mirror::{
 use crate::support::{
     mirror::{Mirror, MirrorWorld, days},
     relays::{Client, FakeRelay, event, ids, note, notes},
-    scripted::{Kept, Manner, scripted},
+    scripted::{Hook, Kept, Manner, scripted},
 };
 
 async fn gaps(world: &Mirror, lane: &LaneState) -> Vec<GapRow> {
@@ -164,32 +164,78 @@ async fn a_full_second_is_requested_by_prefixes() {
     assert_eq!((lane.status.as_str(), lane.gaps()), ("completed", 0));
 }
 
-/// Ends the connection if a request has an id that is none, as relays of rust-nostr do.
+/// Whether a request has an id that is none.
+fn has_prefix(message: &Value) -> bool {
+    message[2]["ids"][0].as_str().is_some_and(|id| id.len() < 64)
+}
+
+/// Ends the connection at a prefix, as relays of rust-nostr do.
 fn hang_up_at_prefixes(client: Client, message: Value) -> BoxFuture<'static, bool> {
     Box::pin(async move {
-        let is_prefix = message[2]["ids"][0].as_str().is_some_and(|id| id.len() < 64);
-        if is_prefix {
+        if has_prefix(&message) {
             client.close().await;
         }
-        is_prefix
+        has_prefix(&message)
+    })
+}
+
+fn close_prefixes(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        if has_prefix(&message) {
+            client.send(json!(["CLOSED", message[1], "error: malformed filter"])).await;
+        }
+        has_prefix(&message)
+    })
+}
+
+/// Whether a request is for a single second.
+fn is_part(message: &Value) -> bool {
+    message[2]["since"].is_number() && message[2]["since"] == message[2]["until"]
+}
+
+fn hang_up_at_parts(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        if is_part(&message) {
+            client.close().await;
+        }
+        is_part(&message)
+    })
+}
+
+fn limit_parts(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        if is_part(&message) {
+            client.send(json!(["CLOSED", message[1], "rate-limited: slow down"])).await;
+        }
+        is_part(&message)
     })
 }
 
 #[tokio::test]
-async fn a_relay_that_hangs_up_at_prefixes_is_asked_for_none_again() {
-    let (world, keys) = (MirrorWorld::new().await, Keys::generate());
-    let at = world.db_now().await - 100;
-    let events = dense(&keys, &[3, 700, 2, 600, 4], at, 60);
-    let manner = Manner { page: 100, before: Some(hang_up_at_prefixes), ..Manner::default() };
-    let fake = scripted(&events, manner).await;
-    let (upstream, failed) = polled(&world, &fake).await;
-    assert_ne!(failed.status, "completed");
-    world.make_due().await;
-    world.drain().await;
-    let lane = world.lane(&upstream, LaneKind::Backfill).await;
-    assert_eq!((lane.status.as_str(), lane.gap_seconds), ("completed", 2));
-    let prefixes = fake.verbs("REQ").into_iter().filter(|req| req[2]["ids"].is_array());
-    assert_eq!(prefixes.count(), 1);
+async fn a_relay_that_ends_what_asks_for_a_full_second_is_asked_so_a_few_times() {
+    let cases: [(&str, Hook, usize); 4] = [
+        ("hangs up at prefixes", hang_up_at_prefixes, 1),
+        ("closes prefixes", close_prefixes, 0),
+        ("hangs up at parts", hang_up_at_parts, 2),
+        ("limits parts", limit_parts, 2),
+    ];
+    for (name, before, failures) in cases {
+        let (world, keys) = (MirrorWorld::new().await, Keys::generate());
+        let at = world.db_now().await - 100;
+        let events = dense(&keys, &[3, 700, 2, 600, 4], at, 60);
+        let manner = Manner { page: 100, before: Some(before), ..Manner::default() };
+        let fake = scripted(&events, manner).await;
+        let (upstream, mut lane) = polled(&world, &fake).await;
+        for _ in 0..failures {
+            assert_ne!(lane.status, "completed", "{name}");
+            world.make_due().await;
+            world.drain().await;
+            lane = world.lane(&upstream, LaneKind::Backfill).await;
+        }
+        assert_eq!((lane.status.as_str(), lane.gap_seconds), ("completed", 2), "{name}");
+        let prefixes = fake.verbs("REQ").iter().filter(|message| has_prefix(message)).count();
+        assert!(prefixes <= 1, "{name}: {prefixes} prefixes");
+    }
 }
 
 #[tokio::test]

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use nostr::{event::Event, key::Keys};
 use serde_json::{Value, json};
 use tender_jobs::mirror::{lane::LaneKind, upstream};
 
 use crate::support::{
-    mirror::{MirrorWorld, days},
+    mirror::{Mirror, MirrorWorld, days},
     relays::{Client, FakeRelay, RealRelay, as_json, ids, notes, proxy, serve_req},
+    scripted::{Hook, Kept, Manner, scripted},
 };
 
 /// Answers REQ from the events, and NEG-OPEN as `refuse` does.
@@ -77,6 +79,51 @@ async fn a_refusal_by_closed_falls_back_to_polling() {
         client.send(json!(["CLOSED", message[1], "unsupported: what is that"])).await;
     };
     falls_back(refuse, "what is that").await;
+}
+
+/// Mirrors from a relay that ends each connection in a comparison, three attempts; the number of NEG-OPEN.
+async fn hung_up(fake: &FakeRelay, events: &[Event], world: &Mirror) -> usize {
+    let upstream = world.upstream(&fake.url, json!({"negentropy": true, "config": days(2)})).await;
+    world.mirror(&upstream, LaneKind::Backfill).await;
+    for attempt in 1..=2 {
+        let lane = world.lane(&upstream, LaneKind::Backfill).await;
+        assert_ne!(lane.status, "completed", "attempt {attempt}");
+        world.make_due().await;
+        world.drain().await;
+    }
+    let lane = world.lane(&upstream, LaneKind::Backfill).await;
+    assert_eq!((lane.status.as_str(), lane.method.as_deref()), ("completed", Some("polling")));
+    assert_eq!(world.stored().await, ids(events));
+    fake.verbs("NEG-OPEN").len()
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_up_twice_at_a_comparison_is_polled() {
+    let world = MirrorWorld::new().await;
+    let events = notes(&Keys::generate(), 30, world.db_now().await - 60, 3600);
+    let hang_up = |client: Client, _| async move { client.close().await };
+    let fake = refusing(&events, hang_up).await;
+    assert_eq!(hung_up(&fake, &events, &world).await, 2);
+}
+
+fn hang_up_in_the_second_round(client: Client, message: Value) -> BoxFuture<'static, bool> {
+    Box::pin(async move {
+        if message[0] == "NEG-MSG" {
+            client.close().await;
+        }
+        message[0] == "NEG-MSG"
+    })
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_up_in_the_second_round_is_polled_too() {
+    let world = MirrorWorld::new().await;
+    let events = notes(&Keys::generate(), 600, world.db_now().await - 60, 60);
+    world.put(&events[..300]).await;
+    let before = Some(hang_up_in_the_second_round as Hook);
+    let negentropy = Some((usize::MAX, Kept::Newest));
+    let fake = scripted(&events, Manner { negentropy, before, ..Manner::default() }).await;
+    assert_eq!(hung_up(&fake, &events, &world).await, 2);
 }
 
 #[tokio::test]

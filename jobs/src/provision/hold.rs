@@ -11,6 +11,8 @@ use crate::queue::{Guard, Requeue, requeue_all};
 
 /// Jobs that one statement releases; the next round takes the rest.
 const BATCH: i64 = 10_000;
+/// Pages of relays that gave up and are revived by one round: as many relays as jobs.
+const PAGES: usize = 10;
 /// Held jobs come due spread over a third of their wait, at most this, so that they do not all call at
 /// once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10);
@@ -34,8 +36,8 @@ pub(super) fn held(instance: &str, wait: Duration) -> Requeue<'_> {
 }
 
 /// After a breaker closed: its held jobs come due within 2 s, and so do the retries of the relays that
-/// failed before it opened.
-/// Returns how many relays waited: those whose jobs were held, that were to be retried, and that had given up.
+/// failed before it opened. Returns how many relays waited: those whose jobs were held, that were to be retried, and that
+/// had given up. Others settle behind this: beyond one page of each, the next rounds of [`release_waiting`] release them.
 pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<u64, sqlx::Error> {
     let keys: Vec<String> = failed_before.iter().map(job::key).collect();
     let retried = sqlx::query!(
@@ -49,20 +51,8 @@ pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<u6
     )
     .execute(db)
     .await?;
-    let mut waited = retried.rows_affected();
-    loop {
-        let released = release_held(db).await?;
-        waited += released;
-        if released < BATCH.unsigned_abs() {
-            break;
-        }
-    }
-    loop {
-        match revive(db).await? {
-            0 => return Ok(waited),
-            revived => waited += u64::try_from(revived).unwrap_or_default(),
-        }
-    }
+    let revived = u64::try_from(revive(db).await?).unwrap_or_default();
+    Ok(retried.rows_affected() + release_held(db).await? + revived)
 }
 
 /// Makes due what waited for a breaker that has closed, for an instance that has recovered, or for a host
@@ -73,7 +63,11 @@ pub(super) async fn release(db: &PgPool, failed_before: &[RelayId]) -> Result<u6
 /// See [`provision`](super); the next round releases the rest.
 pub async fn release_waiting(db: &PgPool) -> Result<(), sqlx::Error> {
     release_held(db).await?;
-    revive(db).await?;
+    for _ in 0..PAGES {
+        if revive(db).await? == 0 {
+            break;
+        }
+    }
     release_hosts(db).await
 }
 

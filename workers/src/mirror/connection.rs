@@ -7,13 +7,13 @@
 //! - `sent`: events that wait for the upstream's answer.
 //! - `auth`: the answer to the upstream's challenge (NIP-42).
 //! - `late`: events that come after the end of their page.
-//! - `prefixes`: whether ids may be requested by their first digits.
+//! - `refusals`: what an upstream answered with the end of the connection.
 
 mod auth;
 mod budget;
 mod late;
-mod prefixes;
 mod reading;
+mod refusals;
 mod route;
 mod sent;
 
@@ -41,7 +41,7 @@ use sent::Sent;
 
 pub(crate) use budget::storing;
 pub(crate) use late::Window;
-pub(crate) use prefixes::Prefixes;
+pub(crate) use refusals::{Asked, Refusals};
 pub(crate) use route::{Heard, Received, Subscription};
 
 /// The messages that may wait to be written; then [`Connection::send`] waits.
@@ -82,8 +82,13 @@ struct Shared {
     bytes_out: AtomicI64,
     strays: AtomicI64,
     late: late::Late,
-    prefixes: Prefixes,
+    refusals: Refusals,
+    /// Whether the end of this connection was held against comparisons.
+    is_suspected: AtomicBool,
 }
+
+/// How the reasons of our own ends begin.
+const OURS: &str = "closed by us";
 
 /// A connection; its clones share it.
 #[derive(Debug, Clone)]
@@ -103,7 +108,7 @@ pub(crate) struct Opening {
     /// The permit that is held until the connection is lost.
     pub(super) room: OwnedSemaphorePermit,
     /// What earlier connections have shown.
-    pub(super) prefixes: Prefixes,
+    pub(super) refusals: Refusals,
 }
 
 impl Shared {
@@ -127,7 +132,8 @@ impl Shared {
             bytes_out: AtomicI64::new(0),
             strays: AtomicI64::new(0),
             late: late::Late::default(),
-            prefixes: opening.prefixes,
+            refusals: opening.refusals,
+            is_suspected: AtomicBool::new(false),
         }
     }
 }
@@ -162,9 +168,21 @@ impl Connection {
         self.0.lost.borrow().clone()
     }
 
-    /// Returns whether the upstream takes prefixes of ids.
-    pub(crate) fn prefixes(&self) -> &Prefixes {
-        &self.0.prefixes
+    /// Returns what the upstream is not to be asked now.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.0.refusals
+    }
+
+    /// Whether the upstream ended the connection, and not we.
+    pub(crate) fn was_ended(&self) -> bool {
+        self.lost().is_some_and(|why| !why.starts_with(OURS))
+    }
+
+    /// The upstream ended the connection while it owed a frame of a comparison. Several may have waited for one.
+    pub(crate) fn suspect_comparisons(&self) {
+        if self.was_ended() && !self.0.is_suspected.swap(true, Ordering::Relaxed) {
+            self.0.refusals.suspect_comparisons();
+        }
     }
 
     /// Returns the error of a step whose connection was lost.

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::{
     Settings,
-    connection::{Connection, Opening, Prefixes},
+    connection::{Connection, Opening, Refusals},
     error::StepError,
     socket::{self, Patience, Target},
     upload::Pace,
@@ -48,7 +48,7 @@ struct Slot {
     open: tokio::sync::Mutex<Open>,
     seen: Mutex<Seen>,
     pace: Arc<Mutex<Pace>>,
-    prefixes: Prefixes,
+    refusals: Refusals,
 }
 
 /// The open connection of a slot, and what its next attempt has to know.
@@ -159,8 +159,8 @@ impl Connections {
         open.may_connect(&upstream.url)?;
         let permit = self.room(room).await?;
         slot.note(|seen| seen.is_connecting = true);
-        let (key, prefixes) = (self.settings.key.clone(), slot.prefixes.clone());
-        let opening = Opening { target, max_event, key, room: permit, prefixes };
+        let (key, refusals) = (self.settings.key.clone(), slot.refusals.clone());
+        let opening = Opening { target, max_event, key, room: permit, refusals };
         let connected = Connection::open(opening).await;
         slot.note(|seen| seen.end(&connected));
         let connection = connected.inspect_err(|error| open.note(error))?;

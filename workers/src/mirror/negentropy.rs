@@ -16,7 +16,7 @@ use tender_jobs::mirror::{
 use tokio::sync::mpsc;
 
 use super::{
-    connection::{Connection, Heard, Subscription},
+    connection::{Asked, Connection, Heard, Subscription},
     error::StepError,
     frame::{self, FrameError},
 };
@@ -27,6 +27,8 @@ pub(crate) const SILENCE: Duration = Duration::from_mins(1);
 const ALL_WITHIN: Duration = Duration::from_secs(85);
 /// The maximum number of rounds; a reconciliation that needs more makes no progress.
 const MAX_ROUNDS: u32 = 200;
+/// Why an upstream is not asked.
+const HANGS_UP: &str = "the upstream ends the connection at each comparison";
 
 /// A reconciliation failed.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +98,9 @@ pub(crate) async fn compare(
     items: Arc<Vec<Item>>,
     needed: mpsc::Sender<EventId>,
 ) -> Result<Compared, NegError> {
+    if connection.refusals().has(Asked::Comparison) {
+        return Err(NegError::Unsupported(HANGS_UP.to_owned()));
+    }
     let limit = window.frame_size;
     let (mut ours, first) = off_task(move || open(&items, limit)).await?;
     let mut subscription = connection.subscribe("neg");
@@ -108,7 +113,11 @@ pub(crate) async fn compare(
     let (begun, mut last_frame) = (Instant::now(), None);
     loop {
         let first_answer = (compared.rounds == 0).then_some(window.first_answer);
-        let frame = answer(&mut subscription, first_answer, window.silence).await?;
+        let frame = answer(&mut subscription, first_answer, window.silence).await;
+        if let Err(NegError::Step(StepError::Connection(_))) = frame {
+            connection.suspect_comparisons(); // it would end each retry in the same way
+        }
+        let frame = frame?;
         compared.rounds += 1;
         if compared.rounds > MAX_ROUNDS || last_frame.as_ref() == Some(&frame) {
             return Err(NegError::NoProgress);
@@ -123,7 +132,10 @@ pub(crate) async fn compare(
                 let _gone = needed.send(id).await;
             }
         }
-        let Some((next, reply)) = round.next else { return Ok(compared) };
+        let Some((next, reply)) = round.next else {
+            connection.refusals().trust_comparisons();
+            return Ok(compared);
+        };
         ours = next;
         if begun.elapsed() > ALL_WITHIN {
             return Err(NegError::Slow);

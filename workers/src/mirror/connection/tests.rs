@@ -80,7 +80,7 @@ fn opening(url: &str, key: Option<Keys>, tls: Arc<ClientConfig>) -> Opening {
         patience: Patience::default(),
     };
     let room = permits.try_acquire_owned().expect("a permit");
-    Opening { target, max_event: MAX_EVENT, key, room, prefixes: Prefixes::default() }
+    Opening { target, max_event: MAX_EVENT, key, room, refusals: Refusals::default() }
 }
 
 /// As [`connected`], and nothing is waited for longer than this.

@@ -10,7 +10,11 @@ use std::{
 use tender_jobs::mirror::{filter::Filter, lane::gap::Gap};
 
 use super::{Asked, Page, Seen, Taker, Walk, page};
-use crate::mirror::{connection::Connection, error::StepError, intake::Intake};
+use crate::mirror::{
+    connection::{Asked as Refused, Connection},
+    error::StepError,
+    intake::Intake,
+};
 
 /// The most requests for one second.
 const MOST_PARTS: usize = 300;
@@ -26,8 +30,34 @@ const AUTHORS: usize = 10;
 const REASON: &str = "the second may hold more events than the upstream gives";
 
 /// Requests the other events of the second `at`. `is_oldest` says that the window holds nothing
-/// older.
+/// older. If the upstream ends the connection or limits us for that, the next attempt stores a gap: it would come to the
+/// same second, and never pass it.
 pub(super) async fn complete(
+    walk: &mut Walk<'_>,
+    connection: &Connection,
+    intake: &mut Intake,
+    at: i64,
+    is_oldest: bool,
+) -> Result<(), StepError> {
+    if connection.refusals().has(Refused::Parts) {
+        return gap(walk, at);
+    }
+    let had_prefixes = connection.refusals().has(Refused::Prefixes);
+    let completed = in_parts(walk, connection, intake, at, is_oldest).await;
+    let was_prefix = !had_prefixes && connection.refusals().has(Refused::Prefixes);
+    if is_refusal(connection, &completed) && !was_prefix {
+        connection.refusals().add(Refused::Parts, connection.was_ended());
+    }
+    completed
+}
+
+/// Whether the upstream ended the connection, or limits us.
+fn is_refusal<T>(connection: &Connection, answer: &Result<T, StepError>) -> bool {
+    matches!(answer, Err(StepError::Connection(_))) && connection.was_ended()
+        || matches!(answer, Err(StepError::RateLimited(_)))
+}
+
+async fn in_parts(
     walk: &mut Walk<'_>,
     connection: &Connection,
     intake: &mut Intake,
@@ -83,7 +113,12 @@ pub(super) async fn part(
     };
     match page(connection, asked, at, Some(&mut taker)).await {
         Ok(page) => Ok(Some(page)),
-        Err(StepError::Refused(_) | StepError::Silent(_) | StepError::Protocol(_)) => Ok(None),
+        Err(
+            StepError::Refused(_)
+            | StepError::Closed(_)
+            | StepError::Silent(_)
+            | StepError::Protocol(_),
+        ) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -117,16 +152,15 @@ impl Parts {
         at: i64,
         cut: usize,
     ) -> Result<bool, StepError> {
-        if !walk.asked.filter.ids.is_empty() || connection.prefixes().are_refused() {
+        if !walk.asked.filter.ids.is_empty() || connection.refusals().has(Refused::Prefixes) {
             return Ok(false);
         }
         let (mut left, mut requests) = (digits(""), 0);
         while let Some(prefix) = left.pop() {
             requests += 1;
             let found = page_of(walk, connection, intake, (None, Some(&prefix)), at).await;
-            // Some end the connection. Without this, each retry would do the same.
-            if matches!(found, Ok(None) | Err(StepError::Connection(_))) {
-                connection.prefixes().refuse();
+            if matches!(found, Ok(None)) || is_refusal(connection, &found) {
+                connection.refusals().add(Refused::Prefixes, connection.was_ended());
             }
             let found = match found? {
                 Some(found) if requests <= MOST_PARTS && self.begun.elapsed() < WITHIN => found,
@@ -142,7 +176,7 @@ impl Parts {
                 (false, true) => {}
                 (_, true) => return Ok(false),
                 (_, false) => {
-                    connection.prefixes().refuse();
+                    connection.refusals().add(Refused::Prefixes, false);
                     return Ok(false);
                 }
             }
