@@ -50,8 +50,8 @@ use tender_workers::mirror::orchestrate;
 const RELAYS: usize = 2000;
 const PER_SECOND: u32 = 100;
 const MINUTES: u32 = 10;
-/// The histories that are downloaded, one after the other, until the time is over.
-const HISTORIES: usize = 5;
+/// The histories that are downloaded, one after the other, until the time is over: 2,800,000 events.
+const HISTORIES: usize = 14;
 const EVENTS: usize = 200_000;
 const DAYS: i64 = 30;
 
