@@ -202,17 +202,7 @@ async fn history(bench: &Bench) {
     }
     timed("figures of a queue", async || queue::figures(bench.db(), "sync-relay").await.map(drop))
         .await;
-    let _service = bench.spawn("serve");
-    bench.until_workers(1).await;
-    let mut waits = Vec::new();
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(11)).await; // the gauges are measured every 10 s
-        let started = Instant::now();
-        let answer = reqwest::get("http://127.0.0.1:4919/metrics").await.unwrap();
-        answer.error_for_status().unwrap().text().await.unwrap();
-        waits.push(started.elapsed());
-    }
-    report("metrics", waits);
+    bench.time_metrics().await;
 }
 
 async fn timed(what: &str, read: impl AsyncFn() -> Result<(), sqlx::Error>) {

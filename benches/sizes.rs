@@ -46,7 +46,7 @@ fn main() {
         batches(bench).await;
         reads(bench).await;
         prunes(bench).await;
-        metrics(bench).await;
+        bench.time_metrics().await;
     });
 }
 
@@ -161,21 +161,6 @@ async fn prunes(bench: &Bench) {
         assert_eq!(pruned.jobs, 1000);
     }
     report("prune of 1,000 jobs", waits);
-}
-
-/// Reads the metrics of an API process, measured anew each time.
-async fn metrics(bench: &Bench) {
-    let _service = bench.spawn("serve");
-    bench.until_workers(1).await;
-    let mut waits = Vec::new();
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(11)).await; // the gauges are measured every 10 s
-        let started = Instant::now();
-        let answer = reqwest::get("http://127.0.0.1:4919/metrics").await.unwrap();
-        answer.error_for_status().unwrap().text().await.unwrap();
-        waits.push(started.elapsed());
-    }
-    report("metrics, all measured", waits);
 }
 
 async fn timed(what: &str, work: impl AsyncFn()) {

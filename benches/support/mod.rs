@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -99,6 +99,21 @@ impl Bench {
                 return;
             }
         }
+    }
+
+    /// Times the metrics of an API process, measured anew each time.
+    pub async fn time_metrics(&self) {
+        let _service = self.spawn("serve");
+        self.until_workers(1).await;
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(11)).await; // the gauges are measured every 10 s
+            let started = Instant::now();
+            let answer = reqwest::get("http://127.0.0.1:4919/metrics").await.unwrap();
+            answer.error_for_status().unwrap().text().await.unwrap();
+            waits.push(started.elapsed());
+        }
+        report("metrics, all measured", waits);
     }
 
     /// Returns the number of transactions committed in the database. Each call adds its own.

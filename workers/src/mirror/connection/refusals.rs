@@ -7,9 +7,9 @@ use std::{
 };
 
 /// How long an end of the connection is remembered: longer than any wait before the next attempt.
-const A_DAY: Duration = Duration::from_hours(30);
+const AFTER_AN_END: Duration = Duration::from_hours(30);
 /// How long another refusal is remembered, which may have had another cause.
-const AN_HOUR: Duration = Duration::from_hours(1);
+const AFTER_OTHERS: Duration = Duration::from_hours(1);
 
 /// Requests without which work goes on in another way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +45,14 @@ impl Refusals {
 
     /// Remembers a refusal. `has_ended` if it was the end of the connection.
     pub(crate) fn add(&self, asked: Asked, has_ended: bool) {
-        let until = Instant::now() + if has_ended { A_DAY } else { AN_HOUR };
+        let until = Instant::now() + if has_ended { AFTER_AN_END } else { AFTER_OTHERS };
         self.kept().until[asked as usize] = Some(until);
     }
 
     /// A connection ended instead of an answer to a comparison. That of a relay that restarts does so too, once.
     pub(crate) fn suspect_comparisons(&self) {
         let before = self.kept().suspected.replace(Instant::now());
-        if before.is_some_and(|at| at.elapsed() < A_DAY) {
+        if before.is_some_and(|at| at.elapsed() < AFTER_AN_END) {
             self.add(Asked::Comparison, true);
         }
     }
