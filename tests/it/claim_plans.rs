@@ -6,7 +6,10 @@ use tender_jobs::{
     queue::Job,
 };
 
-use crate::support::{World, database::in_a_session};
+use crate::support::{
+    World,
+    database::{in_a_session, read},
+};
 
 /// Fetches the one due job.
 async fn fetched(world: &World) -> ClaimRequest {
@@ -25,16 +28,6 @@ async fn carried(world: &World, db: &PgPool, request: &ClaimRequest) {
     let completion = Completion { job, lease: *lease.clone(), attempt: Attempt::default(), sent };
     let done = provision::complete(db, &[completion], instances).await.unwrap();
     assert!(matches!(done[..], [Completed::Written { in_step: true, .. }]), "{done:?}");
-}
-
-/// Returns how many rows and index entries of the two tables were read by sessions that told.
-async fn read(db: &PgPool) -> i64 {
-    let read = "select coalesce(sum(pg_stat_get_tuples_returned(oid)), 0)::bigint from pg_class
-                where oid in ('apalis.jobs'::regclass, 'relay'::regclass)
-                   or oid in (select indexrelid from pg_index
-                              where indrelid in ('apalis.jobs'::regclass, 'relay'::regclass))";
-    db.execute("select pg_stat_force_next_flush()").await.unwrap();
-    sqlx::query_scalar(read).fetch_one(db).await.unwrap()
 }
 
 /// Three thousand relays in step, each with an ended job, and none analysed.

@@ -63,6 +63,7 @@ mod idle_lanes;
 mod in_flight;
 mod interleaving;
 mod ledger;
+mod list_plans;
 mod low_water;
 mod migrations;
 mod mirror;

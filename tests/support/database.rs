@@ -103,6 +103,16 @@ impl Drop for TestDatabase {
     }
 }
 
+/// Returns how many rows and index entries of the jobs and the relays were read by sessions that told.
+pub async fn read(db: &PgPool) -> i64 {
+    let read = "select coalesce(sum(pg_stat_get_tuples_returned(oid)), 0)::bigint from pg_class
+                where oid in ('apalis.jobs'::regclass, 'relay'::regclass)
+                   or oid in (select indexrelid from pg_index
+                              where indrelid in ('apalis.jobs'::regclass, 'relay'::regclass))";
+    db.execute("select pg_stat_force_next_flush()").await.unwrap();
+    sqlx::query_scalar(read).fetch_one(db).await.unwrap()
+}
+
 /// Runs `work` in a session of its own, and waits until the session has ended: then it has reported what it did to
 /// PostgreSQL's statistics.
 pub async fn in_a_session<T>(db: &PgPool, work: impl AsyncFnOnce(&PgPool) -> T) -> T {

@@ -72,7 +72,7 @@ impl End {
 }
 
 /// The statement that ends a job, between `$head` and `$tail`. A killed job remembers its key, so that people and
-/// `is_settled` know what it was about.
+/// `needs_attention` know what it was about.
 macro_rules! end_job {
     ($job:expr, $end:expr, $head:literal, $tail:literal $(, $argument:expr)*) => {{
         let (job, end): (&Job, &End) = ($job, &$end);

@@ -29,7 +29,7 @@ pub struct QueueStatus {
     pub killed: i64,
     /// Of the last 1,000 killed jobs that no operator has seen, those that need attention of their own:
     /// their subject has not succeeded since, and no row of the subject is reported instead
-    /// (`killed_is_open` in the schema, to which the wings add their keys).
+    /// (`needs_attention` in the schema, to which the wings add their keys).
     pub killed_open: i64,
     /// When the most overdue job was due.
     pub oldest_due_at: Option<DateTime<Utc>>,
@@ -108,7 +108,7 @@ pub async fn status(
                       and (job_type, done_at) > (queue, '-infinity')
                       and (job_type, done_at) < (queue, 'infinity')
                     order by job_type desc, done_at desc limit 1000) job
-                    where killed_is_open(metadata, done_at)) killed_open
+                    where exists (select from needs_attention(metadata, done_at))) killed_open
            order by place"#,
         &queues,
         COUNT_CAP,

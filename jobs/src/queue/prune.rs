@@ -69,7 +69,7 @@ pub async fn kept(db: &PgPool, keep: Retention) -> Result<Vec<String>, sqlx::Err
                    and (job_type, done_at) >= (queue, now() - make_interval(secs => $4))
                    and (job_type, done_at) < (queue, now() - make_interval(secs => $3))
                  order by job_type desc, done_at desc limit $5) unseen
-             where killed_is_open(metadata, done_at) limit $2) job",
+             where exists (select from needs_attention(metadata, done_at)) limit $2) job",
         &queues,
         KEPT,
         keep.killed.as_secs_f64(),

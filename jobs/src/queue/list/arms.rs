@@ -32,6 +32,10 @@ struct Arm {
     is_by_queue: bool,
 }
 
+/// Begins a transaction in which an arm is read along its index. PostgreSQL may read few killed jobs by two bitmaps, one
+/// of which is every key of the queue.
+const ALONG_INDEXES: &str = "begin read only; set local enable_bitmapscan = off";
+
 const PER_QUEUE: &str = "unnest($1::text[]) queue";
 const PER_SUBJECT: &str = "unnest($10::text[]) subject";
 const ONCE: &str = "(select) once";
@@ -113,14 +117,19 @@ impl Reading<'_> {
                     job_subject(job) as subject, job_kind(job) as kind
              from ({arms}) job order by {order} limit $8"
         );
-        self.bound(sql).fetch_all(db).await
+        let mut tx = db.begin_with(ALONG_INDEXES).await?;
+        let jobs = self.bound(sql).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(jobs)
     }
 
     /// Counts the jobs of the page, at most its limit.
     pub(in crate::queue) async fn count(&self, db: &PgPool) -> Result<i64, sqlx::Error> {
         let Some(arms) = self.arms() else { return Ok(0) };
         let sql = format!("select count(*) from (select from ({arms}) job limit $8) counted");
-        let (count,): (i64,) = self.bound(sql).fetch_one(db).await?;
+        let mut tx = db.begin_with(ALONG_INDEXES).await?;
+        let (count,): (i64,) = self.bound(sql).fetch_one(&mut *tx).await?;
+        tx.commit().await?;
         Ok(count)
     }
 
@@ -269,7 +278,7 @@ impl Reading<'_> {
             rest.push("strpos(last_result->>'Err', $3::text) > 0".to_owned());
         }
         if self.filter.is_open {
-            rest.push("killed_is_open(metadata, done_at)".to_owned());
+            rest.push("exists (select from needs_attention(metadata, done_at))".to_owned());
         }
         rest.join(" and ")
     }
