@@ -2,10 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
-use tender_jobs::mirror::{
-    event::{self, Limits, Set},
-    filter::Filter,
+use tender_jobs::{
+    mirror::{
+        MIRROR,
+        event::{self, Limits, Set},
+        filter::Filter,
+        lane::{self, Ending, LaneKind, Lease, Progress},
+        upstream::{self, Change, settings::Settings},
+    },
+    queue::{self, NewJob, Settled},
 };
 use uuid::Uuid;
 
@@ -123,4 +130,39 @@ async fn removing_events_reads_no_verdict_or_source_of_others() {
         // Each event is looked up in five tables; all verdicts and sources of others have 700 pages.
         assert!(pages < 400, "{statistics}: {pages} pages");
     }
+}
+
+/// A lane that uploads and has sent everything.
+async fn uploads(db: &PgPool) -> (Lease, Progress) {
+    let change = Change {
+        url: Some("wss://b.test".to_owned()),
+        direction: Some("both".to_owned()),
+        live: Some(true),
+        ..Change::default()
+    };
+    let upstream = upstream::create(db, &change).await.unwrap();
+    let lane = lane::ensure(db, &upstream, LaneKind::Upload, &Settings::default()).await.unwrap();
+    let newest: i64 =
+        sqlx::query_scalar("select max(position) from event").fetch_one(db).await.unwrap();
+    let lease = Lease { lane, epoch: 1, claimed_at: 0, deaths: 0 };
+    (lease, Progress { upload_horizon: Some(newest), ..Progress::default() })
+}
+
+/// It reads under the lock of the store, so that every store waits for it.
+#[tokio::test]
+async fn the_end_of_an_upload_reads_no_event_that_was_sent() {
+    let database = filled().await;
+    let db = &database.pool;
+    run(db, "vacuum analyze event").await;
+    let (lease, progress) = uploads(db).await;
+    queue::register(db, "test", MIRROR, "test").await.unwrap();
+    queue::enqueue(db, &[NewJob::new(MIRROR, &json!({}))]).await.unwrap();
+    let job = queue::fetch(db, "test", MIRROR, 1).await.unwrap().remove(0);
+    let rests = Ending::Rests { is_complete: false };
+    let pages = pages_of(db, async |db| {
+        let settled = lane::settle(db, &job, &lease, &progress, &rests, &json!({})).await.unwrap();
+        assert_eq!(settled, Settled::LeaseLost);
+    })
+    .await;
+    assert!(pages < 50, "{pages} pages");
 }
