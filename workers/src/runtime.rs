@@ -37,6 +37,7 @@ mod failpoint;
 mod fetch;
 mod heart;
 mod hints;
+pub(crate) mod manners;
 mod orders;
 pub mod outcome;
 pub(crate) mod pages;

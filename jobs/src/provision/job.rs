@@ -46,11 +46,19 @@ impl Cause {
     /// A tenant's change never waits behind a bulk resync.
     pub(super) fn priority(self) -> i32 {
         match self {
-            Self::Create | Self::Update | Self::Activate | Self::Deactivate | Self::Delete => 10,
+            _ if self.is_change() => 10,
             Self::Operator => 5,
-            Self::Reconcile => 0,
             Self::Reassert => -5,
+            _ => 0,
         }
+    }
+
+    /// Whether a tenant changed the relay, and waits.
+    pub fn is_change(self) -> bool {
+        matches!(
+            self,
+            Self::Create | Self::Update | Self::Activate | Self::Deactivate | Self::Delete
+        )
     }
 }
 

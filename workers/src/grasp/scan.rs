@@ -7,12 +7,13 @@ use tender_jobs::{grasp::service, queue::Job};
 use uuid::Uuid;
 
 use super::Context;
-use crate::runtime::{outcome, pages};
+use crate::runtime::{manners, outcome, pages};
 
 /// Runs the job, and settles it.
 pub(super) async fn run(context: &Context, job: &Job, service: Uuid) {
     let page = || async {
-        let page = service::scan_page(&context.db, service).await?;
+        let page =
+            manners::in_turn(async |_| service::scan_page(&context.db, service).await).await?;
         let more = page.more;
         Ok(if more { ControlFlow::Continue(page.judged) } else { ControlFlow::Break(page.judged) })
     };

@@ -1,6 +1,6 @@
 //! Intake: the one path of received events into the store. Events are looked up, verified on all
-//! cores, and stored in batches. A slow store slows the upstream down, because [`Intake::offer`]
-//! waits.
+//! cores, and stored in batches; while tenants wait for changes, batches leave them a core. A slow
+//! store slows the upstream down, because [`Intake::offer`] waits.
 
 mod verify;
 
@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use uuid::Uuid;
 
 use super::{connection::storing, error::StepError, lane::under_lease};
+use crate::runtime::manners;
 
 /// The events of one batch.
 pub(crate) const BATCH: usize = 500;
@@ -94,10 +95,10 @@ impl Intake {
         let events = std::mem::take(&mut self.events);
         let unusable = std::mem::take(&mut self.unusable);
         let held = storing(std::mem::take(&mut self.bytes)).await;
-        let work = take_in(self.source.clone(), events, unusable);
+        let source = self.source.clone();
         self.running.spawn(async move {
             let _until_stored = held;
-            work.await
+            manners::in_turn(async |cores| take_in(source, events, unusable, cores).await).await
         });
         Ok(())
     }
@@ -155,15 +156,16 @@ fn task_failed(error: &JoinError) -> sqlx::Error {
     sqlx::Error::Protocol(format!("a batch of events was not stored: {error}"))
 }
 
-/// Looks up, verifies and stores one batch.
+/// Looks up, verifies on so many cores, and stores one batch.
 async fn take_in(
     source: Source,
     events: Vec<Event>,
     unusable: Vec<Unusable>,
+    cores: usize,
 ) -> Result<Tally, StepError> {
     let mut tally = Tally::default();
     let unknown = without_known(&source, events, &mut tally).await?;
-    let verified = verify::verify(unknown).await.map_err(|error| task_failed(&error))?;
+    let verified = verify::verify(unknown, cores).await.map_err(|error| task_failed(&error))?;
     let refused = refused(&unusable, verified.forged, &mut tally);
     let batch = Batch {
         upstream: source.upstream,

@@ -27,7 +27,7 @@ use tender_jobs::{
 use tracing::Instrument;
 
 use super::{Context, batch::BatchError};
-use crate::runtime::{Place, failpoint, outcome, pause, trace};
+use crate::runtime::{Place, failpoint, manners, outcome, pause, trace};
 use call::Call;
 use settle::{complete, delete_done, fail};
 
@@ -109,6 +109,9 @@ async fn attempt_in(context: &Context, job: &Job, place: &Place) -> Outcome {
             return if is_killed { Outcome::Unreadable } else { Outcome::Unsettled };
         }
     };
+    if payload.cause.is_change() {
+        manners::somebody_waits();
+    }
     // Every line of the attempt has these fields; the host is known from the claim on.
     let span = tracing::info_span!(
         "sync_relay", relay.id = %payload.relay_id, relay.host = tracing::field::Empty, job.id,

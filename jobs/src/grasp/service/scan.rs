@@ -11,8 +11,8 @@ use crate::{
     queue,
 };
 
-/// The positions of one page, so that a statement stays short however few of the events are judged.
-const POSITIONS: i64 = 20_000;
+/// The positions of one page, so that a statement stays short however few of the events are judged: 0.1 ms each.
+const POSITIONS: i64 = 2000;
 /// The most events of one page.
 const PAGE: i64 = 500;
 /// The parked events that one statement releases.

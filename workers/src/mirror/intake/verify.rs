@@ -1,4 +1,4 @@
-//! Verification of ids and signatures, on all cores.
+//! Verification of ids and signatures, on several cores.
 
 use secp256k1::{Message, Secp256k1, VerifyOnly, XOnlyPublicKey, schnorr::Signature};
 use sha2::{Digest, Sha256};
@@ -18,9 +18,8 @@ pub(super) struct Verified {
     pub(super) forged: Vec<Refused>,
 }
 
-/// Verifies events. An error means that a task panicked, and some events have no result.
-pub(super) async fn verify(events: Vec<Event>) -> Result<Verified, JoinError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+/// Verifies events on so many cores. An error means that a task panicked, and some events have no result.
+pub(super) async fn verify(events: Vec<Event>, cores: usize) -> Result<Verified, JoinError> {
     let size = events.len().div_ceil(cores).max(SMALLEST_PART);
     let mut parts = Vec::new();
     let mut events = events.into_iter().peekable();
