@@ -1,8 +1,7 @@
-//! Benchmarks of endurance: sustained load, a long run, a transaction that stays open, and a
-//! dashboard with a million relays. The setup is that of `provisioning`.
+//! Benchmarks of endurance: sustained load, a long run, and a dashboard with a million relays. The setup is that of
+//! `provisioning`.
 //!
-//! `cargo bench --bench endurance -- load` runs one part. `soak` and `held` take over ten minutes
-//! each.
+//! `cargo bench --bench endurance -- load` runs one part. `soak` takes over ten minutes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,21 +18,19 @@ mod support;
 use std::time::{Duration, Instant};
 
 use nostr::key::Keys;
-use sqlx::{Connection, PgConnection};
-use support::{Bench, by, report, run, session};
+use support::{Bench, report, run, session, statements::dead_tuples, steady::Steady};
 use tender::fleet::Fleet;
-use tender_jobs::provision::relay::{self, Change, Order, Relay, Search, Status, SyncState};
+use tender_jobs::provision::relay::{self, Order, Search, Status, SyncState};
 use tokio::task::JoinSet;
 
 const URL: &str = "http://127.0.0.1:4919";
-/// The duration of `soak` and of `held`.
+/// The duration of `soak`.
 const MINUTES: u32 = 10;
 
 fn main() {
-    run(&["load", "dashboard", "held", "soak"], async |bench, name| match name {
+    run(&["load", "dashboard", "soak"], async |bench, name| match name {
         "load" => load(bench).await,
         "dashboard" => dashboard(bench).await,
-        "held" => held(bench).await,
         _ => soak(bench).await,
     });
 }
@@ -110,105 +107,17 @@ async fn dashboard(bench: &Bench) {
     }
 }
 
-/// Changes relays at a steady rate, and calls `tell` after each minute.
-async fn mutate(
-    bench: &Bench,
-    relays: &[Relay],
-    per_second: u32,
-    minutes: u32,
-    tell: &mut impl AsyncFnMut(u32),
-) {
-    let gap = Duration::from_secs(1) / per_second;
-    let started = Instant::now();
-    let mut number = 0;
-    for minute in 1..=minutes {
-        let until = started + Duration::from_mins(1) * minute;
-        while Instant::now() < until {
-            tokio::time::sleep_until((started + gap * number).into()).await;
-            let relay = &relays[number as usize % relays.len()];
-            let change = Change { info_name: Some(format!("name {number}")), ..Change::default() };
-            relay::update(bench.db(), &relay.id, &change, &by()).await.unwrap();
-            number += 1;
-        }
-        tell(minute).await;
-    }
-}
-
-/// Formats p50 and p99 of the last minute's syncs, from change to stored outcome, as the ledger
-/// counted them.
-async fn last_minute(bench: &Bench) -> String {
-    let minutes = tender_jobs::console::stats::last(bench.db(), 2).await.unwrap();
-    let at = |share| {
-        tender_jobs::console::stats::percentile(&minutes, share).unwrap_or_default().as_millis()
-    };
-    format!("p50 ≤ {} ms, p99 ≤ {} ms", at(0.5), at(0.99))
-}
-
-async fn dead_tuples(bench: &Bench) -> String {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "select relname::text, n_live_tup, n_dead_tup from pg_stat_user_tables
-         where relname in ('jobs', 'relay', 'zooid_instance', 'sync_minute') order by relname",
-    )
-    .fetch_all(bench.db())
-    .await
-    .unwrap();
-    rows.iter()
-        .map(|(name, live, dead)| format!("{name} {live} live {dead} dead"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Requests a sync of all `relays` at once and prints the time until they are synced.
-async fn burst(bench: &Bench, relays: &[Relay], what: &str) {
-    let ids: Vec<_> = relays.iter().map(|relay| relay.id.clone()).collect();
-    relay::request_all(&mut bench.db().acquire().await.unwrap(), &ids, &by()).await.unwrap();
-    let calls = bench.zooid.calls().len();
-    let count = i64::try_from(relays.len()).unwrap();
-    bench.until("select count(*) from relay where synced", count).await;
-    let took = bench.zooid.calls()[calls].at.elapsed();
-    let rate = relays.len() as f64 / took.as_secs_f64();
-    println!("  {what}: {count} syncs in {:.2} s, {rate:.0}/s", took.as_secs_f64());
-}
-
-/// Holds a transaction with a snapshot open during 100 changes per second. Vacuum cannot remove
-/// rows that die in the meantime.
-async fn held(bench: &Bench) {
-    let service = bench.spawn("work");
-    bench.until_workers(1).await;
-    let relays = bench.in_step(5000).await;
-    println!("a transaction held open for {MINUTES} minutes, 100 changes/s");
-    burst(bench, &relays, "before").await;
-    let options = (*bench.db().connect_options()).clone();
-    let mut holder = PgConnection::connect_with(&options).await.unwrap();
-    sqlx::raw_sql("begin isolation level repeatable read; select count(*) from relay where synced")
-        .execute(&mut holder)
-        .await
-        .unwrap();
-    mutate(bench, &relays, 100, MINUTES, &mut async |minute| {
-        println!("  minute {minute}: {}; {}", last_minute(bench).await, dead_tuples(bench).await);
-    })
-    .await;
-    burst(bench, &relays, "at the end, still held").await;
-    sqlx::raw_sql("rollback").execute(&mut holder).await.unwrap();
-    sqlx::raw_sql("vacuum analyze").execute(&bench.bulk()).await.unwrap();
-    burst(bench, &relays, "after its end and a vacuum").await;
-    drop(service);
-}
-
 /// Runs API and workers in one process for ten minutes at 100 changes per second.
 async fn soak(bench: &Bench) {
     let service = bench.spawn("serve");
     bench.until_workers(1).await;
     let relays = bench.in_step(2000).await;
     println!("soak of {MINUTES} minutes, 100 changes/s, finished jobs kept for 3 min");
-    mutate(bench, &relays, 100, MINUTES, &mut async |minute| {
-        let rss = service.rss_mb();
-        println!(
-            "  minute {minute}: {rss:.1} MB RSS; {}; {}",
-            last_minute(bench).await,
-            dead_tuples(bench).await
-        );
-    })
-    .await;
+    let mut steady = Steady::new(&relays, 100);
+    for minute in 1..=MINUTES {
+        let waits = steady.minutes(bench, 1).await;
+        let (rss, dead) = (service.rss_mb(), dead_tuples(bench.db()).await);
+        report(&format!("  minute {minute}, {rss:.1} MB RSS, {dead}"), waits);
+    }
     drop(service);
 }

@@ -35,18 +35,22 @@ pub(crate) fn install() -> Option<PathBuf> {
 /// Carries the relays by one process of graphile-worker, and returns the jobs per second.
 pub(crate) async fn carry(bench: Bench, folder: &Path, at_a_time: &str) -> f64 {
     bench.insert(JOBS, JOBS).await;
-    let prepared = node(&bench, folder).arg("prepare").status().unwrap();
-    assert!(prepared.success(), "graphile-worker's schema");
     let zooid = Stub::start().await;
     statements::reset(bench.db()).await;
-    let secret = bench.robot.secret_key().to_secret_hex();
-    let worker = node(&bench, folder).args(["work", &zooid.url, &secret, at_a_time]).spawn();
-    let worker = Process::of(worker.unwrap());
+    let worker = spawn(&bench, folder, &zooid.url, at_a_time);
     let rate = drained(&bench, &zooid).await;
     statements::print(bench.db()).await;
     drop(worker);
     bench.database.destroy().await;
     rate
+}
+
+/// Starts a process of graphile-worker, with a job for each relay.
+pub(crate) fn spawn(bench: &Bench, folder: &Path, zooid: &str, at_a_time: &str) -> Process {
+    let prepared = node(bench, folder).arg("prepare").status().unwrap();
+    assert!(prepared.success(), "graphile-worker's schema");
+    let secret = bench.robot.secret_key().to_secret_hex();
+    Process::of(node(bench, folder).args(["work", zooid, &secret, at_a_time]).spawn().unwrap())
 }
 
 fn node(bench: &Bench, folder: &Path) -> Command {

@@ -4,7 +4,8 @@
 //! nothing but their fetches.
 //!
 //! `cargo bench --bench peers` runs three rounds in alternation at 16, 48 and 100 jobs at the same time; `… -- 16` runs
-//! one of them, and `… -- two` two processes of Tender at the default alone. With `STATEMENTS=1` each run ends with its
+//! one of them, `… -- two` two processes of Tender at the default alone, and `… -- held` both beside a snapshot that stays
+//! open (25 minutes). With `STATEMENTS=1` each run ends with its
 //! most expensive statements. `docs/PERFORMANCE.md` has the results.
 #![allow(
     clippy::unwrap_used,
@@ -12,11 +13,13 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
     reason = "a benchmark prints, and may fail"
 )]
 
 mod bare;
 mod graphile;
+mod held;
 mod stub;
 #[path = "../support/mod.rs"]
 mod support;
@@ -28,6 +31,7 @@ use support::{Bench, statements, wanted};
 
 const JOBS: i64 = 10_000;
 const ROUNDS: usize = 3;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == "bare") {
@@ -35,10 +39,11 @@ fn main() {
     }
     let _already = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        for part in wanted(&["16", "48", "100", "one process", "two processes"]) {
+        for part in wanted(&["16", "48", "100", "one process", "two processes", "held"]) {
             match part {
                 "one process" => alone(1).await,
                 "two processes" => alone(2).await,
+                "held" => held::held().await,
                 at_a_time => compare(at_a_time).await,
             }
         }

@@ -80,3 +80,18 @@ pub async fn sent(db: &PgPool) -> Vec<(i64, f64, String)> {
     .await
     .unwrap()
 }
+
+/// Returns the living and the dead rows of the tables that a change writes, as PostgreSQL counts them.
+pub async fn dead_tuples(db: &PgPool) -> String {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "select relname::text, n_live_tup, n_dead_tup from pg_stat_user_tables
+         where relname in ('jobs', 'relay', 'zooid_instance', 'sync_minute') order by relname",
+    )
+    .fetch_all(db)
+    .await
+    .unwrap();
+    rows.iter()
+        .map(|(name, live, dead)| format!("{name} {live} live {dead} dead"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

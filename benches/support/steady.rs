@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tender_jobs::provision::relay::{self, Change, Relay};
+use sqlx::PgPool;
+use tender_jobs::provision::relay::{self, Change, Relay, RelayId};
 use tokio::task::JoinSet;
 
 use super::{Bench, by};
@@ -15,11 +16,17 @@ pub struct Steady<'a> {
     relays: &'a [Relay],
     per_second: u32,
     number: usize,
+    statement: Option<&'static str>,
 }
 
 impl<'a> Steady<'a> {
     pub fn new(relays: &'a [Relay], per_second: u32) -> Self {
-        Self { relays, per_second, number: 0 }
+        Self { relays, per_second, number: 0, statement: None }
+    }
+
+    /// Changes relays by a statement instead of the ledger, with the id and the new name as its parameters.
+    pub fn with(self, statement: &'static str) -> Self {
+        Self { statement: Some(statement), ..self }
     }
 
     /// Changes relays for some minutes; each change is made at its instant, even if earlier ones are not stored yet. Returns
@@ -32,11 +39,10 @@ impl<'a> Steady<'a> {
             tokio::time::sleep_until((started + gap * number).into()).await;
             self.number += 1;
             let relay = &self.relays[self.number % self.relays.len()];
-            let (db, id, number) = (bench.db().clone(), relay.id.clone(), self.number);
+            let (db, id, statement) = (bench.db().clone(), relay.id.clone(), self.statement);
+            let name = format!("name {}", self.number);
             changes.spawn(async move {
-                let info_name = Some(format!("name {number}"));
-                let change = Change { info_name, ..Change::default() };
-                relay::update(&db, &id, &change, &by()).await.unwrap();
+                change(&db, &id, name, statement).await;
                 (id.as_str().to_owned(), Instant::now())
             });
         }
@@ -53,4 +59,13 @@ impl<'a> Steady<'a> {
         };
         calls.filter_map(waited).collect()
     }
+}
+
+async fn change(db: &PgPool, id: &RelayId, name: String, statement: Option<&'static str>) {
+    if let Some(statement) = statement {
+        sqlx::query(statement).bind(id.as_str()).bind(name).execute(db).await.unwrap();
+        return;
+    }
+    let change = Change { info_name: Some(name), ..Change::default() };
+    relay::update(db, id, &change, &by()).await.unwrap();
 }

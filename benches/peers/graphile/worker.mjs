@@ -27,19 +27,20 @@ const bodyOf = (relay) => JSON.stringify({
   roles: { admin: { can_invite: true, can_manage: true }, member: { can_invite: relay.members_can_invite } },
 });
 
-const signed = (url, body) => {
+const signed = (method, url, body) => {
   const payload = createHash("sha256").update(body).digest("hex");
-  const tags = [["u", url], ["method", "POST"], ["payload", payload]];
+  const tags = [["u", url], ["method", method], ["payload", payload]];
   const event = { kind: 27235, created_at: Math.floor(Date.now() / 1000), tags, content: "" };
   const json = JSON.stringify(finalizeEvent(event, hexToBytes(secret)));
   return `Nostr ${Buffer.from(json).toString("base64")}`;
 };
 
 const send = async (relay) => {
+  const method = relay.provisioned_at ? "PATCH" : "POST";
   const url = new URL(`/relay/${relay.id}`, zooid).href;
   const body = bodyOf(relay);
-  const headers = { "content-type": "application/json", authorization: signed(url, body) };
-  const answer = await fetch(url, { method: "POST", headers, body });
+  const headers = { "content-type": "application/json", authorization: signed(method, url, body) };
+  const answer = await fetch(url, { method, headers, body });
   if (!answer.ok) throw new Error(`zooid answered ${answer.status}: ${await answer.text()}`);
   await answer.arrayBuffer();
 };
