@@ -20,7 +20,7 @@ use sqlx::PgPool;
 /// # Errors
 /// See the module; then nothing was deleted.
 pub async fn prune(db: &PgPool, history: Duration) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     stats::prune(&mut *tx).await?;
     charts::prune(&mut *tx).await?;
     session::prune(&mut *tx).await?;

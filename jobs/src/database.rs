@@ -3,6 +3,7 @@
 //!
 //! Functions return [`sqlx::Error`] when the database is unreachable or refuses the statement.
 
+mod begin;
 mod connections;
 mod index;
 mod migrate;
@@ -12,6 +13,8 @@ mod silence;
 
 use sqlx::PgPool;
 
+pub(crate) use begin::begin_with;
+pub use begin::{Begin, begin};
 pub use connections::{Path, pool};
 pub use server::{Schema, Server, schema, server};
 pub use silence::{ANSWER_WITHIN, answered, hang_up, watch, within};

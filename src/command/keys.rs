@@ -53,7 +53,7 @@ impl KeysCommand {
                     let secret = secret.context(
                         "API_KEY_HMAC_SECRET is not set: set it to the value that the API uses",
                     )?;
-                    let mut tx = db.begin().await?;
+                    let mut tx = tender_jobs::database::begin(db).await?;
                     let new = tokens::create(&mut *tx, secret, name).await?;
                     audit::commit(tx, "create_key", &new.key.prefix, name).await?;
                     if json {
@@ -116,7 +116,7 @@ async fn revoke(db: &sqlx::PgPool, prefix: &str, yes: Yes, json: bool) -> anyhow
             let (prefix, name) = (&key.prefix, print::visible(&key.name));
             let question = format!("Revoke 1 key, {prefix} ({name})? Its requests are refused.");
             yes.or_asks(&question).await?;
-            let mut tx = db.begin().await?;
+            let mut tx = tender_jobs::database::begin(db).await?;
             api_key::revoke(&mut *tx, key.id).await?;
             audit::commit(tx, "revoke_key", &key.prefix, &key.name).await?;
             print::done(json, &format!("revoked {} ({})", key.prefix, key.name))

@@ -43,7 +43,7 @@ impl ProcessCommand {
             Self::Drain { process, reason } => {
                 let one = find(&database.pool, &process).await?;
                 let who = operator().who;
-                let mut tx = database.pool.begin().await?;
+                let mut tx = tender_jobs::database::begin(&database.pool).await?;
                 let changed = process::drain(&mut *tx, one.id, &who, reason.as_deref()).await?;
                 let words =
                     if changed { "takes no more jobs, within 5 s" } else { "drained before" };
@@ -51,7 +51,7 @@ impl ProcessCommand {
             }
             Self::Undrain { process } => {
                 let one = find(&database.pool, &process).await?;
-                let mut tx = database.pool.begin().await?;
+                let mut tx = tender_jobs::database::begin(&database.pool).await?;
                 let changed = process::undrain(&mut *tx, one.id).await?;
                 let words = if changed { "takes jobs again, within 5 s" } else { "did not drain" };
                 done(tx, "undrain_process", &one, words, json).await

@@ -124,7 +124,7 @@ async fn pause(
     reason: Option<&str>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let mut tx = database.pool.begin().await?;
+    let mut tx = tender_jobs::database::begin(&database.pool).await?;
     let changed = queue::pause(&mut *tx, queue, &operator().who, reason).await?;
     let words =
         if changed { "is paused; workers stop fetching within 5 s" } else { "was already paused" };
@@ -132,7 +132,7 @@ async fn pause(
 }
 
 async fn resume(database: &Database, queue: &str, json: bool) -> anyhow::Result<()> {
-    let mut tx = database.pool.begin().await?;
+    let mut tx = tender_jobs::database::begin(&database.pool).await?;
     let changed = queue::resume(&mut *tx, queue).await?;
     let words = if changed { "is resumed" } else { "was not paused" };
     done(tx, "resume_queue", queue, &format!("{queue} {words}"), json).await
@@ -146,7 +146,7 @@ async fn scale(
     reason: Option<&str>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let mut tx = database.pool.begin().await?;
+    let mut tx = tender_jobs::database::begin(&database.pool).await?;
     let Some(jobs) = jobs else {
         let changed = queue::unscale(&mut *tx, queue).await?;
         let words =

@@ -215,7 +215,7 @@ impl Doing<'_> {
 
     /// Opens the transaction of the action, for [`Doing::commit`].
     pub(super) async fn open(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        self.asked.dashboard.db.begin().await
+        tender_jobs::database::begin(&self.asked.dashboard.db).await
     }
 
     /// Records the result in the transaction of the action, commits both, and redirects to the page of the form, which

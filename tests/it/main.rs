@@ -18,6 +18,7 @@ mod architecture;
 mod attempt;
 mod attempt_outcomes;
 mod bad_rows;
+mod begin;
 mod body;
 mod breaker;
 mod bulk;

@@ -103,7 +103,7 @@ pub async fn confirm(
     fetched: Fetched,
 ) -> Result<Settled<()>, sqlx::Error> {
     contended::retried(|| async {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         if !end(&mut tx, batch, "done", None, fetched).await? {
             return Ok(Settled::LeaseLost);
         }
@@ -132,7 +132,7 @@ pub async fn fail(
     fetched: Fetched,
 ) -> Result<Settled<()>, sqlx::Error> {
     contended::retried(|| async {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         if !end(&mut tx, batch, "failed", Some(reason), fetched).await? {
             return Ok(Settled::LeaseLost);
         }
@@ -152,7 +152,7 @@ pub async fn refuse(
     again: Again,
 ) -> Result<Settled<()>, sqlx::Error> {
     contended::retried(|| async {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         let holder = sqlx::query!(
             "select id from grasp_relay where id = $1 and lease_epoch = $2 and lease_until > now() for share",
             batch.lease.relay,

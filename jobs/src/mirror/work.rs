@@ -163,7 +163,7 @@ pub async fn push_lanes(
         Work::Lane { lane: *lane, kind: *kind }.job().after(*after)
     };
     let jobs: Vec<NewJob> = lanes.iter().map(job).collect();
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("set local lock_timeout = '500ms'").execute(&mut *tx).await?;
     let enqueued = queue::enqueue_keyed(&mut *tx, &jobs).await?;
     tx.commit().await?;

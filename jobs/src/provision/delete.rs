@@ -27,7 +27,7 @@ pub async fn delete_done(
     attempt: &Attempt,
     instances: &Instances,
 ) -> Result<Completed, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let Some(held) = lock(&mut tx, job, lease, instances).await? else {
         return Ok(if gone_meanwhile(&mut tx, lease).await? && gone(&mut *tx, job).await? {
             tx.commit().await?;

@@ -47,7 +47,7 @@ pub async fn fail(
     failure: &Failure,
     rules: Rules<'_>,
 ) -> Result<Settled<Verdict>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let held = match lock_relay(&mut tx, job, relay_id, lease).await? {
         Locked::Held(held) => held,
         Locked::Lost => return Ok(Settled::LeaseLost),

@@ -203,7 +203,7 @@ pub enum ForgetError {
 /// # Errors
 /// [`ForgetError`]; then nothing was removed.
 pub async fn forget(db: &PgPool, name: &str) -> Result<(), ForgetError> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let row = sqlx::query!(
         r#"select seen_at < now() - interval '10 minutes' as "is_forgotten!"
            from zooid_instance where name = $1 for update"#,

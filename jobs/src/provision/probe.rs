@@ -57,7 +57,7 @@ pub async fn probe(db: &PgPool, name: &str, within: Duration) -> Result<Probe, s
 
 /// Ends the wait, and makes jobs due. Returns how many probes had failed before, or `None` if the breaker is not open.
 async fn end_wait(db: &PgPool, name: &str) -> Result<Option<i32>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let failed_before = sqlx::query_scalar!(
         // A probe that fails on demand must not lengthen the wait for the next: it is not counted.
         "update zooid_instance set retry_at = now(), failed_probes = greatest(failed_probes - 1, 0)

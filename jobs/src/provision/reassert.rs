@@ -28,7 +28,7 @@ pub struct Reasserted {
 /// # Errors
 /// See [`provision`](super); then the step did nothing.
 pub async fn reassert(db: &PgPool, round: Duration) -> Result<Reasserted, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let Some(step) = plan(&mut tx, round).await? else {
         tx.commit().await?; // the row of the first step
         return Ok(Reasserted { relays: 0, ended_round: false });

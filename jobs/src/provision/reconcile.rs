@@ -48,7 +48,7 @@ pub async fn enqueue_pending(
     after: Option<&RelayId>,
     exhausted_after: Duration,
 ) -> Result<Page, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let due = lock_due(&mut tx, after, exhausted_after).await?;
     revive(&mut tx, &due).await?;
     let jobs: Vec<NewJob> = due.iter().map(job).collect();

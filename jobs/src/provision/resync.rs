@@ -63,7 +63,7 @@ pub async fn advance_resync(
     job: &Job,
     payload: &ResyncPayload,
 ) -> Result<Settled<Resynced>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let by = By { who: payload.by.clone(), trace: None };
     let size = payload.rate.saturating_mul(STEP_SECS);
     let page = resync::page(&mut tx, &payload.after, i64::from(size), &by).await?;

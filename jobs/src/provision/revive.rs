@@ -16,7 +16,7 @@ const PAGE: i64 = 1000;
 /// # Errors
 /// See [`provision`](super); then none was revived.
 pub async fn revive(db: &PgPool) -> Result<usize, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let ids = sqlx::query_scalar!(
         r#"with due as (
                select relay.id from zooid_instance instance
@@ -47,7 +47,7 @@ pub async fn revive(db: &PgPool) -> Result<usize, sqlx::Error> {
 /// Gives a new job to the relays that want one of these hosts and gave up for a transient reason. A relay
 /// that a transaction holds is left to reconcile.
 pub(super) async fn revive_waiting(db: &PgPool, freed: &[String]) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let ids = sqlx::query_scalar!(
         r#"with due as (
                select relay.id

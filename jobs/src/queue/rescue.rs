@@ -60,7 +60,7 @@ pub async fn rescue(
 /// has inserted a job with the same key must not hold up the others: the wait is short, and the next
 /// round tries again.
 async fn rescue_one(db: &PgPool, orphan: Guard) -> Result<Settled<Requeued>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("set local lock_timeout = '100ms'").execute(&mut *tx).await?;
     match requeue(&mut *tx, orphan, &Requeue::rescued()).await {
         Ok(rescued) => tx.commit().await.map(|()| rescued),

@@ -7,6 +7,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection, PgExecutor, PgPool};
 
 use super::JobState;
+use crate::database;
 
 /// Attempts to retry a page of jobs while other jobs take their keys.
 const TRIES: u32 = 5;
@@ -17,10 +18,13 @@ const TRIES: u32 = 5;
 /// # Errors
 /// See [`queue`](super).
 pub async fn retry(db: &PgPool, job_id: &str) -> Result<bool, sqlx::Error> {
-    Ok(retry_page(&mut *db.acquire().await?, &[job_id.to_owned()]).await? == 1)
+    let mut tx = database::begin(db).await?;
+    let retried = retry_page(&mut tx, &[job_id.to_owned()]).await?;
+    tx.commit().await?;
+    Ok(retried == 1)
 }
 
-/// Retries the jobs of a page in one statement, within the caller's transaction if there is one. If another job takes
+/// Retries the jobs of a page in one statement, within the caller's transaction. If another job takes
 /// one of their keys meanwhile, the statement is repeated and finds it. Of several jobs with one key, the one that holds it is retried, or else the
 /// newest. Returns how many.
 pub(crate) async fn retry_page(db: &mut PgConnection, ids: &[String]) -> Result<u64, sqlx::Error> {

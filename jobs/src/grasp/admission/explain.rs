@@ -43,7 +43,7 @@ pub struct Explained {
 /// # Errors
 /// The database is unreachable or refused a statement.
 pub async fn explain(db: &PgPool, event: &Event) -> Result<Vec<Explained>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let explained = explain_in(&mut tx, event).await?;
     tx.rollback().await?;
     Ok(explained)

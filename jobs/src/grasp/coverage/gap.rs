@@ -34,7 +34,7 @@ pub async fn add_gaps(
         return Ok(());
     }
     contended::retried(|| async {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         insert(&mut tx, lease, family, items, found).await?;
         tx.commit().await
     })
@@ -49,7 +49,7 @@ async fn try_note(
     found: &[Gap],
     begun: Option<i64>,
 ) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!(
         "delete from grasp_gap g using grasp_relay r
          where r.id = $1 and r.lease_epoch = $2 and r.lease_until > now() and g.relay_id = r.id

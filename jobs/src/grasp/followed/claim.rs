@@ -35,7 +35,7 @@ pub async fn claim(db: &PgPool, process: &str, most: i64) -> Result<Vec<Claimed>
 }
 
 async fn try_claim(db: &PgPool, process: &str, most: i64) -> Result<Vec<Claimed>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let mut claimed = take(&mut tx, process, most).await?;
     if claimed.is_empty() {
         return Ok(claimed);

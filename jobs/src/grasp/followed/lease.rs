@@ -100,7 +100,7 @@ async fn try_fail(
     lease: Lease,
     failure: Failure<'_>,
 ) -> Result<Settled<()>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let Some((health, now, starts_here)) = health(&mut tx, lease).await? else {
         return Ok(Settled::LeaseLost);
     };
@@ -157,7 +157,7 @@ async fn health(
 
 /// Stores that a relay limits our rate. Returns for how many seconds it gets no new subscription.
 pub async fn limit(db: &PgPool, lease: Lease, reason: &str) -> Result<Settled<i64>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let Some((health, now, _)) = health(&mut tx, lease).await? else {
         return Ok(Settled::LeaseLost);
     };
@@ -198,7 +198,7 @@ async fn end(
     is_due_anew: bool,
 ) -> Result<Settled<()>, sqlx::Error> {
     contended::retried(|| async {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         let released = sqlx::query!(
             "update grasp_relay
              set status = 'waiting', status_at = now(), lease_owner = null, lease_until = null,
@@ -222,7 +222,7 @@ async fn end(
 /// Ends every lease of a process that stops. Returns the number of relays.
 pub async fn release_all(db: &PgPool, process: &str) -> Result<usize, sqlx::Error> {
     contended::retried(|| async {
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         let relays: Vec<Uuid> = sqlx::query_scalar!(
             "with mine as (
                  select id from grasp_relay where lease_owner = $1 order by id for update)

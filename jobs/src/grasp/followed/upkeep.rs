@@ -37,7 +37,7 @@ pub async fn reap(db: &PgPool) -> Result<usize, sqlx::Error> {
 }
 
 async fn reap_page(db: &PgPool) -> Result<usize, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let relays: Vec<Uuid> = sqlx::query_scalar!(
         "with dead as (
              select id from grasp_relay where lease_until < now() order by id limit $1 for update skip locked)

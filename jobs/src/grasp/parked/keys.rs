@@ -49,7 +49,7 @@ pub(super) async fn wake_keys(
 /// is parked meanwhile needs no release: it was judged after the acceptance. It runs under the lock of
 /// admission, because an acceptance writes the same rows.
 pub(super) async fn wake_page(db: &PgPool, service: Uuid) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     admission::lock(&mut tx).await?;
     let found = sqlx::query_scalar!(
         r#"with next as materialized (

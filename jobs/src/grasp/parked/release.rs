@@ -113,7 +113,7 @@ async fn forget_gone(
     if gone.is_empty() {
         return Ok(0);
     }
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     admission::lock(&mut tx).await?;
     fetch_again(&mut tx, service, &gone).await?;
     sqlx::query!(

@@ -81,7 +81,7 @@ async fn try_create(
     new: &NewService,
     valid: &Valid,
 ) -> Result<Result<Option<Uuid>, ServiceError>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let former = former(&mut tx, &valid.url).await?;
     let Some(id) = adopt(&mut tx, new, valid).await? else { return Ok(Ok(None)) };
     admission::lock(&mut tx).await?;

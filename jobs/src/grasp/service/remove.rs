@@ -26,7 +26,7 @@ pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
 }
 
 async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let url = sqlx::query_scalar!(
         "update upstream u set admission = false, updated_at = now(), mirrored = u.created_at <> s.created_at,
              enabled = coalesce((s.former->>'enabled')::bool, u.enabled) and u.created_at <> s.created_at,
@@ -69,7 +69,7 @@ async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sql
 /// # Errors
 /// See the module [`service`](super); the pages before stay deleted.
 pub async fn remove_page(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let marked = sqlx::query_scalar!(
         "select upstream_id from grasp_service where upstream_id = $1 and removing_at is not null for update",
         id,

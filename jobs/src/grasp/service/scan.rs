@@ -11,8 +11,8 @@ use crate::{
     queue,
 };
 
-/// The positions of one page, so that a statement stays short however few of the events are judged: 0.1 ms each.
-const POSITIONS: i64 = 2000;
+/// The positions of one page, so that a statement stays short however few of the events are judged.
+const POSITIONS: i64 = 20_000;
 /// The most events of one page.
 const PAGE: i64 = 500;
 /// The parked events that one statement releases.
@@ -75,7 +75,7 @@ async fn begin(db: &PgPool, service: Uuid) -> Result<Option<Scan>, sqlx::Error> 
 
 /// Releases parked events that were refused under another policy. Returns their number.
 async fn release_parked(db: &PgPool, service: Uuid, rev: i64) -> Result<u64, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let released = sqlx::query!(
         "insert into grasp_release (upstream_id, event_id)
          select upstream_id, event_id from parked p

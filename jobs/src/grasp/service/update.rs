@@ -61,7 +61,7 @@ async fn try_update(
     names: Option<&[String]>,
     urls: Option<&[String]>,
 ) -> Result<Result<bool, ServiceError>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     admission::lock(&mut tx).await?;
     let before = fields(&mut tx, id).await?;
     let Some(written) = write(&mut tx, id, change, names).await? else { return Ok(Ok(false)) };

@@ -60,7 +60,7 @@ async fn compare(db: &PgPool, relays: &[Uuid], limit: i64) -> Result<Reconciled,
     let (mut reconciled, mut compared) = (Reconciled::default(), 0);
     for relay in relays {
         let settled = contended::retried(|| async {
-            let mut tx = db.begin().await?;
+            let mut tx = crate::database::begin(db).await?;
             admission::lock(&mut tx).await?;
             let settled = settle(&mut tx, *relay).await?;
             tx.commit().await?;
@@ -80,7 +80,7 @@ async fn compare(db: &PgPool, relays: &[Uuid], limit: i64) -> Result<Reconciled,
 
 /// Adds the rows of relays that are named and have none.
 async fn adopt_relays(db: &PgPool) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     admission::lock(&mut tx).await?;
     sqlx::query!(
         "insert into grasp_relay (url)
@@ -97,7 +97,7 @@ async fn adopt_relays(db: &PgPool) -> Result<(), sqlx::Error> {
 /// Lets announcements be judged again whose relays exceeded the limit of their service, if it has room
 /// now.
 async fn fill_rooms(db: &PgPool) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     admission::lock(&mut tx).await?;
     let services = sqlx::query_scalar!(
         r#"with due as (

@@ -62,7 +62,7 @@ pub enum ChangeError {
 /// # Errors
 /// [`ChangeError::Invalid`].
 pub async fn change(db: &PgPool, who: &str, edits: &[Edit]) -> Result<Deployment, ChangeError> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let mut deployment = locked(&mut tx).await?;
     let before = told(&deployment);
     apply(&mut deployment, edits)?;

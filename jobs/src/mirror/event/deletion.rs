@@ -71,7 +71,7 @@ async fn apply_addresses(tx: &mut PgConnection, deletions: &[&Event]) -> Result<
 /// Applies a stored deletion again, which is harmless and repairs rows that were changed by hand.
 /// Returns false if no deletion with this id is stored.
 pub async fn reapply(db: &PgPool, id: EventId) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
     let found = outgoing::by_ids(&mut *tx, &[id]).await?;
     let Some(event) = found.first().filter(|event| event.is_deletion()) else { return Ok(false) };

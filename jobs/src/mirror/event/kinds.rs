@@ -43,7 +43,7 @@ async fn is_counted(db: impl PgExecutor<'_>) -> Result<bool, sqlx::Error> {
 /// Counts the events that are in no difference. One statement has one snapshot, so the events and the
 /// differences agree.
 async fn count_all(db: &PgPool) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("set local statement_timeout = 0").execute(&mut *tx).await?;
     sqlx::query!(
         "insert into kind_count (kind, live, stored)

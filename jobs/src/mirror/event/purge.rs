@@ -121,7 +121,7 @@ pub async fn wipe(db: &PgPool) -> Result<(), sqlx::Error> {
 }
 
 async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     store::alone(&mut tx).await?;
     sqlx::query!(
         "truncate event, event_head, event_source, known_id, deletion_mark,

@@ -99,7 +99,7 @@ pub async fn set(
 /// Begins a transaction whose statements are planned for their values. A plan for all values reads every event of the
 /// window, also for a filter that an index answers; PostgreSQL prefers it from the sixth execution on.
 async fn planned(db: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *tx).await?;
     Ok(tx)
 }

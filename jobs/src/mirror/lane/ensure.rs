@@ -34,7 +34,7 @@ pub async fn ensure(
     {
         return Ok(lane);
     }
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     retire_others(&mut tx, upstream.id, kind, &hash).await?;
     let heir_of = covering(&mut tx, upstream.id, kind, &hash, &filter).await?;
     create(&mut tx, upstream.id, kind, &hash, &filter, heir_of).await?;

@@ -166,7 +166,7 @@ pub async fn waiting_ids(
 /// Adds a span to a lane: the upstream sent events of this window after the end of the page that they
 /// belong to. Nothing happens if the lane does not work any more.
 pub async fn add_late(db: &PgPool, lane: Uuid, since: i64, until: i64) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let lane = sqlx::query_scalar!(
         "select id from lane where id = $1 and retired_at is null for update",
         lane,

@@ -100,7 +100,7 @@ pub async fn checkpoint(
     lease: &Lease,
     progress: &Progress,
 ) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let is_written = write(&mut tx, lease, progress, None).await?;
     tx.commit().await?;
     Ok(is_written)
@@ -176,7 +176,7 @@ pub async fn settle(
     ending: &Ending,
     result: &Value,
 ) -> Result<Settled<()>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     // First of all, because the store's lock comes before the lane's row.
     let has_work = match progress.upload_horizon {
         Some(horizon) => outgoing::has_work(&mut tx, lease, horizon).await?,

@@ -144,7 +144,7 @@ async fn try_create(
     change: &Change,
     valid: &Valid,
 ) -> Result<Option<Upstream>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let created = sqlx::query_as!(
         Upstream,
         r#"insert into upstream (url, enabled, backfill, negentropy, live, direction, notes, config, relay_id,
@@ -201,7 +201,7 @@ async fn try_update(
     change: &Change,
     valid: &Valid,
 ) -> Result<Result<Option<Upstream>, UpstreamError>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let moves = moves(&mut tx, id, valid.url.as_ref()).await?;
     let refused = refuse_fields(&mut tx, id, change, valid.url.as_ref(), valid.direction).await?;
     if let Err(error) = refused {

@@ -27,7 +27,7 @@ pub async fn reset(
 }
 
 async fn reset_one(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<u64, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let url = sqlx::query_scalar!("select url from upstream where id = $1 for update", id)
         .fetch_optional(&mut *tx)
         .await?;

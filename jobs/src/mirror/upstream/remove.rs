@@ -50,7 +50,7 @@ pub async fn delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, Ups
 }
 
 async fn try_delete(db: &PgPool, id: Uuid, by: Option<&str>) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let before = find(&mut *tx, id).await?;
     let marked = sqlx::query_scalar!(
         "update upstream set removing_at = now(), enabled = false, relay_id = null
@@ -102,7 +102,7 @@ pub async fn removals(db: impl PgExecutor<'_>) -> Result<Vec<Removal>, sqlx::Err
 /// # Errors
 /// See the module [`upstream`](super); the pages before stay deleted.
 pub async fn remove_page(db: &PgPool, id: Uuid) -> Result<bool, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let removed = sqlx::query_scalar!(
         r#"with source as (
                delete from event_source where ctid = any(array(

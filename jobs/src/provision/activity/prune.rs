@@ -26,7 +26,7 @@ pub async fn prune(db: &PgPool, keep: Duration, batches: u32) -> Result<u64, sql
 
 /// Returns `None` if no further row is old enough, or if another process prunes now.
 async fn prune_batch(db: &PgPool, keep: Duration) -> Result<Option<u64>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!(
         "insert into prune_position (name, passed) values ('activity', 0) on conflict do nothing"
     )

@@ -107,7 +107,7 @@ pub async fn request_within(
         place = (last.exhausted_at, last.id.as_str().to_owned());
         let mut ids: Vec<RelayId> = page.into_iter().map(|relay| relay.id).collect();
         ids.sort();
-        let mut tx = db.begin().await?;
+        let mut tx = crate::database::begin(db).await?;
         relays += steer::request_page(&mut tx, &ids, by).await?;
         record.progress(&mut *tx, relays).await?;
         tx.commit().await?;

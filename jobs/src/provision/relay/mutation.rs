@@ -2,16 +2,19 @@
 //! and a SyncRelay job; or a part of the caller's transaction, which commits more with it.
 
 use serde_json::{Map, Value, json};
-use sqlx::{Acquire, PgConnection, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
     Change, NewRelay, Relay, RelayId, Status, Wanted, limit,
     write::{insert, lock, next_generation, wanted_of, write},
 };
-use crate::provision::{
-    Cause,
-    activity::{self, ActivityType},
-    job::enqueue_sync,
+use crate::{
+    database::Begin,
+    provision::{
+        Cause,
+        activity::{self, ActivityType},
+        job::enqueue_sync,
+    },
 };
 
 /// The author of a mutation, and the trace that its job continues.
@@ -62,11 +65,7 @@ pub enum MutationError {
 ///
 /// # Errors
 /// [`MutationError::HostTaken`] if another relay has the host.
-pub async fn create(
-    db: impl Acquire<'_, Database = Postgres>,
-    new: &NewRelay,
-    by: &By,
-) -> Result<Relay, MutationError> {
+pub async fn create(db: impl Begin<'_>, new: &NewRelay, by: &By) -> Result<Relay, MutationError> {
     create_with(db, new, None, by).await
 }
 
@@ -75,7 +74,7 @@ pub async fn create(
 /// # Errors
 /// [`MutationError::QuotaUsedUp`], or as [`create`].
 pub async fn create_within(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     new: &NewRelay,
     most: u32,
     by: &By,
@@ -84,7 +83,7 @@ pub async fn create_within(
 }
 
 async fn create_with(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     new: &NewRelay,
     most: Option<u32>,
     by: &By,
@@ -106,7 +105,7 @@ async fn create_with(
 /// [`MutationError::NotFound`], [`MutationError::Deleting`], or [`MutationError::HostTaken`] if the
 /// change moves the relay to another relay's host.
 pub async fn update(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     id: &RelayId,
     change: &Change,
     by: &By,
@@ -130,11 +129,7 @@ pub async fn update(
 ///
 /// # Errors
 /// [`MutationError::NotFound`].
-pub async fn delete(
-    db: impl Acquire<'_, Database = Postgres>,
-    id: &RelayId,
-    by: &By,
-) -> Result<Requested, MutationError> {
+pub async fn delete(db: impl Begin<'_>, id: &RelayId, by: &By) -> Result<Requested, MutationError> {
     set_status(db, id, Status::Deleting, by).await
 }
 
@@ -144,7 +139,7 @@ pub async fn delete(
 /// # Errors
 /// [`MutationError::NotFound`], or [`MutationError::Deleting`].
 pub async fn set_status(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     id: &RelayId,
     status: Status,
     by: &By,
@@ -157,7 +152,7 @@ pub async fn set_status(
 /// # Errors
 /// [`MutationError::NotFound`] or [`MutationError::Delinquent`].
 pub async fn set_own_status(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     id: &RelayId,
     status: Status,
     by: &By,
@@ -166,7 +161,7 @@ pub async fn set_own_status(
 }
 
 async fn switch(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     id: &RelayId,
     status: Status,
     is_operator: bool,
@@ -206,7 +201,7 @@ async fn switch(
 /// # Errors
 /// [`MutationError::NotFound`].
 pub async fn request_sync(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     id: &RelayId,
     by: &By,
 ) -> Result<Relay, MutationError> {
@@ -220,7 +215,7 @@ pub async fn request_sync(
 /// # Errors
 /// [`MutationError::NotFound`] or [`MutationError::TooSoon`].
 pub async fn request_own_sync(
-    db: impl Acquire<'_, Database = Postgres>,
+    db: impl Begin<'_>,
     id: &RelayId,
     by: &By,
 ) -> Result<Relay, MutationError> {

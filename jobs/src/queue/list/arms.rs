@@ -9,7 +9,10 @@
 use sqlx::{AssertSqlSafe, FromRow, PgPool, Postgres, postgres::PgArguments, query::QueryAs};
 
 use super::{JobFilter, JobSummary, Page};
-use crate::queue::{JobState, PRIORITIES};
+use crate::{
+    database,
+    queue::{JobState, PRIORITIES},
+};
 
 /// A statement over some queues.
 pub(in crate::queue) struct Reading<'a> {
@@ -117,7 +120,7 @@ impl Reading<'_> {
                     job_subject(job) as subject, job_kind(job) as kind
              from ({arms}) job order by {order} limit $8"
         );
-        let mut tx = db.begin_with(ALONG_INDEXES).await?;
+        let mut tx = database::begin_with(db, ALONG_INDEXES).await?;
         let jobs = self.bound(sql).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(jobs)
@@ -127,7 +130,7 @@ impl Reading<'_> {
     pub(in crate::queue) async fn count(&self, db: &PgPool) -> Result<i64, sqlx::Error> {
         let Some(arms) = self.arms() else { return Ok(0) };
         let sql = format!("select count(*) from (select from ({arms}) job limit $8) counted");
-        let mut tx = db.begin_with(ALONG_INDEXES).await?;
+        let mut tx = database::begin_with(db, ALONG_INDEXES).await?;
         let (count,): (i64,) = self.bound(sql).fetch_one(&mut *tx).await?;
         tx.commit().await?;
         Ok(count)

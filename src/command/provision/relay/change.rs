@@ -24,7 +24,7 @@ pub(super) async fn create(
     let change = change.into_change(Some(subdomain))?;
     let new = NewRelay::parse(tenant.to_hex(), &change, &api.relay_domain, &api.domains);
     let new = new.map_err(|problems| wrong(&problems, Spelling::Create))?;
-    let mut tx = db.begin().await?;
+    let mut tx = tender_jobs::database::begin(db).await?;
     let relay = relay::create(&mut *tx, &new, &operator()).await?;
     committed(tx, action, relay).await
 }
@@ -43,7 +43,7 @@ pub(super) async fn update(
     if !problems.is_empty() {
         return Err(wrong(&problems, Spelling::Update));
     }
-    let mut tx = db.begin().await?;
+    let mut tx = tender_jobs::database::begin(db).await?;
     let relay = relay::update(&mut *tx, &found.id, &change, &operator()).await?.relay;
     committed(tx, action, relay).await
 }
@@ -55,7 +55,7 @@ pub(super) async fn set_status(
     status: Status,
 ) -> anyhow::Result<Relay> {
     let id = find(db, name).await?.id;
-    let mut tx = db.begin().await?;
+    let mut tx = tender_jobs::database::begin(db).await?;
     let relay = relay::set_status(&mut *tx, &id, status, &operator()).await?.relay;
     committed(tx, action, relay).await
 }
@@ -70,14 +70,14 @@ pub(super) async fn delete(
     let host = found.host();
     let question = format!("Delete 1 relay, {host}, for good? All its events on zooid are lost.");
     yes.or_asks(&question).await?;
-    let mut tx = db.begin().await?;
+    let mut tx = tender_jobs::database::begin(db).await?;
     let relay = relay::delete(&mut *tx, &found.id, &operator()).await?.relay;
     committed(tx, action, relay).await
 }
 
 pub(super) async fn sync(db: &PgPool, action: &str, name: &str) -> anyhow::Result<Relay> {
     let id = find(db, name).await?.id;
-    let mut tx = db.begin().await?;
+    let mut tx = tender_jobs::database::begin(db).await?;
     let relay = relay::request_sync(&mut *tx, &id, &operator()).await?;
     committed(tx, action, relay).await
 }

@@ -35,7 +35,7 @@ pub(in crate::http) async fn create_key(
     let name = wrapper.get("name").and_then(Value::as_str).unwrap_or_default().trim();
     key_name(name).map_err(|problem| V1Error::Invalid(vec![problem]))?;
     let Some(secret) = &api.config.key_secret else { return Err(V1Error::Unauthorized) };
-    let mut tx = api.db.begin().await?;
+    let mut tx = tender_jobs::database::begin(&api.db).await?;
     let new = tokens::create(&mut *tx, secret, name).await?;
     record(&mut *tx, &holder, "create_key", &new.key.prefix, name).await?;
     tx.commit().await?;
@@ -67,7 +67,7 @@ pub(in crate::http) async fn revoke_key(
     Extension(holder): Extension<Holder>,
     Segment(id): Segment,
 ) -> Answer {
-    let mut tx = api.db.begin().await?;
+    let mut tx = tender_jobs::database::begin(&api.db).await?;
     let key = api_key::revoke(&mut *tx, id_of(&id)?).await?.ok_or(V1Error::NotFound)?;
     record(&mut *tx, &holder, "revoke_key", &key.prefix, &key.name).await?;
     tx.commit().await?;

@@ -126,7 +126,7 @@ async fn enqueue(
     events: Vec<String>,
     violations: i64,
 ) -> Result<(), sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = tender_jobs::database::begin(db).await?;
     if !events.is_empty() {
         let work = Work::ProcessEvents { upstream, lane: Some(lane), events };
         queue::enqueue(&mut *tx, &[work.job()]).await?;

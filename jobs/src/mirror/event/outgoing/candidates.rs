@@ -36,7 +36,7 @@ pub struct Candidates {
 /// Returns the highest position below which every transaction has committed. The store's lock keeps
 /// other transactions from storing while the position is read.
 pub(crate) async fn horizon(db: &PgPool) -> Result<i64, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
     let newest =
         sqlx::query_scalar!(r#"select coalesce(max(position), 0) as "newest!" from event"#);

@@ -98,7 +98,7 @@ pub async fn judge(
     verdicts: &[(EventId, Verdict)],
     reached: Reached,
 ) -> Result<Settled<UploadTally>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     let mut tally = count_held(verdicts);
     let upstream = lease.lane.upstream_id;
     write_held(&mut tx, upstream, verdicts).await?;

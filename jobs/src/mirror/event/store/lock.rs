@@ -16,7 +16,7 @@ pub(in crate::mirror::event) async fn begin(
     db: &PgPool,
     upstream: Uuid,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     sqlx::query!("set local synchronous_commit = off").execute(&mut *tx).await?;
     sqlx::query!("select id from upstream where id = $1 for key share", upstream)
         .fetch_optional(&mut *tx)

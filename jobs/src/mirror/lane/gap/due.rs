@@ -49,7 +49,7 @@ pub async fn take_due(
     lease: &Lease,
     share: Share,
 ) -> Result<Settled<Option<Due>>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     if !holds(&mut tx, lease).await? {
         return Ok(Settled::LeaseLost);
     }
@@ -79,7 +79,7 @@ pub async fn continue_due(
     since: i64,
     at: Option<i64>,
 ) -> Result<Settled<()>, sqlx::Error> {
-    let mut tx = db.begin().await?;
+    let mut tx = crate::database::begin(db).await?;
     if !holds(&mut tx, lease).await? {
         return Ok(Settled::LeaseLost);
     }
