@@ -29,9 +29,9 @@ pub(in crate::mirror) async fn has_work(
 ) -> Result<bool, sqlx::Error> {
     alone(tx).await?;
     sqlx::query_scalar!(
-        // The newest position is read from the index. Where it only asks whether a later one exists, PostgreSQL
+        // The next position is read from the index. Where the statement only asks whether one exists, PostgreSQL
         // may read the whole table.
-        r#"select (u.live and coalesce((select position from event order by position desc limit 1), 0) > $2)
+        r#"select (u.live and (select position from event where position > $2 order by position limit 1) is not null)
                   or exists (select from upload_verdict v join event e on e.id = v.event_id
                              where v.upstream_id = u.id and v.verdict = 'pending' and v.next_try <= now()
                                and e.deleted_at is null
