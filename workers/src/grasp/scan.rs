@@ -13,7 +13,7 @@ use crate::runtime::{manners, outcome, pages};
 pub(super) async fn run(context: &Context, job: &Job, service: Uuid) {
     let page = || async {
         let page =
-            manners::in_turn(async |_| service::scan_page(&context.db, service).await).await?;
+            manners::with_rest(async || service::scan_page(&context.db, service).await).await?;
         let more = page.more;
         Ok(if more { ControlFlow::Continue(page.judged) } else { ControlFlow::Break(page.judged) })
     };

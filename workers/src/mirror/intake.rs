@@ -34,6 +34,8 @@ struct Source {
     lease: Option<Lease>,
     live_lane: Option<Uuid>,
     gate: Option<Arc<dyn Gate>>,
+    /// Whether nobody waits for the events, so that their batches take turns.
+    is_history: bool,
 }
 
 /// Takes in the events of one upstream.
@@ -52,12 +54,25 @@ impl Intake {
     /// lease, they are counted on no lane.
     pub(crate) fn new(db: &PgPool, upstream: Uuid, lease: Option<&Lease>) -> Self {
         let lease = lease.cloned();
-        Self::of(Source { db: db.clone(), upstream, lease, live_lane: None, gate: None })
+        Self::of(Source {
+            db: db.clone(),
+            upstream,
+            lease,
+            live_lane: None,
+            gate: None,
+            is_history: false,
+        })
     }
 
     /// Lets a gate decide which events are stored.
     pub(crate) fn through(mut self, gate: Option<Arc<dyn Gate>>) -> Self {
         self.source.gate = gate;
+        self
+    }
+
+    /// Lets the batches take turns while tenants wait for changes; nobody waits for history.
+    pub(crate) fn of_history(mut self) -> Self {
+        self.source.is_history = true;
         self
     }
 
@@ -95,10 +110,11 @@ impl Intake {
         let events = std::mem::take(&mut self.events);
         let unusable = std::mem::take(&mut self.unusable);
         let held = storing(std::mem::take(&mut self.bytes)).await;
-        let source = self.source.clone();
+        let (source, is_history) = (self.source.clone(), self.source.is_history);
         self.running.spawn(async move {
             let _until_stored = held;
-            manners::in_turn(async |cores| take_in(source, events, unusable, cores).await).await
+            let take_in = async |cores| take_in(source, events, unusable, cores).await;
+            if is_history { manners::in_turn(take_in).await } else { take_in(1).await }
         });
         Ok(())
     }
@@ -244,7 +260,8 @@ pub(crate) async fn take_in_texts(
     limits: Limits,
     gate: Option<Arc<dyn Gate>>,
 ) -> Result<Tally, StepError> {
-    let source = Source { db: db.clone(), upstream, lease: None, live_lane, gate };
+    let source =
+        Source { db: db.clone(), upstream, lease: None, live_lane, gate, is_history: false };
     let mut intake = Intake::of(source);
     for text in texts {
         intake.offer(event::parse(text, limits)).await?;

@@ -77,6 +77,7 @@ impl Run<'_> {
     pub(super) fn intake(&self) -> Intake {
         Intake::new(&self.context.db, self.upstream.id, Some(self.lease))
             .through(self.context.gate_of(self.upstream))
+            .of_history()
     }
 }
 

@@ -109,16 +109,13 @@ async fn attempt_in(context: &Context, job: &Job, place: &Place) -> Outcome {
             return if is_killed { Outcome::Unreadable } else { Outcome::Unsettled };
         }
     };
-    if payload.cause.is_change() {
-        manners::somebody_waits();
-    }
     // Every line of the attempt has these fields; the host is known from the claim on.
     let span = tracing::info_span!(
         "sync_relay", relay.id = %payload.relay_id, relay.host = tracing::field::Empty, job.id,
         job.attempt
     );
     trace::follow(&span, payload.trace.as_deref());
-    let steps = steps(context, job, &payload.relay_id, place).instrument(span.clone());
+    let steps = steps(context, job, &payload, place).instrument(span.clone());
     match outcome::catch_panic(steps).await {
         Ok(outcome) => outcome,
         Err(panic) => after_panic(context, job, &payload.relay_id, &panic).instrument(span).await,
@@ -126,7 +123,8 @@ async fn attempt_in(context: &Context, job: &Job, place: &Place) -> Outcome {
 }
 
 /// Claims, calls zooid and settles.
-async fn steps(context: &Context, job: &Job, relay_id: &RelayId, place: &Place) -> Outcome {
+async fn steps(context: &Context, job: &Job, payload: &SyncPayload, place: &Place) -> Outcome {
+    let relay_id = &payload.relay_id;
     failpoint!("sync-before-claim");
     let claimed = claim_patiently(context, job, relay_id).await;
     failpoint!("sync-after-claim");
@@ -151,6 +149,9 @@ async fn steps(context: &Context, job: &Job, relay_id: &RelayId, place: &Place) 
             return Outcome::Unsettled;
         }
     };
+    if payload.cause.is_change() {
+        manners::somebody_waits();
+    }
     tracing::Span::current().record("relay.host", lease.relay.host());
     let attempt = Attempt::default();
     let mut call = Call { context, job, lease: &lease, claimed_at, attempt };

@@ -1,8 +1,8 @@
 //! Manners between wings that share a process: while tenants wait for changes, work in bulk leaves them room.
 //!
-//! Somebody waits for a job that [`somebody_waits`] noted within the last second. Meanwhile work in bulk takes turns: one
+//! Somebody waits if [`somebody_waits`] was called within the last second. Meanwhile work in bulk takes turns: one
 //! turn for every two cores, and each is followed by a rest as long as itself. Nothing is refused and nothing waits for
-//! ever: a turn that does not come within ten seconds is taken without leave.
+//! ever: a turn that does not come within two seconds is taken without leave.
 
 use std::{
     sync::{
@@ -14,16 +14,17 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How long after a job that somebody waits for work in bulk takes turns: the next change may follow.
+/// How long work in bulk takes turns after that: the next change may follow.
 const AFTER: Duration = Duration::from_secs(1);
-/// The longest wait for a turn: one turn that waits for a locked row must not stop all others.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// The longest wait for a turn: one turn that waits for a locked row must not stop all others, and what waits must not look
+/// like the silence of a relay.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// The longest rest: a turn that waited for a lock has used no core.
 const LONGEST_REST: Duration = Duration::from_millis(200);
 
 static MANNERS: LazyLock<Manners> = LazyLock::new(|| Manners::new(cores(), TURN_WITHIN));
 
-/// Notes that a job starts which somebody waits for.
+/// Notes that work starts which somebody waits for.
 pub(crate) fn somebody_waits() {
     MANNERS.somebody_waits();
 }
@@ -32,6 +33,11 @@ pub(crate) fn somebody_waits() {
 /// and with a rest after it.
 pub(crate) async fn in_turn<T>(work: impl AsyncFnOnce(usize) -> T) -> T {
     MANNERS.in_turn(work).await
+}
+
+/// Does work in bulk for which nothing else waits: without a turn, and with a rest after it while somebody waits.
+pub(crate) async fn with_rest<T>(work: impl AsyncFnOnce() -> T) -> T {
+    MANNERS.with_rest(work).await
 }
 
 struct Manners {
@@ -62,8 +68,12 @@ impl Manners {
             return work(self.cores).await;
         }
         let _turn = self.turn().await;
+        self.with_rest(async || work(1).await).await
+    }
+
+    async fn with_rest<T>(&self, work: impl AsyncFnOnce() -> T) -> T {
         let began = Instant::now();
-        let done = work(1).await;
+        let done = work().await;
         if self.does_somebody_wait() {
             tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
         }

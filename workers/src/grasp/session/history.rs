@@ -140,7 +140,9 @@ impl Session {
     /// Takes in events that came for this purpose.
     pub(super) fn intake(&self, source: Source) -> Intake {
         let gate = Followed { relay: self.lease.relay, epoch: self.lease.epoch, source };
-        Intake::new(&self.context.db, self.upstream.id, None).through(Some(Arc::new(gate)))
+        let intake =
+            Intake::new(&self.context.db, self.upstream.id, None).through(Some(Arc::new(gate)));
+        if matches!(source, Source::Batch(_)) { intake.of_history() } else { intake }
     }
 
     async fn asked<'a>(
