@@ -1,8 +1,6 @@
 //! A snapshot that stays open for ten minutes beside 100 changes per second, so that vacuum removes no row that dies
 //! meanwhile; then a burst beside it, and one after its end.
 
-use std::path::Path;
-
 use sqlx::{Connection, PgConnection};
 use tender_jobs::provision::relay::{self, Relay};
 
@@ -19,7 +17,7 @@ const CHANGE: &str =
     "with changed as (update relay set generation = generation + 1, info_name = $2 where id = $1)
     select graphile_worker.add_job('carry', json_build_object('id', $1::text))";
 
-pub(crate) async fn held() {
+pub(crate) async fn tender() {
     println!("a snapshot held for {MINUTES} minutes, {PER_SECOND} changes/s: Tender");
     let bench = Bench::new().await;
     let worker = bench.spawn("work");
@@ -32,13 +30,11 @@ pub(crate) async fn held() {
     .await;
     drop(worker);
     bench.database.destroy().await;
-    if let Some(folder) = graphile::install() {
-        peer(&folder).await;
-    }
 }
 
 /// The same by graphile-worker.
-async fn peer(folder: &Path) {
+pub(crate) async fn graphile() {
+    let Some(folder) = &graphile::install() else { return };
     println!("a snapshot held for {MINUTES} minutes, {PER_SECOND} changes/s: graphile-worker");
     let bench = Bench::new().await;
     let relays = made(&bench).await;

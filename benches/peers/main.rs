@@ -39,11 +39,20 @@ fn main() {
     }
     let _already = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        for part in wanted(&["16", "48", "100", "one process", "two processes", "held"]) {
+        for part in wanted(&[
+            "16",
+            "48",
+            "100",
+            "one process",
+            "two processes",
+            "held: tender",
+            "held: graphile",
+        ]) {
             match part {
                 "one process" => alone(1).await,
                 "two processes" => alone(2).await,
-                "held" => held::held().await,
+                "held: tender" => held::tender().await,
+                "held: graphile" => held::graphile().await,
                 at_a_time => compare(at_a_time).await,
             }
         }
