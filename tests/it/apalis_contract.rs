@@ -54,7 +54,7 @@ async fn get_jobs_skips_what_another_transaction_holds() {
     let world = World::new().await;
     insert(&world, "a", "Pending", 0, -1, 0).await;
     insert(&world, "b", "Pending", 0, -1, 0).await;
-    let mut other = world.db.begin().await.unwrap();
+    let mut other = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("select id from apalis.jobs where id = 'a' for update")
         .execute(&mut *other)
         .await
@@ -76,7 +76,7 @@ async fn a_job_that_comes_to_wait_is_announced_at_commit_with_the_time_until_it_
     let mut listener = PgListener::connect_with(&world.db).await.unwrap();
     listener.listen(queue::CHANNEL).await.unwrap();
     let insert = "insert into apalis.jobs (id, job_type, job, run_at) values ($1, 'contract', '{}', now() + $2 * interval '1 s')";
-    let mut rolled_back = world.db.begin().await.unwrap();
+    let mut rolled_back = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query(insert).bind("rolled back").bind(0).execute(&mut *rolled_back).await.unwrap();
     rolled_back.rollback().await.unwrap();
     sqlx::query(insert).bind("much later").bind(60).execute(&world.db).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_key_is_unique_in_its_queue_over_all_states() {
 #[tokio::test]
 async fn its_own_push_joins_our_transaction_and_our_workers_can_take_it() {
     let world = World::new().await;
-    let mut tx = world.db.begin().await.unwrap();
+    let mut tx = tender_jobs::database::begin(&world.db).await.unwrap();
     push_tasks(&mut *tx, "contract", vec![PgTask::new(b"{}".to_vec())]).await.unwrap();
     tx.rollback().await.unwrap();
     push_tasks(

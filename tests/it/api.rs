@@ -314,7 +314,7 @@ async fn a_delinquent_relay_is_decided_within_the_transaction() {
     let id: RelayId = create(&api, "alpha").await["id"].as_str().unwrap().parse().unwrap();
     let db = &api.world.db;
     // The operator's mark is not committed yet when the tenant asks.
-    let mut operator = db.begin().await.unwrap();
+    let mut operator = tender_jobs::database::begin(db).await.unwrap();
     sqlx::query(
         "update relay set status = 'delinquent', generation = generation + 1 where id = $1",
     )

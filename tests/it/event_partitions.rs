@@ -197,7 +197,7 @@ async fn a_window_reads_its_own_partitions_only() {
     for batch in events.chunks(BATCH) {
         parts.store(batch).await;
     }
-    let mut other = parts.world.db.begin().await.unwrap();
+    let mut other = tender_jobs::database::begin(&parts.world.db).await.unwrap();
     let others: String = sqlx::query_scalar(
         "select string_agg(inhrelid::regclass::text, ',') from pg_inherits
          where inhparent = 'event'::regclass and inhrelid::regclass::text not in ('event_3', 'event_4')",

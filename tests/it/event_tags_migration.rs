@@ -31,7 +31,7 @@ const TAGS: &str =
                     from event_tag join event using (position)";
 
 async fn store(db: &PgPool, number: i64) {
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = tender_jobs::database::begin(db).await.unwrap();
     let event = sqlx::query_scalar(EVENT).bind(number).fetch_one(&mut *tx);
     let position: i64 = event.await.unwrap();
     sqlx::query(ITS_TAGS).bind(number).bind(position).execute(&mut *tx).await.unwrap();

@@ -135,7 +135,7 @@ impl World {
 
     /// Wants items from a relay, as the acceptance of an announcement does.
     async fn want(&self, relay: Uuid, items: &[(&str, &str)]) {
-        let mut tx = self.db.begin().await.unwrap();
+        let mut tx = tender_jobs::database::begin(&self.db).await.unwrap();
         for (family, item) in items {
             let sql = "insert into grasp_coverage (relay_id, family, item) values ($1, $2, $3)";
             sqlx::query(sql).bind(relay).bind(family).bind(item).execute(&mut *tx).await.unwrap();

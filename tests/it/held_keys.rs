@@ -29,7 +29,7 @@ impl Held {
         orchestrate::dispatch(&world.db, MODE, None, false).await.unwrap();
         let upstreams = upstream::list(&world.db).await.unwrap();
         let lane = world.lane(&upstreams[held], MODE).await.id;
-        let mut holder = world.db.begin().await.unwrap();
+        let mut holder = tender_jobs::database::begin(&world.db).await.unwrap();
         for (part, db) in [("=", &mut *holder), ("<>", &mut *world.db.acquire().await.unwrap())] {
             let delete =
                 format!("delete from apalis.jobs where idempotency_key {part} 'lane:{lane}'");

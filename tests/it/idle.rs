@@ -131,7 +131,7 @@ async fn a_run_of_a_recurring_job_is_noted_without_further_statements() {
 async fn a_run_goes_on_while_someone_holds_its_row_of_the_schedule() {
     let world = World::new().await;
     runs::plan(&world.db, "upkeep", PRUNE, SELDOM).await;
-    let mut other = world.db.begin().await.unwrap();
+    let mut other = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("select from recurring_job for update").execute(&mut *other).await.unwrap();
     // As the connections of a process, which wait for ten seconds.
     let options = (*world.db.connect_options()).clone().options([("lock_timeout", "100ms")]);

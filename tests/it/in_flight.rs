@@ -65,7 +65,7 @@ async fn one_batch_takes_no_more_than_the_limit() {
 async fn a_locked_relay_holds_up_nobody_else() {
     let world = World::new().await;
     let (locked, free) = (world.relay("locked").await, world.relay("free").await);
-    let mut transaction = world.db.begin().await.unwrap();
+    let mut transaction = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("select from relay where id = $1 for update")
         .bind(locked.id.as_str())
         .execute(&mut *transaction)

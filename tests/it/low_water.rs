@@ -52,7 +52,7 @@ async fn blocks_of_a_fetch(world: &World, db: &mut PgConnection, queue: &str) ->
 #[tokio::test]
 async fn a_fetch_passes_by_what_ended_while_a_snapshot_is_held_open() {
     let world = with_margin().await;
-    let mut reader = world.db.begin().await.unwrap();
+    let mut reader = tender_jobs::database::begin(&world.db).await.unwrap();
     let snapshot = "set transaction isolation level repeatable read";
     sqlx::query(snapshot).execute(&mut *reader).await.unwrap();
     sqlx::query("select from apalis.jobs").execute(&mut *reader).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_move_passes_by_a_mark_that_another_process_moves() {
     let mark = "select since::text from queue_low_water where queue = 'shared' and priority = 0";
     let before: String = sqlx::query_scalar(mark).fetch_one(&world.db).await.unwrap();
     let barrier = low_water::advance(&world.db, &["shared".to_owned()], None).await.unwrap();
-    let mut other = world.db.begin().await.unwrap();
+    let mut other = tender_jobs::database::begin(&world.db).await.unwrap();
     let locks = "select from queue_low_water where queue = 'shared' for update";
     sqlx::query(locks).execute(&mut *other).await.unwrap();
     move_to(&world, "shared", barrier).await;
@@ -95,7 +95,7 @@ async fn a_move_passes_by_a_mark_that_another_process_moves() {
 async fn a_job_that_was_written_without_the_trigger_is_found_by_the_check() {
     let world = with_margin().await;
     moved(&world, "odd").await;
-    let mut tx = world.db.begin().await.unwrap();
+    let mut tx = tender_jobs::database::begin(&world.db).await.unwrap();
     for sql in [
         "set local session_replication_role = replica",
         "insert into apalis.jobs (id, job_type, job, run_at) values ('odd', 'odd', '{}', now() - interval '1 hour')",

@@ -52,7 +52,7 @@ async fn two_processes_that_migrate_at_once_both_succeed() {
 async fn a_migration_that_waits_for_a_lock_lets_other_statements_pass() {
     let database = TestDatabase::new().await;
     let db = &database.pool;
-    let mut reader = db.begin().await.unwrap();
+    let mut reader = tender_jobs::database::begin(db).await.unwrap();
     sqlx::query("select from relay").execute(&mut *reader).await.unwrap();
     let (at, ledger) =
         (db.connect_options(), migration("alter table relay add column probe int", false));

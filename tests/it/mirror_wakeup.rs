@@ -117,7 +117,7 @@ async fn an_event_that_is_committed_after_the_run_ended_is_sent_at_once() {
 async fn the_end_of_a_run_waits_for_an_event_that_is_being_stored() {
     let running = Running::new().await;
     // A storing transaction writes the statistics last: it stops there, before its commit.
-    let mut held = running.world.db.begin().await.unwrap();
+    let mut held = tender_jobs::database::begin(&running.world.db).await.unwrap();
     let lock = "lock table ingest_minute in access exclusive mode";
     sqlx::query(lock).execute(&mut *held).await.unwrap();
     let (world, second) = (running.world.clone(), running.events[1..].to_vec());
@@ -135,7 +135,7 @@ async fn the_end_of_a_run_waits_for_an_event_that_is_being_stored() {
 async fn an_event_that_is_stored_while_a_run_ends_waits_for_that_end() {
     let running = Running::new().await;
     // The settling transaction has looked for work, and stops at the row of its job.
-    let mut held = running.world.db.begin().await.unwrap();
+    let mut held = tender_jobs::database::begin(&running.world.db).await.unwrap();
     let lock = "select id from apalis.jobs where job_type = $1 for update";
     sqlx::query(lock).bind(UPLOADS).execute(&mut *held).await.unwrap();
     running.let_end().await;

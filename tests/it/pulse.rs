@@ -69,7 +69,7 @@ async fn a_process_that_is_not_listed_or_whose_row_is_held_beats_all_the_same() 
 
     fall_silent(&world).await;
     process::report(&world.db, &report).await.unwrap();
-    let mut other = world.db.begin().await.unwrap();
+    let mut other = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("select from process for update").execute(&mut *other).await.unwrap();
     let options = (*world.db.connect_options()).clone().options([("lock_timeout", "100ms")]);
     let db = PgPool::connect_with(options).await.unwrap();

@@ -85,7 +85,7 @@ async fn a_newer_job_that_is_not_committed_yet_leaves_the_started_job_to_the_nex
     let world = World::new().await;
     let (relay, job) = started(&world).await;
     let_die(&world).await;
-    let mut open = world.db.begin().await.unwrap();
+    let mut open = tender_jobs::database::begin(&world.db).await.unwrap();
     let key = format!("relay:{}", relay.id);
     let newer = NewJob::new(SYNC_RELAY, &serde_json::json!({ "v": 1 })).key(key);
     assert_eq!(queue::enqueue(&mut *open, &[newer]).await.unwrap().len(), 1);
@@ -103,7 +103,7 @@ async fn a_newer_job_that_is_never_committed_is_none() {
     let world = World::new().await;
     let (relay, job) = started(&world).await;
     let_die(&world).await;
-    let mut open = world.db.begin().await.unwrap();
+    let mut open = tender_jobs::database::begin(&world.db).await.unwrap();
     let key = format!("relay:{}", relay.id);
     let newer = NewJob::new(SYNC_RELAY, &serde_json::json!({ "v": 1 })).key(key);
     queue::enqueue(&mut *open, &[newer]).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_locked_job_is_left_to_the_next_round_and_the_others_are_rescued() {
     world.relay("beta").await;
     let other = world.fetch().await;
     let_die(&world).await;
-    let mut open = world.db.begin().await.unwrap();
+    let mut open = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("select from apalis.jobs where id = $1 for update")
         .bind(&locked.id)
         .execute(&mut *open)
@@ -140,7 +140,7 @@ async fn a_locked_relay_does_not_hold_up_the_rescue_of_its_job() {
     let world = World::new().await;
     let (relay, job) = started(&world).await;
     let_die(&world).await;
-    let mut open = world.db.begin().await.unwrap();
+    let mut open = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("select from relay where id = $1 for update")
         .bind(relay.id.as_str())
         .execute(&mut *open)

@@ -372,7 +372,7 @@ async fn a_worker_whose_row_is_held_stops_the_heartbeat_of_no_other() {
     for name in ["one", "two"] {
         tender_jobs::queue::register(&world.db, name, "sync-relay", "test").await.unwrap();
     }
-    let mut other = world.db.begin().await.unwrap();
+    let mut other = tender_jobs::database::begin(&world.db).await.unwrap();
     let hold = "select from apalis.workers where id = 'one' for update";
     sqlx::query(hold).execute(&mut *other).await.unwrap();
     let asked = ["one", "two", "gone"].map(str::to_owned);

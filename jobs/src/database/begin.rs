@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 /// # Errors
 /// See [`database`](super).
 pub async fn begin(db: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    begin_with(db, "begin").await
+    begin_with(db, "BEGIN").await
 }
 
 /// Begins a transaction by these statements.
@@ -43,7 +43,7 @@ pub trait Begin<'a>: Send {
 
 impl<'a> Begin<'a> for &'a PgPool {
     fn begin(self) -> BoxFuture<'a, Result<Transaction<'a, Postgres>, sqlx::Error>> {
-        Box::pin(async { Ok(begin(self).await?) })
+        Box::pin(async { begin(self).await })
     }
 }
 

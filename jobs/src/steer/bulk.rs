@@ -160,7 +160,7 @@ impl<'a> Steering<'a> {
     }
 
     async fn page(&mut self, ids: &[String]) -> Result<(), sqlx::Error> {
-        let mut tx = crate::database::begin(&self.db).await?;
+        let mut tx = crate::database::begin(self.db).await?;
         let done = match self.verb {
             Verb::Retry => self.retry(&mut tx, ids).await?,
             Verb::Cancel => self.cancel(&mut tx, ids).await?,

@@ -74,7 +74,7 @@ async fn an_operator_who_leaves_the_page_does_not_end_the_action() {
     execute(&site, KILLED).await;
     let (cookie, token) = site.log_in(&site.api.admin).await;
     let db = &site.api.world.db;
-    let mut held = db.begin().await.unwrap();
+    let mut held = tender_jobs::database::begin(db).await.unwrap();
     sqlx::query("select from apalis.jobs where id = 'killed2' for update")
         .execute(&mut *held)
         .await

@@ -107,7 +107,7 @@ async fn a_process_renews_its_leases_in_one_statement_and_a_busy_relay_apart() {
     followed::note_verified(db, claimed[1].lease, true).await.unwrap();
     run(db, "update grasp_relay set last_good_at = null, lease_until = now() + interval '3 s'")
         .await;
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = tender_jobs::database::begin(db).await.unwrap();
     sqlx::query("select from grasp_relay where id = $1 for share")
         .bind(busy.relay)
         .execute(&mut *tx)

@@ -68,7 +68,7 @@ impl<'a> Actors<'a> {
 
     async fn writer(&mut self, writer: usize) -> &mut Transaction<'static, Postgres> {
         if self.writers[writer].is_none() {
-            self.writers[writer] = Some(self.db().begin().await.unwrap());
+            self.writers[writer] = Some(tender_jobs::database::begin(self.db()).await.unwrap());
         }
         self.writers[writer].as_mut().unwrap()
     }

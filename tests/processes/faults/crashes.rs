@@ -70,7 +70,7 @@ async fn a_second_signal_ends_the_process_at_once() {
     let (world, zooid) = (World::new().await, stand_in().await);
     world.relay("alpha").await;
     // An attempt that waits for this lock lasts longer than a request to zooid may.
-    let mut lock = world.db.begin().await.unwrap();
+    let mut lock = tender_jobs::database::begin(&world.db).await.unwrap();
     sqlx::query("lock table relay in access exclusive mode").execute(&mut *lock).await.unwrap();
     let queue = ["work", "--queue", "sync-relay"];
     let mut worker = Tender::start(&world, &zooid.url(), &queue, &[]);

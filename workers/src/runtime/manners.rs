@@ -75,7 +75,7 @@ impl Manners {
         let began = Instant::now();
         let done = work().await;
         if self.does_somebody_wait() {
-            tokio::time::sleep(began.elapsed().min(LONGEST_REST)).await;
+            super::pause(began.elapsed().min(LONGEST_REST)).await;
         }
         done
     }
