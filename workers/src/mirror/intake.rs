@@ -109,12 +109,18 @@ impl Intake {
         }
         let events = std::mem::take(&mut self.events);
         let unusable = std::mem::take(&mut self.unusable);
-        let held = storing(std::mem::take(&mut self.bytes)).await;
         let (source, is_history) = (self.source.clone(), self.source.is_history);
-        self.running.spawn(async move {
+        let held = storing(std::mem::take(&mut self.bytes), is_history).await;
+        let take_in = async |cores| {
             let _until_stored = held;
-            let take_in = async |cores| take_in(source, events, unusable, cores).await;
-            if is_history { manners::in_turn(take_in).await } else { take_in(1).await }
+            take_in(source, events, unusable, cores).await
+        };
+        self.running.spawn(async move {
+            if is_history {
+                manners::in_turn(take_in).await
+            } else {
+                take_in(manners::cores()).await
+            }
         });
         Ok(())
     }

@@ -75,9 +75,10 @@ impl Run<'_> {
 
     /// Opens an intake that stores and counts under the lease.
     pub(super) fn intake(&self) -> Intake {
-        Intake::new(&self.context.db, self.upstream.id, Some(self.lease))
-            .through(self.context.gate_of(self.upstream))
-            .of_history()
+        let intake = Intake::new(&self.context.db, self.upstream.id, Some(self.lease))
+            .through(self.context.gate_of(self.upstream));
+        // Polls are where new events of an upstream without a live subscription come from.
+        if self.lease.lane.kind == LaneKind::Realtime { intake } else { intake.of_history() }
     }
 }
 

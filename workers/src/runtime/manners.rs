@@ -2,7 +2,7 @@
 //!
 //! Somebody waits if [`somebody_waits`] was called within the last second. Meanwhile work in bulk takes turns: one
 //! turn for every two cores, and each is followed by a rest as long as itself. Nothing is refused and nothing waits for
-//! ever: a turn that does not come within two seconds is taken without leave.
+//! ever: a turn that does not come within five seconds is taken without leave.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const AFTER: Duration = Duration::from_secs(1);
 /// The longest wait for a turn: one turn that waits for a locked row must not stop all others, and what waits must not look
 /// like the silence of a relay.
-const TURN_WITHIN: Duration = Duration::from_secs(2);
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 /// The longest rest: a turn that waited for a lock has used no core.
 const LONGEST_REST: Duration = Duration::from_millis(200);
 
@@ -85,7 +85,8 @@ impl Manners {
     }
 }
 
-fn cores() -> usize {
+/// How many cores the process may use.
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

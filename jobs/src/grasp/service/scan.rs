@@ -11,8 +11,8 @@ use crate::{
     queue,
 };
 
-/// The positions of one page, so that a statement stays short however few of the events are judged.
-const POSITIONS: i64 = 20_000;
+/// The positions of one page, so that a statement stays short however few of the events are judged: 0.1 ms each.
+const POSITIONS: i64 = 2000;
 /// The most events of one page.
 const PAGE: i64 = 500;
 /// The parked events that one statement releases.
@@ -42,7 +42,7 @@ pub async fn scan_page(db: &PgPool, service: Uuid) -> Result<ScanPage, sqlx::Err
     let Some(scan) = begin(db, service).await? else {
         return Ok(ScanPage { judged: 0, more: false });
     };
-    if release_parked(db, service, scan.rev).await? > 0 {
+    if scan.position == 0 && release_parked(db, service, scan.rev).await? > 0 {
         return Ok(ScanPage { judged: 0, more: true });
     }
     let horizon = outgoing::horizon(db).await?;
@@ -55,7 +55,9 @@ pub async fn scan_page(db: &PgPool, service: Uuid) -> Result<ScanPage, sqlx::Err
         event::store(db, Batch { gate: Some(&gate), ..Batch::new(Uuid::nil(), &events) }).await?;
     }
     let is_current = advance(db, service, &scan, up_to).await?;
-    Ok(ScanPage { judged: events.len(), more: !is_current || up_to < horizon })
+    // Events may have been parked under the former policy meanwhile. To look for them reads all that are parked.
+    let more = !is_current || up_to < horizon || release_parked(db, service, scan.rev).await? > 0;
+    Ok(ScanPage { judged: events.len(), more })
 }
 
 /// Returns where the scan goes on; `None` if the service is disabled or being removed.

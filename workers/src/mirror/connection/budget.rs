@@ -3,7 +3,8 @@
 //! Invariant: whoever holds bytes waits only for a bounded time or for the database, never for other
 //! bytes of the same budget. A queued message waits for its consumer; a consumer gives back the bytes
 //! of a message when it takes it over, and waits only for bytes of storing; a batch that is stored
-//! waits only for the database. A connection without queued messages needs no share of the
+//! waits only for its turn, if it is history, and for the database. Live events have bytes of storing of their own, so that
+//! they wait for no history. A connection without queued messages needs no share of the
 //! process, so that the slow consumers of other connections cannot stop it.
 
 use std::sync::Arc;
@@ -14,13 +15,16 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit
 const PER_CONNECTION: usize = 16 * 1024 * 1024;
 /// The most bytes that wait in this process, apart from one message per connection.
 const PER_PROCESS: usize = 24 * 1024 * 1024;
-/// The most bytes of events that are verified and stored at the same time in this process.
-const STORING: usize = 8 * 1024 * 1024;
+/// The most bytes of history that is verified and stored at the same time in this process.
+const STORING: usize = 6 * 1024 * 1024;
+/// The same of other events.
+const STORING_LIVE: usize = 2 * 1024 * 1024;
 /// What a waiting message costs beside its text.
 const OVERHEAD: usize = 256;
 
 static PROCESS: Semaphore = Semaphore::const_new(PER_PROCESS);
 static IN_STORE: Semaphore = Semaphore::const_new(STORING);
+static LIVE_IN_STORE: Semaphore = Semaphore::const_new(STORING_LIVE);
 
 /// The budget of one connection.
 #[derive(Debug)]
@@ -53,8 +57,10 @@ impl Budget {
 }
 
 /// Waits for the bytes of a batch that is to be verified and stored.
-pub(crate) async fn storing(bytes: usize) -> Option<SemaphorePermit<'static>> {
-    IN_STORE.acquire_many(permits(bytes, STORING)).await.ok() // it is never closed
+pub(crate) async fn storing(bytes: usize, is_history: bool) -> Option<SemaphorePermit<'static>> {
+    let (budget, most) =
+        if is_history { (&IN_STORE, STORING) } else { (&LIVE_IN_STORE, STORING_LIVE) };
+    budget.acquire_many(permits(bytes, most)).await.ok() // it is never closed
 }
 
 /// Returns the permits for `bytes`. A single item may take the whole budget.
@@ -78,6 +84,13 @@ mod tests {
         assert!(other.take(1000).await.is_ok());
         held.clear();
         assert!(waiting.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn live_events_wait_for_no_history() {
+        let _history = storing(STORING, true).await;
+        assert!(futures_util::poll!(std::pin::pin!(storing(1, true))).is_pending());
+        assert!(futures_util::poll!(std::pin::pin!(storing(STORING, false))).is_ready());
     }
 
     #[tokio::test]
