@@ -101,7 +101,7 @@ impl Dashboard {
         };
         if !dashboard.is_configured() {
             tracing::info!(
-                "the dashboard is off: set ADMIN_PUBKEYS or DASHBOARD_PASSWORD, or run \
+                "nobody has permanent access to the dashboard: set ADMIN_PUBKEYS or DASHBOARD_PASSWORD, or use \
                  `tender dashboard-link`"
             );
         }

@@ -8,7 +8,13 @@ use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::{SubscriberInitExt, TryInitError},
+};
 
 use crate::config::LogConfig;
 
@@ -26,28 +32,39 @@ pub fn init(log: &LogConfig, default_level: &str) {
     let default = format!("{default_level},apalis_core=warn,sqlx=error");
     let level = log.level.as_deref().unwrap_or(&default);
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = if log.json {
-        // Each span once, in the list; else the innermost one would be there twice.
-        lines.json().flatten_event(true).with_current_span(false).boxed()
-    } else {
-        lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
-    };
-    let registry = tracing_subscriber::registry();
-    #[cfg(feature = "otel")]
-    let registry = registry.with(
-        log.traces
-            .as_ref()
-            .and_then(traces::layer)
-            .map(|layer| layer.with_filter(EnvFilter::new("off,tender=info,tender_workers=info"))),
-    );
-    if registry.with(lines.with_filter(filter)).try_init().is_err() {
+    if start(log, filter).is_err() {
         tracing::debug!("the log was initialised before");
     }
     if log.traces.is_some() && !cfg!(feature = "otel") {
         tracing::warn!(
             "OTEL_EXPORTER_OTLP_ENDPOINT has no effect in this build: build with --features otel"
         );
+    }
+}
+
+fn start(log: &LogConfig, filter: EnvFilter) -> Result<(), TryInitError> {
+    let registry = tracing_subscriber::registry();
+    #[cfg(feature = "otel")]
+    if let Some(traces) = log.traces.as_ref().and_then(traces::layer) {
+        let traces = traces.with_filter(EnvFilter::new("off,tender=info,tender_workers=info"));
+        return registry.with(traces).with(lines(log).with_filter(filter)).try_init();
+    }
+    // One filter for all, where there is only one layer: a filter of a layer loses the line after each one that sqlx asked
+    // about and that was not wanted, such as a notice of a migration.
+    registry.with(filter).with(lines(log)).try_init()
+}
+
+/// The lines of the log.
+fn lines<S>(log: &LogConfig) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if log.json {
+        // Each span once, in the list; else the innermost one would be there twice.
+        lines.json().flatten_event(true).with_current_span(false).boxed()
+    } else {
+        lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
     }
 }
 

@@ -129,7 +129,7 @@ async fn login_link(config: &Config, db: &PgPool) -> anyhow::Result<String> {
 pub(super) async fn say_entry(config: &Config, db: &PgPool) -> anyhow::Result<()> {
     if !std::io::stderr().is_terminal() || Flags::get().quiet {
         let url = format!("{}/dashboard", config.api.base_url);
-        tracing::info!(url, "dashboard; `tender dashboard-link` prints a login link");
+        tracing::info!(url, "`tender dashboard-link` prints a login link for the dashboard");
         return Ok(());
     }
     let link = login_link(config, db).await?;

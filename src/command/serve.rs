@@ -43,8 +43,15 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
         }
         Err(error) => Err(error),
     };
+    stopped(database, ended).await
+}
+
+/// Closes the connections, and says that the process ended in order.
+async fn stopped(database: Database, ended: anyhow::Result<()>) -> anyhow::Result<()> {
     database.close().await;
-    ended
+    ended?;
+    tracing::info!("stopped");
+    Ok(())
 }
 
 /// Runs the API without workers.
@@ -55,8 +62,7 @@ pub(super) async fn api(config: Config) -> anyhow::Result<()> {
         Ok(api) => api.await.context("the API panicked")?,
         Err(error) => Err(error),
     };
-    database.close().await;
-    ended
+    stopped(database, ended).await
 }
 
 /// Runs the workers of the given queues, or of all queues.
@@ -81,10 +87,7 @@ pub(super) async fn work(
     if let Some(probes) = probes {
         probes.await.context("the metrics panicked")?.context("the metrics' listener failed")?;
     }
-    database.close().await;
-    worked?;
-    tracing::info!("stopped");
-    Ok(())
+    stopped(database, worked).await
 }
 
 /// Refuses to serve a queue whose wing is not configured.

@@ -267,6 +267,6 @@ fn killed_jobs(queue: &QueueStatus) -> Item {
     Item::new(format!("killed:{}", queue.queue), headline)
         .size(queue.killed_open)
         .page("/jobs", &[("queue", &queue.queue), ("state", "open")])
-        .command(format!("tender queue list --queue {} --state killed", queue.queue))
+        .command(format!("tender queue list --queue {} --state open", queue.queue))
         .remedy(Remedy::RetryKilled(queue.queue.clone()))
 }

@@ -107,7 +107,7 @@ async fn kept(db: &PgPool, keep: Retention) -> Result<Option<Finding>, sqlx::Err
     let jobs = counted(i64::try_from(kept).unwrap_or(i64::MAX), "killed job");
     let words = format!(
         "{jobs} older than FAILED_JOB_RETENTION_HOURS kept, because no operator has seen the failure, \
-         {KEPT_TIMES} times as long at most: `tender queue list --state killed`"
+         {KEPT_TIMES} times as long at most: `tender queue list --state open`"
     );
     Ok((kept > 0).then(|| ok("retention", words)))
 }

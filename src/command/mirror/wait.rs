@@ -81,7 +81,8 @@ pub(super) async fn until_done(
             // The job is checked first: the last state is then the one after the last job.
             let is_open = work::lane_has_job(db, lane).await?;
             let Some(state) = lane::state(db, lane, u64::from(u32::MAX)).await? else { continue };
-            show(&bar, &state, &display, is_due);
+            // The last line says how it ended.
+            show(&bar, &state, &display, is_due || !is_open);
             if is_open {
                 still.push((lane, bar));
             } else {
