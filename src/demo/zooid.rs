@@ -177,6 +177,11 @@ impl ZooidStandIn {
         self.len() == 0
     }
 
+    /// Returns the number of [`calls`](Self::calls).
+    pub fn call_count(&self) -> usize {
+        self.state().calls.len()
+    }
+
     /// Returns the calls that were answered or whose client has left, in this order. A call whose
     /// client has left may still be applied.
     pub fn calls(&self) -> Vec<Call> {
