@@ -53,6 +53,7 @@ struct Proven {
     events: usize,
     /// The number of events of the window, ours and the upstream's, whose ids were in memory.
     held: usize,
+    took: Duration,
 }
 
 /// How a window ended.
@@ -203,9 +204,9 @@ fn conclude(
         Way::Done { method, effort, proven, mut result } => {
             // The set at which the upstream cuts limits reconciliations only.
             let cap = cap.filter(|_| proven.is_some());
-            let Proven { span, events, held } =
-                proven.unwrap_or(Proven { span, events: 0, held: 0 });
-            let done = DoneWindow { effort, seconds: span.seconds(), events, held, cap };
+            let Proven { span, events, held, took } =
+                proven.unwrap_or(Proven { span, events: 0, held: 0, took: Duration::ZERO });
+            let done = DoneWindow { effort, took, seconds: span.seconds(), events, held, cap };
             progress.window = Some(next_window(lengths.after(done)));
             progress.backfill_until = Some(span.since);
             progress.method = Some(method);

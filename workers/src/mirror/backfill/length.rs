@@ -1,17 +1,18 @@
 //! The length of a lane's windows: it is learned from the upstream, and is stored with the lane.
 //!
 //! ```text
-//!             easy                        easy                  8 easy in a row
-//!  as configured ──▶ 4 × as long ──▶ … ──▶ the longest, or half of a refused length ──▶ the refused length
-//!    ▲ ▲                 │ │                    │ │                                        │ │
-//!    │ └─ hard: half ────┘ └────────────────────┘ └────────────────────────────────────────┘ │
-//!    └─── refused: half, or as short as the upstream asks; remembered as refused ◀───────────┘
+//!             easy                              easy                  8 easy in a row
+//!  as configured ──▶ 4 to 64 × as long ──▶ … ──▶ the longest, or half of a refused length ──▶ the refused length
+//!    ▲ ▲                 │ │                          │ │                                        │ │
+//!    │ └─ hard: half ────┘ └──────────────────────────┘ └────────────────────────────────────────┘ │
+//!    └─── refused: half, or as short as the upstream asks; remembered as refused ◀─────────────────┘
 //! ```
 //!
 //! After a page that was not answered, the length is half, and eight windows must be easy before it grows.
 //!
 //! A window is easy if it is done in 5 s, and hard if it takes longer than 20 s: a window that is four times as long
-//! as an easy one should not be hard. At the same density, it also ends well before the time after which a fetch is
+//! as an easy one should not be hard. After one that held a hundred events or more, the next is so long that it would take
+//! 5 s at the same density, if that is more than four times. At the same density, it also ends well before the time after which a fetch is
 //! cut. A window that is neither keeps the length. The time of a small window, with few rounds and few differences, is
 //! what the relay needs for any request: shorter windows would only need more of it. It is easy up to 45 s, and never
 //! hard. A scan that is truly slow is refused, or ends with the job.
@@ -19,8 +20,8 @@
 //! Invariants:
 //! - The length says how far the next window reaches back from what is proven, and nothing else: no length can skip or
 //!   forget a second.
-//! - A length is at least [`SHORTEST`], at most the longest, and at most four times the one before it. It does not grow
-//!   towards windows of more than [`MANY`] events.
+//! - A length is at least [`SHORTEST`], at most the longest, and at most 64 times the one before it, or four times if that
+//!   says nothing about the density. It does not grow towards windows of more than [`MANY`] events.
 //! - A refused length is not requested again before eight windows of half its length were easy. It is forgotten when
 //!   the upstream accepts it, or does not support NIP-77 any more.
 //! - A length only shortens after a window that was hard, refused, not answered in time, or held more than half of the
@@ -39,8 +40,10 @@ const HARD: Duration = Duration::from_secs(20);
 const SMALL_EASY: Duration = Duration::from_secs(45);
 /// The most rounds of a small window, and the most events that one side lacked.
 const SMALL: (u32, usize) = (2, 1000);
-/// How many times as long a window is as the easy one before it.
-const GROWTH: i64 = 4;
+/// How many times as long a window is as the easy one before it, at least and at most.
+const GROWTH: (i64, i64) = (4, 64);
+/// A window with fewer events says little about the density.
+const DENSE: usize = 100;
 /// The number of easy windows in a row after which a refused length is tried again.
 const EASY_BEFORE_REFUSED: i32 = 8;
 /// Windows do not grow beyond this number of events, because the ids of a window are in memory.
@@ -76,6 +79,8 @@ impl Effort {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Done {
     pub(crate) effort: Effort,
+    /// How long it took.
+    pub(crate) took: Duration,
     /// Its length in seconds.
     pub(crate) seconds: i64,
     /// The number of the upstream's events in it; 0 if it is not known.
@@ -143,7 +148,7 @@ impl Lengths {
             refused => {
                 let most = refused.map_or(self.longest, |refused| refused / 2);
                 let most = most.min(done.seconds_of(MANY, done.held)).max(self.next);
-                self.at(self.next.saturating_mul(GROWTH).min(most))
+                self.at(self.next.saturating_mul(done.growth()).min(most))
             }
         }
     }
@@ -155,6 +160,14 @@ impl Lengths {
 }
 
 impl Done {
+    /// Returns how many times as long the next window is, if longer ones are welcome.
+    fn growth(self) -> i64 {
+        let (least, most) = GROWTH;
+        let times = EASY.as_millis() / self.took.as_millis().max(1);
+        let times = i64::try_from(times).unwrap_or(most);
+        if self.held < DENSE { least } else { times.clamp(least, most) }
+    }
+
     /// Returns the length of a window with `events` events, if this one has `held` of the kind.
     fn seconds_of(self, events: i64, held: usize) -> i64 {
         self.seconds.saturating_mul(events) / i64::try_from(held).unwrap_or(i64::MAX).max(1)

@@ -132,7 +132,14 @@ fn longest(top: i64) -> Lengths {
 
 /// A comparison that was whole: the time of a job bounds the others.
 fn easy(span: Span) -> DoneWindow {
-    DoneWindow { effort: Effort::Easy, seconds: span.seconds(), events: 0, held: 0, cap: None }
+    DoneWindow {
+        effort: Effort::Easy,
+        took: std::time::Duration::ZERO,
+        seconds: span.seconds(),
+        events: 0,
+        held: 0,
+        cap: None,
+    }
 }
 
 async fn held(session: &Session, request: &Request<'_>) -> Result<Option<Items>, sqlx::Error> {

@@ -10,7 +10,7 @@ fn lengths(next: i64) -> Lengths {
 }
 
 fn done(effort: Effort, seconds: i64) -> Done {
-    Done { effort, seconds, events: 0, held: 0, cap: None }
+    Done { effort, took: Duration::from_secs(1), seconds, events: 0, held: 0, cap: None }
 }
 
 fn easy(lengths: Lengths) -> Lengths {
@@ -22,6 +22,19 @@ fn easy_windows_reach_a_week_after_four() {
     let all = std::iter::successors(Some(lengths(2 * HOUR)), |before| Some(easy(*before)));
     let hours: Vec<i64> = all.take(6).map(|lengths| lengths.next / HOUR).collect();
     assert_eq!(hours, [2, 8, 32, 128, 168, 168]);
+}
+
+#[test]
+fn a_window_that_took_little_for_many_events_is_followed_by_one_of_five_seconds() {
+    let of = |held, millis| Done {
+        held,
+        took: Duration::from_millis(millis),
+        ..done(Effort::Easy, HOUR)
+    };
+    let hours = |done| lengths(HOUR).after(done).next / HOUR;
+    assert_eq!([hours(of(300, 100)), hours(of(300, 500)), hours(of(300, 4000))], [50, 10, 4]);
+    assert_eq!(hours(of(300, 0)), 64, "at most");
+    assert_eq!(hours(of(99, 100)), 4, "a few events say nothing about the density");
 }
 
 #[test]
@@ -156,6 +169,8 @@ fn after_silence_a_length_grows_again_after_eight_easy_windows() {
 #[test]
 fn windows_do_not_grow_beyond_many_events() {
     let of = |held| Done { held, ..done(Effort::Easy, 8 * HOUR) };
+    let sparse = Done { took: Duration::from_millis(100), ..of(10_000) };
+    assert_eq!(lengths(8 * HOUR).after(sparse).next, 80 * HOUR);
     assert_eq!(lengths(8 * HOUR).after(of(50_000)).next, 16 * HOUR);
     assert_eq!(lengths(8 * HOUR).after(of(200_000)).next, 8 * HOUR, "nor do they shrink");
     let ours = Done { events: 100, ..of(200_000) };
@@ -225,8 +240,8 @@ proptest! {
                 let effort = Effort::of(took, 3, usize::try_from(events).unwrap());
                 if effort == Effort::Easy { is_done.push(span) } else { is_done.clear() }
                 let events = usize::try_from(events).unwrap();
-                now = now.after(Done { effort, seconds: span, events, held: events, cap: None });
-                prop_assert!(now.next <= GROWTH * before.next);
+                now = now.after(Done { effort, took, seconds: span, events, held: events, cap: None });
+                prop_assert!(now.next <= GROWTH.1 * before.next);
                 prop_assert!(effort == Effort::Hard || now.next >= before.next, "only a hard one shortens");
             }
             prop_assert!((SHORTEST..=WEEK).contains(&now.next));

@@ -102,7 +102,7 @@ fn done(span: Span, took: Duration, items: &[Item], compared: &Compared, fetched
     Way::Done {
         method: "negentropy",
         effort: Effort::of(took, compared.rounds, differences),
-        proven: Some(Proven { span, events, held }),
+        proven: Some(Proven { span, events, held, took }),
         result: json!({
             "ours": items.len(), "needed": compared.need.len(), "held": compared.have.len(),
             "rounds": compared.rounds, "unavailable": fetched.undelivered.len(),
