@@ -1,5 +1,7 @@
 //! Services: adding, changing and removing them, and the scan of the store.
 
+use std::time::Duration;
+
 use nostr::{event::Event, key::Keys};
 use serde_json::json;
 use tender_jobs::{
@@ -147,4 +149,27 @@ async fn a_new_service_finds_what_the_store_has_whatever_came_first() {
     let page = service::scan_page(&grasp.world.db, grasp.service.id).await.unwrap();
     assert_eq!((page.judged, page.more), (1, false));
     assert!(grasp.rule(&late).await.is_some());
+}
+
+/// To look for parked events that the policy would release reads all of them.
+#[tokio::test]
+async fn a_scan_reads_the_parked_events_at_its_start_and_its_end_alone() {
+    let world = MirrorWorld::new().await;
+    let keys = Keys::generate();
+    for apart in [
+        "alter table event alter position restart with 10000",
+        "alter table event alter position restart with 20000",
+        "alter table event alter position restart with 30000",
+    ] {
+        sqlx::query(apart).execute(&world.db).await.unwrap();
+        world.put(&[note(&keys, AT, apart)]).await;
+    }
+    let service = service::create(&world.db, &new_service(SERVICE)).await.unwrap().id;
+    assert!(service::scan_page(&world.db, service).await.unwrap().more);
+    let mut locked = tender_jobs::database::begin(&world.db).await.unwrap();
+    sqlx::query("lock table parked in access exclusive mode").execute(&mut *locked).await.unwrap();
+    let page = service::scan_page(&world.db, service);
+    assert!(tokio::time::timeout(Duration::from_secs(10), page).await.unwrap().unwrap().more);
+    locked.rollback().await.unwrap();
+    assert!(!service::scan_page(&world.db, service).await.unwrap().more);
 }
