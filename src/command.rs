@@ -29,7 +29,7 @@ use tender_jobs::{console::operator as actions, provision::relay::By};
 pub use failure::{exit_code, words};
 
 use crate::{
-    config::{Config, LogConfig, Needs},
+    config::{Config, LogConfig, Needs, env_file},
     demo,
     postgres::Database,
     telemetry,
@@ -197,6 +197,9 @@ impl Cli {
 fn load(needs: Needs, default_level: &str) -> anyhow::Result<Config> {
     let config = Config::load(needs)?;
     init_log(&config, default_level);
+    if let Some(file) = env_file() {
+        tracing::info!(file = %file.display(), "variables were read from this file, too");
+    }
     Ok(config)
 }
 

@@ -26,6 +26,7 @@ use tender_workers::provision::{
 
 pub use connections::ConnectionLimits;
 pub use env::{Env, NAMES};
+pub use file::path as env_file;
 pub use proxies::{Proxies, network, site};
 
 /// The variables that a command requires, beyond those that have defaults.

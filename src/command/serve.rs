@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use tender_jobs::{
+    grasp,
     mirror::{
         self,
         deployment::{self, Profile},
@@ -221,6 +222,7 @@ async fn mirror_settings(
 fn say_wings(config: &Config) {
     say_wing(config, "provisioning", &provision::QUEUES, reason_against_provisioning(config));
     say_wing(config, "mirroring", &mirror::QUEUES, None);
+    say_wing(config, "GRASP", &grasp::QUEUES, None);
 }
 
 fn say_wing(config: &Config, wing: &str, queues: &[&str], off: Option<&str>) {

@@ -20,7 +20,7 @@ pub(super) struct File {
 
 /// Reads `.env` in the working directory or the nearest directory above it that has one.
 pub(super) fn read() -> File {
-    let Some(path) = find() else { return File::default() };
+    let Some(path) = path() else { return File::default() };
     match fs::read_to_string(&path) {
         Ok(text) => parse(&text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::default(),
@@ -31,7 +31,8 @@ pub(super) fn read() -> File {
     }
 }
 
-fn find() -> Option<PathBuf> {
+/// Returns the file's path, if there is one.
+pub fn path() -> Option<PathBuf> {
     let start = std::env::current_dir().ok()?;
     start.ancestors().map(|dir| dir.join(".env")).find(|path| path.is_file())
 }

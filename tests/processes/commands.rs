@@ -272,3 +272,17 @@ async fn an_unreadable_line_of_the_env_file_is_refused_with_its_number() {
     }
     assert!(!words.contains("hunter"), "{words}");
 }
+
+#[tokio::test]
+async fn the_log_names_an_env_file_above_the_working_directory() {
+    let (world, dir) = (World::new().await, tempfile::tempdir().unwrap());
+    let (file, url) = (dir.path().join(".env"), world.database.url());
+    std::fs::write(&file, format!("LOG_LEVEL=info\nDATABASE_URL={url}\n")).unwrap();
+    let below = dir.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    let mut command = crate::support::process::command(&["queue", "status"], &[]);
+    let output = command.current_dir(below).output().await.unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{words}");
+    assert!(words.contains(&file.display().to_string()), "{words}");
+}

@@ -69,6 +69,7 @@ async fn the_mirror_alone_asks_for_nothing_of_zooid() {
     assert!(worker.wait().await.success(), "{}", worker.log());
     let log = worker.log();
     assert!(log.contains("provisioning is off: ZOOID_API_URL is not set"), "{log}");
+    assert!(log.contains("GRASP runs"), "{log}");
     assert!(!log.contains("ROBOT_SECRET") && !log.contains("RELAY_DOMAIN"), "{log}");
 }
 
