@@ -34,7 +34,7 @@ pub(crate) fn worker(bench: &Bench) -> Process {
 
 /// Waits until a query counts at least so many rows.
 pub(crate) async fn rows(bench: &Bench, query: &'static str, at_least: i64) {
-    let reached = bench.until(query, at_least);
+    let reached = bench.until_looking(query, at_least, Duration::from_millis(200));
     tokio::time::timeout(PATIENCE, reached)
         .await
         .unwrap_or_else(|_| panic!("not reached: {query}"));
@@ -43,13 +43,18 @@ pub(crate) async fn rows(bench: &Bench, query: &'static str, at_least: i64) {
 /// Where the service of [`fill`] is said to be.
 const URL: &str = "wss://git.bench.example";
 
-/// Fills the ledger up to so many confirmed repositories, each on `relays` relays, with three roots and
-/// two authors. The relays are held by this benchmark.
+/// Fills the ledger of a service up to so many confirmed repositories, each on `relays` relays, with three roots and two
+/// authors.
 pub(crate) async fn fill(bench: &Bench, repositories: i64, relays: i64) {
     if service::find(bench.db(), URL).await.unwrap().is_none() {
         let new = NewService { url: URL.to_owned(), live: Some(false), ..NewService::default() };
         service::create(bench.db(), &new).await.unwrap();
     }
+    fill_services(bench, repositories, relays).await;
+}
+
+/// Gives each service so many confirmed repositories. Its relays are held by this benchmark.
+pub(crate) async fn fill_services(bench: &Bench, repositories: i64, relays: i64) {
     let bulk = bench.bulk();
     for statement in FILL {
         sqlx::query(*statement).bind(repositories).bind(relays).execute(&bulk).await.unwrap();

@@ -1,5 +1,6 @@
 //! Benchmarks of GRASP: histories of followed relays, new events, plans, restarts, many relays, and
-//! growth. The relays are in this process; the workers are a process of their own.
+//! growth. The relays are in this process; the workers are a process of their own. The parts `beside 100,000` give the
+//! service so many other repositories before: `cargo bench --bench grasp -- beside` runs them.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -19,7 +20,7 @@ mod talk;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use ledger::{announce_and_plan, fill, rows, serve, worker};
+use ledger::{announce_and_plan, fill, fill_services, rows, serve, worker};
 use relays::Relay;
 use serde_json::json;
 use support::{
@@ -30,19 +31,38 @@ use support::{
 use talk::Talk;
 
 fn main() {
-    let parts = ["history", "live", "plan", "restart", "many", "growth"];
-    support::run(&parts, async |bench, name| match name {
-        "history" => history(bench).await,
-        "live" => live(bench).await,
-        "plan" => plan(bench).await,
-        "restart" => restart(bench).await,
-        "many" => many(bench).await,
-        _ => growth(bench).await,
+    let parts = [
+        "history",
+        "live",
+        "plan",
+        "restart",
+        "many",
+        "growth",
+        "beside 100,000: history",
+        "beside 100,000: live",
+        "beside 100,000: restart",
+    ];
+    support::run(&parts, async |bench, name| {
+        let beside = name.strip_prefix("beside 100,000: ");
+        let others = if beside.is_some() { 100_000 } else { 0 };
+        print!("{} ", if beside.is_some() { "beside 100,000 repositories:" } else { "" });
+        match beside.unwrap_or(name) {
+            "history" => history(bench, others).await,
+            "live" => live(bench, others).await,
+            "plan" => plan(bench).await,
+            "restart" => restart(bench, others).await,
+            "many" => many(bench).await,
+            _ => growth(bench).await,
+        }
     });
 }
 
+/// The followed relays that are in step, without those of [`fill_services`].
+const IN_STEP: &str = "select count(*) from grasp_relay
+    where status = 'in_step' and url not like '%.bench.example'";
+
 /// 100,000 events over ten relays, until they are stored and everything is confirmed.
-async fn history(bench: &Bench) {
+async fn history(bench: &Bench, others: i64) {
     const RELAYS: usize = 10;
     const REPOSITORIES: usize = 50;
     const EACH: usize = 10_000;
@@ -60,6 +80,7 @@ async fn history(bench: &Bench) {
         total += events.len() + announcements.len();
     }
     serve(bench, &own.url, &[]).await;
+    fill_services(bench, others, 3).await;
     statements::reset(bench.db()).await;
     let worker = worker(bench);
     bench.until("select count(*) from grasp_relay where connects > 0", 1).await;
@@ -78,7 +99,7 @@ async fn history(bench: &Bench) {
 }
 
 /// Events published on a followed relay, until the service's relay has them.
-async fn live(bench: &Bench) {
+async fn live(bench: &Bench, others: i64) {
     const EVENTS: usize = 500;
     const PAUSE: Duration = Duration::from_millis(20);
     let (own, a) = (Relay::start().await, Relay::start().await);
@@ -86,8 +107,9 @@ async fn live(bench: &Bench) {
     let (announcements, _) = talk.repositories(0, 1, 100, &a.url);
     own.fill(&announcements).await;
     serve(bench, &own.url, &[]).await;
+    fill_services(bench, others, 3).await;
     let _worker = worker(bench);
-    bench.until("select count(*) from grasp_relay where status = 'in_step'", 1).await;
+    bench.until(IN_STEP, 1).await;
     let (mut socket, _) = tokio_tungstenite::connect_async(&own.url).await.unwrap();
     let request = json!(["REQ", "all", { "kinds": [1621], "limit": 0 }]).to_string();
     futures_util::SinkExt::send(&mut socket, request.into()).await.unwrap();
@@ -133,25 +155,25 @@ async fn plan(bench: &Bench) {
 }
 
 /// A process that starts with 200 relays whose items are confirmed.
-async fn restart(bench: &Bench) {
+async fn restart(bench: &Bench, others: i64) {
     const RELAYS: usize = 200;
     let own = Relay::start().await;
     let many = Many::start(RELAYS, Nip77::Refused).await;
     let talk = Talk::new(&own.url);
     own.fill(&talk.announcements(RELAYS, |number| vec![many.url(number)])).await;
     serve(bench, &own.url, &[]).await;
+    fill_services(bench, others, 3).await;
     let first = worker(bench);
-    let in_step = "select count(*) from grasp_relay where status = 'in_step'";
     let confirmed = "select 1 - least(1, count(*)) from grasp_coverage where state <> 'confirmed'";
     let most = i64::try_from(RELAYS).unwrap();
-    rows(bench, in_step, most).await;
+    rows(bench, IN_STEP, most).await;
     rows(bench, confirmed, 1).await;
     drop(first);
     let batches = "select count(*) from grasp_batch where purpose = 'missing'";
     let before: i64 = sqlx::query_scalar(batches).fetch_one(bench.db()).await.unwrap();
     let begun = Instant::now();
     let second = worker(bench);
-    rows(bench, in_step, most).await;
+    rows(bench, IN_STEP, most).await;
     let took = begun.elapsed();
     let after: i64 = sqlx::query_scalar(batches).fetch_one(bench.db()).await.unwrap();
     println!(
@@ -173,8 +195,7 @@ async fn many(bench: &Bench) {
     let worker = worker(bench);
     idle(bench, &worker, "no service").await;
     serve(bench, &own.url, &[]).await;
-    let in_step = "select count(*) from grasp_relay where status = 'in_step'";
-    rows(bench, in_step, i64::try_from(RELAYS).unwrap()).await;
+    rows(bench, IN_STEP, i64::try_from(RELAYS).unwrap()).await;
     idle(bench, &worker, "500 followed relays in step").await;
 }
 

@@ -91,7 +91,12 @@ impl Bench {
     }
 
     pub async fn until(&self, count_query: &'static str, at_least: i64) {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
+        self.until_looking(count_query, at_least, Duration::from_millis(20)).await;
+    }
+
+    /// Waits, and looks once in a while: to count many rows takes a part of the machine.
+    pub async fn until_looking(&self, count_query: &'static str, at_least: i64, each: Duration) {
+        let mut look = tokio::time::interval(each);
         loop {
             look.tick().await;
             let count: i64 = sqlx::query_scalar(count_query).fetch_one(self.db()).await.unwrap();
