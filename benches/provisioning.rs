@@ -215,19 +215,21 @@ async fn timed(what: &str, read: impl AsyncFn() -> Result<(), sqlx::Error>) {
     report(what, waits);
 }
 
-/// Measures the statements and the memory of a worker process without jobs.
+/// Measures a process of all wings without jobs for seven minutes, after twelve.
 async fn idle(bench: &Bench) {
-    let worker = bench.spawn("work");
+    for quiet in ["alter system set autovacuum = off", "select pg_reload_conf()"] {
+        sqlx::query(quiet).execute(bench.db()).await.unwrap(); // its transactions count, too
+    }
+    let worker = bench.spawn_with("work", &[("MIRROR_PROFILE", "production")]);
     bench.until_workers(1).await;
-    let quiet = tokio::time::sleep(Duration::from_secs(5));
-    quiet.await;
-    // An idle worker runs each statement in its own transaction, so transactions count statements.
-    let before = bench.transactions().await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    let after = bench.transactions().await;
+    tokio::time::sleep(Duration::from_mins(12)).await; // each statement that a connection prepares counts
+    let (before, cpu) = (bench.transactions().await, worker.cpu_seconds());
+    tokio::time::sleep(Duration::from_mins(7)).await;
+    let seconds = Duration::from_mins(7).as_secs_f64();
     println!(
-        "idle worker: {:.2} statements/s, {:.1} MB RSS",
-        (after - before) as f64 / 30.0,
+        "an idle process: {:.2} transactions/s, {:.2} % of a core, {:.1} MB RSS",
+        (bench.transactions().await - before) as f64 / seconds,
+        100.0 * (worker.cpu_seconds() - cpu) / seconds,
         worker.rss_mb()
     );
 }
