@@ -37,7 +37,7 @@ pub(super) async fn lock(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// Keeps the planner, until the end of the transaction, from scanning large tables while their statistics
 /// are young: a judgement looks up few rows in each. Compiling such a plan would take longer than running
 /// it. The statements fix the order of their joins themselves; these settings choose how each is done.
-async fn look_up_only(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn look_up_only(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"select set_config('enable_seqscan', 'off', true) as "scan",
                   set_config('enable_hashjoin', 'off', true) as "hash",

@@ -6,9 +6,11 @@
 //! - `find`: what a new repository has among the accepted events.
 //! - `leave`: repositories that leave. `delete`: what deletions take back. `ask`: the coverage that follows from a change.
 //! - `lose`: items that are fetched again. `relays`: the rows of followed relays. `reconcile`: compares all coverage with all wanted.
+//! `compare`: one relay's.
 
 mod announce;
 mod ask;
+mod compare;
 mod delete;
 mod find;
 mod leave;
@@ -24,7 +26,8 @@ use super::family::Family;
 use crate::mirror::event::{EventId, column};
 
 pub(super) use announce::Announced;
-pub(super) use ask::{Touched, settle};
+pub(super) use ask::Touched;
+pub(super) use compare::ask_announcements;
 pub(super) use delete::{Deletion, delete};
 pub(super) use leave::left;
 pub(super) use lose::{Lost, lose, lose_announcements, lose_of};

@@ -12,6 +12,12 @@ pub(super) async fn reconcile(context: &Context) -> Result<Value, sqlx::Error> {
     let reaped = followed::reap(db).await?;
     let resumed = service::resume(db).await?;
     let reconciled = wanted::reconcile(db).await?;
+    if reconciled.cut > 0 {
+        tracing::warn!(
+            relays = reconciled.cut,
+            "followed relays have too many items to be compared"
+        );
+    }
     let expired = parked::expire(db).await?;
     let dropped = followed::drop_unwanted(db).await?;
     for one in &dropped {

@@ -32,7 +32,7 @@ pub(super) async fn bootstrap(
         &touched,
     );
     for relay in relays.fetch_all(&mut *tx).await? {
-        wanted::settle(tx, relay).await?;
+        wanted::ask_announcements(tx, relay).await?;
     }
     Ok(())
 }
@@ -45,7 +45,7 @@ pub(super) async fn mark_relays(tx: &mut PgConnection, id: Uuid) -> Result<(), s
                            union select url from grasp_bootstrap where upstream_id = $1)
              order by id for no key update
          )
-         update grasp_relay r set reconciled_at = null from named where r.id = named.id",
+         update grasp_relay r set reconciled_at = null, comparing_since = null from named where r.id = named.id",
         id,
     )
     .execute(tx)

@@ -4,15 +4,14 @@ use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::settle;
+use super::compare;
 use crate::{
     grasp::{admission, work::Work},
-    mirror::contended,
     queue,
 };
 
 /// The rows that one run compares, apart from those of its last relay.
-const MAX_COMPARED: i64 = 20_000;
+const MAX_COMPARED: usize = 20_000;
 /// The announcements of a service that one run takes up again.
 const MAX_WAITING: i64 = 100;
 /// The relays that one run compares.
@@ -27,23 +26,26 @@ pub struct Reconciled {
     pub added: i64,
     /// Items of the coverage that nothing wanted.
     pub deleted: i64,
+    /// Relays that have more items than could be compared in time. They are compared again, from their first item on.
+    pub cut: usize,
 }
 
 /// Compares the relays that were marked, and those that were not compared for an hour: about 20,000 rows
 /// in one call. Normally it changes nothing but what a change of a service asks for.
 ///
 /// # Errors
-/// The database is unreachable or refused a statement; the relays before are repaired.
+/// The database is unreachable or refused a statement; the other relays are repaired.
 pub async fn reconcile(db: &PgPool) -> Result<Reconciled, sqlx::Error> {
     adopt_relays(db).await?;
     fill_rooms(db).await?;
     let due = sqlx::query_scalar!(
         "select id from grasp_relay
-         where reconciled_at is null or reconciled_at < now() - interval '1 hour'
+         where (reconciled_at is null or reconciled_at < now() - interval '1 hour')
+           and not exists (select from grasp_relay where comparing_since > now() - interval '5 minutes')
          order by reconciled_at nulls first limit $1",
         i64::try_from(MAX_RELAYS).unwrap_or(i64::MAX),
     );
-    compare(db, &due.fetch_all(db).await?, MAX_COMPARED).await
+    compare_each(db, &due.fetch_all(db).await?, MAX_COMPARED).await
 }
 
 /// Compares every relay, whenever it was compared last.
@@ -53,29 +55,31 @@ pub async fn reconcile(db: &PgPool) -> Result<Reconciled, sqlx::Error> {
 pub async fn reconcile_all(db: &PgPool) -> Result<Reconciled, sqlx::Error> {
     adopt_relays(db).await?;
     let all = sqlx::query_scalar!("select id from grasp_relay order by id").fetch_all(db).await?;
-    compare(db, &all, i64::MAX).await
+    compare_each(db, &all, usize::MAX).await
 }
 
-async fn compare(db: &PgPool, relays: &[Uuid], limit: i64) -> Result<Reconciled, sqlx::Error> {
-    let (mut reconciled, mut compared) = (Reconciled::default(), 0);
+async fn compare_each(
+    db: &PgPool,
+    relays: &[Uuid],
+    limit: usize,
+) -> Result<Reconciled, sqlx::Error> {
+    let (mut reconciled, mut compared, mut failed) = (Reconciled::default(), 0, Ok(()));
     for relay in relays {
-        let settled = contended::retried(|| async {
-            let mut tx = crate::database::begin(db).await?;
-            admission::lock(&mut tx).await?;
-            let settled = settle(&mut tx, *relay).await?;
-            tx.commit().await?;
-            Ok(settled)
-        });
-        let settled = settled.await?;
-        reconciled.relays += 1;
-        reconciled.added += settled.added;
-        reconciled.deleted += settled.deleted;
-        compared += settled.compared;
+        match compare::compare(db, *relay).await {
+            Ok(settled) => {
+                reconciled.relays += 1;
+                reconciled.added += settled.added;
+                reconciled.deleted += settled.deleted;
+                reconciled.cut += usize::from(settled.is_cut);
+                compared += settled.compared;
+            }
+            Err(error) => failed = Err(error), // the relays after it must not wait for it
+        }
         if compared >= limit {
             break;
         }
     }
-    Ok(reconciled)
+    failed.map(|()| reconciled)
 }
 
 /// Adds the rows of relays that are named and have none.

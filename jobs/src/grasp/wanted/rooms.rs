@@ -139,7 +139,7 @@ pub(in crate::grasp) async fn shrink(
     let dropped = dropped.fetch_all(&mut *tx).await?;
     sqlx::query!(
         "with dropped as (select id from grasp_relay where url = any($1) order by id for no key update)
-         update grasp_relay r set reconciled_at = null from dropped where r.id = dropped.id",
+         update grasp_relay r set reconciled_at = null, comparing_since = null from dropped where r.id = dropped.id",
         &dropped,
     )
     .execute(tx)

@@ -132,6 +132,8 @@ async fn try_wipe(db: &PgPool) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query!("update grasp_relay set reconciled_at = null").execute(&mut *tx).await?;
+    sqlx::query!("update grasp_relay set reconciled_at = null, comparing_since = null")
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await
 }
