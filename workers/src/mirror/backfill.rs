@@ -142,7 +142,7 @@ fn after_silence(run: &Run<'_>, progress: &mut Progress) {
     let by_negentropy = run.upstream.negentropy && run.upstream.negentropy_verdict != "unsupported";
     let (lengths, shortest) = (lengths(run, by_negentropy), shortest_first(run, by_negentropy));
     if lengths.next > shortest {
-        progress.window = Some(next_window(lengths.after_silence(shortest)));
+        progress.window = Some(next_window(lengths.after_silence(shortest, by_negentropy)));
     }
 }
 

@@ -11,7 +11,10 @@ use tender_jobs::mirror::{
     event::{self, Batch, Event, EventId, Gate, Limits, Reason, Refused, Stored, Tally, Unusable},
     lane::Lease,
 };
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::{JoinError, JoinSet},
+};
 use uuid::Uuid;
 
 use super::{connection::storing, error::StepError, lane::under_lease};
@@ -25,6 +28,8 @@ const BATCH_BYTES: usize = 1024 * 1024;
 pub(crate) const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// Batches in progress at the same time: one is verified while another is stored.
 const AT_ONCE: usize = 3;
+/// The batches of history at the gate, in the whole process: one is judged while another waits.
+static HISTORY_AT_GATE: Semaphore = Semaphore::const_new(2);
 
 /// The upstream that events come from, and the lane that receives them.
 #[derive(Debug, Clone)]
@@ -198,7 +203,9 @@ async fn take_in(
         before: tally.clone(),
         gate: source.gate.as_deref(),
     };
+    let place = place_at_the_gate(&source, verified.genuine.len()).await;
     let stored = under_lease(event::store(&source.db, batch).await?)?;
+    drop(place);
     for (event, stored) in verified.genuine.iter().zip(stored) {
         tally.count(stored);
         if stored == Stored::Refused(Reason::RefusedByStore) {
@@ -208,6 +215,15 @@ async fn take_in(
     }
     measure(&tally);
     Ok(tally)
+}
+
+/// Waits for a place at the gate, if the events are history and a gate judges them. The lock of admission lets one batch pass
+/// at a time; those that wait for it hold connections, and live events wait behind them.
+async fn place_at_the_gate(source: &Source, events: usize) -> Option<SemaphorePermit<'static>> {
+    if source.gate.is_none() || !source.is_history || events == 0 {
+        return None;
+    }
+    HISTORY_AT_GATE.acquire().await.ok() // it is never closed
 }
 
 /// Drops events that need no further work; they are duplicates.

@@ -132,9 +132,15 @@ impl Lengths {
     }
 
     /// Returns the lengths after a window that the upstream did not answer page by page, although it may answer a
-    /// shorter one. It does not grow before eight easy windows.
-    pub(crate) fn after_silence(self, shortest: i64) -> Self {
-        Self { easy: -EASY_BEFORE_REFUSED, ..self.at((self.next / 2).max(shortest)) }
+    /// shorter one. It does not grow before eight easy windows; a reconciled one is remembered as refused, because the
+    /// next one may be 64 times as long.
+    pub(crate) fn after_silence(self, shortest: i64, by_negentropy: bool) -> Self {
+        let shorter = self.at((self.next / 2).max(shortest));
+        if by_negentropy {
+            Self { refused: Some(self.next), ..shorter }
+        } else {
+            Self { easy: -EASY_BEFORE_REFUSED, ..shorter }
+        }
     }
 
     /// Returns the lengths if windows get longer now.
@@ -148,7 +154,8 @@ impl Lengths {
             refused => {
                 let most = refused.map_or(self.longest, |refused| refused / 2);
                 let most = most.min(done.seconds_of(MANY, done.held)).max(self.next);
-                self.at(self.next.saturating_mul(done.growth()).min(most))
+                let longer = self.next.saturating_mul(GROWTH.0).max(done.seconds_of_easy());
+                self.at(longer.min(most))
             }
         }
     }
@@ -160,12 +167,11 @@ impl Lengths {
 }
 
 impl Done {
-    /// Returns how many times as long the next window is, if longer ones are welcome.
-    fn growth(self) -> i64 {
-        let (least, most) = GROWTH;
+    /// Returns the length of a window that would still be easy at this density; 0 if it says nothing about the density.
+    fn seconds_of_easy(self) -> i64 {
         let times = EASY.as_millis() / self.took.as_millis().max(1);
-        let times = i64::try_from(times).unwrap_or(most);
-        if self.held < DENSE { least } else { times.clamp(least, most) }
+        let times = i64::try_from(times).unwrap_or(GROWTH.1).min(GROWTH.1);
+        if self.held < DENSE { 0 } else { self.seconds.saturating_mul(times) }
     }
 
     /// Returns the length of a window with `events` events, if this one has `held` of the kind.

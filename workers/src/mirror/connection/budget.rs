@@ -3,8 +3,8 @@
 //! Invariant: whoever holds bytes waits only for a bounded time or for the database, never for other
 //! bytes of the same budget. A queued message waits for its consumer; a consumer gives back the bytes
 //! of a message when it takes it over, and waits only for bytes of storing; a batch that is stored
-//! waits only for its turn, if it is history, and for the database. Live events have bytes of storing of their own, so that
-//! they wait for no history. A connection without queued messages needs no share of the
+//! waits only for its turn and a place at the gate, if it is history, and for the database. Live events have bytes of
+//! storing of their own, so that they wait for no history. A connection without queued messages needs no share of the
 //! process, so that the slow consumers of other connections cannot stop it.
 
 use std::sync::Arc;

@@ -155,7 +155,7 @@ fn a_small_set_that_the_relay_cuts_does_not_freeze_the_windows() {
 
 #[test]
 fn after_silence_a_length_grows_again_after_eight_easy_windows() {
-    let mut now = lengths(WEEK).after_silence(2 * HOUR).after_silence(2 * HOUR);
+    let mut now = lengths(WEEK).after_silence(2 * HOUR, false).after_silence(2 * HOUR, false);
     assert_eq!(now.next, WEEK / 4);
     now = easy(now).after(done(Effort::Fair, WEEK / 4));
     for _ in 0..7 {
@@ -163,7 +163,21 @@ fn after_silence_a_length_grows_again_after_eight_easy_windows() {
         now = easy(now);
     }
     assert_eq!(now.next, WEEK);
-    assert_eq!(lengths(3 * HOUR).after_silence(2 * HOUR).next, 2 * HOUR);
+    assert_eq!(lengths(3 * HOUR).after_silence(2 * HOUR, false).next, 2 * HOUR);
+}
+
+#[test]
+fn a_reconciliation_that_was_not_answered_is_tried_again_after_eight_easy_windows_of_half_of_it() {
+    let fast = |now: Lengths| {
+        let took = Duration::from_millis(10);
+        now.after(Done { held: 1000, took, ..done(Effort::Easy, now.next) })
+    };
+    let mut now = lengths(64 * HOUR).after_silence(2 * HOUR, true).after_silence(2 * HOUR, true);
+    for _ in 0..8 {
+        assert_eq!(now.next, 16 * HOUR);
+        now = fast(now);
+    }
+    assert_eq!(now.next, 32 * HOUR, "however fast they were");
 }
 
 #[test]
