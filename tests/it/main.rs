@@ -46,6 +46,7 @@ mod grasp_admission;
 mod grasp_again;
 mod grasp_api;
 mod grasp_checks;
+mod grasp_compare;
 mod grasp_conflicts;
 mod grasp_followed;
 mod grasp_gate_cost;

@@ -6,7 +6,7 @@
 //! - `find`: what a new repository has among the accepted events.
 //! - `leave`: repositories that leave. `delete`: what deletions take back. `ask`: the coverage that follows from a change.
 //! - `lose`: items that are fetched again. `relays`: the rows of followed relays. `reconcile`: compares all coverage with all wanted.
-//! `compare`: one relay's.
+//!   `compare`: one relay's.
 
 mod announce;
 mod ask;

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Invariants: a relay that was marked after its comparison began is compared again. While a comparison runs, no other one
-//! begins, unless it has run for five minutes. One that dies leaves its relay due.
+//! begins, unless it has run for five minutes or its relay was marked: repairs of both are judged alone. One that dies leaves
+//! its relay due.
 
 mod pages;
 
@@ -32,7 +33,7 @@ const REPOSITORIES: i64 = 500;
 const ITEMS: i64 = 2000;
 
 /// The longest comparison of a relay. A job may take two minutes.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// What a comparison found, and changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,19 +66,18 @@ struct Comparison<'a> {
     settlement: Settlement,
 }
 
-/// Compares a relay, and repairs its coverage. One that another process compares is left to it.
-pub(super) async fn compare(db: &PgPool, relay: Uuid) -> Result<Settlement, sqlx::Error> {
-    let Some(mut comparison) = begin(db, relay).await? else { return Ok(Settlement::default()) };
-    comparison.add_missing().await?;
-    comparison.delete_surplus().await?;
-    comparison.settlement.is_cut = comparison.is_long();
-    if !comparison.settlement.is_cut {
-        contended::retried(|| comparison.end()).await?;
+/// Compares a relay, and repairs its coverage; `None` while another comparison runs.
+pub(super) async fn compare(db: &PgPool, relay: Uuid) -> Result<Option<Settlement>, sqlx::Error> {
+    let Some(mut comparison) = begin(db, relay).await? else { return Ok(None) };
+    if let Err(error) = comparison.run().await {
+        let _given_up = comparison.give_up().await; // if this fails, too, it counts as running for five minutes
+        return Err(error);
     }
-    Ok(comparison.settlement)
+    contended::retried(|| comparison.end()).await?;
+    Ok(Some(comparison.settlement))
 }
 
-/// Begins a comparison, unless one of the relay runs. Whether anything wants the relay is noted at once, because
+/// Begins a comparison, unless another one runs. Whether anything wants the relay is noted at once, because
 /// nobody follows an unwanted one.
 async fn begin(db: &PgPool, relay: Uuid) -> Result<Option<Comparison<'_>>, sqlx::Error> {
     let begun = contended::retried(|| async {
@@ -85,7 +85,8 @@ async fn begin(db: &PgPool, relay: Uuid) -> Result<Option<Comparison<'_>>, sqlx:
         admission::lock(&mut tx).await?;
         let begun = sqlx::query!(
             r#"update grasp_relay set comparing_since = clock_timestamp()
-               where id = $1 and (comparing_since is null or comparing_since < now() - interval '5 minutes')
+               where id = $1
+                 and not exists (select from grasp_relay where comparing_since > now() - interval '5 minutes')
                returning url, comparing_since as "since!""#,
             relay
         );
@@ -108,8 +109,15 @@ async fn begin(db: &PgPool, relay: Uuid) -> Result<Option<Comparison<'_>>, sqlx:
 }
 
 impl Comparison<'_> {
-    fn is_long(&self) -> bool {
-        self.begun.elapsed() > WITHIN
+    /// Whether there is time for another page. If not, the comparison is cut.
+    fn goes_on(&mut self) -> bool {
+        self.settlement.is_cut |= self.begun.elapsed() > WITHIN;
+        !self.settlement.is_cut
+    }
+
+    async fn run(&mut self) -> Result<(), sqlx::Error> {
+        self.add_missing().await?;
+        self.delete_surplus().await
     }
 
     async fn add_missing(&mut self) -> Result<(), sqlx::Error> {
@@ -117,7 +125,7 @@ impl Comparison<'_> {
         loop {
             self.add_missing_of(&page).await?;
             match page.last() {
-                Some(last) if is_full(page.len(), REPOSITORIES) && !self.is_long() => {
+                Some(last) if is_full(page.len(), REPOSITORIES) && self.goes_on() => {
                     page = self.named(last.service, &last.address).await?;
                 }
                 _ => return Ok(()),
@@ -131,8 +139,8 @@ impl Comparison<'_> {
             let missing = self.missing(page, &after).await?;
             self.repair_each(&missing).await?;
             match missing.last() {
-                Some(last) if is_full(missing.len(), ITEMS) && !self.is_long() => {
-                    after = last.clone()
+                Some(last) if is_full(missing.len(), ITEMS) && self.goes_on() => {
+                    after = last.clone();
                 }
                 _ => return Ok(()),
             }
@@ -147,7 +155,7 @@ impl Comparison<'_> {
             let surplus = page.iter().filter(|(_, is_wanted)| !is_wanted);
             self.repair_each(&surplus.map(|(item, _)| item.clone()).collect::<Vec<_>>()).await?;
             match page.last() {
-                Some((last, _)) if is_full(page.len(), ITEMS) && !self.is_long() => {
+                Some((last, _)) if is_full(page.len(), ITEMS) && self.goes_on() => {
                     after = last.clone();
                 }
                 _ => return Ok(()),
@@ -174,19 +182,34 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// Ends the comparison. One that was cut is due again after ten minutes, so that the relays after it have their turn.
     async fn end(&self) -> Result<(), sqlx::Error> {
         let mut tx = crate::database::begin(self.db).await?;
         admission::lock(&mut tx).await?;
         sqlx::query!(
-            "update grasp_relay set reconciled_at = clock_timestamp(), comparing_since = null
+            "update grasp_relay set comparing_since = null,
+                 reconciled_at = clock_timestamp() - case when $3 then interval '50 minutes' else '0' end
              where id = $1 and comparing_since = $2",
             self.relay,
             self.begun_at,
+            self.settlement.is_cut,
         )
         .execute(&mut *tx)
         .await?;
         judge(&mut tx, self.relay).await?;
         tx.commit().await
+    }
+
+    /// Leaves the relay due, so that neither it nor another one waits for this comparison.
+    async fn give_up(&self) -> Result<(), sqlx::Error> {
+        sqlx::query!(
+            "update grasp_relay set comparing_since = null where id = $1 and comparing_since = $2",
+            self.relay,
+            self.begun_at,
+        )
+        .execute(self.db)
+        .await?;
+        Ok(())
     }
 }
 

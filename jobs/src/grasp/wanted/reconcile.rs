@@ -1,5 +1,7 @@
 //! Compares all coverage with all that is wanted, relay by relay, without input.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -12,6 +14,8 @@ use crate::{
 
 /// The rows that one run compares, apart from those of its last relay.
 const MAX_COMPARED: usize = 20_000;
+/// After this time a run begins with no further relay: with the last one, a job must end within two minutes.
+const WITHIN: Duration = Duration::from_secs(45);
 /// The announcements of a service that one run takes up again.
 const MAX_WAITING: i64 = 100;
 /// The relays that one run compares.
@@ -26,7 +30,7 @@ pub struct Reconciled {
     pub added: i64,
     /// Items of the coverage that nothing wanted.
     pub deleted: i64,
-    /// Relays that have more items than could be compared in time. They are compared again, from their first item on.
+    /// Relays that have more items than could be compared in a minute. They are compared again after ten minutes.
     pub cut: usize,
 }
 
@@ -40,8 +44,7 @@ pub async fn reconcile(db: &PgPool) -> Result<Reconciled, sqlx::Error> {
     fill_rooms(db).await?;
     let due = sqlx::query_scalar!(
         "select id from grasp_relay
-         where (reconciled_at is null or reconciled_at < now() - interval '1 hour')
-           and not exists (select from grasp_relay where comparing_since > now() - interval '5 minutes')
+         where reconciled_at is null or reconciled_at < now() - interval '1 hour'
          order by reconciled_at nulls first limit $1",
         i64::try_from(MAX_RELAYS).unwrap_or(i64::MAX),
     );
@@ -63,10 +66,12 @@ async fn compare_each(
     relays: &[Uuid],
     limit: usize,
 ) -> Result<Reconciled, sqlx::Error> {
+    let begun = Instant::now();
     let (mut reconciled, mut compared, mut failed) = (Reconciled::default(), 0, Ok(()));
     for relay in relays {
         match compare::compare(db, *relay).await {
-            Ok(settled) => {
+            Ok(None) => break, // another process compares
+            Ok(Some(settled)) => {
                 reconciled.relays += 1;
                 reconciled.added += settled.added;
                 reconciled.deleted += settled.deleted;
@@ -75,7 +80,7 @@ async fn compare_each(
             }
             Err(error) => failed = Err(error), // the relays after it must not wait for it
         }
-        if compared >= limit {
+        if compared >= limit || reconciled.cut > 0 || begun.elapsed() > WITHIN {
             break;
         }
     }
