@@ -197,6 +197,7 @@ impl Bench {
             // Three minutes: pruning is part of the measurement.
             ("JOB_RETENTION_HOURS", "0.05".to_owned()),
             ("API_RATE_LIMIT", "100000".to_owned()),
+            ("RELAYS_PER_TENANT", "100000".to_owned()),
             ("API_BIND", "127.0.0.1:4919".to_owned()),
             (
                 "RELAY_SYNC_CONCURRENCY",
