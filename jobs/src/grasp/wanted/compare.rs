@@ -1,7 +1,7 @@
 //! The comparison of one relay's coverage with all that is wanted from it, page by page.
 //!
-//! `pages`: the reads. Pages are read without the lock of admission: normally they show no difference, and a relay of a hundred thousand
-//! repositories has hundreds of them. What differs is judged again and repaired under the lock, in a transaction of its own,
+//! `pages`: the reads. Pages are read without the lock of admission: normally they show no difference, and a relay of a
+//! hundred thousand repositories has hundreds of them. What differs is judged again and repaired under the lock, in a transaction of its own,
 //! because the ledger may have changed since the page was read.
 //!
 //! ```text
@@ -69,11 +69,14 @@ struct Comparison<'a> {
 /// Compares a relay, and repairs its coverage; `None` while another comparison runs.
 pub(super) async fn compare(db: &PgPool, relay: Uuid) -> Result<Option<Settlement>, sqlx::Error> {
     let Some(mut comparison) = begin(db, relay).await? else { return Ok(None) };
-    if let Err(error) = comparison.run().await {
+    let ended = match comparison.run().await {
+        Ok(()) => contended::retried(|| comparison.end()).await,
+        failed => failed,
+    };
+    if let Err(error) = ended {
         let _given_up = comparison.give_up().await; // if this fails, too, it counts as running for five minutes
         return Err(error);
     }
-    contended::retried(|| comparison.end()).await?;
     Ok(Some(comparison.settlement))
 }
 
